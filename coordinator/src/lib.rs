@@ -1,0 +1,7 @@
+//! Catalog, membership, statement life cycle and the Flight SQL endpoint.
+//!
+//! Knows nothing of worker internals. Read the modules in this order:
+//!
+//! - [`backend`]: the seam between the Flight SQL service and the statement life cycle
+
+pub mod backend;

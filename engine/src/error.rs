@@ -1,0 +1,193 @@
+//! The one error that SQL users see: a stable code, a sentence, a position and a remedy.
+//!
+//! Everything that can go wrong on behalf of a statement becomes a [`SqlError`] here, at the one
+//! place where [`DataFusionError`] is crossed; the Flight SQL service maps [`ErrorCode`] to a
+//! gRPC status with one table. The set of codes is closed.
+
+use std::fmt;
+
+use datafusion::error::DataFusionError;
+
+/// What kind of thing went wrong, by what the caller can do about it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ErrorCode {
+    /// The text is not SQL that this engine understands. SQLSTATE 42601.
+    SyntaxError,
+    /// A table, view or schema does not exist. SQLSTATE 42P01.
+    UndefinedTable,
+    /// A column does not exist. SQLSTATE 42703.
+    UndefinedColumn,
+    /// A function does not exist. SQLSTATE 42883.
+    UndefinedFunction,
+    /// The object exists already. SQLSTATE 42P07.
+    DuplicateObject,
+    /// Types do not fit an operator, function or column. SQLSTATE 42804.
+    DatatypeMismatch,
+    /// The statement is well formed and means nothing valid. SQLSTATE 42P10.
+    InvalidStatement,
+    /// A value cannot be computed: overflow, division by zero, a bad cast. SQLSTATE 22000.
+    DataException,
+    /// A NULL for a NOT NULL column. SQLSTATE 23502.
+    NotNullViolation,
+    /// Something valid that this engine does not do (yet). SQLSTATE 0A000.
+    FeatureNotSupported,
+    /// A setting, parameter or option is unknown or out of range. SQLSTATE 22023.
+    InvalidParameter,
+    /// The path or object is outside what the server may touch. SQLSTATE 42501.
+    PermissionDenied,
+    /// A file cannot be read or is not what it should be. SQLSTATE 58030.
+    SourceFile,
+    /// Somebody else changed the same thing; try again. SQLSTATE 40001.
+    Conflict,
+    /// The statement was cancelled. SQLSTATE 57014.
+    Cancelled,
+    /// Memory, spill space or another budget is used up. SQLSTATE 53200.
+    ResourcesExhausted,
+    /// A worker or chunk cannot be reached now. SQLSTATE 08006.
+    Unavailable,
+    /// Stored bytes fail their checksum and no good copy was found. SQLSTATE XX001.
+    DataCorrupted,
+    /// A handle, ticket or query id is unknown or has expired. SQLSTATE 26000.
+    UnknownHandle,
+    /// A bug of ours. SQLSTATE XX000.
+    Internal,
+}
+
+impl ErrorCode {
+    /// The stable name, as in documentation, headers and logs.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::SyntaxError => "SYNTAX_ERROR",
+            Self::UndefinedTable => "UNDEFINED_TABLE",
+            Self::UndefinedColumn => "UNDEFINED_COLUMN",
+            Self::UndefinedFunction => "UNDEFINED_FUNCTION",
+            Self::DuplicateObject => "DUPLICATE_OBJECT",
+            Self::DatatypeMismatch => "DATATYPE_MISMATCH",
+            Self::InvalidStatement => "INVALID_STATEMENT",
+            Self::DataException => "DATA_EXCEPTION",
+            Self::NotNullViolation => "NOT_NULL_VIOLATION",
+            Self::FeatureNotSupported => "FEATURE_NOT_SUPPORTED",
+            Self::InvalidParameter => "INVALID_PARAMETER",
+            Self::PermissionDenied => "PERMISSION_DENIED",
+            Self::SourceFile => "SOURCE_FILE",
+            Self::Conflict => "CONFLICT",
+            Self::Cancelled => "CANCELLED",
+            Self::ResourcesExhausted => "RESOURCES_EXHAUSTED",
+            Self::Unavailable => "UNAVAILABLE",
+            Self::DataCorrupted => "DATA_CORRUPTED",
+            Self::UnknownHandle => "UNKNOWN_HANDLE",
+            Self::Internal => "INTERNAL",
+        }
+    }
+
+    /// The SQLSTATE (ISO/IEC 9075 and PostgreSQL's appendix A where the standard is silent).
+    pub fn sqlstate(self) -> &'static str {
+        match self {
+            Self::SyntaxError => "42601",
+            Self::UndefinedTable => "42P01",
+            Self::UndefinedColumn => "42703",
+            Self::UndefinedFunction => "42883",
+            Self::DuplicateObject => "42P07",
+            Self::DatatypeMismatch => "42804",
+            Self::InvalidStatement => "42P10",
+            Self::DataException => "22000",
+            Self::NotNullViolation => "23502",
+            Self::FeatureNotSupported => "0A000",
+            Self::InvalidParameter => "22023",
+            Self::PermissionDenied => "42501",
+            Self::SourceFile => "58030",
+            Self::Conflict => "40001",
+            Self::Cancelled => "57014",
+            Self::ResourcesExhausted => "53200",
+            Self::Unavailable => "08006",
+            Self::DataCorrupted => "XX001",
+            Self::UnknownHandle => "26000",
+            Self::Internal => "XX000",
+        }
+    }
+
+    /// Whether the same statement may succeed when it is simply sent again.
+    pub fn is_retryable(self) -> bool {
+        matches!(self, Self::Conflict | Self::Unavailable | Self::ResourcesExhausted)
+    }
+}
+
+/// Where in the statement's text the problem is; both count from 1, columns in characters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Position {
+    /// The line.
+    pub line: u64,
+    /// The column in the line.
+    pub column: u64,
+}
+
+/// An error as the user reads it.
+#[derive(Debug, Clone)]
+pub struct SqlError {
+    /// What kind of error.
+    pub code: ErrorCode,
+    /// One sentence: the object first and named, lower case, no full stop.
+    pub message: String,
+    /// Where in the statement.
+    pub position: Option<Position>,
+    /// What to do about it.
+    pub hint: Option<String>,
+}
+
+impl SqlError {
+    /// An error with a code and a sentence.
+    pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
+        Self { code, message: message.into(), position: None, hint: None }
+    }
+
+    /// Adds what the user can do about it.
+    pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// Adds where in the statement the problem is.
+    pub fn at(mut self, position: Position) -> Self {
+        self.position = Some(position);
+        self
+    }
+
+    /// The error as a terminal shows it: the sentence, the line with a caret, the hint.
+    ///
+    /// ```text
+    /// column "amuont" does not exist
+    /// LINE 1: select amuont from sales
+    ///                ^
+    /// HINT: did you mean "amount"?
+    /// ```
+    pub fn render(&self, sql: &str) -> String {
+        let mut text = self.message.clone();
+        if let Some(Position { line, column }) = self.position
+            && let Some(source) =
+                usize::try_from(line).ok().and_then(|n| sql.lines().nth(n.saturating_sub(1)))
+        {
+            let prefix = format!("LINE {line}: ");
+            let offset = usize::try_from(column).unwrap_or(1).saturating_sub(1);
+            let indent = prefix.chars().count() + offset.min(source.chars().count());
+            text.push_str(&format!("\n{prefix}{source}\n{}^", " ".repeat(indent)));
+        }
+        if let Some(hint) = &self.hint {
+            text.push_str(&format!("\nHINT: {hint}"));
+        }
+        text
+    }
+}
+
+impl fmt::Display for SqlError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for SqlError {}
+
+impl From<SqlError> for DataFusionError {
+    fn from(error: SqlError) -> Self {
+        DataFusionError::External(Box::new(error))
+    }
+}

@@ -1,0 +1,83 @@
+//! A table's columns by stable id, in their storage form.
+//!
+//! The type of a column is an Arrow [`DataType`] in *storage form*, the closed set that
+//! `FORMAT.md` lists. Scans may hand out an equivalent form that is faster to compute with
+//! (`Utf8View` for `Utf8`); what is stored and what is declared stay as they are here.
+
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use serde::{Deserialize, Serialize};
+
+use crate::ids::ColumnId;
+
+/// One column of a table.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Column {
+    /// The column's id, stable under renames.
+    pub id: ColumnId,
+    /// The name as the user wrote it, any text of 1 to 255 characters.
+    pub name: String,
+    /// The type, in storage form.
+    #[serde(with = "data_type")]
+    pub data_type: DataType,
+    /// Whether NULL is allowed.
+    pub nullable: bool,
+}
+
+/// The columns of a table at one schema version, in the order of `SELECT *`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TableSchema {
+    /// Grows with every change to the columns.
+    pub version: u32,
+    /// The columns.
+    pub columns: Vec<Column>,
+}
+
+impl TableSchema {
+    /// The Arrow schema of the columns, in storage form.
+    pub fn to_arrow(&self) -> SchemaRef {
+        let fields =
+            self.columns.iter().map(|c| Field::new(&c.name, c.data_type.clone(), c.nullable));
+        Arc::new(Schema::new(fields.collect::<Vec<_>>()))
+    }
+
+    /// The column with this id.
+    pub fn column(&self, id: ColumnId) -> Option<&Column> {
+        self.columns.iter().find(|c| c.id == id)
+    }
+}
+
+/// Arrow types in the catalog are written as their IPC schema message, base16: Arrow's own,
+/// specified and versioned encoding of every type.
+mod data_type {
+    use arrow::datatypes::{DataType, Field, Schema};
+    use arrow::ipc::convert::{IpcSchemaEncoder, try_schema_from_flatbuffer_bytes};
+    use serde::{Deserialize, Deserializer, Serializer, de::Error as _};
+
+    pub(super) fn serialize<S: Serializer>(
+        ty: &DataType,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        let schema = Schema::new(vec![Field::new("t", ty.clone(), true)]);
+        let encoded = IpcSchemaEncoder::new().schema_to_fb(&schema);
+        let hex: String = encoded.finished_data().iter().map(|b| format!("{b:02x}")).collect();
+        serializer.serialize_str(&hex)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<DataType, D::Error> {
+        let hex = String::deserialize(deserializer)?;
+        let bytes: Vec<u8> = (0..hex.len())
+            .step_by(2)
+            .map(|i| hex.get(i..i + 2).and_then(|b| u8::from_str_radix(b, 16).ok()))
+            .collect::<Option<_>>()
+            .ok_or_else(|| D::Error::custom("a data type is not base16"))?;
+        let schema = try_schema_from_flatbuffer_bytes(&bytes).map_err(D::Error::custom)?;
+        match schema.fields().as_ref() {
+            [field] => Ok(field.data_type().clone()),
+            _ => Err(D::Error::custom("a data type has not exactly one field")),
+        }
+    }
+}
