@@ -15,8 +15,12 @@ use datafusion::error::Result;
 use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::execution::{SessionState, SessionStateBuilder};
 use datafusion::prelude::SessionConfig;
-use datafusion_distributed::{DistributedExt, SessionStateBuilderExt, WorkerQueryContext};
+use datafusion_distributed::{
+    DistributedExt, SessionStateBuilderExt, WorkerPlanRewriteEvent, WorkerPlanRewriteEventResponse,
+    WorkerQueryContext,
+};
 
+use crate::allow_list::check_allowed;
 use crate::channels::Channels;
 use crate::chunks::{ChunkSource, ChunkSourceExtension};
 use crate::codec::EngineCodec;
@@ -25,7 +29,7 @@ use crate::files::{AllowedRoots, AllowedRootsExtension, file_table_functions};
 use crate::settings::Settings;
 use crate::snapshot::{CATALOG, DEFAULT_SCHEMA, Snapshot};
 use crate::snapshot_catalog::SnapshotCatalog;
-use crate::write::{SliceSink, SliceSinkExtension};
+use crate::write::{PeerSink, SliceSink, SliceSinkExtension};
 
 extensions_options! {
     /// What travels with every fragment besides the plan.
@@ -79,7 +83,8 @@ pub(crate) fn nested_state(spec: &Arc<SessionSpec>, view_depth: usize) -> Result
         .with_default_catalog_and_schema(CATALOG, DEFAULT_SCHEMA)
         .with_create_default_catalog_and_schema(false)
         .with_extension(Arc::new(Topology::new(&spec.snapshot.cluster)))
-        .with_extension(Arc::new(AllowedRootsExtension(spec.allowed_roots.clone())));
+        .with_extension(Arc::new(AllowedRootsExtension(spec.allowed_roots.clone())))
+        .with_extension(Arc::new(SliceSinkExtension(Arc::new(PeerSink::new(spec.channels.clone())))));
     let catalogs = MemoryCatalogProviderList::new();
     let catalog = SnapshotCatalog::new(Arc::clone(spec), view_depth);
     datafusion::catalog::CatalogProviderList::register_catalog(
@@ -138,6 +143,12 @@ pub struct WorkerServices {
     pub channels: Channels,
 }
 
+/// Refuses a decoded plan that a worker must not run.
+fn admit_plan(event: WorkerPlanRewriteEvent<'_>) -> Result<WorkerPlanRewriteEventResponse> {
+    check_allowed(&event.plan)?;
+    Ok(WorkerPlanRewriteEventResponse::new(event.plan))
+}
+
 /// The session that a fragment runs in.
 pub fn fragment_state(context: WorkerQueryContext, services: &WorkerServices) -> Result<SessionState> {
     let mut builder = context
@@ -156,5 +167,6 @@ pub fn fragment_state(context: WorkerQueryContext, services: &WorkerServices) ->
     Ok(builder
         .with_distributed_user_codec(EngineCodec)
         .with_distributed_channel_resolver(services.channels.clone())
+        .with_distributed_worker_plan_rewrite_handler(admit_plan)
         .build())
 }

@@ -12,6 +12,7 @@
 //! durable, before the coordinator has sealed the transaction on every worker and committed.
 
 mod exec;
+mod peers;
 mod router;
 mod table;
 mod target;
@@ -25,6 +26,7 @@ use basalt_storage::ids::SliceId;
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::TaskContext;
 pub use exec::SliceAppendExec;
+pub use peers::{PeerAppender, PeerSink};
 pub use router::SliceRouter;
 pub use table::AppendTable;
 pub use target::AppendTarget;
