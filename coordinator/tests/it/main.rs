@@ -1,0 +1,3 @@
+//! Integration tests of the coordinator, one binary: each module is a part.
+
+mod catalog;
