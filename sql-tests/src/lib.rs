@@ -1,1 +1,7 @@
-//! Placeholder.
+//! Tools that test SQL end to end: a client, a sqllogictest runner, test clusters.
+//!
+//! - [`client`]: the Flight SQL client, used by the `basalt` binary as well
+//! - [`slt`]: runs sqllogictest files against a cluster or plain DataFusion
+
+pub mod client;
+pub mod slt;
