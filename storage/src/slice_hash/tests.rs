@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use arrow::array::{
     Array, ArrayRef, BinaryArray, BooleanArray, Date32Array, Date64Array, Decimal128Array,
-    DictionaryArray, Float32Array, Float64Array, Int8Array, Int16Array, Int32Array, Int64Array,
+    DictionaryArray, Float32Array, Float64Array, IntervalMonthDayNanoArray, Int8Array, Int16Array, Int32Array, Int64Array,
     ListArray, NullArray, StringArray, StringViewArray, TimestampMillisecondArray,
     TimestampNanosecondArray, TimestampSecondArray, UInt8Array, UInt64Array,
 };
-use arrow::datatypes::{Int8Type, Int32Type};
+use arrow::datatypes::{Int8Type, Int32Type, IntervalMonthDayNano};
 
 use super::{NULL_HASH, SliceHashId, hashes_of, slices_of};
 
@@ -111,12 +111,49 @@ fn lists_cannot_be_distribution_keys() {
     assert_eq!(slices_of(&list, 4).unwrap_err().code(), "UNSUPPORTED_TYPE");
 }
 
+fn check_pinned(array: impl Array + 'static, expected: &[u64]) {
+    assert_eq!(hashes(array), expected);
+}
+
 /// If this test fails, rows on existing disks are in the wrong slices: change the code, not the
-/// numbers. They were computed with the reference XXH3 implementation's Python binding's inputs
-/// in mind: 8 bytes little endian for integers, the bytes of text, and so on.
+/// numbers. They come from the reference implementation (xxHash 0.8 in C, through Python's
+/// `xxhash`), given the bytes that `FORMAT.md` section 8 states.
 #[test]
 fn version_1_never_changes() {
     assert_eq!(SliceHashId::XXH3_V1, SliceHashId(1));
-    let pinned: [(&str, Vec<u64>); 1] = [("todo", vec![])];
-    let _ = pinned;
+    assert_eq!((super::SEED, NULL_HASH), (0x6261_7361_6c74_0001, 0x6e75_6c6c_6e75_6c6c));
+    check_pinned(
+        Int64Array::from(vec![0, 1, -1, 42, i64::MAX]),
+        &[
+            0x1341_5edb_cbd7_d1be,
+            0x17a0_f7e2_e22d_9f73,
+            0x181e_5b85_750a_e6fe,
+            0x302d_c4bf_ee47_35b8,
+            0x55a5_a7f3_f3d2_aafa,
+        ],
+    );
+    check_pinned(UInt64Array::from(vec![u64::MAX]), &[0x3562_a4d5_8c82_7e71]);
+    check_pinned(decimals(vec![1_500], 9, 3), &[0x769d_7b76_3fef_261c]);
+    check_pinned(decimals(vec![-1], 9, 2), &[0x0062_72ec_c61f_36d6]);
+    check_pinned(
+        Float64Array::from(vec![1.5, f64::NAN, -0.0]),
+        &[0x1a00_c9af_a2d9_6c5b, 0x30c0_c669_9719_60ef, 0x1341_5edb_cbd7_d1be],
+    );
+    check_pinned(
+        BooleanArray::from(vec![true, false]),
+        &[0xc74b_ff15_c15c_40a5, 0x3ec3_4ac2_e303_bf50],
+    );
+    check_pinned(
+        StringArray::from(vec!["", "a", "basalt", &"0123456789".repeat(30)]),
+        &[
+            0x57bc_3352_681e_3f53,
+            0xdb98_675d_1525_94e9,
+            0xac25_2e54_f770_9078,
+            0x4321_d962_cee0_5176,
+        ],
+    );
+    check_pinned(Date32Array::from(vec![10_957]), &[0x5e23_0a41_7578_57db]);
+    check_pinned(TimestampSecondArray::from(vec![1]), &[0x0349_cc06_5775_86a0]);
+    let interval = IntervalMonthDayNano::new(1, 2, 3);
+    check_pinned(IntervalMonthDayNanoArray::from(vec![interval]), &[0xbb03_e56d_d963_e558]);
 }
