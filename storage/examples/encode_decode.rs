@@ -22,7 +22,7 @@ use basalt_storage::segment_writer::{SegmentSpec, SegmentWriter, WriterOptions};
 use basalt_storage::types::{storage_type, to_storage, view_type};
 use basalt_storage::vfs::RealVfs;
 use tpchgen::generators::LineItemGenerator;
-use tpchgen_arrow::{LineItemArrow, RecordBatchIterator};
+use tpchgen_arrow::LineItemArrow;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments = std::env::args().skip(1);
@@ -48,7 +48,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 fn lineitem(scale: f64) -> Result<(Arc<TableSchema>, Vec<RecordBatch>), Box<dyn Error>> {
     let generator = LineItemArrow::new(LineItemGenerator::new(scale, 1, 1)).with_batch_size(8_192);
     let mut columns = Vec::new();
-    for (index, field) in generator.schema().fields().iter().enumerate() {
+    for (index, field) in LineItemArrow::schema_ref().fields().iter().enumerate() {
         columns.push(Column {
             id: ColumnId(index as u32),
             name: field.name().clone(),

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use arrow::array::{
     Array, ArrayRef, BinaryArray, BooleanArray, Date32Array, Date64Array, Decimal128Array,
-    DictionaryArray, Float32Array, Float64Array, IntervalMonthDayNanoArray, Int8Array, Int16Array, Int32Array, Int64Array,
-    ListArray, NullArray, StringArray, StringViewArray, TimestampMillisecondArray,
-    TimestampNanosecondArray, TimestampSecondArray, UInt8Array, UInt64Array,
+    DictionaryArray, Float32Array, Float64Array, Int8Array, Int16Array, Int32Array, Int64Array,
+    IntervalMonthDayNanoArray, ListArray, NullArray, StringArray, StringViewArray,
+    TimestampMillisecondArray, TimestampNanosecondArray, TimestampSecondArray, UInt8Array,
+    UInt64Array,
 };
 use arrow::datatypes::{Int8Type, Int32Type, IntervalMonthDayNano};
 

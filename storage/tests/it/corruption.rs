@@ -142,7 +142,7 @@ fn a_longer_metadata_file_is_found() {
 fn the_file_of_another_segment_or_column_is_found() {
     let damaged = Damaged::new(66_000);
     let other = Damaged::new(66_000);
-    // Same values, another segment: only the key-value metadata differs, in the last block.
+    // The same values; only the ids differ.
     fs::copy(other.meta(), damaged.meta()).unwrap();
     assert_eq!(damaged.check("CORRUPT"), 2);
     let damaged = Damaged::new(66_000);

@@ -83,13 +83,8 @@ fn a_power_failure_at_any_step_leaves_all_or_nothing() {
             // And the store works.
             let more = vec![encoded(vec![Arc::new(Int64Array::from(vec![1])) as ArrayRef])];
             restarted.publish(more.clone()).unwrap();
-            check_all_there(
-                &store(&{
-                    drop(restarted);
-                    disk.crash(Loss::All)
-                }),
-                &more,
-            );
+            drop(restarted);
+            check_all_there(&store(&disk.crash(Loss::All)), &more);
         }
     }
 }
