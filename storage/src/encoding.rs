@@ -146,7 +146,6 @@ fn value_hashes(array: &ArrayRef) -> Option<Vec<u64>> {
             Some(array.as_string::<i32>().iter().flatten().map(|v| xxh3_64(v.as_bytes())).collect())
         }
         DataType::Binary => Some(array.as_binary::<i32>().iter().flatten().map(xxh3_64).collect()),
-        // Parquet's version 1 writer has no dictionaries of fixed-size binary.
         ty => {
             let width = ty.primitive_width()?;
             let data = array.to_data();

@@ -16,7 +16,7 @@ use thiserror::Error;
 #[non_exhaustive]
 pub enum StorageError {
     /// Bytes on this disk are not the committed ones: read another copy, repair this one.
-    #[error("{} is corrupt: {detail}", path.display())]
+    #[error("{} is corrupt: {detail}", .path.display())]
     Corrupt {
         /// The file, or what stands for it when the bytes came from elsewhere.
         path: PathBuf,
@@ -24,13 +24,13 @@ pub enum StorageError {
         detail: String,
     },
     /// A file or chunk is not there: read another copy, repair this one.
-    #[error("{} is missing", path.display())]
+    #[error("{} is missing", .path.display())]
     Missing {
         /// The file or chunk.
         path: PathBuf,
     },
     /// The operating system refused.
-    #[error("{op} {} failed: {source}", path.display())]
+    #[error("{op} {} failed: {source}", .path.display())]
     Io {
         /// What was tried: `write`, `fsync`, `rename`, `read`, ...
         op: &'static str,
@@ -41,7 +41,7 @@ pub enum StorageError {
         source: io::Error,
     },
     /// The type is outside the closed set of storable types.
-    #[error("{}type {data_type} cannot be stored", column_prefix(column))]
+    #[error("{}type {data_type} cannot be stored", column_prefix(.column))]
     UnsupportedType {
         /// The column, when known; empty otherwise.
         column: String,
@@ -49,7 +49,7 @@ pub enum StorageError {
         data_type: DataType,
     },
     /// Rows of a column do not line up with the rest of the segment.
-    #[error("{} is misaligned: {detail}", path.display())]
+    #[error("{} is misaligned: {detail}", .path.display())]
     Misaligned {
         /// The chunk.
         path: PathBuf,
@@ -57,7 +57,7 @@ pub enum StorageError {
         detail: String,
     },
     /// The data directory belongs to another cluster or worker.
-    #[error("data directory {} belongs to {found}, not to {expected}", path.display())]
+    #[error("data directory {} belongs to {found}, not to {expected}", .path.display())]
     WrongIdentity {
         /// The data directory.
         path: PathBuf,
@@ -67,7 +67,7 @@ pub enum StorageError {
         found: String,
     },
     /// Another process has the data directory open.
-    #[error("data directory {} is in use by another process", path.display())]
+    #[error("data directory {} is in use by another process", .path.display())]
     Locked {
         /// The data directory.
         path: PathBuf,
@@ -75,7 +75,7 @@ pub enum StorageError {
     /// Written by a newer release: upgrade this one.
     #[error(
         "{} has format version {found}, this release reads versions up to {supported}",
-        path.display()
+        .path.display()
     )]
     NewerFormat {
         /// The file.
@@ -87,7 +87,7 @@ pub enum StorageError {
     },
     /// An earlier fsync failed, so what this volume holds is unknown: it takes no more writes
     /// until the process restarts and verifies it.
-    #[error("data directory {} is read-only since an fsync failed", path.display())]
+    #[error("data directory {} is read-only since an fsync failed", .path.display())]
     ReadOnly {
         /// The data directory.
         path: PathBuf,
@@ -99,7 +99,7 @@ pub enum StorageError {
         column: String,
     },
     /// Values do not fit the column or the format's limits.
-    #[error("{}{detail}", column_prefix(column))]
+    #[error("{}{detail}", column_prefix(.column))]
     InvalidData {
         /// The column, when known; empty otherwise.
         column: String,

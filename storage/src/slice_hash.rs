@@ -80,7 +80,7 @@ pub fn hashes_of(array: &ArrayRef) -> Result<Vec<u64>> {
     Ok(match array.data_type() {
         T::Null => repeat_n(NULL_HASH, array.len()).collect(),
         T::Boolean => {
-            array.as_boolean().iter().map(|v| hash_or_null(v, |v| hash(&[v.into()]))).collect()
+            array.as_boolean().iter().map(|v| hash_or_null(v, |v| hash(&[u8::from(v)]))).collect()
         }
         T::Int8 => integers::<Int8Type>(array, 1),
         T::Int16 => integers::<Int16Type>(array, 1),
@@ -208,6 +208,10 @@ fn bytes<T: AsRef<[u8]>>(values: impl Iterator<Item = Option<T>>) -> Vec<u64> {
 fn dictionary(array: &ArrayRef) -> Result<Vec<u64>> {
     let dictionary = array.as_any_dictionary();
     let hashes = hashes_of(dictionary.values())?;
+    if hashes.is_empty() {
+        // Without values every key is NULL.
+        return Ok(vec![NULL_HASH; array.len()]);
+    }
     let keys = dictionary.normalized_keys();
     let key_hash = |(row, key): (usize, usize)| match hashes.get(key) {
         Some(hash) if dictionary.keys().is_valid(row) => *hash,

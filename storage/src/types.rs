@@ -167,3 +167,6 @@ pub(crate) fn map_fields(ty: &DataType, leaf: &dyn Fn(&DataType) -> DataType) ->
         other => leaf(other),
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

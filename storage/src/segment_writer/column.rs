@@ -117,7 +117,9 @@ impl ColumnEncoder {
             return Ok(ChunkEncoding::PLAIN);
         }
         let sample = sample_rows(pieces, rows)?;
-        let (values, distinct, once, twice) = count_distinct(&sample).unwrap_or_default();
+        let counts =
+            if gets_dictionary(self.field.data_type()) { count_distinct(&sample) } else { None };
+        let (values, distinct, once, twice) = counts.unwrap_or_default();
         let sized = |values: ValueEncoding| -> Result<(u64, u64)> {
             let encoding = ChunkEncoding { values, lz4: values == ValueEncoding::Plain };
             let chunks = self.encode(std::slice::from_ref(&sample), encoding)?;
@@ -185,6 +187,14 @@ fn fell_back(chunk: &ArrowColumnChunk) -> bool {
             .iter()
             .any(|page| page.page_type == PageType::DATA_PAGE && page.encoding == Encoding::PLAIN)
     })
+}
+
+/// Version 1.0 of the writer has no dictionaries of FIXED_LEN_BYTE_ARRAY.
+fn gets_dictionary(ty: &DataType) -> bool {
+    match ty {
+        DataType::Decimal128(precision, _) => *precision <= 18,
+        ty => !matches!(ty, DataType::FixedSizeBinary(_)),
+    }
 }
 
 /// Types that Parquet stores as INT32 or INT64 and that often come in narrow ranges.
