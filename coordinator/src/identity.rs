@@ -9,6 +9,8 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use rand::TryRng;
+use rand::rngs::SysRng;
 use thiserror::Error;
 
 /// Random bytes in a secret.
@@ -41,6 +43,12 @@ pub enum IdentityError {
         /// The file.
         path: PathBuf,
     },
+    /// The operating system gives no random numbers.
+    #[error("the operating system gives no random numbers: {problem}")]
+    NoRandomness {
+        /// What it says.
+        problem: String,
+    },
     /// The file system failed.
     #[error("{path}: {source}")]
     Io {
@@ -58,11 +66,11 @@ pub struct ClusterSecret([u8; SECRET_BYTES]);
 impl ClusterSecret {
     /// A new secret from the operating system's random numbers.
     pub fn generate() -> Result<Self, IdentityError> {
-        let path = Path::new("/dev/urandom");
         let mut bytes = [0; SECRET_BYTES];
-        let mut fill = || File::open(path)?.read_exact(&mut bytes);
-        fill().map_err(io_error(path))?;
-        Ok(Self(bytes))
+        match SysRng.try_fill_bytes(&mut bytes) {
+            Ok(()) => Ok(Self(bytes)),
+            Err(error) => Err(IdentityError::NoRandomness { problem: error.to_string() }),
+        }
     }
 
     /// Reads the secret at `path`.
