@@ -55,7 +55,7 @@ pub use lookup::{find_relation, find_table};
 pub use state::{ClusterState, RequestOutcome, State};
 pub use verify::{Report, verify};
 
-use crate::identity::ClusterSecret;
+use basalt_engine::secret::ClusterSecret;
 use directory::Directory;
 use log::{Log, Missing};
 use writer::{Message, QUEUE_MAX, Writer};

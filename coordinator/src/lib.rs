@@ -3,7 +3,6 @@
 //! Knows nothing of worker internals. Read the modules in this order:
 //!
 //! - [`process`]: starting and stopping a coordinator
-//! - [`identity`]: the cluster secret on disk
 //! - [`catalog`]: what the cluster is made of, durable, changed by one writer
 //! - [`membership`], [`membership_service`]: which workers there are and which slices they own
 //! - [`backend`]: the seam between the Flight SQL service and the statement life cycle
@@ -13,7 +12,6 @@
 pub mod backend;
 pub mod catalog;
 pub mod flight;
-pub mod identity;
 pub mod membership;
 pub mod membership_service;
 pub mod process;

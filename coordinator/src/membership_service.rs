@@ -14,10 +14,6 @@ use uuid::Uuid;
 use crate::catalog::Catalog;
 use crate::membership::{Beat, Incarnation, Join, Members, Refusal, RegisterError, Versions};
 
-/// The version of the internal protocol: plans, codecs and messages. Members of a cluster have the
-/// same one.
-pub const PROTOCOL_VERSION: u32 = 1;
-
 /// Serves the members of one cluster.
 #[derive(Clone)]
 pub struct MembershipService {

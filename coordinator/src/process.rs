@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use basalt_engine::channels::Channels;
 use basalt_engine::files::AllowedRoots;
+use basalt_engine::protocol::PROTOCOL_VERSION;
 use basalt_engine::protocol::membership_server::MembershipServer;
 use basalt_engine::runtime::Resources;
 use basalt_engine::secret::ClusterSecret;
@@ -19,7 +20,7 @@ use tonic::service::interceptor::InterceptedService;
 use crate::catalog::{Catalog, CatalogError, NewCluster};
 use crate::flight::{FlightOptions, FlightSqlServer, serve_with_routes};
 use crate::membership::{Liveness, Members, Versions};
-use crate::membership_service::{MembershipService, PROTOCOL_VERSION};
+use crate::membership_service::MembershipService;
 use crate::statements::Statements;
 
 /// Everything a coordinator needs to know.

@@ -41,7 +41,7 @@ pub struct Channels {
 impl Channels {
     /// Connections that prove membership with `secret`.
     pub fn new(secret: &ClusterSecret) -> Result<Self> {
-        let mut value = HeaderValue::from_str(secret.reveal())
+        let mut value = HeaderValue::from_str(&secret.expose())
             .map_err(|error| DataFusionError::External(Box::new(error)))?;
         value.set_sensitive(true);
         Ok(Self { secret: value, open: Arc::default() })

@@ -9,7 +9,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use basalt_storage::block::VerifiedBytes;
+use basalt_storage::segment_reader::VerifiedBytes;
 use basalt_storage::ids::ColumnId;
 use basalt_storage::segment_meta::SegmentMeta;
 use datafusion::error::{DataFusionError, Result};

@@ -37,7 +37,7 @@ impl PhysicalExtensionCodec for EngineCodec {
             (Node::SegmentScan(scan), []) => {
                 Ok(Arc::new(SegmentScanExec::from_wire(scan, context, self, converter)?))
             }
-            (Node::FileScan(scan), []) => Ok(Arc::new(FileScanExec::from_bytes(&scan)?)),
+            (Node::FileScan(scan), []) => Ok(Arc::new(FileScanExec::from_proto(&scan)?)),
             (Node::SliceAppend(append), [input]) => {
                 Ok(Arc::new(SliceAppendExec::from_wire(append, Arc::clone(input))?))
             }
@@ -54,7 +54,7 @@ impl PhysicalExtensionCodec for EngineCodec {
         let message = if let Some(scan) = node.downcast_ref::<SegmentScanExec>() {
             Node::SegmentScan(scan.to_wire(self, converter)?)
         } else if let Some(scan) = node.downcast_ref::<FileScanExec>() {
-            Node::FileScan(scan.to_bytes()?)
+            Node::FileScan(scan.to_proto()?)
         } else if let Some(append) = node.downcast_ref::<SliceAppendExec>() {
             Node::SliceAppend(append.to_wire()?)
         } else {

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
-use datafusion::catalog::{MemoryCatalogProviderList, SchemaProvider};
+use datafusion::catalog::{MemoryCatalogProviderList, SchemaProvider, TableFunction};
 use datafusion::common::extensions_options;
 use datafusion::config::ConfigExtension;
 use datafusion::error::Result;
@@ -25,7 +25,7 @@ use crate::channels::Channels;
 use crate::chunks::{ChunkSource, ChunkSourceExtension};
 use crate::codec::EngineCodec;
 use crate::distribute::{Topology, desired_tasks, route_tasks, scale_up_leaf};
-use crate::files::{AllowedRoots, AllowedRootsExtension, file_table_functions};
+use crate::files::{AllowedRoots, CsvOptions, FileFormat, ReadFiles};
 use crate::settings::Settings;
 use crate::snapshot::{CATALOG, DEFAULT_SCHEMA, Snapshot};
 use crate::snapshot_catalog::SnapshotCatalog;
@@ -83,7 +83,7 @@ pub(crate) fn nested_state(spec: &Arc<SessionSpec>, view_depth: usize) -> Result
         .with_default_catalog_and_schema(CATALOG, DEFAULT_SCHEMA)
         .with_create_default_catalog_and_schema(false)
         .with_extension(Arc::new(Topology::new(&spec.snapshot.cluster)))
-        .with_extension(Arc::new(AllowedRootsExtension(spec.allowed_roots.clone())))
+        .with_extension(Arc::new(spec.allowed_roots.clone()))
         .with_extension(Arc::new(SliceSinkExtension(Arc::new(PeerSink::new(spec.channels.clone())))));
     let catalogs = MemoryCatalogProviderList::new();
     let catalog = SnapshotCatalog::new(Arc::clone(spec), view_depth);
@@ -112,8 +112,11 @@ pub(crate) fn nested_state(spec: &Arc<SessionSpec>, view_depth: usize) -> Result
         .with_distributed_route_tasks_handler(route_tasks);
     let functions = builder.table_functions().get_or_insert_default();
     functions.clear();
-    for function in file_table_functions(&spec.allowed_roots) {
-        functions.insert(function.name().to_owned(), function);
+    let roots = Arc::new(spec.allowed_roots.clone());
+    for format in [FileFormat::Parquet, FileFormat::Csv] {
+        let read = ReadFiles::new(format, Arc::clone(&roots), CsvOptions::default());
+        let name = read.name().to_owned();
+        functions.insert(name.clone(), Arc::new(TableFunction::new(name, Arc::new(read))));
     }
     let generate = datafusion::functions_table::all_default_table_functions();
     functions.extend(generate.into_iter().map(|f| (f.name().to_owned(), f)));
@@ -158,12 +161,12 @@ pub fn fragment_state(context: WorkerQueryContext, services: &WorkerServices) ->
     let fragment = config.options().extensions.get::<FragmentOptions>().cloned().unwrap_or_default();
     let options = config.options_mut();
     options.execution.enable_file_stream_work_stealing = false;
-    options.execution.batch_size = fragment.batch_rows.clamp(1, 65_536);
+    options.set("datafusion.execution.batch_size", &fragment.batch_rows.clamp(1, 65_536).to_string())?;
     options.execution.target_partitions = fragment.target_partitions.clamp(2, 256);
     options.execution.time_zone = Some(fragment.time_zone);
     config.set_extension(Arc::new(ChunkSourceExtension(Arc::clone(&services.chunks))));
     config.set_extension(Arc::new(SliceSinkExtension(Arc::clone(&services.sink))));
-    config.set_extension(Arc::new(AllowedRootsExtension(services.allowed_roots.clone())));
+    config.set_extension(Arc::new(services.allowed_roots.clone()));
     Ok(builder
         .with_distributed_user_codec(EngineCodec)
         .with_distributed_channel_resolver(services.channels.clone())

@@ -133,14 +133,13 @@ impl Settings {
     pub(crate) fn apply(&self, mut config: SessionConfig) -> Result<SessionConfig, DataFusionError> {
         let options = config.options_mut();
         options.execution.target_partitions = self.target_partitions.max(2);
-        options.execution.batch_size = self.batch_rows;
+        options.set("datafusion.execution.batch_size", &self.batch_rows.to_string())?;
         options.execution.time_zone = Some(self.time_zone.clone());
-        config.set_distributed_option_extension(DistributedConfig {
-            compression: self.exchange_compression.name().to_owned(),
-            collect_metrics: false,
-            children_isolator_unions: false,
-            ..DistributedConfig::default()
-        });
+        let mut distributed = DistributedConfig::default();
+        self.exchange_compression.name().clone_into(&mut distributed.compression);
+        distributed.collect_metrics = false;
+        distributed.children_isolator_unions = false;
+        config.set_distributed_option_extension(distributed);
         Ok(config)
     }
 }

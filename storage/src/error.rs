@@ -164,7 +164,7 @@ impl StorageError {
         self
     }
 
-    pub(crate) fn corrupt(path: impl Into<PathBuf>, detail: impl Into<String>) -> Self {
+    pub fn corrupt(path: impl Into<PathBuf>, detail: impl Into<String>) -> Self {
         Self::Corrupt { path: path.into(), detail: detail.into() }
     }
 
@@ -176,7 +176,7 @@ impl StorageError {
         Self::InvalidData { column: String::new(), detail: detail.into() }
     }
 
-    pub(crate) fn invalid_request(detail: impl Into<String>) -> Self {
+    pub fn invalid_request(detail: impl Into<String>) -> Self {
         Self::InvalidRequest { detail: detail.into() }
     }
 

@@ -12,6 +12,7 @@
 //! - [`layout`]: paths and sizes
 //! - [`segment_writer`]: rows to encoded segments
 //! - [`segment_meta`]: what is needed to read, verify and prune a segment
+//! - [`row_group`]: the same in pieces, as scans read
 //! - [`segment_reader`]: verified bytes to arrays
 //! - [`chunk_store`]: segments on this disk
 //! - [`vfs`], `durable_write`: the file system, and the rules by which bytes become durable
@@ -29,6 +30,7 @@ pub mod layout;
 pub mod manifest;
 mod parallel;
 mod parquet_footer;
+pub mod row_group;
 pub mod schema;
 pub mod segment_meta;
 pub mod segment_reader;

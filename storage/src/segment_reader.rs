@@ -17,7 +17,8 @@ use arrow::compute::concat;
 use arrow::datatypes::{DataType, Field, Schema};
 use bytes::{Buf, Bytes};
 use parquet::arrow::arrow_reader::{
-    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder,
+    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader,
+    ParquetRecordBatchReaderBuilder,
 };
 use parquet::errors::ParquetError;
 use parquet::file::reader::{ChunkReader, Length};
@@ -128,7 +129,7 @@ pub fn decode_row_group(
     from_physical(&decoded, target)
 }
 
-fn check_request(
+pub(crate) fn check_request(
     column: &ColumnMeta,
     row_group: usize,
     rows: usize,
@@ -160,6 +161,30 @@ fn check_request(
     Ok(())
 }
 
+/// Parquet's reader over one row group of one column, in pieces of `piece_rows`.
+pub(crate) fn open_reader(
+    column: &ColumnMeta,
+    row_group: usize,
+    piece_rows: usize,
+    bytes: &VerifiedBytes,
+    target: &DataType,
+    selection: Option<RowSelection>,
+) -> Result<ParquetRecordBatchReader> {
+    let damaged = |error: ParquetError| StorageError::corrupt(column.path(), error.to_string());
+    let physical = physical_type(target);
+    let field = Field::new(&column.name, physical, column.nullable);
+    let options = ArrowReaderOptions::new().with_schema(Arc::new(Schema::new(vec![field])));
+    let footer = Arc::clone(column.parquet_metadata()?);
+    let metadata = ArrowReaderMetadata::try_new(footer, options).map_err(damaged)?;
+    let mut builder = ParquetRecordBatchReaderBuilder::new_with_metadata(bytes.clone(), metadata)
+        .with_row_groups(vec![row_group])
+        .with_batch_size(piece_rows);
+    if let Some(selection) = selection {
+        builder = builder.with_row_selection(selection);
+    }
+    builder.build().map_err(damaged)
+}
+
 fn decode(
     column: &ColumnMeta,
     row_group: usize,
@@ -168,25 +193,13 @@ fn decode(
     target: &DataType,
     selection: Option<RowSelection>,
 ) -> Result<ArrayRef> {
-    let damaged = |error: ParquetError| StorageError::corrupt(column.path(), error.to_string());
-    let physical = physical_type(target);
-    let field = Field::new(&column.name, physical.clone(), column.nullable);
-    let options = ArrowReaderOptions::new().with_schema(Arc::new(Schema::new(vec![field])));
-    let footer = Arc::clone(column.parquet_metadata()?);
-    let metadata = ArrowReaderMetadata::try_new(footer, options).map_err(damaged)?;
-    let mut builder = ParquetRecordBatchReaderBuilder::new_with_metadata(bytes.clone(), metadata)
-        .with_row_groups(vec![row_group])
-        .with_batch_size(rows);
-    if let Some(selection) = selection {
-        builder = builder.with_row_selection(selection);
-    }
     let mut pieces: Vec<ArrayRef> = Vec::with_capacity(1);
-    for batch in builder.build().map_err(damaged)? {
+    for batch in open_reader(column, row_group, rows, bytes, target, selection)? {
         let batch = batch.map_err(|e| StorageError::corrupt(column.path(), e.to_string()))?;
         pieces.extend(batch.columns().first().cloned());
     }
     match pieces.as_slice() {
-        [] => Ok(new_empty_array(&physical)),
+        [] => Ok(new_empty_array(&physical_type(target))),
         [piece] => Ok(Arc::clone(piece)),
         many => {
             let many: Vec<&dyn Array> = many.iter().map(|piece| piece.as_ref()).collect();

@@ -161,6 +161,7 @@ async fn join(
         incarnation: Uuid::new_v4(),
         url,
         cluster: known.map(|identity| identity.cluster),
+        epoch: 0,
     };
     let joined = registration.register().await?;
     let store = match opened {

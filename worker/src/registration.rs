@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use basalt_engine::channels::Channels;
 use basalt_engine::protocol::membership_client::MembershipClient;
-use basalt_engine::protocol::{HeartbeatRequest, RegisterRequest, RegisterResponse, WireId};
+use basalt_engine::protocol::{
+    HeartbeatRequest, PROTOCOL_VERSION, RegisterRequest, RegisterResponse, WireId,
+};
 use basalt_engine::secret::ClusterSecret;
 use basalt_storage::ids::{ClusterId, WorkerId};
 use tokio::sync::watch;
@@ -39,6 +41,8 @@ pub struct Registration {
     pub url: Url,
     /// The cluster that the data directory belongs to, if any.
     pub cluster: Option<ClusterId>,
+    /// The newest epoch that this process has seen.
+    pub epoch: u64,
 }
 
 /// What the coordinator said.
@@ -85,6 +89,8 @@ impl Registration {
             url: self.url.to_string(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             cluster: self.cluster.map(|cluster| cluster.to_wire()),
+            protocol: PROTOCOL_VERSION,
+            epoch: self.epoch,
         };
         let RegisterResponse { cluster, epoch, heartbeat_ms } =
             self.client()?.register(request).await?.into_inner();
@@ -124,6 +130,7 @@ impl Registration {
                     epoch.fetch_max(answer.epoch, Ordering::Relaxed);
                     if answer.register_again {
                         self.cluster = Some(joined.cluster);
+                        self.epoch = epoch.load(Ordering::Relaxed);
                         if let Err(status) = self.try_register().await {
                             tracing::warn!(reason = status.message(), "cannot register again");
                         }

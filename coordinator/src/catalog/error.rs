@@ -11,7 +11,7 @@ use basalt_storage::ids::TxnId;
 use thiserror::Error;
 
 use super::command::RequestKey;
-use crate::identity::IdentityError;
+use basalt_engine::secret::SecretError;
 
 /// A kind of thing that users name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -216,7 +216,7 @@ pub enum CatalogError {
     },
     /// The cluster secret cannot be made, read or trusted.
     #[error(transparent)]
-    Identity(#[from] IdentityError),
+    Identity(#[from] SecretError),
     /// The file system failed.
     #[error("{path}: {source}")]
     Io {

@@ -6,9 +6,9 @@ use arrow::datatypes::{Schema, SchemaRef};
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use basalt_engine::dialect::{CreateTable, DistributionSpec, ObjectRef};
 use basalt_engine::error::{ErrorCode, Position, SqlError, from_datafusion};
-use basalt_engine::files::load_mapping;
+use basalt_engine::files::{ColumnMapping, checked_cast_column, load_mapping};
 use basalt_engine::snapshot::{Relation, Snapshot};
-use basalt_engine::types::{checked_cast, storage_type};
+use basalt_engine::types::storage_type;
 use basalt_engine::write::{AppendTarget, PeerSink, SliceRouter, SliceSink};
 use futures::StreamExt;
 use futures::stream::BoxStream;
@@ -35,7 +35,7 @@ impl Statements {
     ) -> Result<u64, SqlError> {
         let snapshot = self.inner.catalog.snapshot();
         let Destination { target, changes } = self.destination(&snapshot, &request, &schema).await?;
-        let mapping = load_mapping(&schema, &target.schema)?;
+        let mapping = load_mapping(&schema, &target.schema.to_arrow())?;
         let transaction = self.begin(target)?;
         let target = Arc::clone(transaction.target());
         let storage_schema = target.schema.to_arrow();
@@ -170,7 +170,7 @@ fn bad_option(option: &str, value: &str, allowed: &str) -> SqlError {
 /// error.
 fn to_storage(
     batch: &RecordBatch,
-    mapping: &[basalt_engine::files::ColumnMapping],
+    mapping: &[ColumnMapping],
     target: &AppendTarget,
     storage_schema: &SchemaRef,
 ) -> Result<RecordBatch, SqlError> {
@@ -178,14 +178,13 @@ fn to_storage(
         .schema
         .columns
         .iter()
-        .map(|column| {
-            let source = mapping.iter().find(|mapped| mapped.target == column.name).ok_or_else(|| {
+        .enumerate()
+        .map(|(index, column)| {
+            let source = mapping.iter().find(|mapped| mapped.target == index).ok_or_else(|| {
                 SqlError::new(ErrorCode::Internal, format!("column \"{}\" is not mapped", column.name))
             })?;
-            let array = checked_cast(batch.column(source.source), &column.data_type).map_err(|error| {
-                let message = format!("column \"{}\": {}", column.name, error.message);
-                SqlError { message, ..error }
-            })?;
+            let array =
+                checked_cast_column(&column.name, batch.column(source.source), &column.data_type)?;
             if !column.nullable && arrow::array::Array::null_count(&array) > 0 {
                 let message =
                     format!("column \"{}\" of table {} does not allow NULL", column.name, target.table_name);

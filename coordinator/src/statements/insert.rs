@@ -9,7 +9,7 @@ use arrow::datatypes::{Field, Schema, UInt64Type};
 use basalt_engine::dialect::{CopyFrom, CreateTable, Insert, Statement};
 use basalt_engine::distribute::plan_distributed;
 use basalt_engine::error::{ErrorCode, SqlError, from_datafusion};
-use basalt_engine::files::{FileFormat, FileSet, FileTable, load_mapping};
+use basalt_engine::files::{ColumnMapping, FileFormat, FileTable, load_mapping};
 use basalt_engine::snapshot::{ClusterView, Distribution, TableSnapshot};
 use basalt_engine::types::storage_type;
 use basalt_engine::write::{AppendTable, AppendTarget};
@@ -216,15 +216,20 @@ impl Statements {
         let schema = schema_of(&copy.table);
         let table = find_table(&pinned.spec.snapshot, &schema, &copy.table.name)
             .map_err(|error| SqlError::from(error).at(copy.table_position))?;
-        let files = FileSet::resolve(&copy.path, copy.format, &pinned.spec.allowed_roots)?;
+        let filled = load_schema(table, copy.columns.as_deref())?.to_arrow();
+        let (path, format, options) = (copy.path.clone(), copy.format, copy.options.clone());
+        let (declared, roots) = (Arc::clone(&filled), pinned.spec.allowed_roots.clone());
+        let opened = tokio::task::spawn_blocking(move || {
+            FileTable::open(&path, format, &options, Some(&declared), &roots)
+        });
+        let files = opened.await.map_err(|error| {
+            SqlError::new(ErrorCode::Internal, format!("looking at the files failed: {error}"))
+        })??;
         let even = matches!(table.distribution, Distribution::Even | Distribution::Auto);
         // Rows of Parquet files are split evenly over the workers, so they may stay where they are.
-        let local = even && files.format() == FileFormat::Parquet;
-        let target_schema = load_schema(table, copy.columns.as_deref())?;
-        let provider = FileTable::for_load(files, copy.options.clone(), &target_schema)?;
-        let source_schema = datafusion::catalog::TableProvider::schema(&provider);
-        let mapping = load_mapping(&source_schema, &target_schema)?;
-        let plan = copy_plan(provider, table, &mapping).map_err(|e| pinned.error(e))?;
+        let local = even && files.scan().format == FileFormat::Parquet;
+        let mapping = load_mapping(&files.scan().schema, &filled)?;
+        let plan = copy_plan(files, table, &filled, &mapping).map_err(|e| pinned.error(e))?;
         let transaction = self.begin(pinned.target(table, local))?;
         let rows = self.append(&pinned, plan, transaction.target()).await?;
         self.commit_rows(transaction, vec![], rows).await
@@ -277,9 +282,10 @@ fn load_schema(table: &TableSnapshot, columns: Option<&[String]>) -> Result<Tabl
 fn copy_plan(
     files: FileTable,
     table: &TableSnapshot,
-    mapping: &[basalt_engine::files::ColumnMapping],
+    filled: &Schema,
+    mapping: &[ColumnMapping],
 ) -> Result<LogicalPlan, DataFusionError> {
-    let source = datafusion::catalog::TableProvider::schema(&files);
+    let source = Arc::clone(&files.scan().schema);
     let scan = LogicalPlanBuilder::scan("files", provider_as_source(Arc::new(files)), None)?;
     let outputs: Vec<Expr> = table
         .schema
@@ -288,7 +294,7 @@ fn copy_plan(
         .map(|column| {
             let source = mapping
                 .iter()
-                .find(|mapped| mapped.target == column.name)
+                .find(|mapped| *filled.field(mapped.target).name() == column.name)
                 .map(|mapped| source.field(mapped.source).name().clone());
             let value = match source {
                 Some(name) => Expr::Column(Column::new(Some(TableReference::bare("files")), name)),

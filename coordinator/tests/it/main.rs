@@ -1,10 +1,5 @@
-<<<<<<< HEAD
 //! Integration tests of the coordinator, one binary: each module is a part.
 
 mod catalog;
 mod catalog_membership;
-=======
-//! Integration tests of the coordinator.
-
 mod flight;
->>>>>>> flight

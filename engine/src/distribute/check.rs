@@ -311,7 +311,33 @@ fn assignment_error(leaf: &DistributedLeafExec) -> Option<String> {
             None => return Some("a variant is not a file scan".to_owned()),
         }
     }
-    original.assignment_error(&variants)
+    file_assignment_error(original, &variants)
+}
+
+/// Every row of every file is in exactly one unit of one variant.
+fn file_assignment_error(original: &FileScanExec, variants: &[&FileScanExec]) -> Option<String> {
+    for (index, file) in original.scan().files.iter().enumerate() {
+        let units = variants.iter().flat_map(|variant| variant.partitions().iter().flatten());
+        let mut runs: Vec<_> = units
+            .filter(|unit| unit.file == index)
+            .map(|unit| (unit.first_row, unit.rows.or(file.rows)))
+            .collect();
+        runs.sort_unstable();
+        let whole = match file.rows {
+            None => runs.len() == 1,
+            Some(rows) => {
+                let end = runs.iter().try_fold(0, |next, (first, rows)| match rows {
+                    Some(rows) if *first == next => Some(next + rows),
+                    _ => None,
+                });
+                end == Some(rows)
+            }
+        };
+        if !whole {
+            return Some(format!("the rows of file {index} are not assigned exactly once"));
+        }
+    }
+    None
 }
 
 fn row_groups(scan: &SegmentScanExec) -> HashMap<(SegmentId, u32), usize> {

@@ -34,9 +34,9 @@ pub fn desired_tasks(
     }
     let scan = event.plan.downcast_ref::<FileScanExec>()?;
     Some(topology(event.session_config).map(|topology| {
-        let wanted = match scan.total_rows() {
+        let wanted = match scan.scan().rows() {
             Some(rows) => usize::try_from(rows.div_ceil(FILE_ROWS_PER_TASK)).unwrap_or(usize::MAX),
-            None => scan.file_count(),
+            None => scan.scan().files.len(),
         };
         DesiredTaskCountEventResponse::desired(wanted.clamp(1, topology.worker_count().max(1)))
     }))
@@ -64,7 +64,7 @@ pub fn scale_up_leaf(
         scan_variants(scan, event.task_count, partitions, event.session_config)
     } else {
         let scan = event.plan.downcast_ref::<FileScanExec>()?;
-        Ok(scan.variants(event.task_count, partitions))
+        file_variants(scan, event.task_count, partitions)
     };
     Some(variants.and_then(|variants| {
         let leaf = DistributedLeafExec::try_new(Arc::clone(event.plan), variants)?;
@@ -94,6 +94,16 @@ fn scan_variants(
             Arc::new(variant) as Arc<dyn ExecutionPlan>
         })
         .collect())
+}
+
+fn file_variants(
+    scan: &FileScanExec,
+    tasks: usize,
+    partitions: usize,
+) -> Result<Vec<Arc<dyn ExecutionPlan>>> {
+    let units = scan.scan().split(tasks, partitions);
+    let variant = |units| Ok(Arc::new(scan.with_units(units)?) as Arc<dyn ExecutionPlan>);
+    units.into_iter().map(variant).collect()
 }
 
 /// Task t of a stage runs on worker t; a stage of one task runs where most of its rows are.

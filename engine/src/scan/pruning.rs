@@ -15,8 +15,8 @@ use datafusion::common::pruning::PruningStatistics;
 use datafusion::common::{Column, ScalarValue};
 use datafusion::error::Result;
 use datafusion::physical_expr::PhysicalExpr;
-use datafusion::physical_expr_common::physical_expr::{snapshot_generation, snapshot_physical_expr};
-use datafusion::physical_optimizer::pruning::PruningPredicate;
+use datafusion::physical_expr_common::physical_expr::snapshot_generation;
+use datafusion::physical_optimizer::pruning::{PruningPredicate, PruningPredicateBuilder};
 
 use super::ScanTable;
 
@@ -45,8 +45,9 @@ impl ZonePruner {
     ) -> Result<bool> {
         let generation = snapshot_generation(&self.predicate);
         if self.generation != Some(generation) {
-            let current = snapshot_physical_expr(Arc::clone(&self.predicate))?;
-            self.pruning = PruningPredicate::try_new(current, Arc::clone(&self.schema))
+            self.pruning = PruningPredicateBuilder::new()
+                .with_file_schema(Arc::clone(&self.schema))
+                .try_build(Arc::clone(&self.predicate))
                 .ok()
                 .filter(|pruning| !pruning.always_true());
             self.generation = Some(generation);

@@ -9,10 +9,10 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, BooleanArray};
-use arrow::compute::{BatchCoalescer, and, filter, prep_null_mask_filter};
+use arrow::compute::{BatchCoalescer, filter, prep_null_mask_filter};
 use arrow::datatypes::{Schema, SchemaRef};
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
-use basalt_storage::block::VerifiedBytes;
+use basalt_storage::segment_reader::VerifiedBytes;
 use basalt_storage::ids::ColumnId;
 use basalt_storage::row_group::{RowGroupColumn, RowSelection, open_row_group};
 use basalt_storage::segment_meta::SegmentMeta;
@@ -271,12 +271,17 @@ impl PartitionScan {
         self.metrics.record(cost);
         self.read_ahead();
         let rows = self.rows_of(fetched.row_group)?;
-        let opened = match self.predicate.as_mut() {
-            Some(predicate) if !predicate.pruner.may_match(&self.table, &fetched.meta, fetched.row_group.index)? => {
-                self.metrics.rows_pruned.add(rows);
-                self.metrics.row_groups_pruned.add(1);
-                return Ok(true);
-            }
+        let group = fetched.row_group.index;
+        let may_match = match self.predicate.as_mut() {
+            Some(predicate) => predicate.pruner.may_match(&self.table, &fetched.meta, group)?,
+            None => true,
+        };
+        if !may_match {
+            self.metrics.rows_pruned.add(rows);
+            self.metrics.row_groups_pruned.add(1);
+            return Ok(true);
+        }
+        let opened = match &self.predicate {
             Some(_) => self.open_filtered(fetched, rows).await?,
             None => {
                 let columns = self.open_columns(&fetched, &self.first_step, &fetched.bytes, None)?;

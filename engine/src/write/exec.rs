@@ -24,7 +24,7 @@ use futures::{StreamExt, stream};
 use super::{AppendTarget, SliceRouter, SliceSinkExtension};
 use crate::error::{ErrorCode, SqlError};
 use crate::protocol::SliceAppend;
-use crate::types::checked_cast;
+use crate::files::checked_cast_column;
 
 /// Appends every row of its input, whose columns are the table's in order; each partition yields
 /// one row: how many rows it appended.
@@ -183,10 +183,7 @@ fn to_storage(
         .iter()
         .zip(&target.schema.columns)
         .map(|(array, column)| {
-            let array = checked_cast(array, &column.data_type).map_err(|error| {
-                let message = format!("column \"{}\": {}", column.name, error.message);
-                SqlError { message, ..error }
-            })?;
+            let array = checked_cast_column(&column.name, array, &column.data_type)?;
             if !column.nullable && array.null_count() > 0 {
                 let table = &target.table_name;
                 let message =

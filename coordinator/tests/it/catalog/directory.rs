@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 
 use basalt_coordinator::catalog::{Catalog, CatalogError, NewCluster, verify};
-use basalt_coordinator::identity::{ClusterSecret, IdentityError};
+use basalt_engine::secret::{ClusterSecret, SecretError};
 
 use super::fixtures::Fixture;
 
@@ -61,7 +61,7 @@ async fn a_secret_that_workers_have_is_not_made_anew() {
     let dir = Fixture::new().await.close();
     fs::remove_file(dir.path().join("cluster.secret")).unwrap();
     let error = Catalog::open(dir.path()).err().unwrap();
-    assert!(matches!(error, CatalogError::Identity(IdentityError::Missing { .. })), "{error}");
+    assert!(matches!(error, CatalogError::Identity(SecretError::Missing { .. })), "{error}");
 }
 
 #[tokio::test]
@@ -101,7 +101,7 @@ fn a_secret_file_that_is_open_or_odd_is_refused() {
     };
     for mode in [0o644, 0o604, 0o602] {
         let refused = with_mode(mode).unwrap_err();
-        assert!(matches!(refused, IdentityError::Exposed { mode: m, .. } if m == mode));
+        assert!(matches!(refused, SecretError::Exposed { mode: m, .. } if m == mode));
     }
     for mode in [0o600, 0o400, 0o640] {
         with_mode(mode).unwrap();
@@ -111,10 +111,10 @@ fn a_secret_file_that_is_open_or_odd_is_refused() {
     for text in ["", "short", &secret.repeat(2), &secret.replace(char::is_numeric, "z")] {
         fs::write(&path, text).unwrap();
         let refused = ClusterSecret::read(&path).unwrap_err();
-        assert!(matches!(refused, IdentityError::Malformed { .. }), "{refused}");
+        assert!(matches!(refused, SecretError::Malformed { .. }), "{refused}");
         assert!(!refused.to_string().contains(secret.trim_end()));
     }
     let link = dir.path().join("link");
     symlink(dir.path().join("gone"), &link).unwrap();
-    assert!(matches!(ClusterSecret::read(&link), Err(IdentityError::Missing { .. })));
+    assert!(matches!(ClusterSecret::read(&link), Err(SecretError::Missing { .. })));
 }
