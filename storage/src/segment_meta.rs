@@ -289,12 +289,12 @@ impl ColumnMeta {
 
     fn parse_footer(&self) -> Result<ParquetMetaData> {
         let path = self.path();
+        let broken =
+            |why: &str| StorageError::corrupt(&path, format!("its footer cannot be parsed: {why}"));
         let parsed =
-            std::panic::catch_unwind(|| ParquetMetaDataReader::decode_metadata(&self.footer))
-                .map_err(|_| StorageError::corrupt(&path, "its footer cannot be parsed"))?
-                .map_err(|e| {
-                    StorageError::corrupt(&path, format!("its footer cannot be parsed: {e}"))
-                })?;
+            catch_unwind(AssertUnwindSafe(|| ParquetMetaDataReader::decode_metadata(&self.footer)))
+                .map_err(|_| broken("the parser panicked"))?
+                .map_err(|e| broken(&e.to_string()))?;
         self.check_footer(&path, &parsed)?;
         Ok(parsed)
     }

@@ -36,7 +36,8 @@ fn wide_columns() -> Vec<ArrayRef> {
     ]
 }
 
-/// Every storable type, 20 rows.
+/// Every storable type, 20 rows. The files hold the types of `storable_types` as it is: a new
+/// type needs a golden segment of its own.
 fn packed_columns() -> Vec<ArrayRef> {
     let types = storable_types();
     types.iter().map(|ty| random_array(&mut Random(5), ty, 20, true, false)).collect()
