@@ -18,7 +18,8 @@ use tonic::service::Routes;
 use tonic::service::interceptor::InterceptedService;
 
 use crate::catalog::{Catalog, CatalogError, NewCluster};
-use crate::flight::{FlightOptions, FlightSqlServer, serve_with_routes};
+use crate::flight::server::serve_with_routes;
+use crate::flight::{FlightOptions, FlightSqlServer};
 use crate::membership::{Liveness, Members, Versions};
 use crate::membership_service::MembershipService;
 use crate::statements::Statements;

@@ -2,11 +2,10 @@
 //!
 //! - [`client`]: the Flight SQL client, used by the `basalt` binary as well
 //! - [`slt`]: runs sqllogictest files against a cluster or plain DataFusion
+//! - [`clients`]: the Python drivers' tests and their virtual environment
+//! - [`cluster`]: a whole cluster in one process
 
 pub mod client;
-pub mod slt;
-//! sqllogictest runner, suites and test clusters.
-//!
-//! - [`clients`]: the Python drivers' tests and their virtual environment
-
 pub mod clients;
+pub mod cluster;
+pub mod slt;

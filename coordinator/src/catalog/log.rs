@@ -15,7 +15,7 @@ use std::path::Path;
 use basalt_storage::digest::Digest;
 use basalt_storage::ids::Epoch;
 use redb::{
-    Builder, Database, Durability, ReadTransaction, ReadableDatabase, ReadableTable,
+    Builder, Database, Durability, ReadTransaction, ReadableDatabase,
     TableDefinition,
 };
 

@@ -9,7 +9,6 @@ use basalt_engine::dialect::{self, Explain, ParsedStatement, Statement};
 use basalt_engine::error::{ErrorCode, SqlError, from_datafusion};
 use basalt_engine::snapshot::{CATALOG, Snapshot};
 use basalt_engine::types::wire_schema;
-use datafusion::catalog::CatalogProviderList;
 use datafusion::common::ScalarValue;
 use futures::stream::BoxStream;
 

@@ -32,7 +32,7 @@ impl Engine for DataFusionEngine {
 
     async fn run(&mut self, sql: &str) -> Result<Output, EngineError> {
         let frame = self.session.sql(sql).await?;
-        let schema = Arc::new(Schema::from(frame.schema()));
+        let schema = Arc::new(frame.schema().as_arrow().clone());
         let batches = frame.collect().await?;
         // DDL answers with no columns; an INSERT with one column `count`.
         if schema.fields().is_empty() && batches.iter().all(|batch| batch.num_rows() == 0) {
