@@ -86,8 +86,7 @@ impl TableWriter {
         self.rows_seen += rows;
         let shown = rows.min(left);
         self.rows_shown += shown;
-        let columns =
-            batch.columns().iter().map(ColumnText::new).collect::<Result<Vec<_>, _>>()?;
+        let columns = batch.columns().iter().map(ColumnText::new).collect::<Result<Vec<_>, _>>()?;
         for row in 0..usize::try_from(shown).unwrap_or(batch.num_rows()) {
             let cells = columns
                 .iter()

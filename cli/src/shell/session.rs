@@ -129,7 +129,8 @@ impl<W: Write> Session<W> {
             Answer::Rows(stream) => stream,
             Answer::Done { rows_affected } => {
                 waiting.clear();
-                let count = rows_affected.map_or("done".to_owned(), |rows| rows_text(rows, "affected"));
+                let count =
+                    rows_affected.map_or("done".to_owned(), |rows| rows_text(rows, "affected"));
                 return self.footer(&count, start);
             }
         };

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use arrow::datatypes::Schema;
 use async_trait::async_trait;
 use datafusion::error::DataFusionError;
 use datafusion::prelude::SessionContext;
@@ -32,7 +31,7 @@ impl Engine for DataFusionEngine {
 
     async fn run(&mut self, sql: &str) -> Result<Output, EngineError> {
         let frame = self.session.sql(sql).await?;
-        let schema = Arc::new(Schema::from(frame.schema()));
+        let schema = Arc::new(frame.schema().as_arrow().clone());
         let batches = frame.collect().await?;
         // DDL answers with no columns; an INSERT with one column `count`.
         if schema.fields().is_empty() && batches.iter().all(|batch| batch.num_rows() == 0) {
