@@ -48,6 +48,7 @@ const STREAM_WINDOW_BYTES: u32 = 8 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 32 << 20;
 
 /// What came of a statement.
+#[expect(clippy::large_enum_variant, reason = "one per statement, moved once or twice")]
 pub enum Answer {
     /// Rows to fetch; nothing has been fetched yet.
     Rows(QueryStream),

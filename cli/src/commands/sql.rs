@@ -53,9 +53,7 @@ pub(super) async fn run(args: SqlArgs) -> anyhow::Result<()> {
         let open = tokio::fs::File::open(file)
             .await
             .with_context(|| format!("{origin} cannot be opened"))?;
-        shell::run_reader(&mut session, BufReader::new(open), Some(&origin))
-            .await
-            .with_context(|| format!("{origin} cannot be read"))?;
+        shell::run_reader(&mut session, BufReader::new(open), Some(&origin)).await?;
     }
     if !is_fed {
         run_stdin(&mut session).await?;

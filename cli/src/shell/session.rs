@@ -115,6 +115,7 @@ impl<W: Write> Session<W> {
                 writeln!(self.out, "one line per value is {}", on_off(self.is_expanded))?;
             }
         }
+        self.out.flush()?;
         Ok(true)
     }
 

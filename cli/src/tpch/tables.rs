@@ -53,7 +53,7 @@ macro_rules! batches {
 }
 
 /// All tables, those that others refer to first.
-pub const TABLES: [Table; 8] = [
+pub static TABLES: [Table; 8] = [
     Table {
         name: "region",
         columns: "r_regionkey BIGINT NOT NULL, r_name VARCHAR NOT NULL, r_comment VARCHAR NOT NULL",

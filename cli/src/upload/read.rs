@@ -7,7 +7,7 @@ use std::sync::Arc;
 use anyhow::{Context, anyhow};
 use arrow::array::{ArrayRef, RecordBatch};
 use arrow::csv::ReaderBuilder;
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{DataType, SchemaRef};
 use arrow::error::ArrowError;
 use basalt_sql_tests::client::ClientError;
 use futures::Stream;
@@ -85,7 +85,7 @@ fn read_file(
 
 /// The batch with its columns in the order and layout of `schema`.
 fn conform(batch: &RecordBatch, schema: &SchemaRef) -> anyhow::Result<RecordBatch> {
-    let column = |name: &str, to| -> anyhow::Result<ArrayRef> {
+    let column = |name: &str, to: &DataType| -> anyhow::Result<ArrayRef> {
         let column = batch.column_by_name(name).with_context(|| format!("no column {name:?}"))?;
         if column.data_type() == to {
             return Ok(Arc::clone(column));

@@ -78,7 +78,11 @@ fn csv_schema(path: &Path, file: File, csv: &CsvOptions) -> anyhow::Result<Schem
         .format()
         .infer_schema(BufReader::new(file), rows)
         .with_context(|| format!("{shown} is not readable CSV with a header line"))?;
-    let Some(known) = &csv.known_types else { return Ok(Arc::new(inferred)) };
+    let Some(known) = &csv.known_types else {
+        return Ok(Arc::new(Schema::new(
+            inferred.fields().iter().map(|field| typed(field)).collect::<Vec<_>>(),
+        )));
+    };
     let mut unknown = Vec::new();
     let fields: Vec<Field> = inferred
         .fields()
@@ -100,6 +104,14 @@ fn csv_schema(path: &Path, file: File, csv: &CsvOptions) -> anyhow::Result<Schem
         );
     }
     Ok(Arc::new(Schema::new(fields)))
+}
+
+/// A column without a single value is text: it has to become something.
+fn typed(field: &Field) -> Field {
+    match field.data_type() {
+        DataType::Null => field.clone().with_data_type(DataType::Utf8),
+        _ => field.clone(),
+    }
 }
 
 /// One schema for all files, in the order of the first file's columns.
