@@ -134,18 +134,22 @@ struct WorkerFile {
 }
 
 impl ClusterConfig {
-    /// From the flags of `basalt start`, their file, and the defaults.
+    /// From the flags of `basalt start` or `demo`, their file, and the defaults.
     ///
     /// # Errors
     /// A file that cannot be read, an unknown key, a value that makes no sense.
-    pub fn resolve(flags: ServerFlags, workers: Option<usize>) -> Result<Self, UsageError> {
+    pub fn resolve(
+        flags: ServerFlags,
+        workers: Option<usize>,
+        default_data_dir: &str,
+    ) -> Result<Self, UsageError> {
         let file: ClusterFile = read(flags.config.as_deref())?;
         let workers = workers.or(file.workers).unwrap_or(DEFAULT_WORKERS);
         if workers == 0 {
             return Err(UsageError("workers must be at least 1".into()));
         }
         Ok(Self {
-            data_dir: flags.data_dir.or(file.data_dir).unwrap_or("basalt-data/cluster".into()),
+            data_dir: flags.data_dir.or(file.data_dir).unwrap_or(default_data_dir.into()),
             listen: flags.listen.or(file.listen).unwrap_or(DEFAULT_LISTEN),
             http: flags.http.or(file.http).unwrap_or(DEFAULT_HTTP),
             allow_path: paths(flags.allow_path, file.allow_path, &[PathBuf::from(".")]),
@@ -227,7 +231,7 @@ mod tests {
     fn flags_win_over_the_file_and_the_file_over_defaults() {
         let (_file, mut flags) = file("workers = 5\nhttp = \"127.0.0.1:1\"\nallow-path = []\n");
         flags.http = Some(local(2));
-        let config = ClusterConfig::resolve(flags, None).unwrap();
+        let config = ClusterConfig::resolve(flags, None, "d").unwrap();
         assert_eq!((config.workers, config.http, config.listen), (5, local(2), DEFAULT_LISTEN));
         assert!(config.allow_path.is_empty(), "an empty list in the file is a decision");
     }
@@ -235,7 +239,7 @@ mod tests {
     #[test]
     fn an_unknown_key_is_an_error_that_names_it() {
         let (_file, flags) = file("worker = 5\n");
-        let error = ClusterConfig::resolve(flags, None).unwrap_err().to_string();
+        let error = ClusterConfig::resolve(flags, None, "d").unwrap_err().to_string();
         assert!(error.contains("unknown field `worker`"), "{error}");
         let (_file, flags) = file("workers = 5\n");
         assert!(CoordinatorConfig::resolve(flags).is_err(), "a coordinator has no workers key");
@@ -249,7 +253,7 @@ mod tests {
 
     #[test]
     fn an_embedded_cluster_may_read_the_current_folder_only() {
-        let config = ClusterConfig::resolve(ServerFlags::default(), None).unwrap();
+        let config = ClusterConfig::resolve(ServerFlags::default(), None, "d").unwrap();
         assert_eq!(config.allow_path, [PathBuf::from(".")]);
         let config = CoordinatorConfig::resolve(ServerFlags::default()).unwrap();
         assert!(config.allow_path.is_empty());

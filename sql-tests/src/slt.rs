@@ -29,7 +29,7 @@ pub use engine::{Engine, EngineError, Output};
 pub use files::{FilesError, find_files};
 pub use flight_engine::FlightEngine;
 
-use engine::{Adapter, SltType};
+use engine::Adapter;
 
 /// How to run files.
 #[derive(Debug, Clone, Default)]
@@ -92,7 +92,7 @@ where
     let mut connect = connect;
     let mut runner = Runner::new(|| {
         let connecting = connect();
-        async { connecting.await.map(Adapter) }
+        async move { connecting.await.map(Adapter) }
     });
     runner.with_column_validator(engine::columns_match);
     for label in &options.labels {

@@ -23,8 +23,7 @@ impl CsvWriter {
         out: &mut Vec<u8>,
     ) -> Result<(), ArrowError> {
         self.finish(out);
-        let columns =
-            batch.columns().iter().map(ColumnText::new).collect::<Result<Vec<_>, _>>()?;
+        let columns = batch.columns().iter().map(ColumnText::new).collect::<Result<Vec<_>, _>>()?;
         for row in 0..batch.num_rows() {
             for (index, column) in columns.iter().enumerate() {
                 if index > 0 {

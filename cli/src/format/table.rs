@@ -6,7 +6,7 @@
 //!  apple |   3
 //!  NULL  |  12
 //! ```
-//! Widths come from the first [`LAYOUT_ROWS`] rows, so that a result of any size streams in
+//! Widths come from the first 1,000 rows, so that a result of any size streams in
 //! bounded memory; a later, wider value pushes its own row out of line and nothing else.
 
 use arrow::array::RecordBatch;
@@ -17,7 +17,7 @@ use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 use super::value::{ColumnText, is_number};
 
 /// Rows that decide the widths of the columns.
-pub const LAYOUT_ROWS: usize = 1000;
+const LAYOUT_ROWS: usize = 1000;
 
 /// No column is made narrower than this to fit the screen.
 const COLUMN_WIDTH_MIN: usize = 8;
@@ -85,15 +85,14 @@ impl TableWriter {
         let left = self.options.rows_max.map_or(rows, |max| max.saturating_sub(self.rows_seen));
         self.rows_seen += rows;
         let shown = rows.min(left);
-        self.rows_shown += shown;
-        let columns =
-            batch.columns().iter().map(ColumnText::new).collect::<Result<Vec<_>, _>>()?;
+        let columns = batch.columns().iter().map(ColumnText::new).collect::<Result<Vec<_>, _>>()?;
         for row in 0..usize::try_from(shown).unwrap_or(batch.num_rows()) {
             let cells = columns
                 .iter()
                 .map(|column| Ok(column.value(row)?.map(|text| on_one_line(&text))))
                 .collect::<Result<Vec<_>, ArrowError>>()?;
             self.pending.push(cells);
+            self.rows_shown += 1;
             if self.has_layout || self.pending.len() >= LAYOUT_ROWS {
                 self.flush(out);
             }

@@ -1,6 +1,7 @@
 //! One value as text.
 
 use arrow::array::{Array, ArrayRef};
+use arrow::buffer::NullBuffer;
 use arrow::datatypes::DataType;
 use arrow::error::ArrowError;
 use arrow::util::display::{ArrayFormatter, DurationFormat, FormatOptions};
@@ -16,26 +17,21 @@ const OPTIONS: FormatOptions<'static> = FormatOptions::new()
 
 /// The values of one column as text.
 pub(super) struct ColumnText<'a> {
-    column: &'a ArrayRef,
     formatter: ArrayFormatter<'a>,
+    /// NULLs as SQL sees them: in the keys of a dictionary or among its values.
+    nulls: Option<NullBuffer>,
 }
 
 impl<'a> ColumnText<'a> {
     pub(super) fn new(column: &'a ArrayRef) -> Result<Self, ArrowError> {
-        Ok(Self { column, formatter: ArrayFormatter::try_new(column, &OPTIONS)? })
+        let formatter = ArrayFormatter::try_new(column, &OPTIONS)?;
+        Ok(Self { formatter, nulls: column.logical_nulls() })
     }
 
     /// The value in a row, `None` for NULL.
     pub(super) fn value(&self, row: usize) -> Result<Option<String>, ArrowError> {
-        // `is_null` looks at the keys of a dictionary only; a NULL may be among its values.
-        if self.column.is_null(row) || *self.column.data_type() == DataType::Null {
+        if self.nulls.as_ref().is_some_and(|nulls| nulls.is_null(row)) {
             return Ok(None);
-        }
-        if let Some(dictionary) = arrow::array::AsArray::as_any_dictionary_opt(self.column) {
-            let keys = dictionary.normalized_keys();
-            if dictionary.values().is_null(keys[row]) {
-                return Ok(None);
-            }
         }
         self.formatter.value(row).try_to_string().map(Some)
     }

@@ -16,7 +16,7 @@ pub enum Meta {
 }
 
 /// What `\?` prints.
-pub const HELP: &str = "\
+pub(super) const HELP: &str = "\
 Statements end with a semicolon. Ctrl-C cancels, Ctrl-D leaves.
 
   \\d            tables and views          (.tables)

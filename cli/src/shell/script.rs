@@ -2,6 +2,7 @@
 
 use std::io::Write;
 
+use anyhow::Context;
 use tokio::io::{AsyncBufRead, AsyncBufReadExt};
 
 use crate::exit::{Interrupted, Reported};
@@ -38,7 +39,9 @@ pub async fn run_reader<W: Write>(
     loop {
         line.clear();
         let length = tokio::select! {
-            length = reader.read_line(&mut line) => length?,
+            length = reader.read_line(&mut line) => {
+                length.with_context(|| format!("{} cannot be read", origin.unwrap_or("input")))?
+            }
             Ok(()) = tokio::signal::ctrl_c() => return Err(Interrupted.into()),
         };
         if length == 0 {

@@ -115,6 +115,7 @@ impl<W: Write> Session<W> {
                 writeln!(self.out, "one line per value is {}", on_off(self.is_expanded))?;
             }
         }
+        self.out.flush()?;
         Ok(true)
     }
 
@@ -129,7 +130,8 @@ impl<W: Write> Session<W> {
             Answer::Rows(stream) => stream,
             Answer::Done { rows_affected } => {
                 waiting.clear();
-                let count = rows_affected.map_or("done".to_owned(), |rows| rows_text(rows, "affected"));
+                let count =
+                    rows_affected.map_or("done".to_owned(), |rows| rows_text(rows, "affected"));
                 return self.footer(&count, start);
             }
         };

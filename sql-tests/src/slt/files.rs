@@ -53,7 +53,7 @@ pub fn find_files(patterns: &[String]) -> Result<Vec<PathBuf>, FilesError> {
             for path in matches {
                 let path = path.map_err(|error| FilesError::Io {
                     path: error.path().to_owned(),
-                    source: error.into_error(),
+                    source: error.into(),
                 })?;
                 found |= collect(&path, true, &mut files)?;
             }
