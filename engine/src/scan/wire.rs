@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use arrow::datatypes::Schema;
-use arrow::ipc::convert::{IpcSchemaEncoder, try_schema_from_flatbuffer_bytes};
 use basalt_storage::ids::{ColumnId, ColumnVersion, Epoch, SegmentId, SliceId, TableId, WorkerId};
 use basalt_storage::manifest::Layout;
+use basalt_storage::schema::{schema_from_bytes, schema_to_bytes};
 use datafusion::common::Statistics;
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::TaskContext;
@@ -41,12 +41,11 @@ impl SegmentScanExec {
             }
             None => None,
         };
-        let mut encoder = IpcSchemaEncoder::new();
         Ok(SegmentScan {
             epoch: table.epoch.0,
             table: table.table.0,
             table_name: table.name.clone(),
-            schema: encoder.schema_to_fb(&table.schema).finished_data().to_vec(),
+            schema: schema_to_bytes(&table.schema),
             columns: table.columns.iter().map(|column| column.0).collect(),
             projection: self.projection.iter().map(|index| *index as u32).collect(),
             segments: self.segments.iter().map(segment_to_wire).collect(),
@@ -126,12 +125,8 @@ impl SegmentScanExec {
     }
 }
 
-/// Arrow's own decoder may panic on hostile bytes (arrow 59, STORAGE.md T15); a panic here stays an
-/// error of this message.
 fn decode_schema(bytes: &[u8]) -> Result<Schema> {
-    std::panic::catch_unwind(|| try_schema_from_flatbuffer_bytes(bytes))
-        .map_err(|_| malformed("schema"))?
-        .map_err(|_| malformed("schema"))
+    schema_from_bytes(bytes).map_err(|_| malformed("schema"))
 }
 
 fn segment_to_wire(segment: &ScanSegment) -> WireSegment {
