@@ -6,7 +6,7 @@
 
 use std::fmt;
 
-use datafusion::sql::TableReference;
+use datafusion::common::TableReference;
 use datafusion::sql::sqlparser::ast::{Ident, ObjectName, ObjectNamePart};
 
 use super::syntax::position_of;

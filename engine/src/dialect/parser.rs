@@ -64,7 +64,7 @@ impl<'a> StatementParser<'a> {
     /// A parser over a part of the statement's tokens.
     fn over(list: &'a TokenList, range: std::ops::Range<usize>) -> Self {
         let tokens = list.tokens.get(range.clone()).unwrap_or_default().to_vec();
-        let end = tokens.last().map_or(Location::default(), |token| token.span.end);
+        let end = tokens.last().map_or(Location::empty(), |token| token.span.end);
         let parser = Parser::new(&DIALECT).with_tokens_with_locations(tokens);
         Self { parser, list, end, range }
     }
