@@ -175,6 +175,9 @@ struct Chain {
 /// Refuses what would overflow a stack later: deep brackets and long chains of operators.
 fn check_nesting(tokens: &[TokenWithSpan]) -> Result<(), SqlError> {
     let mut levels = vec![Chain::default()];
+    // `ARRAY<STRUCT<a ...`: sqlparser's limit does not see these.
+    let mut angles = 0_usize;
+    let mut before: Option<&Token> = None;
     for TokenWithSpan { token, span } in tokens {
         let refuse = |message: String, hint: &str| {
             let error = SqlError::new(ErrorCode::InvalidStatement, message).with_hint(hint);
@@ -193,9 +196,13 @@ fn check_nesting(tokens: &[TokenWithSpan]) -> Result<(), SqlError> {
             Token::RParen | Token::RBracket | Token::RBrace if levels.len() > 1 => {
                 levels.pop();
             }
+            Token::Lt if before.is_some_and(takes_type_arguments) => angles += 1,
+            Token::Gt => angles = angles.saturating_sub(1),
+            Token::ShiftRight => angles = angles.saturating_sub(2),
             _ => {}
         }
-        if levels.len() > BRACKET_DEPTH_MAX {
+        before = Some(token);
+        if levels.len() + angles > BRACKET_DEPTH_MAX {
             return refuse(
                 format!("the statement has more than {BRACKET_DEPTH_MAX} brackets inside brackets"),
                 "split it with WITH clauses or views",
@@ -218,6 +225,11 @@ fn check_nesting(tokens: &[TokenWithSpan]) -> Result<(), SqlError> {
     Ok(())
 }
 
+fn takes_type_arguments(token: &Token) -> bool {
+    matches!(token, Token::Word(word)
+        if matches!(word.keyword, Keyword::ARRAY | Keyword::STRUCT | Keyword::MAP))
+}
+
 enum Role {
     Boundary,
     Logical,
@@ -230,10 +242,6 @@ fn chain_role(token: &Token) -> Role {
         Token::Comma => Role::Boundary,
         Token::Word(word) if word.quote_style.is_some() => Role::Operand,
         Token::Word(word) => match word.keyword {
-            Keyword::SELECT | Keyword::WHERE | Keyword::HAVING | Keyword::WHEN | Keyword::THEN => {
-                // A new expression, but UNION chains go on through SELECT and WHERE.
-                Role::Operand
-            }
             Keyword::AND
             | Keyword::OR
             | Keyword::XOR

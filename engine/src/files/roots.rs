@@ -5,7 +5,7 @@
 
 use std::fs::{File, Metadata};
 use std::io::ErrorKind;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use super::{file_error, shown};
 use crate::error::{ErrorCode, SqlError};
@@ -95,6 +95,10 @@ impl AllowedRoots {
 
     /// Whether the deepest part of the path that exists lies in a root.
     fn would_contain(&self, path: &Path) -> bool {
+        // Where `..` leads from a folder that does not exist, nobody can say.
+        if path.components().any(|part| part == Component::ParentDir) {
+            return false;
+        }
         let absolute = match std::path::absolute(path) {
             Ok(absolute) => absolute,
             Err(_) => return false,
