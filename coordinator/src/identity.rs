@@ -38,7 +38,9 @@ pub enum IdentityError {
         path: PathBuf,
     },
     /// The file is not there.
-    #[error("secret file {path} is missing: copy cluster.secret from another process of the cluster")]
+    #[error(
+        "secret file {path} is missing: copy cluster.secret from another process of the cluster"
+    )]
     Missing {
         /// The file.
         path: PathBuf,

@@ -106,9 +106,7 @@ impl Model {
     }
 
     fn find(&self, table: TableId) -> Option<(String, String)> {
-        let is_it = |relation: &ModelRelation| {
-            matches!(relation, ModelRelation::Table { id, .. } if *id == table)
-        };
+        let is_it = |relation: &ModelRelation| matches!(relation, ModelRelation::Table { id, .. } if *id == table);
         self.relations.iter().find(|(_, relation)| is_it(relation)).map(|(key, _)| key.clone())
     }
 

@@ -141,7 +141,7 @@ async fn a_flipped_byte_in_any_record_is_refused_by_its_number() {
 #[tokio::test]
 async fn every_single_flipped_byte_of_a_record_is_noticed() {
     let (dir, _) = closed().await;
-    let mut chain = Chain::START;
+    let mut chain = Chain::start();
     for seq in 1..=RECORDS {
         let sound = record(dir.path(), seq);
         for at in 0..sound.len() {

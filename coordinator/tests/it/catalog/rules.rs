@@ -143,10 +143,8 @@ fn schemas_and_views_have_rules_too() {
         name: name.to_owned(),
         query: "select 1".to_owned(),
     };
-    let drop_view = |name: &str| Change::DropView {
-        schema: "public".to_owned(),
-        name: name.to_owned(),
-    };
+    let drop_view =
+        |name: &str| Change::DropView { schema: "public".to_owned(), name: name.to_owned() };
     let check = |changes: Vec<Change>, message: &str| {
         assert_eq!(refused(changes).to_string(), message);
     };
