@@ -210,7 +210,8 @@ impl Catalog {
         secret: ClusterSecret,
     ) -> Result<Self, CatalogError> {
         let no_cluster = || CatalogError::NoCluster { path: directory.path().to_owned() };
-        let published = Arc::new(watch::Sender::new(Published::new(&state).ok_or_else(no_cluster)?));
+        let published =
+            Arc::new(watch::Sender::new(Published::new(&state).ok_or_else(no_cluster)?));
         let (queue, messages) = mpsc::channel(QUEUE_MAX);
         let path = directory.path().to_owned();
         let writer =
@@ -245,10 +246,7 @@ impl Catalog {
     }
 
     /// Waits until a snapshot satisfies `wanted`, and returns it.
-    pub async fn wait_for(
-        &self,
-        mut wanted: impl FnMut(&Snapshot) -> bool,
-    ) -> Arc<Snapshot> {
+    pub async fn wait_for(&self, mut wanted: impl FnMut(&Snapshot) -> bool) -> Arc<Snapshot> {
         let mut changes = self.inner.published.subscribe();
         match changes.wait_for(|published| wanted(&published.snapshot)).await {
             Ok(published) => Arc::clone(&published.snapshot),

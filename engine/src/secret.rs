@@ -45,7 +45,9 @@ pub enum SecretError {
         path: PathBuf,
     },
     /// The file is not there.
-    #[error("secret file {path} is missing: copy cluster.secret from another process of the cluster")]
+    #[error(
+        "secret file {path} is missing: copy cluster.secret from another process of the cluster"
+    )]
     Missing {
         /// The file.
         path: PathBuf,

@@ -7,9 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ops::Range;
 use std::sync::Arc;
 
-use basalt_engine::snapshot::{
-    Relation, SchemaSnapshot, TableSnapshot, ViewSnapshot,
-};
+use basalt_engine::snapshot::{Relation, SchemaSnapshot, TableSnapshot, ViewSnapshot};
 use basalt_storage::ids::{Epoch, SegmentId, TableId, TxnId, WorkerId};
 use basalt_storage::manifest::SegmentRecord;
 
@@ -161,10 +159,9 @@ impl<'a> Draft<'a> {
             return Err(CatalogError::invalid("one command reserves table ids twice"));
         }
         let start = self.next.next_table;
-        let end = start.checked_add(u64::from(count)).ok_or(CatalogError::LimitReached {
-            what: "table ids",
-            limit: usize::MAX,
-        })?;
+        let end = start
+            .checked_add(u64::from(count))
+            .ok_or(CatalogError::LimitReached { what: "table ids", limit: usize::MAX })?;
         self.reserved = start..end;
         self.next.next_table = end;
         Arc::make_mut(&mut self.next.unused_tables).extend((start..end).map(TableId));

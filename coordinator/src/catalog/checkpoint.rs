@@ -76,8 +76,8 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Checkpoint, CatalogError> {
     let (Some(_), Some(seq), Some(record), Some(json)) = header else {
         return Err(corrupt("is too short"));
     };
-    let document: Document<'_> =
-        serde_json::from_slice(json).map_err(|error| corrupt(format!("holds no state: {error}")))?;
+    let document: Document<'_> = serde_json::from_slice(json)
+        .map_err(|error| corrupt(format!("holds no state: {error}")))?;
     let state = restore(document)?;
     if state.version != u64::from_le_bytes(seq) {
         return Err(corrupt("is of another record than it says"));
@@ -149,10 +149,9 @@ fn document(state: &State) -> Result<Document<'_>, CatalogError> {
     for (name, schema) in &state.schemas {
         let relations = schema.relations.iter().map(|(name, relation)| match relation {
             Relation::Table(table) => table_document(state, table),
-            Relation::View(view) => Ok(RelationDocument::View {
-                name: name.into(),
-                query: view.query.as_str().into(),
-            }),
+            Relation::View(view) => {
+                Ok(RelationDocument::View { name: name.into(), query: view.query.as_str().into() })
+            }
         });
         let relations = relations.collect::<Result<_, _>>()?;
         schemas.push(SchemaDocument { name: name.into(), relations });

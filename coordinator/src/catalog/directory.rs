@@ -33,7 +33,8 @@ impl Directory {
     ///
     /// Fails as [`Self::lock`] does.
     pub(super) fn create(path: &Path) -> Result<Self, CatalogError> {
-        make_directory(path).map_err(|source| CatalogError::Io { path: path.to_owned(), source })?;
+        make_directory(path)
+            .map_err(|source| CatalogError::Io { path: path.to_owned(), source })?;
         Self::lock(path)
     }
 

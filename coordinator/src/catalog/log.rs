@@ -14,10 +14,7 @@ use std::path::Path;
 
 use basalt_storage::digest::Digest;
 use basalt_storage::ids::Epoch;
-use redb::{
-    Builder, Database, Durability, ReadTransaction, ReadableDatabase,
-    TableDefinition,
-};
+use redb::{Builder, Database, Durability, ReadTransaction, ReadableDatabase, TableDefinition};
 
 use super::checkpoint::{self, Checkpoint};
 use super::error::CatalogError;
@@ -218,7 +215,7 @@ impl Replay {
             None => (State::new(), None),
         };
         let mut replay = Self {
-            chain: Chain::START,
+            chain: Chain::start(),
             state,
             applied_bytes: 0,
             watched: None,
@@ -235,7 +232,10 @@ impl Replay {
                 replay.apply(&record)?;
                 replay.applied_bytes += bytes.len();
             } else if key == from && known != Some(replay.chain.hash) {
-                return Err(CatalogError::corrupt_record(key, "is not what the checkpoint follows"));
+                return Err(CatalogError::corrupt_record(
+                    key,
+                    "is not what the checkpoint follows",
+                ));
             }
             if Some(key) == watch {
                 replay.watched = Some(replay.state.digest()?);
@@ -247,9 +247,8 @@ impl Replay {
     }
 
     fn apply(&mut self, record: &RawRecord<'_>) -> Result<(), CatalogError> {
-        let refused = |error| {
-            CatalogError::corrupt_record(record.seq, format!("cannot be applied: {error}"))
-        };
+        let refused =
+            |error| CatalogError::corrupt_record(record.seq, format!("cannot be applied: {error}"));
         self.state.apply(record.command()?).map_err(refused)?;
         if self.state.epoch() != record.epoch {
             return Err(CatalogError::corrupt_record(record.seq, "has another epoch than its map"));
@@ -262,7 +261,7 @@ impl Replay {
         let meta = txn.open_table(META).map_err(CatalogError::database)?;
         let head = match meta.get(HEAD).map_err(CatalogError::database)? {
             Some(bytes) => decode_head(bytes.value())?,
-            None => Chain::START,
+            None => Chain::start(),
         };
         if head.seq > self.chain.seq {
             return Err(CatalogError::corrupt_record(self.chain.seq + 1, "is missing at the end"));

@@ -44,7 +44,9 @@ pub struct Chain {
 
 impl Chain {
     /// Before the first record.
-    pub const START: Self = Self { seq: 0, epoch: Epoch(0), hash: Digest::from_bytes([0; 32]) };
+    pub fn start() -> Self {
+        Self { seq: 0, epoch: Epoch(0), hash: Digest::from_bytes([0; 32]) }
+    }
 
     /// Makes the bytes of the next record, and moves on to it.
     pub fn append(&mut self, epoch: Epoch, payload: &[u8]) -> Result<Vec<u8>, CatalogError> {
@@ -127,8 +129,7 @@ impl<'a> RawRecord<'a> {
                 supported: FORMAT_VERSION,
             });
         }
-        let (covered, crc) =
-            bytes.split_last_chunk::<CRC_BYTES>().ok_or_else(too_short)?;
+        let (covered, crc) = bytes.split_last_chunk::<CRC_BYTES>().ok_or_else(too_short)?;
         if crc32c::crc32c(covered) != u32::from_le_bytes(*crc) {
             return Err(corrupt("fails its checksum"));
         }

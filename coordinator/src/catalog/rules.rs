@@ -66,9 +66,8 @@ pub(super) fn check_new_view(name: &str, query: &str) -> Result<(), CatalogError
 
 pub(super) fn check_new_table(new: &NewTable) -> Result<(), CatalogError> {
     check_name(ObjectKind::Table, &new.name)?;
-    let invalid = |problem: String| {
-        Err(CatalogError::InvalidDefinition { name: new.name.clone(), problem })
-    };
+    let invalid =
+        |problem: String| Err(CatalogError::InvalidDefinition { name: new.name.clone(), problem });
     let columns = &new.columns.columns;
     if columns.is_empty() || columns.len() > COLUMNS_MAX {
         let count = columns.len();

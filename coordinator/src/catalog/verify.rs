@@ -66,8 +66,8 @@ pub fn verify(path: &Path) -> Result<Report, CatalogError> {
     }
     let mut report = Report {
         records: 0,
-        epoch: Chain::START.epoch,
-        head: Chain::START.hash,
+        epoch: Chain::start().epoch,
+        head: Chain::start().hash,
         state: None,
         checkpoint: None,
         tables: 0,

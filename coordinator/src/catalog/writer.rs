@@ -127,12 +127,7 @@ impl Writer {
     }
 
     /// Makes the group durable, shows it to readers, and answers everybody in it.
-    fn finish(
-        &mut self,
-        chain: Chain,
-        records: &mut Vec<Vec<u8>>,
-        group: &mut Vec<Pending>,
-    ) {
+    fn finish(&mut self, chain: Chain, records: &mut Vec<Vec<u8>>, group: &mut Vec<Pending>) {
         let failure = if records.is_empty() {
             None
         } else {

@@ -55,8 +55,7 @@ fn quotas(
     slices: usize,
     previous: &[WorkerId],
 ) -> BTreeMap<WorkerId, usize> {
-    let mut owned: BTreeMap<WorkerId, usize> =
-        workers.iter().map(|worker| (*worker, 0)).collect();
+    let mut owned: BTreeMap<WorkerId, usize> = workers.iter().map(|worker| (*worker, 0)).collect();
     for owner in previous.iter().take(slices) {
         if let Some(count) = owned.get_mut(owner) {
             *count += 1;
