@@ -11,7 +11,7 @@
 //! Invariant: each attribute is given at most once, and what is given does not contradict itself;
 //! attributes that would be ignored are refused.
 
-use datafusion::sql::sqlparser::ast::Expr;
+use datafusion::sql::sqlparser::ast::{ColumnOption, Expr};
 use datafusion::sql::sqlparser::parser::Parser;
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
 
@@ -140,8 +140,13 @@ fn column(
             if not_null.replace(false).is_some() {
                 return Err(twice("NULL or NOT NULL"));
             }
-        } else if parser.word("DEFAULT") {
-            if default.replace(parser.run(Parser::parse_expr)?).is_some() {
+        } else if parser.peek_word(0).is_some_and(|word| word.eq_ignore_ascii_case("DEFAULT")) {
+            // sqlparser's production, because it does not take `1 NOT NULL` for an expression.
+            let option = parser.run(Parser::parse_optional_column_option)?;
+            let Some(ColumnOption::Default(value)) = option else {
+                return parser.expected("an expression");
+            };
+            if default.replace(value).is_some() {
                 return Err(twice("DEFAULT"));
             }
         } else if parser.word("DISTKEY") {

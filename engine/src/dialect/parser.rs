@@ -229,11 +229,12 @@ impl<'a> StatementParser<'a> {
         if self.peek_word(0).is_some_and(|word| word.eq_ignore_ascii_case("TABLE")) {
             return self.table_command();
         }
-        let query = self.run(Parser::parse_query)?;
+        let mut query = self.run(Parser::parse_query)?;
         query::check(&query).map_err(|error| match error.position {
             None => error.at(position),
             Some(_) => error,
         })?;
+        query::prepare_table_functions(&mut query);
         Ok(query)
     }
 

@@ -7,8 +7,9 @@ use std::ops::ControlFlow;
 
 use datafusion::sql::parser::Statement as DFStatement;
 use datafusion::sql::sqlparser::ast::{
-    Query, Select, Spanned, Statement as SqlStatement, Value, ValueWithSpan, Visit,
-    Visitor,
+    Expr, FunctionArg, FunctionArgExpr, Ident, ObjectNamePart, Query, Select, Spanned,
+    Statement as SqlStatement, TableFactor, Value, ValueWithSpan, Visit, VisitMut, Visitor,
+    VisitorMut,
 };
 
 use super::statement::Statement;
@@ -90,3 +91,62 @@ fn not_supported(what: &str) -> SqlError {
     SqlError::new(ErrorCode::FeatureNotSupported, format!("{what} is not supported"))
 }
 
+
+/// Table functions of ours, whose options have names.
+const FILE_FUNCTIONS: [&str; 2] = ["read_parquet", "read_csv"];
+
+/// Makes calls of our table functions what DataFusion can plan: it looks table functions up by
+/// the letter and takes no named arguments, so `READ_CSV('x', header => false)` becomes
+/// `read_csv('x', 'header=false')`, which the function reads again.
+pub(super) fn prepare_table_functions(query: &mut Query) {
+    let _never_breaks = VisitMut::visit(query, &mut TableFunctions);
+}
+
+struct TableFunctions;
+
+impl VisitorMut for TableFunctions {
+    type Break = ();
+
+    fn pre_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<()> {
+        if let TableFactor::Table { name, args: Some(arguments), .. } = factor
+            && let [ObjectNamePart::Identifier(ident)] = name.0.as_mut_slice()
+        {
+            if ident.quote_style.is_none() {
+                ident.value.make_ascii_lowercase();
+            }
+            if FILE_FUNCTIONS.contains(&ident.value.as_str()) {
+                arguments.args.iter_mut().for_each(name_in_text);
+            }
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+/// `header => false` as `'header=false'`; anything but a literal is left for DataFusion to refuse.
+fn name_in_text(argument: &mut FunctionArg) {
+    let (FunctionArg::Named { arg: FunctionArgExpr::Expr(value), .. }
+    | FunctionArg::ExprNamed { arg: FunctionArgExpr::Expr(value), .. }) = argument
+    else {
+        return;
+    };
+    let value = value.clone();
+    let name = match argument {
+        FunctionArg::Named { name, .. } => name.clone(),
+        FunctionArg::ExprNamed { name: Expr::Identifier(name), .. } => name.clone(),
+        _ => return,
+    };
+    if let Some(text) = option_text(&name, &value) {
+        let literal = Value::SingleQuotedString(text).with_span(name.span);
+        *argument = FunctionArg::Unnamed(FunctionArgExpr::Expr(Expr::Value(literal)));
+    }
+}
+
+fn option_text(name: &Ident, value: &Expr) -> Option<String> {
+    let Expr::Value(value) = value else { return None };
+    let value = match &value.value {
+        Value::SingleQuotedString(text) => text.clone(),
+        Value::Boolean(switch) => switch.to_string(),
+        _ => return None,
+    };
+    Some(format!("{}={value}", name.value))
+}

@@ -3,7 +3,7 @@
 use datafusion::sql::sqlparser::parser::ParserError;
 use datafusion::sql::sqlparser::tokenizer::{Location, Span, TokenizerError};
 
-use crate::error::{ErrorCode, Position, SqlError, printable};
+use crate::error::{ErrorCode, Position, SqlError, lower_first, printable};
 
 /// The position where a span begins; `None` for the empty span of made-up nodes.
 pub(crate) fn position_of(span: Span) -> Option<Position> {
@@ -74,18 +74,6 @@ fn expected_and_found(text: &str) -> Option<(&str, &str)> {
 
 fn syntax_error(message: &str) -> SqlError {
     SqlError::new(ErrorCode::SyntaxError, format!("syntax error: {}", printable(message)))
-}
-
-/// Lower-cases the first letter of a sentence, but not of a keyword written in capitals.
-fn lower_first(text: &str) -> String {
-    let mut chars = text.chars();
-    match (chars.next(), chars.next()) {
-        (Some(first), Some(second)) if first.is_ascii_uppercase() && second.is_ascii_lowercase() => {
-            let rest = text.strip_prefix(first).unwrap_or_default();
-            format!("{}{rest}", first.to_ascii_lowercase())
-        }
-        _ => text.to_owned(),
-    }
 }
 
 /// The start of a token that may be as long as the statement.

@@ -417,13 +417,12 @@ const PREFIXES: &[&str] = &[
     "Overflow happened on: ",
 ];
 
-fn lower_first(text: &str) -> String {
-    let mut chars = text.chars();
-    match (chars.next(), chars.next()) {
-        (Some(first), second)
-            if first.is_ascii_uppercase()
-                && second.is_none_or(|c| c.is_ascii_lowercase() || c == ' ') =>
-        {
+/// Lower-cases the first letter of a sentence, but not of a name like `PhysicalExpr` or `NULL`.
+pub(crate) fn lower_first(text: &str) -> String {
+    let word = text.split(|c: char| !c.is_alphanumeric()).next().unwrap_or_default();
+    let mut chars = word.chars();
+    match chars.next() {
+        Some(first) if first.is_ascii_uppercase() && chars.all(|c| c.is_ascii_lowercase()) => {
             format!("{}{}", first.to_ascii_lowercase(), text.get(1..).unwrap_or_default())
         }
         _ => text.to_owned(),

@@ -132,16 +132,13 @@ impl ReadFiles {
             .ok_or_else(|| invalid("takes a path in single quotes as its first argument".to_owned()))?;
         let mut csv = self.defaults.clone();
         for option in options {
-            let named = match option {
-                Expr::Alias(alias) => text(&alias.expr).map(|value| (alias.name.clone(), value)),
-                // Without names, options are texts of the form 'name=value'.
-                other => text(other).and_then(|text| {
-                    let (name, value) = text.split_once('=')?;
-                    Some((name.trim().to_owned(), value.to_owned()))
-                }),
-            };
+            // The dialect writes `name => value` as 'name=value': DataFusion has no named ones.
+            let named = text(option).and_then(|text| {
+                let (name, value) = text.split_once('=')?;
+                Some((name.trim().to_owned(), value.to_owned()))
+            });
             let (option, value) = named
-                .ok_or_else(|| invalid("takes options of the form 'header=false'".to_owned()))?;
+                .ok_or_else(|| invalid("takes options of the form header => false".to_owned()))?;
             self.set_option(&mut csv, &option, &value).ok_or_else(|| {
                 let (option, value) = (printable(&option), printable(&value));
                 let error = invalid(format!("has no option {option} that could be '{value}'"));

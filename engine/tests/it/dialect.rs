@@ -331,7 +331,11 @@ fn deep_nesting_is_an_error_and_no_stack_overflow() {
             for depth in [60, 1_000, 10_000] {
                 let sql = format!("SELECT {}1{}", open.repeat(depth), close.repeat(depth));
                 let error = dialect::parse(&sql).unwrap_err();
-                assert_eq!(error.code, ErrorCode::InvalidStatement, "{open} {depth}");
+                let code = error.code;
+                assert!(
+                    matches!(code, ErrorCode::InvalidStatement | ErrorCode::SyntaxError),
+                    "{open} {depth}"
+                );
                 assert!(error.position.is_some());
             }
         }

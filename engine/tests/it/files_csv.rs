@@ -49,7 +49,7 @@ async fn quotes_protect_delimiters_breaks_and_quotes() {
     check("a,b\n\"1,\n2\",\"say \"\"hi\"\"\"\n", "", &["1,\n2|say \"hi\""]).await;
     check("a,b\n\"x\r\ny\",z\n", "", &["x\r\ny|z"]).await;
     check("a,b\nx\"y,z\n", "", &["x\"y|z"]).await;
-    check("a;b\n'1;2';'it\\'s'\n", ", 'delimiter=;', 'quote=''', 'escape=\\'", &["1;2|it's"]).await;
+    check("a;b\n'1;2';'it\\'s'\n", ", delimiter => ';', quote => '''', escape => '\\'", &["1;2|it's"]).await;
 }
 
 #[tokio::test]
@@ -67,7 +67,7 @@ async fn a_byte_order_mark_is_not_part_of_the_first_name() {
 
 #[tokio::test]
 async fn files_without_header_get_numbered_columns() {
-    let batch = read("1,x\n2,y\n", ", 'header=false'").await.unwrap();
+    let batch = read("1,x\n2,y\n", ", header => false").await.unwrap();
     assert_eq!(batch.schema().field(1).name(), "column_2");
     assert_eq!(rows(&batch), ["1|x", "2|y"]);
 }
@@ -142,7 +142,7 @@ async fn columns_are_projected_and_counted() {
     let content = "a,b,c\n1,x,2\n3,y,4\n";
     let folder = TempDir::new().unwrap();
     fs::write(folder.path().join("a.csv"), content).unwrap();
-    let some = query(folder.path(), "SELECT c, a FROM read_csv('{}/a.csv')").await.unwrap();
+    let some = query(folder.path(), "SELECT c, a FROM READ_CSV('{}/a.csv')").await.unwrap();
     assert_eq!(rows(&some), ["2|1", "4|3"]);
     let count = query(folder.path(), "SELECT count(*) FROM read_csv('{}/a.csv')").await.unwrap();
     assert_eq!(rows(&count), ["2"]);
@@ -150,7 +150,7 @@ async fn columns_are_projected_and_counted() {
 
 #[tokio::test]
 async fn options_that_do_not_exist_are_refused() {
-    for options in [", 'colour=red'", ", 'delimiter=ab'", ", 'header=perhaps'", ", 1"] {
+    for options in [", colour => 'red'", ", 'delimiter=ab'", ", 'header=perhaps'", ", 1"] {
         let error = read("a\n1\n", options).await.unwrap_err();
         assert_eq!(error.code, ErrorCode::InvalidParameter, "{options}: {error}");
     }

@@ -108,7 +108,7 @@ fn a_value_that_would_change_is_named() {
     check_lost(
         TimestampSecondArray::from(vec![0, 1 << 40]),
         DataType::Timestamp(TimeUnit::Nanosecond, None),
-        "36812-02-20T00:36:16",
+        "+36812-02-20T00:36:16",
     );
 }
 
