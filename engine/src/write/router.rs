@@ -145,7 +145,7 @@ mod tests {
         fn every_row_goes_to_exactly_one_slice(
             rows in prop::collection::vec(any::<i64>(), 0..500),
             seed in any::<u64>(),
-            style in 0..3,
+            style in 0usize..3,
         ) {
             let distribution = [Distribution::Even, Distribution::Key(ColumnId(1)), Distribution::All];
             let target = target(distribution[style], 16);

@@ -23,6 +23,7 @@ use basalt_engine::snapshot::{
 };
 use basalt_storage::ids::{ClusterId, ColumnId, Epoch, TableId};
 use basalt_storage::schema::{Column, TableSchema};
+use datafusion::common::TableReference;
 use datafusion::common::{ParamValues, ScalarValue, SchemaError};
 use datafusion::datasource::{MemTable, TableType};
 use datafusion::error::DataFusionError;
@@ -276,7 +277,7 @@ impl SqlBackend for FakeBackend {
             batches.map(|batch| to_wire(batch?, &target)).try_collect().await?;
         let loaded = rows.iter().map(|batch| batch.num_rows() as u64).sum();
         if existing.is_some() {
-            let all = self.context.table((CATALOG, name.as_str(), table.as_str())).await;
+            let all = self.context.table(TableReference::full(CATALOG, name.as_str(), table.as_str())).await;
             rows.extend(all.map_err(sql_error)?.collect().await.map_err(sql_error)?);
             rows = rows.into_iter().map(|b| to_wire(b, &target)).collect::<Result<_, _>>()?;
         }
@@ -320,7 +321,7 @@ impl SqlBackend for FakeBackend {
     }
 
     async fn relation_schema(&self, schema: &str, relation: &str) -> Result<SchemaRef, SqlError> {
-        let provider = self.context.table_provider((CATALOG, schema, relation)).await;
+        let provider = self.context.table_provider(TableReference::full(CATALOG, schema, relation)).await;
         Ok(wire_schema(&provider.map_err(|_| undefined(relation))?.schema()))
     }
 

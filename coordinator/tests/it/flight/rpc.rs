@@ -33,10 +33,10 @@ async fn put(
     Ok(DoPutUpdateResult::decode(results[0].app_metadata.as_ref()).unwrap().record_count)
 }
 
-fn upload(
-    command: &impl ProstMessageExt,
+fn upload<C: ProstMessageExt>(
+    command: &C,
     batches: Vec<RecordBatch>,
-) -> impl futures::Stream<Item = FlightData> + Send + use<> {
+) -> impl futures::Stream<Item = FlightData> + Send + use<C> {
     let descriptor = FlightDescriptor::new_cmd(command.as_any().encode_to_vec());
     FlightDataEncoderBuilder::new()
         .with_flight_descriptor(Some(descriptor))
