@@ -28,6 +28,7 @@
 //! - `ingest`: bulk loads
 //! - `metadata`, `sql_info`: what drivers ask about the database and the server
 //! - `actions`: DoAction: prepare, close, cancel, session options
+//! - [`intact`]: a cut-off upload is never taken for a complete one
 //! - `tickets`: planned queries that wait to be fetched
 //! - `encode`, `decode`: record batches to and from messages of bounded size
 //! - `status`: the one table from errors to gRPC
@@ -38,6 +39,7 @@ mod decode;
 mod encode;
 mod handle;
 mod ingest;
+pub mod intact;
 mod metadata;
 mod prepared;
 mod query;
