@@ -183,8 +183,11 @@ impl Details {
             metadata.insert("line".to_owned(), position.line.to_string());
             metadata.insert("column".to_owned(), position.column.to_string());
         }
-        let info =
-            ErrorInfo { reason: error.code.name().to_owned(), domain: "basalt".to_owned(), metadata };
+        let info = ErrorInfo {
+            reason: error.code.name().to_owned(),
+            domain: "basalt".to_owned(),
+            metadata,
+        };
         let any = arrow_flight::sql::Any {
             type_url: "type.googleapis.com/google.rpc.ErrorInfo".to_owned(),
             value: info.encode_to_vec().into(),
