@@ -4,9 +4,22 @@
 //! place where [`DataFusionError`] is crossed; the Flight SQL service maps [`ErrorCode`] to a
 //! gRPC status with one table. The set of codes is closed.
 
+//!
+//! - [`suggest`](did_you_mean): names that the user may have meant
+//! - [`from_datafusion`]: the one place where [`DataFusionError`] is crossed
+
+mod from_datafusion;
+mod suggest;
+mod transport;
+
 use std::fmt;
 
 use datafusion::error::DataFusionError;
+
+pub(crate) use from_datafusion::lower_first;
+pub use from_datafusion::{from_datafusion, from_datafusion_with_relations};
+pub use suggest::{closest, did_you_mean, did_you_mean_among};
+pub use transport::{from_status, storage_error, to_status};
 
 /// What kind of thing went wrong, by what the caller can do about it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -54,6 +67,35 @@ pub enum ErrorCode {
 }
 
 impl ErrorCode {
+    /// Every code, in the order of documentation.
+    pub const ALL: [Self; 20] = [
+        Self::SyntaxError,
+        Self::UndefinedTable,
+        Self::UndefinedColumn,
+        Self::UndefinedFunction,
+        Self::DuplicateObject,
+        Self::DatatypeMismatch,
+        Self::InvalidStatement,
+        Self::DataException,
+        Self::NotNullViolation,
+        Self::FeatureNotSupported,
+        Self::InvalidParameter,
+        Self::PermissionDenied,
+        Self::SourceFile,
+        Self::Conflict,
+        Self::Cancelled,
+        Self::ResourcesExhausted,
+        Self::Unavailable,
+        Self::DataCorrupted,
+        Self::UnknownHandle,
+        Self::Internal,
+    ];
+
+    /// The code with this [`name`](Self::name).
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|code| code.name() == name)
+    }
+
     /// The stable name, as in documentation, headers and logs.
     pub fn name(self) -> &'static str {
         match self {
@@ -121,6 +163,11 @@ pub struct Position {
     pub column: u64,
 }
 
+impl Position {
+    /// The first character of a text.
+    pub const START: Self = Self { line: 1, column: 1 };
+}
+
 /// An error as the user reads it.
 #[derive(Debug, Clone)]
 pub struct SqlError {
@@ -168,7 +215,8 @@ impl SqlError {
         {
             let prefix = format!("LINE {line}: ");
             let offset = usize::try_from(column).unwrap_or(1).saturating_sub(1);
-            let indent = prefix.chars().count() + offset.min(source.chars().count());
+            let (source, offset) = window(source, offset);
+            let indent = prefix.chars().count() + offset;
             text.push_str(&format!("\n{prefix}{source}\n{}^", " ".repeat(indent)));
         }
         if let Some(hint) = &self.hint {
@@ -188,6 +236,36 @@ impl std::error::Error for SqlError {}
 
 impl From<SqlError> for DataFusionError {
     fn from(error: SqlError) -> Self {
-        DataFusionError::External(Box::new(error))
+        DataFusionError::External(Box::new(from_datafusion::Carried(error)))
     }
+}
+
+/// The part of a long line around a character, and where in it the character is.
+fn window(line: &str, offset: usize) -> (String, usize) {
+    /// Half of what a terminal shows well.
+    const CHARS_AROUND: usize = 60;
+    let chars = line.chars().count();
+    let offset = offset.min(chars);
+    let from = if chars <= 2 * CHARS_AROUND { 0 } else { offset.saturating_sub(CHARS_AROUND) };
+    let shown: String = line.chars().skip(from).take(2 * CHARS_AROUND).collect();
+    // A tab would move the caret; a control character would do worse.
+    let shown = shown.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    (shown, offset - from)
+}
+
+/// Text from outside made fit for a message: control characters become escapes, so that neither
+/// a terminal nor a log line can be forged.
+pub fn printable(text: &str) -> String {
+    let mut safe = String::with_capacity(text.len());
+    for c in text.chars() {
+        // Direction overrides and zero-width characters hide what a name really is.
+        let hidden = matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}'
+            | '\u{2060}'..='\u{2069}' | '\u{feff}');
+        if c.is_control() || hidden {
+            safe.extend(c.escape_default());
+        } else {
+            safe.push(c);
+        }
+    }
+    safe
 }

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch, RecordBatchOptions};
+use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, RecordBatchOptions};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, UInt64Type};
 use async_trait::async_trait;
@@ -23,7 +23,8 @@ use basalt_engine::snapshot::{
 };
 use basalt_storage::ids::{ClusterId, ColumnId, Epoch, TableId};
 use basalt_storage::schema::{Column, TableSchema};
-use datafusion::common::{ParamValues, ScalarValue, SchemaError, TableReference};
+use datafusion::common::TableReference;
+use datafusion::common::{ParamValues, ScalarValue, SchemaError};
 use datafusion::datasource::{MemTable, TableType};
 use datafusion::error::DataFusionError;
 use datafusion::logical_expr::LogicalPlan;
@@ -276,10 +277,7 @@ impl SqlBackend for FakeBackend {
             batches.map(|batch| to_wire(batch?, &target)).try_collect().await?;
         let loaded = rows.iter().map(|batch| batch.num_rows() as u64).sum();
         if existing.is_some() {
-            let all = self
-                .context
-                .table(TableReference::full(CATALOG, name.as_str(), table.as_str()))
-                .await;
+            let all = self.context.table(TableReference::full(CATALOG, name.as_str(), table.as_str())).await;
             rows.extend(all.map_err(sql_error)?.collect().await.map_err(sql_error)?);
             rows = rows.into_iter().map(|b| to_wire(b, &target)).collect::<Result<_, _>>()?;
         }
@@ -323,8 +321,7 @@ impl SqlBackend for FakeBackend {
     }
 
     async fn relation_schema(&self, schema: &str, relation: &str) -> Result<SchemaRef, SqlError> {
-        let provider =
-            self.context.table_provider(TableReference::full(CATALOG, schema, relation)).await;
+        let provider = self.context.table_provider(TableReference::full(CATALOG, schema, relation)).await;
         Ok(wire_schema(&provider.map_err(|_| undefined(relation))?.schema()))
     }
 
@@ -384,10 +381,7 @@ fn bind(plan: LogicalPlan, batch: &RecordBatch, row: usize) -> Result<LogicalPla
 fn is_query(plan: &LogicalPlan) -> bool {
     !matches!(
         plan,
-        LogicalPlan::Dml(_)
-            | LogicalPlan::Ddl(_)
-            | LogicalPlan::Copy(_)
-            | LogicalPlan::Statement(_)
+        LogicalPlan::Dml(_) | LogicalPlan::Ddl(_) | LogicalPlan::Copy(_) | LogicalPlan::Statement(_)
     )
 }
 
@@ -401,8 +395,7 @@ fn wire_type(data_type: &DataType) -> DataType {
 }
 
 fn wire_schema(schema: &Schema) -> SchemaRef {
-    let fields =
-        schema.fields().iter().map(|f| Field::new(f.name(), wire_type(f.data_type()), true));
+    let fields = schema.fields().iter().map(|f| Field::new(f.name(), wire_type(f.data_type()), true));
     Arc::new(Schema::new(fields.collect::<Vec<_>>()))
 }
 
@@ -422,14 +415,9 @@ fn check_columns(sent: &Schema, target: &Schema) -> Result<(), SqlError> {
     for field in target.fields() {
         match sent.field_with_name(field.name()) {
             Err(_) => differences.push(format!("column \"{}\" is missing", field.name())),
-            Ok(f) if wire_type(f.data_type()) != wire_type(field.data_type()) => {
-                differences.push(format!(
-                    "column \"{}\" is {}, not {}",
-                    field.name(),
-                    f.data_type(),
-                    field.data_type()
-                ))
-            }
+            Ok(f) if wire_type(f.data_type()) != wire_type(field.data_type()) => differences.push(
+                format!("column \"{}\" is {}, not {}", field.name(), f.data_type(), field.data_type()),
+            ),
             Ok(_) => {}
         }
     }

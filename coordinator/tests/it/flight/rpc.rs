@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch, StringArray};
+use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema};
 use arrow_flight::encode::FlightDataEncoderBuilder;
 use arrow_flight::error::FlightError;
@@ -36,7 +36,7 @@ async fn put(
 fn upload<C: ProstMessageExt>(
     command: &C,
     batches: Vec<RecordBatch>,
-) -> impl futures::Stream<Item = FlightData> + Send + 'static + use<C> {
+) -> impl futures::Stream<Item = FlightData> + Send + use<C> {
     let descriptor = FlightDescriptor::new_cmd(command.as_any().encode_to_vec());
     FlightDataEncoderBuilder::new()
         .with_flight_descriptor(Some(descriptor))

@@ -1,0 +1,86 @@
+//! The SQL dialect: text in, a closed set of statements out.
+//!
+//! ```text
+//! text -> tokens -> one token list per statement -> Statement
+//!         (`?` becomes `$n`)   (`;` at any depth)
+//! ```
+//!
+//! Queries are DataFusion's generic dialect, parsed by sqlparser; everything that changes state is
+//! parsed here, so that a statement this engine does not know by name never reaches DataFusion.
+//!
+//! Invariant: parsing runs nothing, touches no file, and ends in an error with a position for any
+//! text of at most [`SQL_BYTES_MAX`], however deep, without overflowing a 2 MiB stack.
+//!
+//! Not here: which tables exist, which settings may be set, which paths may be read.
+//!
+//! - [`statement`]: the closed set of statements
+//! - `tokens`: tokens, statement boundaries, parameters, nesting limits
+//! - `parser`: one statement's tokens, and the dispatch on its first words
+//! - `create_table`: `CREATE TABLE` with Redshift's attributes
+//! - `copy`: `COPY ... FROM` and its options
+//! - `relation`: views, schemas and `DROP`
+//! - `session`: `SET`, `SHOW`, `EXPLAIN` and transactions
+//! - `query`: what a query may contain
+//! - [`names`]: identifiers and qualified names
+//! - `syntax`: sqlparser's errors as [`SqlError`]
+
+mod copy;
+mod create_table;
+pub mod names;
+mod parser;
+mod query;
+mod relation;
+mod session;
+pub mod statement;
+mod syntax;
+mod tokens;
+
+pub use names::{NAME_CHARS_MAX, ObjectRef};
+pub use statement::{
+    ColumnSpec, CopyFrom, CreateSchema, CreateTable, CreateView, DistributionSpec, DropSchema,
+    DropTable, DropView, Explain, Insert, ParsedStatement, Statement,
+};
+
+use crate::error::{ErrorCode, SqlError};
+
+/// The longest text that is parsed, in bytes: what one Flight message may carry, with room.
+pub const SQL_BYTES_MAX: usize = 16 << 20;
+
+/// Parses a script: any number of statements separated by `;`.
+///
+/// Empty statements and comments are dropped, so the result may be empty. Positions in errors and
+/// in the statements' AST count in the whole script.
+///
+/// # Errors
+///
+/// The first error of the script: [`ErrorCode::SyntaxError`] with a position,
+/// [`ErrorCode::FeatureNotSupported`] for statements that this engine does not have,
+/// [`ErrorCode::InvalidStatement`] for those that contradict themselves.
+pub fn parse(sql: &str) -> Result<Vec<ParsedStatement>, SqlError> {
+    // A byte order mark is invisible in an editor: positions do not count it.
+    let sql = sql.strip_prefix('\u{feff}').unwrap_or(sql);
+    tokens::split(sql)?.into_iter().map(parser::parse_statement).collect()
+}
+
+/// Parses exactly one statement; a `;` after it is fine.
+///
+/// # Errors
+///
+/// As [`parse`], and [`ErrorCode::SyntaxError`] when there is no statement or more than one.
+pub fn parse_one(sql: &str) -> Result<ParsedStatement, SqlError> {
+    let mut statements = parse(sql)?;
+    match (statements.pop(), statements.pop()) {
+        (Some(statement), None) => Ok(statement),
+        (None, _) => Err(SqlError::new(ErrorCode::SyntaxError, "the statement is empty")),
+        (Some(second), Some(_)) => {
+            Err(SqlError::new(ErrorCode::SyntaxError, "the text has more than one statement")
+                .at(second.start)
+                .with_hint("send one statement at a time"))
+        }
+    }
+}
+
+/// An error of sqlparser that came through DataFusion.
+pub(crate) fn parser_error(error: &datafusion::sql::sqlparser::parser::ParserError) -> SqlError {
+    syntax::parser_error(error, None)
+}

@@ -1,0 +1,152 @@
+//! What a query may contain: only what reads.
+//!
+//! Invariant: a query that passes [`check`] changes nothing and names no file as a target. PostgreSQL
+//! lets `WITH` and `SELECT INTO` write; DataFusion plans some of that and ignores the rest.
+
+use std::ops::ControlFlow;
+
+use datafusion::sql::parser::Statement as DFStatement;
+use datafusion::sql::sqlparser::ast::{
+    Expr, FunctionArg, FunctionArgExpr, Ident, ObjectNamePart, Query, Select, Spanned,
+    Statement as SqlStatement, TableFactor, Value, ValueWithSpan, Visit, VisitMut, Visitor,
+    VisitorMut,
+};
+
+use super::statement::Statement;
+use super::syntax::position_of;
+use crate::error::{ErrorCode, SqlError, printable};
+
+/// Wraps a checked query as DataFusion's planner takes it.
+pub(super) fn statement(query: Box<Query>) -> Statement {
+    Statement::Query(DFStatement::Statement(Box::new(SqlStatement::Query(query))))
+}
+
+/// Refuses everything in a query that does more than read.
+pub(super) fn check(query: &Query) -> Result<(), SqlError> {
+    match query.visit(&mut ReadsOnly) {
+        ControlFlow::Continue(()) => Ok(()),
+        ControlFlow::Break(error) => Err(*error),
+    }
+}
+
+struct ReadsOnly;
+
+impl Visitor for ReadsOnly {
+    type Break = Box<SqlError>;
+
+    fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<Self::Break> {
+        let Query { locks, for_clause, settings, format_clause, .. } = query;
+        if !locks.is_empty() {
+            return refuse("SELECT ... FOR UPDATE", "leave it out: a query reads one snapshot");
+        }
+        if for_clause.is_some() || settings.is_some() || format_clause.is_some() {
+            return refuse("FOR XML, FOR JSON, SETTINGS or FORMAT in a query", "leave it out");
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_select(&mut self, select: &Select) -> ControlFlow<Self::Break> {
+        match &select.into {
+            None => ControlFlow::Continue(()),
+            Some(into) => {
+                let position = position_of(into.span());
+                let mut error = not_supported("SELECT ... INTO")
+                    .with_hint("use CREATE TABLE ... AS SELECT or INSERT INTO ... SELECT");
+                error.position = position;
+                ControlFlow::Break(Box::new(error))
+            }
+        }
+    }
+
+    fn pre_visit_statement(&mut self, statement: &SqlStatement) -> ControlFlow<Self::Break> {
+        match statement {
+            SqlStatement::Query(_) => ControlFlow::Continue(()),
+            _ => refuse(
+                "a statement that changes data inside a query",
+                "run it as a statement of its own; INSERT INTO t WITH ... SELECT puts WITH last",
+            ),
+        }
+    }
+
+    fn pre_visit_value(&mut self, value: &ValueWithSpan) -> ControlFlow<Self::Break> {
+        let Value::Placeholder(text) = &value.value else { return ControlFlow::Continue(()) };
+        if text.strip_prefix('$').is_some_and(|n| n.bytes().all(|b| b.is_ascii_digit())) {
+            return ControlFlow::Continue(());
+        }
+        let mut error = SqlError::new(
+            ErrorCode::InvalidStatement,
+            format!("parameter \"{}\" has a name", printable(text)),
+        )
+        .with_hint("write parameters as ? or as $1, $2, ...");
+        error.position = position_of(value.span);
+        ControlFlow::Break(Box::new(error))
+    }
+}
+
+fn refuse(what: &str, hint: &str) -> ControlFlow<Box<SqlError>> {
+    ControlFlow::Break(Box::new(not_supported(what).with_hint(hint)))
+}
+
+fn not_supported(what: &str) -> SqlError {
+    SqlError::new(ErrorCode::FeatureNotSupported, format!("{what} is not supported"))
+}
+
+
+/// Table functions of ours, whose options have names.
+const FILE_FUNCTIONS: [&str; 2] = ["read_parquet", "read_csv"];
+
+/// Makes calls of our table functions what DataFusion can plan: it looks table functions up by
+/// the letter and takes no named arguments, so `READ_CSV('x', header => false)` becomes
+/// `read_csv('x', 'header=false')`, which the function reads again.
+pub(super) fn prepare_table_functions(query: &mut Query) {
+    let _never_breaks = VisitMut::visit(query, &mut TableFunctions);
+}
+
+struct TableFunctions;
+
+impl VisitorMut for TableFunctions {
+    type Break = ();
+
+    fn pre_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<()> {
+        if let TableFactor::Table { name, args: Some(arguments), .. } = factor
+            && let [ObjectNamePart::Identifier(ident)] = name.0.as_mut_slice()
+        {
+            if ident.quote_style.is_none() {
+                ident.value.make_ascii_lowercase();
+            }
+            if FILE_FUNCTIONS.contains(&ident.value.as_str()) {
+                arguments.args.iter_mut().for_each(name_in_text);
+            }
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+/// `header => false` as `'header=false'`; anything but a literal is left for DataFusion to refuse.
+fn name_in_text(argument: &mut FunctionArg) {
+    let (FunctionArg::Named { arg: FunctionArgExpr::Expr(value), .. }
+    | FunctionArg::ExprNamed { arg: FunctionArgExpr::Expr(value), .. }) = argument
+    else {
+        return;
+    };
+    let value = value.clone();
+    let name = match argument {
+        FunctionArg::Named { name, .. } => name.clone(),
+        FunctionArg::ExprNamed { name: Expr::Identifier(name), .. } => name.clone(),
+        _ => return,
+    };
+    if let Some(text) = option_text(&name, &value) {
+        let literal = Value::SingleQuotedString(text).with_span(name.span);
+        *argument = FunctionArg::Unnamed(FunctionArgExpr::Expr(Expr::Value(literal)));
+    }
+}
+
+fn option_text(name: &Ident, value: &Expr) -> Option<String> {
+    let Expr::Value(value) = value else { return None };
+    let value = match &value.value {
+        Value::SingleQuotedString(text) => text.clone(),
+        Value::Boolean(switch) => switch.to_string(),
+        _ => return None,
+    };
+    Some(format!("{}={value}", name.value))
+}

@@ -1,0 +1,279 @@
+//! From text to one token list per statement.
+//!
+//! Invariant: a token list holds no white space and no comments, every parameter in it is `$n`,
+//! and neither its brackets nor its chains of operators are deeper than a small stack can take.
+
+use datafusion::sql::sqlparser::dialect::GenericDialect;
+use datafusion::sql::sqlparser::keywords::Keyword;
+use datafusion::sql::sqlparser::tokenizer::{Location, Token, TokenWithSpan, Tokenizer};
+
+use super::SQL_BYTES_MAX;
+use super::syntax::{position_of, tokenizer_error};
+use crate::error::{ErrorCode, Position, SqlError, printable};
+
+/// DataFusion's own default: the superset of dialects that its planner is tested with.
+pub(super) static DIALECT: GenericDialect = GenericDialect {};
+
+/// Brackets inside brackets. sqlparser's own limit counts something else and names no position.
+const BRACKET_DEPTH_MAX: usize = 100;
+
+/// Operators of one kind in a row, as in `a = 1 OR a = 2 OR ...`. They make a tree as deep as
+/// the chain is long, and dropping such a tree recurses once per level.
+const CHAIN_MAX: usize = 4_000;
+
+/// The highest parameter number, as in PostgreSQL's protocol (16 bits).
+const PARAMETERS_MAX: usize = 65_535;
+
+/// One statement's tokens and text.
+pub(super) struct TokenList {
+    /// The tokens, never empty, without white space.
+    pub(super) tokens: Vec<TokenWithSpan>,
+    /// The statement's own text.
+    pub(super) text: String,
+    /// Where `text` begins in the script.
+    pub(super) start: Position,
+    /// How many parameters the statement has.
+    pub(super) parameters: usize,
+}
+
+impl TokenList {
+    /// The text between two locations of the statement.
+    pub(super) fn slice(&self, from: Location, to: Location) -> &str {
+        let mut cursor = Cursor::new(&self.text, self.start);
+        let from = cursor.advance_to(from);
+        let to = cursor.advance_to(to);
+        self.text.get(from..to).unwrap_or_default()
+    }
+}
+
+/// Tokenizes a script and splits it at each `;`.
+pub(super) fn split(sql: &str) -> Result<Vec<TokenList>, SqlError> {
+    if sql.len() > SQL_BYTES_MAX {
+        return Err(SqlError::new(
+            ErrorCode::ResourcesExhausted,
+            format!("the SQL text has {} bytes: at most {SQL_BYTES_MAX} are allowed", sql.len()),
+        )
+        .with_hint("load data with COPY or `basalt load` instead of literals"));
+    }
+    let tokens = Tokenizer::new(&DIALECT, sql)
+        .tokenize_with_location()
+        .map_err(|error| tokenizer_error(&error))?;
+    let mut cursor = Cursor::new(sql, Position::START);
+    let mut lists = Vec::new();
+    let mut current = Vec::new();
+    for token in tokens {
+        match token.token {
+            Token::Whitespace(_) | Token::EOF => {}
+            Token::SemiColon => finish(&mut current, sql, &mut cursor, &mut lists)?,
+            _ => current.push(token),
+        }
+    }
+    finish(&mut current, sql, &mut cursor, &mut lists)?;
+    Ok(lists)
+}
+
+/// Makes a list of the tokens since the last `;`, if there are any.
+fn finish(
+    current: &mut Vec<TokenWithSpan>,
+    sql: &str,
+    cursor: &mut Cursor<'_>,
+    lists: &mut Vec<TokenList>,
+) -> Result<(), SqlError> {
+    let mut tokens = std::mem::take(current);
+    let (Some(first), Some(last)) = (tokens.first(), tokens.last()) else { return Ok(()) };
+    let start = position_of(first.span).unwrap_or(Position::START);
+    let from = cursor.advance_to(first.span.start);
+    let to = cursor.advance_to(last.span.end);
+    let text = sql.get(from..to).unwrap_or_default().to_owned();
+    check_nesting(&tokens)?;
+    let parameters = number_parameters(&mut tokens)?;
+    lists.push(TokenList { tokens, text, start, parameters });
+    Ok(())
+}
+
+/// Walks a text once, turning locations (in order) into byte offsets.
+struct Cursor<'a> {
+    rest: std::str::Chars<'a>,
+    bytes: usize,
+    at: Location,
+}
+
+impl<'a> Cursor<'a> {
+    fn new(text: &'a str, start: Position) -> Self {
+        let at = Location { line: start.line, column: start.column };
+        Self { rest: text.chars(), bytes: text.len(), at }
+    }
+
+    /// The byte offset of a location at or after the last one asked for. Counts lines and
+    /// columns exactly as sqlparser's tokenizer does.
+    fn advance_to(&mut self, to: Location) -> usize {
+        while (self.at.line, self.at.column) < (to.line, to.column) {
+            match self.rest.next() {
+                Some('\n') => self.at = Location { line: self.at.line + 1, column: 1 },
+                Some(_) => self.at.column += 1,
+                None => break,
+            }
+        }
+        self.bytes - self.rest.as_str().len()
+    }
+}
+
+/// Turns each `?` into `$n` in order, checks each `$n`, and counts them.
+///
+/// DataFusion gives every `?` one and the same name, so that `? + ?` would be one parameter.
+fn number_parameters(tokens: &mut [TokenWithSpan]) -> Result<usize, SqlError> {
+    let mut question_marks = 0_usize;
+    let mut highest = 0_usize;
+    for TokenWithSpan { token, span } in tokens {
+        let Token::Placeholder(text) = token else { continue };
+        let invalid = |message: String| {
+            let error = SqlError::new(ErrorCode::InvalidStatement, message)
+                .with_hint("write all parameters as ? or all as $1, $2, ...");
+            match position_of(*span) {
+                Some(position) => error.at(position),
+                None => error,
+            }
+        };
+        if text == "?" {
+            question_marks += 1;
+            *text = format!("${question_marks}");
+        } else {
+            let number = text.strip_prefix('$').and_then(|digits| digits.parse::<usize>().ok());
+            match number {
+                Some(number @ 1..=PARAMETERS_MAX) => {
+                    // One spelling per parameter: $01 is $1.
+                    *text = format!("${number}");
+                    highest = highest.max(number);
+                }
+                _ => {
+                    let text = printable(text);
+                    return Err(invalid(format!(
+                        "parameter \"{text}\" is not $1 to ${PARAMETERS_MAX}"
+                    )));
+                }
+            }
+        }
+        if question_marks > 0 && highest > 0 {
+            return Err(invalid("parameters ? and $n are mixed in one statement".to_owned()));
+        }
+        if question_marks > PARAMETERS_MAX {
+            return Err(invalid(format!("the statement has more than {PARAMETERS_MAX} parameters")));
+        }
+    }
+    Ok(highest.max(question_marks))
+}
+
+/// Operators met since the last boundary of their kind, at one level of brackets.
+#[derive(Default)]
+struct Chain {
+    /// `AND`, `OR`, `UNION`, `JOIN` and the like, since the last comma or clause.
+    logical: usize,
+    /// Everything else that is not a name or a literal, since the last logical one.
+    operators: usize,
+}
+
+/// Refuses what would overflow a stack later: deep brackets and long chains of operators.
+fn check_nesting(tokens: &[TokenWithSpan]) -> Result<(), SqlError> {
+    let mut levels = vec![Chain::default()];
+    // `ARRAY<STRUCT<a ...`: sqlparser's limit does not see these.
+    let mut angles = 0_usize;
+    let mut before: Option<&Token> = None;
+    for TokenWithSpan { token, span } in tokens {
+        let refuse = |message: String, hint: &str| {
+            let error = SqlError::new(ErrorCode::InvalidStatement, message).with_hint(hint);
+            Err(match position_of(*span) {
+                Some(position) => error.at(position),
+                None => error,
+            })
+        };
+        match token {
+            Token::LParen | Token::LBracket | Token::LBrace => {
+                if let Some(chain) = levels.last_mut() {
+                    chain.operators += 1; // a[1][2][3] and f(x)(y) are chains too
+                }
+                levels.push(Chain::default());
+            }
+            Token::RParen | Token::RBracket | Token::RBrace if levels.len() > 1 => {
+                levels.pop();
+            }
+            Token::Lt if before.is_some_and(takes_type_arguments) => angles += 1,
+            Token::Gt => angles = angles.saturating_sub(1),
+            Token::ShiftRight => angles = angles.saturating_sub(2),
+            _ => {}
+        }
+        before = Some(token);
+        if levels.len() + angles > BRACKET_DEPTH_MAX {
+            return refuse(
+                format!("the statement has more than {BRACKET_DEPTH_MAX} brackets inside brackets"),
+                "split it with WITH clauses or views",
+            );
+        }
+        let Some(chain) = levels.last_mut() else { continue };
+        match chain_role(token) {
+            Role::Boundary => *chain = Chain::default(),
+            Role::Logical => *chain = Chain { logical: chain.logical + 1, operators: 0 },
+            Role::Operator => chain.operators += 1,
+            Role::Operand => {}
+        }
+        if chain.logical > CHAIN_MAX || chain.operators > CHAIN_MAX {
+            return refuse(
+                format!("more than {CHAIN_MAX} operators in a row"),
+                "use IN (...), VALUES or a table instead of a long chain",
+            );
+        }
+    }
+    Ok(())
+}
+
+fn takes_type_arguments(token: &Token) -> bool {
+    matches!(token, Token::Word(word)
+        if matches!(word.keyword, Keyword::ARRAY | Keyword::STRUCT | Keyword::MAP))
+}
+
+enum Role {
+    Boundary,
+    Logical,
+    Operator,
+    Operand,
+}
+
+fn chain_role(token: &Token) -> Role {
+    match token {
+        Token::Comma => Role::Boundary,
+        Token::Word(word) if word.quote_style.is_some() => Role::Operand,
+        Token::Word(word) => match word.keyword {
+            Keyword::AND
+            | Keyword::OR
+            | Keyword::XOR
+            | Keyword::UNION
+            | Keyword::EXCEPT
+            | Keyword::INTERSECT
+            | Keyword::MINUS
+            | Keyword::JOIN => Role::Logical,
+            Keyword::NOT
+            | Keyword::IS
+            | Keyword::LIKE
+            | Keyword::ILIKE
+            | Keyword::IN
+            | Keyword::BETWEEN
+            | Keyword::CASE
+            | Keyword::COLLATE
+            | Keyword::AT
+            | Keyword::DIV => Role::Operator,
+            _ => Role::Operand,
+        },
+        Token::Number(..)
+        | Token::SingleQuotedString(_)
+        | Token::NationalStringLiteral(_)
+        | Token::HexStringLiteral(_)
+        | Token::DollarQuotedString(_)
+        | Token::Placeholder(_)
+        | Token::LParen
+        | Token::RParen
+        | Token::LBracket
+        | Token::RBracket
+        | Token::LBrace
+        | Token::RBrace => Role::Operand,
+        _ => Role::Operator,
+    }
+}
