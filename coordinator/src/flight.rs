@@ -28,9 +28,9 @@
 //! - `ingest`: bulk loads
 //! - `metadata`, `sql_info`: what drivers ask about the database and the server
 //! - `actions`: DoAction: prepare, close, cancel, session options
-//! - [`intact`]: a cut-off upload is never taken for a complete one
 //! - `tickets`: planned queries that wait to be fetched
 //! - `encode`, `decode`: record batches to and from messages of bounded size
+//! - [`strict_body`]: request streams that break off are errors
 //! - `status`: the one table from errors to gRPC
 
 mod actions;
@@ -39,7 +39,6 @@ mod decode;
 mod encode;
 mod handle;
 mod ingest;
-pub mod intact;
 mod metadata;
 mod prepared;
 mod query;
@@ -49,6 +48,7 @@ mod session;
 mod session_options;
 mod sql_info;
 mod status;
+pub mod strict_body;
 mod tickets;
 mod update;
 
@@ -60,6 +60,7 @@ use arrow_flight::flight_service_server::FlightServiceServer;
 use crate::backend::SqlBackend;
 use prepared::PreparedStatements;
 use session::Sessions;
+use strict_body::StrictBodies;
 use tickets::Tickets;
 
 pub use session::ConnectionInfo;
@@ -139,14 +140,16 @@ impl FlightSqlServer {
         Self { shared: Arc::new(shared) }
     }
 
-    /// The tonic service, with its message limits and without request compression.
-    pub fn into_service(self) -> FlightServiceServer<Self> {
+    /// The tonic service, with its message limits and without request compression; a client that
+    /// breaks off a stream is never taken for one that ended it.
+    pub fn into_service(self) -> StrictBodies<FlightServiceServer<Self>> {
         // The encoder refuses larger rows itself, with a text that helps: this is a backstop.
         let encoded_max = encode::MESSAGE_BYTES_MAX + (1 << 20);
         let decoded_max = self.shared.options.message_bytes_max;
-        FlightServiceServer::new(self)
+        let service = FlightServiceServer::new(self)
             .max_decoding_message_size(decoded_max)
-            .max_encoding_message_size(encoded_max)
+            .max_encoding_message_size(encoded_max);
+        StrictBodies::new(service)
     }
 
     fn backend(&self) -> &dyn SqlBackend {

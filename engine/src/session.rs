@@ -29,6 +29,7 @@ use crate::files::{AllowedRoots, CsvOptions, FileFormat, ReadFiles};
 use crate::settings::Settings;
 use crate::snapshot::{CATALOG, DEFAULT_SCHEMA, Snapshot};
 use crate::snapshot_catalog::SnapshotCatalog;
+use crate::yielding::YieldAfterExpansion;
 use crate::write::{PeerSink, SliceSink, SliceSinkExtension};
 
 extensions_options! {
@@ -102,6 +103,7 @@ pub(crate) fn nested_state(spec: &Arc<SessionSpec>, view_depth: usize) -> Result
         .with_runtime_env(Arc::clone(&spec.runtime))
         .with_default_features()
         .with_catalog_list(Arc::new(catalogs))
+        .with_physical_optimizer_rule(Arc::new(YieldAfterExpansion))
         .with_distributed_option_extension(options)
         .with_distributed_planner()
         .with_distributed_worker_resolver(Topology::new(&spec.snapshot.cluster))

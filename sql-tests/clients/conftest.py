@@ -81,6 +81,17 @@ def counting(digits, powers):
     return f"SELECT {places} AS n FROM {tables}"
 
 
+@pytest.fixture
+def endless(name, cursor, digits):
+    """A FROM clause of 10**10 rows with the column n: nothing fetches or adds it up in a test's time.
+
+    It streams: an engine that runs it holds the 100,000 rows of the table and little more.
+    """
+    table = name("numbers")
+    cursor.execute(f"CREATE TABLE {table} AS {counting(digits, 5)}")
+    return f"{table} AS a CROSS JOIN {table} AS b"
+
+
 def rows(cursor, sql, parameters=None):
     cursor.execute(sql, parameters)
     return cursor.fetchall()

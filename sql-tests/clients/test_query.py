@@ -197,8 +197,8 @@ def test_c51_an_error_carries_its_code_and_sqlstate(cursor):
     with pytest.raises(flightsql.ProgrammingError) as caught:
         cursor.execute("SELECT * FROM no_such_table")
     details = dict(caught.value.details)
-    assert details["x-error-code"] == b"UNDEFINED_TABLE"
-    assert details["x-sqlstate"] == b"42P01"
+    assert details[b"x-error-code"] == b"UNDEFINED_TABLE"
+    assert details[b"x-sqlstate"] == b"42P01"
     assert "no_such_table" in str(caught.value)
 
 
@@ -207,4 +207,4 @@ def test_c51_an_error_after_many_rows_is_the_error_and_not_an_end(cursor, digits
     cursor.execute(sql)
     with pytest.raises(flightsql.Error, match="(?i)divi") as caught:
         cursor.fetchall()
-    assert dict(caught.value.details)["x-query-id"]
+    assert dict(caught.value.details)[b"x-query-id"]

@@ -89,14 +89,15 @@ impl FlightSqlServer {
     /// Cancels the query whose FlightInfo this is. The values of `CancelStatus` and of CancelQuery's
     /// result are the same.
     fn cancel_info(&self, info: &FlightInfo) -> CancelStatus {
-        let handles = info.endpoint.iter().filter_map(|endpoint| endpoint.ticket.as_ref()).filter_map(
-            |ticket| match Target::of_ticket(ticket) {
-                Ok(Target::Command(Command::TicketStatementQuery(ticket))) => {
-                    Handle::parse(&ticket.statement_handle)
-                }
-                _ => None,
-            },
-        );
+        let handles =
+            info.endpoint.iter().filter_map(|endpoint| endpoint.ticket.as_ref()).filter_map(
+                |ticket| match Target::of_ticket(ticket) {
+                    Ok(Target::Command(Command::TicketStatementQuery(ticket))) => {
+                        Handle::parse(&ticket.statement_handle)
+                    }
+                    _ => None,
+                },
+            );
         let mut cancelled = false;
         for handle in handles {
             cancelled |= match self.shared.tickets.cancel(handle) {

@@ -52,7 +52,10 @@ pub(super) async fn upload(
 }
 
 /// All batches of an upload of at most `bytes_max` bytes in memory.
-pub(super) async fn collect(upload: Upload, bytes_max: usize) -> Result<Vec<RecordBatch>, SqlError> {
+pub(super) async fn collect(
+    upload: Upload,
+    bytes_max: usize,
+) -> Result<Vec<RecordBatch>, SqlError> {
     let mut batches = upload.batches;
     let mut collected = Vec::new();
     let mut bytes = 0;
@@ -143,7 +146,8 @@ mod tests {
                 let mut bytes = whole.data_header.to_vec();
                 bytes[position] ^= flipped;
                 // Some mutations are harmless: what counts is that each gives an answer.
-                let _answer = decode(FlightData { data_header: bytes.into(), ..whole.clone() }).await;
+                let _answer =
+                    decode(FlightData { data_header: bytes.into(), ..whole.clone() }).await;
             }
         }
     }

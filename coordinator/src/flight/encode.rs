@@ -172,7 +172,9 @@ impl Encoder {
 fn row_too_large(bytes: usize) -> SqlError {
     let error = SqlError::new(
         ErrorCode::ResourcesExhausted,
-        format!("one row of the result takes {bytes} bytes, more than the {MESSAGE_BYTES_MAX} bytes that one message may have"),
+        format!(
+            "one row of the result takes {bytes} bytes, more than the {MESSAGE_BYTES_MAX} bytes that one message may have"
+        ),
     );
     error.with_hint(
         "select less of the row (substr, left); a client must also allow more than its default \

@@ -54,10 +54,7 @@ impl FlightSqlServer {
     }
 
     /// The answer to a metadata command; `None` for any other command.
-    pub(super) async fn metadata(
-        &self,
-        command: &Command,
-    ) -> Result<Option<RecordBatch>, Status> {
+    pub(super) async fn metadata(&self, command: &Command) -> Result<Option<RecordBatch>, Status> {
         let batch = match command {
             Command::CommandGetCatalogs(_) => strings(catalogs_schema(), vec![vec![CATALOG]])?,
             Command::CommandGetDbSchemas(c) => self.db_schemas(c)?,

@@ -327,8 +327,9 @@ impl FlightSqlServer {
             return Ok(Vec::new());
         };
         statement.check_arity(&upload.schema).map_err(refused)?;
-        let mut rows =
-            decode::collect(upload, self.shared.options.parameter_bytes_max).await.map_err(refused)?;
+        let mut rows = decode::collect(upload, self.shared.options.parameter_bytes_max)
+            .await
+            .map_err(refused)?;
         rows.retain(|batch| batch.num_rows() > 0);
         Ok(rows)
     }

@@ -38,7 +38,8 @@ impl FlightSqlServer {
         match status::guard(sql, self.backend().execute(request)).await? {
             Outcome::Rows(query) => self.planned(query, sql, descriptor),
             Outcome::Done { rows_affected } => {
-                let total = rows_affected.map_or(-1, |rows| i64::try_from(rows).unwrap_or(i64::MAX));
+                let total =
+                    rows_affected.map_or(-1, |rows| i64::try_from(rows).unwrap_or(i64::MAX));
                 done(total, descriptor).map(Response::new)
             }
         }
@@ -148,10 +149,7 @@ fn cancelled() -> SqlError {
 }
 
 /// The answer to a statement that is done: nothing to fetch, rows affected as the total.
-pub(super) fn done(
-    rows_affected: i64,
-    descriptor: FlightDescriptor,
-) -> Result<FlightInfo, Status> {
+pub(super) fn done(rows_affected: i64, descriptor: FlightDescriptor) -> Result<FlightInfo, Status> {
     let info = FlightInfo {
         schema: encode::schema_bytes(&Schema::empty())?,
         flight_descriptor: Some(descriptor),

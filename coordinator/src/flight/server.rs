@@ -21,7 +21,6 @@ use tonic::service::Routes;
 use tonic::transport::Server;
 use tonic::transport::server::Connected;
 
-use super::intact::IntactRequests;
 use super::{ConnectionInfo, FlightOptions, FlightSqlServer};
 use crate::backend::SessionId;
 
@@ -69,7 +68,7 @@ pub async fn serve_with_routes(
     let kill = CancellationToken::new();
     let options = &service.shared.options;
     let serving = configured(options)
-        .add_routes(routes.add_service(IntactRequests(service.clone().into_service())))
+        .add_routes(routes.add_service(service.clone().into_service()))
         .serve_with_incoming_shutdown(
             incoming(listener, service.clone(), kill.clone()),
             stop.clone().cancelled_owned(),

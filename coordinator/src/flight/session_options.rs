@@ -117,7 +117,8 @@ fn refusal(name: &str, value: Option<&OptionValue>) -> Option<OptionErrorValue> 
 
 /// Answers GetSessionOptions.
 pub(super) fn get() -> Vec<u8> {
-    let text = |value: &str| SessionOptionValue { value: Some(OptionValue::Text(value.to_owned())) };
+    let text =
+        |value: &str| SessionOptionValue { value: Some(OptionValue::Text(value.to_owned())) };
     let session_options = HashMap::from([
         ("catalog".to_owned(), text(CATALOG)),
         ("schema".to_owned(), text(DEFAULT_SCHEMA)),

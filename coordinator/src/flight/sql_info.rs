@@ -89,8 +89,24 @@ fn functions(values: &mut SqlInfoDataBuilder) {
         "TAN", "TRUNC",
     ];
     let string = [
-        "ASCII", "CHR", "CONCAT", "LEFT", "LOWER", "LPAD", "LTRIM", "OCTET_LENGTH", "REPEAT",
-        "REPLACE", "REVERSE", "RIGHT", "RPAD", "RTRIM", "SPLIT_PART", "STRPOS", "SUBSTR", "UPPER",
+        "ASCII",
+        "CHR",
+        "CONCAT",
+        "LEFT",
+        "LOWER",
+        "LPAD",
+        "LTRIM",
+        "OCTET_LENGTH",
+        "REPEAT",
+        "REPLACE",
+        "REVERSE",
+        "RIGHT",
+        "RPAD",
+        "RTRIM",
+        "SPLIT_PART",
+        "STRPOS",
+        "SUBSTR",
+        "UPPER",
     ];
     let datetime = ["DATE_BIN", "DATE_PART", "DATE_TRUNC", "EXTRACT", "NOW", "TO_TIMESTAMP"];
     values.append(SqlInfo::SqlNumericFunctions, list(&numeric));
@@ -148,7 +164,7 @@ fn list(names: &[&str]) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use arrow::array::{Array, AsArray};
+    use arrow::array::AsArray;
     use arrow::datatypes::{Int32Type, UInt32Type};
 
     use super::*;

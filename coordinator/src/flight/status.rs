@@ -22,11 +22,10 @@ pub(super) const QUERY_ID_HEADER: &str = "x-query-id";
 const ERROR_CODE_HEADER: &str = "x-error-code";
 const SQLSTATE_HEADER: &str = "x-sqlstate";
 
-/// Bytes of the message once percent-encoded as `grpc-message`; with the details (base64) and
+/// Bytes that a message may take in the trailers, where it is twice: percent-encoded as
+/// `grpc-message`, and in base64 in `grpc-status-details-bin`, from which gRPC Go takes it. With
 /// the other trailers it stays below 8 KiB, the soft limit of gRPC C++ and so of pyarrow.
-const MESSAGE_BYTES_MAX: usize = 4_096;
-/// Bytes of the sentence repeated in `grpc-status-details-bin`.
-const DETAIL_BYTES_MAX: usize = 512;
+const MESSAGE_BYTES_MAX: usize = 6_500;
 
 /// The gRPC code of each error.
 pub(super) fn grpc_code(code: ErrorCode) -> Code {
@@ -68,14 +67,15 @@ pub(super) fn from_error(error: &SqlError, sql: &str, query: Option<QueryId>) ->
     if let Some(query) = query {
         insert(QUERY_ID_HEADER, &query.to_string());
     }
-    let details = Details::new(code, error, query).encode_to_vec();
-    Status::with_details_and_metadata(code, text(error, sql), Bytes::from(details), metadata)
+    let text = text(error, sql);
+    let details = Details::new(code, text.clone(), error, query).encode_to_vec();
+    Status::with_details_and_metadata(code, text, Bytes::from(details), metadata)
 }
 
 /// What the user reads: rendered with its line and caret, without them when that is too long.
 fn text(error: &SqlError, sql: &str) -> String {
     let rendered = error.render(sql);
-    if percent_encoded_len(&rendered) <= MESSAGE_BYTES_MAX {
+    if trailer_bytes(&rendered) <= MESSAGE_BYTES_MAX {
         return rendered;
     }
     truncate(&error.render(""), MESSAGE_BYTES_MAX)
@@ -120,32 +120,29 @@ pub(super) fn panicked(panic: &(dyn Any + Send)) -> SqlError {
         .with_hint("the server's log has the details; other requests are not affected")
 }
 
-/// Bytes of `text` in the `grpc-message` header, where most of non-ASCII and control text
-/// triples.
-fn percent_encoded_len(text: &str) -> usize {
-    text.bytes().map(percent_encoded_byte).sum()
+/// Bytes of `text` in the trailers: percent-encoded and in base64. Most of non-ASCII and control
+/// text triples in the former.
+fn trailer_bytes(text: &str) -> usize {
+    text.bytes().map(percent_encoded_byte).sum::<usize>() + text.len().div_ceil(3) * 4
 }
 
 fn percent_encoded_byte(byte: u8) -> usize {
     if (b' '..=b'~').contains(&byte) && !b" \"#<>`?{}%".contains(&byte) { 1 } else { 3 }
 }
 
-/// The longest prefix of whole characters that fits when percent-encoded.
+/// The longest prefix of whole characters that fits into the trailers.
 fn truncate(text: &str, bytes_max: usize) -> String {
     const MARK: &str = "... (shortened)";
-    if percent_encoded_len(text) <= bytes_max {
-        return text.to_owned();
-    }
-    let mut left = bytes_max.saturating_sub(percent_encoded_len(MARK));
+    let mut left = bytes_max.saturating_sub(trailer_bytes(MARK));
     let mut short = String::new();
     for character in text.chars() {
         let mut utf8 = [0; 4];
-        let cost = percent_encoded_len(character.encode_utf8(&mut utf8));
-        let Some(rest) = left.checked_sub(cost) else { break };
+        let cost = trailer_bytes(character.encode_utf8(&mut utf8));
+        let Some(rest) = left.checked_sub(cost) else { return short + MARK };
         left = rest;
         short.push(character);
     }
-    short + MARK
+    short
 }
 
 /// `google.rpc.Status`, as `grpc-status-details-bin` holds it.
@@ -171,7 +168,7 @@ struct ErrorInfo {
 }
 
 impl Details {
-    fn new(code: Code, error: &SqlError, query: Option<QueryId>) -> Self {
+    fn new(code: Code, message: String, error: &SqlError, query: Option<QueryId>) -> Self {
         let mut metadata = std::collections::HashMap::from([
             ("sqlstate".to_owned(), error.code.sqlstate().to_owned()),
             ("retryable".to_owned(), error.code.is_retryable().to_string()),
@@ -183,13 +180,15 @@ impl Details {
             metadata.insert("line".to_owned(), position.line.to_string());
             metadata.insert("column".to_owned(), position.column.to_string());
         }
-        let info =
-            ErrorInfo { reason: error.code.name().to_owned(), domain: "basalt".to_owned(), metadata };
+        let info = ErrorInfo {
+            reason: error.code.name().to_owned(),
+            domain: "basalt".to_owned(),
+            metadata,
+        };
         let any = arrow_flight::sql::Any {
             type_url: "type.googleapis.com/google.rpc.ErrorInfo".to_owned(),
             value: info.encode_to_vec().into(),
         };
-        let message = truncate(&error.message, DETAIL_BYTES_MAX);
         Self { code: code as i32, message, details: vec![any] }
     }
 }
@@ -235,7 +234,8 @@ mod tests {
     fn a_long_message_is_shortened_at_a_character() {
         let status = error(ErrorCode::InvalidStatement, "ü".repeat(100_000));
         assert!(status.message().ends_with("(shortened)"));
-        assert!(percent_encoded_len(status.message()) <= MESSAGE_BYTES_MAX);
+        assert!(trailer_bytes(status.message()) <= MESSAGE_BYTES_MAX);
+        assert!(status.message().len() > 700);
     }
 
     #[tokio::test]

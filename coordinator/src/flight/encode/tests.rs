@@ -112,8 +112,7 @@ async fn an_error_after_rows_is_the_last_item() {
         Err(SqlError::new(ErrorCode::DataException, "division by zero")),
         Ok(batch.clone()),
     ]);
-    let items: Vec<_> =
-        rows(batch.schema(), failing.boxed(), Origin::default()).collect().await;
+    let items: Vec<_> = rows(batch.schema(), failing.boxed(), Origin::default()).collect().await;
     assert_eq!(items.len(), 3);
     assert_eq!(items[2].as_ref().unwrap_err().message(), "division by zero");
 }
@@ -122,7 +121,6 @@ async fn an_error_after_rows_is_the_last_item() {
 async fn a_panic_in_the_source_is_an_error_of_the_stream() {
     let batch = strings(vec!["x".to_owned()]);
     let panicking = stream::once(async { panic!("boom") });
-    let items: Vec<_> =
-        rows(batch.schema(), panicking.boxed(), Origin::default()).collect().await;
+    let items: Vec<_> = rows(batch.schema(), panicking.boxed(), Origin::default()).collect().await;
     assert_eq!(items[1].as_ref().unwrap_err().code(), tonic::Code::Internal);
 }

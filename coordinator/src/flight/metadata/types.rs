@@ -106,7 +106,10 @@ fn xdbc_data() -> Result<XdbcTypeInfoData, Status> {
     ];
     for (arrow, xdbc, bits) in integers {
         let unsigned = matches!(arrow, T::UInt8 | T::UInt16 | T::UInt32 | T::UInt64);
-        builder.append(XdbcTypeInfo { unsigned_attribute: Some(unsigned), ..number(&arrow, xdbc, bits, 2) });
+        builder.append(XdbcTypeInfo {
+            unsigned_attribute: Some(unsigned),
+            ..number(&arrow, xdbc, bits, 2)
+        });
     }
     builder.append(number(&T::Float32, XdbcDataType::XdbcReal, 24, 2));
     builder.append(number(&T::Float64, XdbcDataType::XdbcDouble, 53, 2));

@@ -71,9 +71,7 @@ async fn a_client_that_does_not_read_holds_the_query_back() {
     assert!(last < 50, "{last} batches were produced");
 }
 
-async fn check_cancel(
-    cancel: impl AsyncFnOnce(&mut Client, FlightInfo) -> CancelStatus,
-) {
+async fn check_cancel(cancel: impl AsyncFnOnce(&mut Client, FlightInfo) -> CancelStatus) {
     let server = TestServer::start().await;
     let client = &mut server.client().await;
     let info = run(client, "FOREVER").await.unwrap();

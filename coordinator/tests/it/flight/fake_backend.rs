@@ -24,10 +24,18 @@ use basalt_engine::snapshot::{
 use basalt_storage::ids::{ClusterId, ColumnId, Epoch, TableId};
 use basalt_storage::schema::{Column, TableSchema};
 use datafusion::common::TableReference;
+use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{ParamValues, ScalarValue, SchemaError};
+use datafusion::config::ConfigOptions;
 use datafusion::datasource::{MemTable, TableType};
 use datafusion::error::DataFusionError;
+use datafusion::execution::SessionStateBuilder;
+use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
+use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::logical_expr::LogicalPlan;
+use datafusion::physical_optimizer::PhysicalOptimizerRule;
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::coop::CooperativeExec;
 use datafusion::prelude::{DataFrame, SessionConfig, SessionContext};
 use datafusion::sql::parser::{DFParser, Statement};
 use datafusion::sql::sqlparser::dialect::GenericDialect;
@@ -56,8 +64,21 @@ impl FakeBackend {
             .with_target_partitions(2)
             .set_bool("datafusion.sql_parser.map_string_types_to_utf8view", false)
             .set_bool("datafusion.sql_parser.collect_spans", true);
+        // A query that gets out of hand fails, and fills neither memory nor disk.
+        let runtime = RuntimeEnvBuilder::new()
+            .with_memory_limit(1 << 30, 1.0)
+            .with_disk_manager_builder(
+                DiskManagerBuilder::default().with_mode(DiskManagerMode::Disabled),
+            )
+            .build_arc()
+            .unwrap();
+        let state = SessionStateBuilder::new_with_default_features()
+            .with_config(config)
+            .with_runtime_env(runtime)
+            .with_physical_optimizer_rule(Arc::new(YieldingJoins))
+            .build();
         Arc::new(Self {
-            context: SessionContext::new_with_config(config),
+            context: SessionContext::new_with_state(state),
             streams: Streams::default(),
             changes: AtomicUsize::new(0),
             hanging: Arc::default(),
@@ -277,7 +298,10 @@ impl SqlBackend for FakeBackend {
             batches.map(|batch| to_wire(batch?, &target)).try_collect().await?;
         let loaded = rows.iter().map(|batch| batch.num_rows() as u64).sum();
         if existing.is_some() {
-            let all = self.context.table(TableReference::full(CATALOG, name.as_str(), table.as_str())).await;
+            let all = self
+                .context
+                .table(TableReference::full(CATALOG, name.as_str(), table.as_str()))
+                .await;
             rows.extend(all.map_err(sql_error)?.collect().await.map_err(sql_error)?);
             rows = rows.into_iter().map(|b| to_wire(b, &target)).collect::<Result<_, _>>()?;
         }
@@ -321,7 +345,8 @@ impl SqlBackend for FakeBackend {
     }
 
     async fn relation_schema(&self, schema: &str, relation: &str) -> Result<SchemaRef, SqlError> {
-        let provider = self.context.table_provider(TableReference::full(CATALOG, schema, relation)).await;
+        let provider =
+            self.context.table_provider(TableReference::full(CATALOG, schema, relation)).await;
         Ok(wire_schema(&provider.map_err(|_| undefined(relation))?.schema()))
     }
 
@@ -331,6 +356,38 @@ impl SqlBackend for FakeBackend {
 
     fn close_session(&self, session: SessionId) {
         self.closed_sessions.lock().unwrap().push(session);
+    }
+}
+
+/// Makes joins yield, so that queries can be cancelled.
+///
+/// DataFusion makes leaves yield; a join that makes millions of rows of one batch polls its leaf
+/// too rarely for that to help.
+#[derive(Debug)]
+struct YieldingJoins;
+
+impl PhysicalOptimizerRule for YieldingJoins {
+    fn optimize(
+        &self,
+        plan: Arc<dyn ExecutionPlan>,
+        _: &ConfigOptions,
+    ) -> Result<Arc<dyn ExecutionPlan>, DataFusionError> {
+        plan.transform_up(|node| {
+            Ok(if node.name().ends_with("JoinExec") {
+                Transformed::yes(Arc::new(CooperativeExec::new(node)) as Arc<dyn ExecutionPlan>)
+            } else {
+                Transformed::no(node)
+            })
+        })
+        .map(|transformed| transformed.data)
+    }
+
+    fn name(&self) -> &str {
+        "YieldingJoins"
+    }
+
+    fn schema_check(&self) -> bool {
+        true
     }
 }
 
@@ -381,7 +438,10 @@ fn bind(plan: LogicalPlan, batch: &RecordBatch, row: usize) -> Result<LogicalPla
 fn is_query(plan: &LogicalPlan) -> bool {
     !matches!(
         plan,
-        LogicalPlan::Dml(_) | LogicalPlan::Ddl(_) | LogicalPlan::Copy(_) | LogicalPlan::Statement(_)
+        LogicalPlan::Dml(_)
+            | LogicalPlan::Ddl(_)
+            | LogicalPlan::Copy(_)
+            | LogicalPlan::Statement(_)
     )
 }
 
@@ -395,7 +455,8 @@ fn wire_type(data_type: &DataType) -> DataType {
 }
 
 fn wire_schema(schema: &Schema) -> SchemaRef {
-    let fields = schema.fields().iter().map(|f| Field::new(f.name(), wire_type(f.data_type()), true));
+    let fields =
+        schema.fields().iter().map(|f| Field::new(f.name(), wire_type(f.data_type()), true));
     Arc::new(Schema::new(fields.collect::<Vec<_>>()))
 }
 
@@ -415,9 +476,14 @@ fn check_columns(sent: &Schema, target: &Schema) -> Result<(), SqlError> {
     for field in target.fields() {
         match sent.field_with_name(field.name()) {
             Err(_) => differences.push(format!("column \"{}\" is missing", field.name())),
-            Ok(f) if wire_type(f.data_type()) != wire_type(field.data_type()) => differences.push(
-                format!("column \"{}\" is {}, not {}", field.name(), f.data_type(), field.data_type()),
-            ),
+            Ok(f) if wire_type(f.data_type()) != wire_type(field.data_type()) => {
+                differences.push(format!(
+                    "column \"{}\" is {}, not {}",
+                    field.name(),
+                    f.data_type(),
+                    field.data_type()
+                ))
+            }
             Ok(_) => {}
         }
     }

@@ -95,7 +95,7 @@ async fn a_ticket_is_good_for_one_fetch_on_any_connection() {
 async fn the_schema_is_the_same_wherever_it_is_told() {
     let server = TestServer::start().await;
     let client = &mut server.client().await;
-    let sql = "SELECT 1 AS a, 'x' AS b, NULL AS c, count(*) AS a FROM (VALUES (1)) AS v";
+    let sql = "SELECT 1 AS a, 'x' AS b, NULL AS c, count(*) AS d FROM (VALUES (1)) AS v";
     let info = run(client, sql).await.unwrap();
     let announced = info.clone().try_decode_schema().unwrap();
     let fetched = fetch(client, ticket(&info)).await.unwrap()[0].schema();
@@ -229,7 +229,8 @@ async fn a_row_of_20_mib_arrives_when_the_client_allows_it() {
 async fn parameters_are_bound_by_position() {
     let server = TestServer::start().await;
     let client = &mut server.client().await;
-    let prepared = prepare(client, "SELECT $2 || $1 AS s").await.unwrap();
+    let prepared =
+        prepare(client, "SELECT CAST($2 AS VARCHAR) || CAST($1 AS VARCHAR) AS s").await.unwrap();
     let handle = prepared.prepared_statement_handle;
     let execute = CommandPreparedStatementQuery { prepared_statement_handle: handle };
     let descriptor = FlightDescriptor::new_cmd(execute.as_any().encode_to_vec());
