@@ -2,6 +2,20 @@
 //!
 //! Knows nothing of worker internals. Read the modules in this order:
 //!
+//! - [`process`]: starting and stopping a coordinator
+//! - [`catalog`]: what the cluster is made of, durable, changed by one writer
+//! - [`membership`], [`membership_service`]: which workers there are and which slices they own
 //! - [`backend`]: the seam between the Flight SQL service and the statement life cycle
+//! - [`statements`]: the statement life cycle, with `sys_schema` to look at it
+//! - [`flight`]: the Flight SQL service
 
 pub mod backend;
+pub mod catalog;
+pub mod flight;
+pub mod membership;
+pub mod membership_service;
+pub mod process;
+pub mod statements;
+mod sys_schema;
+
+pub use process::{Coordinator, CoordinatorConfig, CoordinatorError};

@@ -10,6 +10,7 @@
 
 mod from_datafusion;
 mod suggest;
+mod transport;
 
 use std::fmt;
 
@@ -18,6 +19,7 @@ use datafusion::error::DataFusionError;
 pub(crate) use from_datafusion::lower_first;
 pub use from_datafusion::{from_datafusion, from_datafusion_with_relations};
 pub use suggest::{closest, did_you_mean, did_you_mean_among};
+pub use transport::{from_status, storage_error, to_status};
 
 /// What kind of thing went wrong, by what the caller can do about it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -1,1 +1,11 @@
-//! Placeholder.
+//! Tools that test SQL end to end: a client, a sqllogictest runner, test clusters.
+//!
+//! - [`client`]: the Flight SQL client, used by the `basalt` binary as well
+//! - [`slt`]: runs sqllogictest files against a cluster or plain DataFusion
+//! - [`clients`]: the Python drivers' tests and their virtual environment
+//! - [`cluster`]: a whole cluster in one process
+
+pub mod client;
+pub mod clients;
+pub mod cluster;
+pub mod slt;

@@ -15,7 +15,7 @@ impl Digest {
     }
 
     /// Wraps a digest computed elsewhere (a streaming hasher, a protocol message).
-    pub fn from_bytes(bytes: [u8; 32]) -> Self {
+    pub const fn from_bytes(bytes: [u8; 32]) -> Self {
         Self(bytes)
     }
 

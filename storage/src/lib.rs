@@ -4,12 +4,40 @@
 //!
 //! - [`ids`]: names of tables, slices, segments, columns, versions, transactions and workers
 //! - [`digest`]: BLAKE3 digests that tie a chunk's bytes to the catalog
+//! - [`types`]: the closed set of storable types
 //! - [`schema`]: a table's columns, by stable id
 //! - [`manifest`]: what the catalog knows about a segment
 //! - [`zone_map`]: bounds and NULL counts
+//! - [`slice_hash`]: which slice a row belongs to
+//! - [`layout`]: paths and sizes
+//! - [`segment_writer`]: rows to encoded segments
+//! - [`segment_meta`]: what is needed to read, verify and prune a segment
+//! - [`row_group`]: the same in pieces, as scans read
+//! - [`segment_reader`]: verified bytes to arrays
+//! - [`chunk_store`]: segments on this disk
+//! - [`vfs`], `durable_write`: the file system, and the rules by which bytes become durable
+//! - [`error`]: what can go wrong
+//!
+//! The bytes themselves are specified in `FORMAT.md`.
 
+pub mod chunk_store;
 pub mod digest;
+mod durable_write;
+mod encoding;
+pub mod error;
 pub mod ids;
+pub mod layout;
 pub mod manifest;
+mod parallel;
+mod parquet_footer;
+pub mod row_group;
 pub mod schema;
+pub mod segment_meta;
+pub mod segment_reader;
+pub mod segment_writer;
+pub mod slice_hash;
+pub mod types;
+pub mod vfs;
 pub mod zone_map;
+
+pub use error::{Result, StorageError};

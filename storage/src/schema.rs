@@ -7,6 +7,9 @@
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::error::ArrowError;
+use arrow::ipc::convert::{IpcSchemaEncoder, fb_to_schema};
+use arrow::ipc::root_as_schema;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::ColumnId;
@@ -48,11 +51,26 @@ impl TableSchema {
     }
 }
 
+/// An Arrow schema as its IPC flatbuffer (`Schema.fbs`).
+pub fn schema_to_bytes(schema: &Schema) -> Vec<u8> {
+    IpcSchemaEncoder::new().schema_to_fb(schema).finished_data().to_vec()
+}
+
+/// Reads what [`schema_to_bytes`] wrote. Arrow's decoder may panic on hostile bytes (arrow 59);
+/// that is an error here.
+///
+/// # Errors
+/// When the bytes are no schema.
+pub fn schema_from_bytes(bytes: &[u8]) -> Result<Schema, ArrowError> {
+    let malformed = || ArrowError::ParseError("the bytes are no Arrow schema".to_owned());
+    let flatbuffer = root_as_schema(bytes).map_err(|_| malformed())?;
+    std::panic::catch_unwind(|| fb_to_schema(flatbuffer)).map_err(|_| malformed())
+}
+
 /// Arrow types in the catalog are written as their IPC schema message, base16: Arrow's own,
 /// specified and versioned encoding of every type.
 mod data_type {
     use arrow::datatypes::{DataType, Field, Schema};
-    use arrow::ipc::convert::{IpcSchemaEncoder, try_schema_from_flatbuffer_bytes};
     use serde::{Deserialize, Deserializer, Serializer, de::Error as _};
 
     pub(super) fn serialize<S: Serializer>(
@@ -60,8 +78,8 @@ mod data_type {
         serializer: S,
     ) -> Result<S::Ok, S::Error> {
         let schema = Schema::new(vec![Field::new("t", ty.clone(), true)]);
-        let encoded = IpcSchemaEncoder::new().schema_to_fb(&schema);
-        let hex: String = encoded.finished_data().iter().map(|b| format!("{b:02x}")).collect();
+        let encoded = super::schema_to_bytes(&schema);
+        let hex: String = encoded.iter().map(|b| format!("{b:02x}")).collect();
         serializer.serialize_str(&hex)
     }
 
@@ -74,7 +92,7 @@ mod data_type {
             .map(|i| hex.get(i..i + 2).and_then(|b| u8::from_str_radix(b, 16).ok()))
             .collect::<Option<_>>()
             .ok_or_else(|| D::Error::custom("a data type is not base16"))?;
-        let schema = try_schema_from_flatbuffer_bytes(&bytes).map_err(D::Error::custom)?;
+        let schema = super::schema_from_bytes(&bytes).map_err(D::Error::custom)?;
         match schema.fields().as_ref() {
             [field] => Ok(field.data_type().clone()),
             _ => Err(D::Error::custom("a data type has not exactly one field")),

@@ -1,1 +1,25 @@
-//! Placeholder.
+//! A worker: stores chunks, runs fragments, takes rows, belongs to one cluster.
+//!
+//! Knows nothing of the catalog. Read the modules in this order:
+//!
+//! - [`config`]: what a worker is started with
+//! - [`process`]: starting and stopping one
+//! - [`registration`]: joining the cluster and staying alive in it
+//! - [`fragments`]: running parts of plans
+//! - [`chunk_source`], [`chunk_service`]: chunks for our scans, and for peers'
+//! - [`staging`], [`append_sink`], [`ingest_service`]: rows on their way into segments
+
+pub mod append_sink;
+pub mod chunk_service;
+pub mod chunk_source;
+pub mod config;
+mod error;
+pub mod fragments;
+pub mod ingest_service;
+pub mod process;
+pub mod registration;
+pub mod staging;
+
+pub use config::WorkerConfig;
+pub use error::WorkerError;
+pub use process::Worker;

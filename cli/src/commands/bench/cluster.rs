@@ -1,0 +1,96 @@
+//! The cluster that is measured: one that runs, one of processes, or one in this process.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use clap::Args;
+use tempfile::TempDir;
+
+use crate::config::{ClusterConfig, DEFAULT_WORKERS};
+use crate::processes::{ProcessCluster, ProcessClusterConfig};
+use crate::roles::{self, Running};
+
+/// Which cluster to measure.
+#[derive(Debug, Clone, Args)]
+pub(super) struct ClusterChoice {
+    /// Measure the cluster that serves at this address
+    #[arg(long, value_name = "URL", conflicts_with_all = ["processes", "workers"])]
+    url: Option<String>,
+    /// Measure a coordinator and N worker processes, started for this run
+    #[arg(long, value_name = "N", conflicts_with = "workers", value_parser = clap::value_parser!(u16).range(1..))]
+    processes: Option<u16>,
+    /// Measure an embedded cluster of N workers, started for this run
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    workers: Option<u16>,
+    /// Where clusters started for this run keep their data until it ends
+    #[arg(long, value_name = "DIR", default_value = "basalt-data")]
+    data_dir: PathBuf,
+}
+
+enum Kind {
+    Remote,
+    Processes(ProcessCluster, TempDir),
+    Embedded(Running, TempDir),
+}
+
+/// A cluster for the time of a measurement.
+pub(super) struct Target {
+    url: String,
+    description: String,
+    kind: Kind,
+}
+
+impl Target {
+    /// Starts what `choice` says; `files` may be read by its COPY.
+    pub(super) async fn start(choice: &ClusterChoice, files: &Path) -> anyhow::Result<Self> {
+        if let Some(url) = &choice.url {
+            let description = format!("cluster at {url}");
+            return Ok(Self { url: url.clone(), description, kind: Kind::Remote });
+        }
+        let allow_path = vec![std::fs::canonicalize(files)?];
+        let home = &choice.data_dir;
+        std::fs::create_dir_all(home)
+            .with_context(|| format!("folder {} cannot be made", home.display()))?;
+        let folder = tempfile::Builder::new().prefix("bench-").tempdir_in(home)?;
+        let data_dir = folder.path().to_owned();
+        if let Some(workers) = choice.processes.map(usize::from) {
+            let binary = std::env::current_exe().context("the path of this program is unknown")?;
+            let config = ProcessClusterConfig { binary, data_dir, workers, allow_path };
+            // Starting waits for lines of the processes, so it blocks.
+            let cluster =
+                tokio::task::spawn_blocking(move || ProcessCluster::start(&config)).await??;
+            let description = format!("coordinator and {workers} worker processes");
+            let url = cluster.url().to_owned();
+            return Ok(Self { url, description, kind: Kind::Processes(cluster, folder) });
+        }
+        let workers = choice.workers.map_or(DEFAULT_WORKERS, usize::from);
+        let free = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
+        let config = ClusterConfig { data_dir, listen: free, http: free, allow_path, workers };
+        let running = roles::start_cluster(config).await?;
+        let description = format!("embedded cluster of {workers} workers");
+        Ok(Self { url: running.url.clone(), description, kind: Kind::Embedded(running, folder) })
+    }
+
+    pub(super) fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// What it is, for the report.
+    pub(super) fn description(&self) -> &str {
+        &self.description
+    }
+
+    /// Stops what was started and removes its data.
+    pub(super) async fn stop(self) -> anyhow::Result<()> {
+        let (stopped, folder) = match self.kind {
+            Kind::Remote => return Ok(()),
+            Kind::Processes(cluster, folder) => {
+                (tokio::task::spawn_blocking(move || cluster.stop()).await?, folder)
+            }
+            Kind::Embedded(running, folder) => (running.stop().await, folder),
+        };
+        let path = folder.path().to_owned();
+        folder.close().with_context(|| format!("{} cannot be removed", path.display()))?;
+        stopped
+    }
+}

@@ -1,0 +1,25 @@
+//! `basalt coordinator`: one process of a real cluster.
+
+use clap::Args;
+
+use crate::config::{CoordinatorConfig, ServerFlags};
+use crate::{roles, serve};
+
+/// Serve as the coordinator of a cluster
+///
+/// Creates the cluster when the data folder is new, and writes its secret to
+/// <data-dir>/cluster.secret: workers need a copy. Prints `basalt coordinator ready: URL`.
+///
+/// Defaults: data in ./basalt-data/coordinator, Flight SQL on 127.0.0.1:50051, console on
+/// 127.0.0.1:8080, COPY may read nothing.
+#[derive(Debug, Args)]
+pub struct CoordinatorArgs {
+    #[command(flatten)]
+    server: ServerFlags,
+}
+
+pub(super) async fn run(args: CoordinatorArgs) -> anyhow::Result<()> {
+    let config = CoordinatorConfig::resolve(args.server)?;
+    let running = roles::start_coordinator(config).await?;
+    serve::until_stopped("coordinator", running).await
+}

@@ -1,0 +1,261 @@
+//! The configuration of the server roles: flags, a TOML file, and defaults, in that order.
+//!
+//! Keys of the file are the names of the flags (`data-dir`, `allow-path`); an unknown key is an
+//! error that names it. Relative paths count from the current folder, in flags and file alike.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+use crate::exit::UsageError;
+
+/// Where Flight SQL is served by default.
+pub const DEFAULT_LISTEN: SocketAddr = local(50051);
+
+/// Where the HTTP console and metrics are served by default.
+pub const DEFAULT_HTTP: SocketAddr = local(8080);
+
+/// Workers of an embedded cluster by default.
+pub const DEFAULT_WORKERS: usize = 3;
+
+/// Any free port on loopback: what a worker listens on by default.
+const FREE_PORT: SocketAddr = local(0);
+
+const fn local(port: u16) -> SocketAddr {
+    SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), port)
+}
+
+/// An embedded cluster: coordinator and workers in one process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClusterConfig {
+    /// Where everything is kept; made when it is missing.
+    pub data_dir: PathBuf,
+    /// Flight SQL; port 0 picks a free one.
+    pub listen: SocketAddr,
+    /// Console, `/metrics`, `/healthz`, `/readyz`; port 0 picks a free one.
+    pub http: SocketAddr,
+    /// Folders that server-side `COPY` and `read_parquet` may read.
+    pub allow_path: Vec<PathBuf>,
+    /// Number of workers, at least 1.
+    pub workers: usize,
+}
+
+/// A coordinator process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CoordinatorConfig {
+    /// Catalog and `cluster.secret`; made when it is missing.
+    pub data_dir: PathBuf,
+    /// Flight SQL, and the port that workers register at; port 0 picks a free one.
+    pub listen: SocketAddr,
+    /// Console, `/metrics`, `/healthz`, `/readyz`; port 0 picks a free one.
+    pub http: SocketAddr,
+    /// Folders that server-side `COPY` and `read_parquet` may read; none by default.
+    pub allow_path: Vec<PathBuf>,
+}
+
+/// A worker process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WorkerConfig {
+    /// Chunks; made when it is missing.
+    pub data_dir: PathBuf,
+    /// Fragments and chunks; a free port by default. The address it got is what it registers.
+    pub listen: SocketAddr,
+    /// `/metrics`, `/healthz`, `/readyz`; a free port by default.
+    pub http: SocketAddr,
+    /// Folders that `COPY` and `read_parquet` may read on this worker; none by default.
+    pub allow_path: Vec<PathBuf>,
+    /// The coordinator's Flight SQL address.
+    pub coordinator_url: String,
+    /// The secret that the coordinator wrote when it created the cluster.
+    pub secret_file: PathBuf,
+}
+
+/// Flags that every server role has.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct ServerFlags {
+    /// Folder for everything that is kept; made when missing
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// Address to serve on; port 0 picks a free one
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub listen: Option<SocketAddr>,
+    /// Address of the HTTP console, /metrics, /healthz and /readyz
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub http: Option<SocketAddr>,
+    /// Folder that server-side COPY and read_parquet may read (repeatable)
+    #[arg(long, value_name = "DIR")]
+    pub allow_path: Vec<PathBuf>,
+    /// TOML file with the same keys as the flags; flags win
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}
+
+/// Flags of a worker beside the common ones.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct WorkerFlags {
+    /// Flight SQL address of the coordinator to join
+    #[arg(long, value_name = "URL")]
+    pub coordinator: Option<String>,
+    /// The cluster.secret that the coordinator wrote into its data folder
+    #[arg(long, value_name = "FILE")]
+    pub secret_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+struct ClusterFile {
+    data_dir: Option<PathBuf>,
+    listen: Option<SocketAddr>,
+    http: Option<SocketAddr>,
+    allow_path: Option<Vec<PathBuf>>,
+    workers: Option<usize>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+struct CoordinatorFile {
+    data_dir: Option<PathBuf>,
+    listen: Option<SocketAddr>,
+    http: Option<SocketAddr>,
+    allow_path: Option<Vec<PathBuf>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+struct WorkerFile {
+    data_dir: Option<PathBuf>,
+    listen: Option<SocketAddr>,
+    http: Option<SocketAddr>,
+    allow_path: Option<Vec<PathBuf>>,
+    coordinator: Option<String>,
+    secret_file: Option<PathBuf>,
+}
+
+impl ClusterConfig {
+    /// From the flags of `basalt start` or `demo`, their file, and the defaults.
+    ///
+    /// # Errors
+    /// A file that cannot be read, an unknown key, a value that makes no sense.
+    pub fn resolve(
+        flags: ServerFlags,
+        workers: Option<usize>,
+        default_data_dir: &str,
+    ) -> Result<Self, UsageError> {
+        let file: ClusterFile = read(flags.config.as_deref())?;
+        let workers = workers.or(file.workers).unwrap_or(DEFAULT_WORKERS);
+        if workers == 0 {
+            return Err(UsageError("workers must be at least 1".into()));
+        }
+        Ok(Self {
+            data_dir: flags.data_dir.or(file.data_dir).unwrap_or(default_data_dir.into()),
+            listen: flags.listen.or(file.listen).unwrap_or(DEFAULT_LISTEN),
+            http: flags.http.or(file.http).unwrap_or(DEFAULT_HTTP),
+            allow_path: paths(flags.allow_path, file.allow_path, &[PathBuf::from(".")]),
+            workers,
+        })
+    }
+}
+
+impl CoordinatorConfig {
+    /// From the flags of `basalt coordinator`, their file, and the defaults.
+    ///
+    /// # Errors
+    /// A file that cannot be read, or an unknown key.
+    pub fn resolve(flags: ServerFlags) -> Result<Self, UsageError> {
+        let file: CoordinatorFile = read(flags.config.as_deref())?;
+        Ok(Self {
+            data_dir: flags.data_dir.or(file.data_dir).unwrap_or("basalt-data/coordinator".into()),
+            listen: flags.listen.or(file.listen).unwrap_or(DEFAULT_LISTEN),
+            http: flags.http.or(file.http).unwrap_or(DEFAULT_HTTP),
+            allow_path: paths(flags.allow_path, file.allow_path, &[]),
+        })
+    }
+}
+
+impl WorkerConfig {
+    /// From the flags of `basalt worker`, their file, and the defaults.
+    ///
+    /// # Errors
+    /// A file that cannot be read, an unknown key, no coordinator or no secret named.
+    pub fn resolve(flags: ServerFlags, worker: WorkerFlags) -> Result<Self, UsageError> {
+        let file: WorkerFile = read(flags.config.as_deref())?;
+        let missing = |flag: &str, what: &str| {
+            UsageError(format!("a worker needs --{flag}, or {flag} in its --config file: {what}"))
+        };
+        Ok(Self {
+            data_dir: flags.data_dir.or(file.data_dir).unwrap_or("basalt-data/worker".into()),
+            listen: flags.listen.or(file.listen).unwrap_or(FREE_PORT),
+            http: flags.http.or(file.http).unwrap_or(FREE_PORT),
+            allow_path: paths(flags.allow_path, file.allow_path, &[]),
+            coordinator_url: worker
+                .coordinator
+                .or(file.coordinator)
+                .ok_or_else(|| missing("coordinator", "the address that the coordinator prints"))?,
+            secret_file: worker.secret_file.or(file.secret_file).ok_or_else(|| {
+                missing("secret-file", "<the coordinator's data folder>/cluster.secret")
+            })?,
+        })
+    }
+}
+
+/// The flags when there are any, else what the file says (even "none"), else the default.
+fn paths(flags: Vec<PathBuf>, file: Option<Vec<PathBuf>>, default: &[PathBuf]) -> Vec<PathBuf> {
+    if flags.is_empty() { file.unwrap_or_else(|| default.to_vec()) } else { flags }
+}
+
+fn read<T: DeserializeOwned + Default>(path: Option<&Path>) -> Result<T, UsageError> {
+    let Some(path) = path else { return Ok(T::default()) };
+    let shown = path.display();
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| UsageError(format!("config file {shown} cannot be read: {error}")))?;
+    toml::from_str(&text)
+        .map_err(|error| UsageError(format!("config file {shown} is not valid: {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    fn file(text: &str) -> (tempfile::NamedTempFile, ServerFlags) {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(text.as_bytes()).unwrap();
+        let flags = ServerFlags { config: Some(file.path().to_owned()), ..Default::default() };
+        (file, flags)
+    }
+
+    #[test]
+    fn flags_win_over_the_file_and_the_file_over_defaults() {
+        let (_file, mut flags) = file("workers = 5\nhttp = \"127.0.0.1:1\"\nallow-path = []\n");
+        flags.http = Some(local(2));
+        let config = ClusterConfig::resolve(flags, None, "d").unwrap();
+        assert_eq!((config.workers, config.http, config.listen), (5, local(2), DEFAULT_LISTEN));
+        assert!(config.allow_path.is_empty(), "an empty list in the file is a decision");
+    }
+
+    #[test]
+    fn an_unknown_key_is_an_error_that_names_it() {
+        let (_file, flags) = file("worker = 5\n");
+        let error = ClusterConfig::resolve(flags, None, "d").unwrap_err().to_string();
+        assert!(error.contains("unknown field `worker`"), "{error}");
+        let (_file, flags) = file("workers = 5\n");
+        assert!(CoordinatorConfig::resolve(flags).is_err(), "a coordinator has no workers key");
+    }
+
+    #[test]
+    fn a_worker_says_which_flag_it_misses() {
+        let error = WorkerConfig::resolve(ServerFlags::default(), WorkerFlags::default());
+        assert!(error.unwrap_err().to_string().contains("--coordinator"));
+    }
+
+    #[test]
+    fn an_embedded_cluster_may_read_the_current_folder_only() {
+        let config = ClusterConfig::resolve(ServerFlags::default(), None, "d").unwrap();
+        assert_eq!(config.allow_path, [PathBuf::from(".")]);
+        let config = CoordinatorConfig::resolve(ServerFlags::default()).unwrap();
+        assert!(config.allow_path.is_empty());
+    }
+}

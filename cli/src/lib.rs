@@ -1,0 +1,58 @@
+//! The `basalt` program: every role and every client command in one binary.
+//!
+//! A library so that tests can reach its parts; [`run`] is the program. In reading order:
+//!
+//! - [`commands`]: the command line, one module per subcommand
+//! - [`config`]: flags, TOML file and defaults of the server roles
+//! - [`roles`], [`serve`]: the seam to coordinator and worker, and serving until a signal
+//! - [`data_dir`]: what an embedded cluster's folder was made for
+//! - [`processes`]: clusters of real processes, for `bench` and tests
+//! - [`shell`]: splitting, running and cancelling statements; the interactive shell
+//! - [`format`]: results as tables, CSV and JSON
+//! - [`upload`]: a user's files as one stream of batches
+//! - [`tpch`]: data, tables and queries of TPC-H
+//! - [`terminal`], [`logging`], [`machine`], [`exit`]: the surroundings
+
+pub mod commands;
+pub mod config;
+pub mod data_dir;
+pub mod exit;
+pub mod format;
+pub mod logging;
+pub mod machine;
+pub mod processes;
+pub mod roles;
+pub mod serve;
+pub mod shell;
+pub mod terminal;
+pub mod tpch;
+pub mod upload;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+/// Stack of every thread in bytes: planning deeply nested SQL recurses, most of all in debug
+/// builds. Only touched pages cost memory.
+const THREAD_STACK_BYTES: usize = 8 << 20;
+
+/// Runs the program on the arguments of this process.
+pub fn run() -> ExitCode {
+    let cli = commands::Cli::parse();
+    logging::start(cli.command.verbosity());
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_stack_size(THREAD_STACK_BYTES)
+        .build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => return exit::report(&anyhow::Error::new(error).context("no async runtime")),
+    };
+    let outcome = runtime.block_on(cli.command.run());
+    // A thread may still wait for a key or a line on standard input: do not wait for it.
+    runtime.shutdown_background();
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => exit::report(&error),
+    }
+}

@@ -1,0 +1,149 @@
+//! The seam to the server roles: everything the command line needs of a coordinator, a worker
+//! or both in one process.
+//!
+//! Invariant: a function here returns once the role serves, and what it returned must be stopped
+//! with [`Running::stop`], which finishes or cancels what is running and releases the data folder.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use basalt_coordinator::Coordinator;
+use basalt_engine::files::AllowedRoots;
+use basalt_engine::runtime::Resources;
+use basalt_engine::secret::ClusterSecret;
+use basalt_sql_tests::cluster::{EmbeddedCluster, EmbeddedConfig, machine_memory_bytes};
+use basalt_worker::Worker;
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use url::Url;
+
+use crate::config::{ClusterConfig, CoordinatorConfig, WorkerConfig};
+
+/// A role, or a whole embedded cluster, that serves.
+pub struct Running {
+    /// The Flight SQL (or worker) address it got, as `grpc://host:port`.
+    pub url: String,
+    /// The address of console and metrics it got, as `http://host:port`, where it has one.
+    pub http: Option<String>,
+    ended: BoxFuture<'static, anyhow::Error>,
+    stop: BoxFuture<'static, anyhow::Result<()>>,
+}
+
+impl Running {
+    /// Describes a role that serves: `ended` resolves when it dies on its own (a pending future
+    /// when it cannot), `stop` stops it.
+    pub fn new(
+        url: String,
+        http: Option<String>,
+        ended: BoxFuture<'static, anyhow::Error>,
+        stop: BoxFuture<'static, anyhow::Result<()>>,
+    ) -> Self {
+        Self { url, http, ended, stop }
+    }
+
+    /// Waits until the role dies on its own, and says why.
+    pub async fn ended(&mut self) -> anyhow::Error {
+        (&mut self.ended).await
+    }
+
+    /// Stops it: no new statements, running ones get a grace period, files are closed.
+    ///
+    /// # Errors
+    /// What could not be shut down in order; it is stopped nevertheless.
+    pub async fn stop(self) -> anyhow::Result<()> {
+        self.stop.await
+    }
+}
+
+/// Starts a coordinator and its workers in this process.
+///
+/// # Errors
+/// A data folder in use or not ours, a port in use, and whatever a role reports.
+pub async fn start_cluster(config: ClusterConfig) -> anyhow::Result<Running> {
+    let workers = u16::try_from(config.workers).context("so many workers do not fit")?;
+    let embedded = EmbeddedConfig {
+        listen: config.listen,
+        allowed_roots: allowed_roots(&config.allow_path)?,
+        ..EmbeddedConfig::new(config.data_dir, workers)
+    };
+    let cluster = EmbeddedCluster::start(&embedded).await?;
+    let url = cluster.url();
+    Ok(running(url, async move { cluster.stop().await }))
+}
+
+/// Starts a coordinator in this process.
+///
+/// # Errors
+/// As [`start_cluster`].
+pub async fn start_coordinator(config: CoordinatorConfig) -> anyhow::Result<Running> {
+    let resources = resources(&config.data_dir, COORDINATOR_MEMORY_PART);
+    let coordinator = Coordinator::start(basalt_coordinator::CoordinatorConfig {
+        data_dir: config.data_dir,
+        listen: config.listen,
+        workers_expected: None,
+        allowed_roots: allowed_roots(&config.allow_path)?,
+        resources,
+    })
+    .await?;
+    let url = format!("grpc://{}", coordinator.address());
+    Ok(running(url, async move { coordinator.stop().await }))
+}
+
+/// Starts a worker in this process and registers it.
+///
+/// # Errors
+/// As [`start_cluster`]; also a coordinator that cannot be reached or refuses the secret.
+pub async fn start_worker(config: WorkerConfig) -> anyhow::Result<Running> {
+    let resources = resources(&config.data_dir, WORKER_MEMORY_PART);
+    let worker = Worker::start(basalt_worker::WorkerConfig {
+        data_dir: config.data_dir,
+        listen: config.listen,
+        advertise: None,
+        coordinator: http_url(&config.coordinator_url)?,
+        secret: ClusterSecret::read(&config.secret_file)?,
+        allowed_roots: allowed_roots(&config.allow_path)?,
+        staging_bytes_max: resources.memory_bytes / 2,
+        resources,
+    })
+    .await?;
+    let url = worker.url().to_string().replacen("http://", "grpc://", 1);
+    let url = url.trim_end_matches('/').to_owned();
+    Ok(running(url, async move { worker.stop().await }))
+}
+
+/// A worker process uses this part of the machine's memory for queries, so that a few fit on one
+/// machine.
+const WORKER_MEMORY_PART: usize = 4;
+/// A coordinator only merges.
+const COORDINATOR_MEMORY_PART: usize = 16;
+/// Spill space of a process, in bytes.
+const SPILL_BYTES_MAX: u64 = 100 << 30;
+
+fn resources(data_dir: &Path, part: usize) -> Resources {
+    Resources {
+        memory_bytes: machine_memory_bytes() / part,
+        spill_dir: data_dir.join("spill"),
+        spill_bytes_max: SPILL_BYTES_MAX,
+    }
+}
+
+fn allowed_roots(paths: &[PathBuf]) -> anyhow::Result<AllowedRoots> {
+    Ok(AllowedRoots::new(paths)?)
+}
+
+/// A coordinator's address as its internal services are reached: `grpc://` and no scheme at all
+/// mean plain HTTP/2.
+fn http_url(text: &str) -> anyhow::Result<Url> {
+    let rest = text.strip_prefix("grpc://").or_else(|| text.strip_prefix("http://"));
+    let url = format!("http://{}", rest.unwrap_or(text));
+    Url::parse(&url).with_context(|| format!("{text} is not the address of a coordinator"))
+}
+
+/// A role that only ends when it is stopped.
+fn running(url: String, stop: impl Future<Output = ()> + Send + 'static) -> Running {
+    let stop = async move {
+        stop.await;
+        Ok(())
+    };
+    Running::new(url, None, std::future::pending().boxed(), stop.boxed())
+}

@@ -1,0 +1,361 @@
+//! The catalog: which schemas, tables, views and segments there are, and who owns which slice.
+//!
+//! ```text
+//!   commit(command) ──queue──▶ writer thread ──▶ State::apply ──▶ log (redb, fsync) ──▶ readers
+//!                                              pure, all or nothing    CRC + hash chain   snapshot()
+//! ```
+//! A deterministic state machine: every change is a serialisable [`Command`], applied by one
+//! writer and logged before anybody sees it, so that a Raft log can later carry the same
+//! commands. Nothing else mutates it.
+//!
+//! Invariant: what [`Catalog::snapshot`] shows is durable. What [`Catalog::commit`] acknowledged
+//! is in every later snapshot, also after a crash.
+//!
+//! Not here: where workers listen and whether they live ([`membership`](crate::membership) tells
+//! the catalog), and whether a segment's chunks exist (who commits has made them durable).
+//!
+//! Read the modules in this order:
+//!
+//! - [`command`]: everything that can happen, as data
+//! - [`state`]: the state machine, with what each change means in `apply` and `rules`
+//! - [`record`]: the bytes of a log record, and the chain
+//! - `log`, `checkpoint`, `directory`: what is on the disk
+//! - `writer`: the thread that commits
+//! - [`lookup`]: finding relations by name
+//! - `verify`: the offline check
+//! - [`error`]: what can go wrong
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+
+use basalt_engine::snapshot::{DEFAULT_SCHEMA, Snapshot};
+use basalt_storage::ids::{TableId, TxnId, WorkerId};
+use tokio::sync::{Mutex, mpsc, oneshot, watch};
+use url::Url;
+
+mod apply;
+mod checkpoint;
+pub mod command;
+mod directory;
+pub mod error;
+mod log;
+pub mod lookup;
+pub mod record;
+mod rules;
+pub mod state;
+mod verify;
+mod writer;
+
+pub use command::{Change, Command, NewCluster, NewTable, Request, RequestKey, SliceHash};
+pub use error::{CatalogError, ObjectKind};
+pub use lookup::{find_relation, find_table};
+pub use state::{ClusterState, RequestOutcome, State};
+pub use verify::{Report, verify};
+
+use basalt_engine::secret::ClusterSecret;
+use directory::Directory;
+use log::{Log, Missing};
+use writer::{Message, QUEUE_MAX, Writer};
+
+/// Table ids set aside at once: one commit of its own per so many created tables, and at most so
+/// many ids lost with a restart.
+const TABLE_IDS_RESERVED: u16 = 64;
+
+/// The catalog of one cluster. Clones are handles to the same one.
+///
+/// When the last handle is dropped, queued commits are finished and the directory is released.
+#[derive(Clone)]
+pub struct Catalog {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    /// `None` only while dropping.
+    queue: Option<mpsc::Sender<Message>>,
+    /// `None` only while dropping.
+    writer: Option<JoinHandle<()>>,
+    published: Arc<watch::Sender<Published>>,
+    table_ids: Mutex<Range<u64>>,
+    secret: ClusterSecret,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.queue = None;
+        // Waits for at most one queue of writes, so that the lock is free when this returns.
+        if self.writer.take().is_some_and(|writer| writer.join().is_err()) {
+            tracing::error!("the catalog writer panicked");
+        }
+    }
+}
+
+/// What readers get: replaced as a whole by the writer and by membership.
+pub(crate) struct Published {
+    snapshot: Arc<Snapshot>,
+    cluster: Arc<ClusterState>,
+    urls: BTreeMap<WorkerId, Url>,
+}
+
+impl Published {
+    fn new(state: &State) -> Option<Self> {
+        let urls = BTreeMap::new();
+        let cluster = Arc::clone(state.cluster()?);
+        let snapshot = Arc::new(state.snapshot(&urls)?);
+        Some(Self { snapshot, cluster, urls })
+    }
+
+    /// Shows a state that is durable.
+    fn show(&mut self, state: &State) {
+        // A state that has a cluster never loses it, so neither is ever `None` here.
+        if let (Some(snapshot), Some(cluster)) = (state.snapshot(&self.urls), state.cluster()) {
+            self.snapshot = Arc::new(snapshot);
+            self.cluster = Arc::clone(cluster);
+        }
+    }
+
+    /// Shows where workers listen, at the same commit.
+    fn move_workers(&mut self, urls: BTreeMap<WorkerId, Url>) -> bool {
+        if self.urls == urls {
+            return false;
+        }
+        self.urls = urls;
+        let cluster = Arc::new(state::cluster_view(&self.cluster, &self.urls));
+        self.snapshot = Arc::new(Snapshot { cluster, ..Snapshot::clone(&self.snapshot) });
+        true
+    }
+}
+
+/// A commit that is durable and visible.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Committed {
+    /// Its sequence number: a snapshot of this or a later version has it.
+    pub version: u64,
+    /// Its transaction; of a replay, the one that did the work.
+    pub txn: TxnId,
+    /// Rows affected, as the command said.
+    pub rows_affected: Option<u64>,
+    /// The table ids it set aside.
+    pub reserved: Range<u64>,
+    /// Whether the request key was known and nothing was done again. The caller must then
+    /// discard what it wrote for this attempt.
+    pub replayed: bool,
+}
+
+impl Committed {
+    fn replayed(first: RequestOutcome) -> Self {
+        let RequestOutcome { payload: _, txn, version, rows_affected } = first;
+        Self { version, txn, rows_affected, reserved: 0..0, replayed: true }
+    }
+}
+
+impl Catalog {
+    /// Founds a cluster in the data directory `path`: its first commit, which makes the cluster
+    /// and the schema `public`, then its secret. Blocks on the disk.
+    ///
+    /// On `Ok` the cluster survives a crash. After a crash before, `path` holds either no cluster
+    /// or one that [`Self::open`] completes. Fails with [`CatalogError::ClusterExists`], and with
+    /// [`CatalogError::Locked`] when another process has the directory.
+    pub fn create(path: &Path, new: NewCluster) -> Result<Self, CatalogError> {
+        let directory = Directory::create(path)?;
+        if directory.has_catalog()? {
+            return Err(CatalogError::ClusterExists { path: path.to_owned() });
+        }
+        found(&directory, new)?;
+        Self::open_in(directory)
+    }
+
+    /// Opens the cluster in the data directory `path`. Blocks on the disk.
+    ///
+    /// Checks the whole log: any damage, and a format of a newer version, is an error that names
+    /// the record. Fails with [`CatalogError::NoCluster`] when there is none, and with
+    /// [`CatalogError::Locked`] when another process has it.
+    pub fn open(path: &Path) -> Result<Self, CatalogError> {
+        let directory = Directory::lock(path)?;
+        if !directory.has_catalog()? {
+            return Err(CatalogError::NoCluster { path: path.to_owned() });
+        }
+        Self::open_in(directory)
+    }
+
+    /// Opens the cluster in `path`, or founds `new` when there is none. Fails as both do.
+    pub fn open_or_create(path: &Path, new: NewCluster) -> Result<Self, CatalogError> {
+        let directory = Directory::create(path)?;
+        if !directory.has_catalog()? {
+            found(&directory, new)?;
+        }
+        Self::open_in(directory)
+    }
+
+    fn open_in(directory: Directory) -> Result<Self, CatalogError> {
+        let (log, state) = Log::open(&directory.catalog(), Missing::Refuse)?;
+        let Some(cluster) = state.cluster() else {
+            return Err(CatalogError::corrupt_record(1, "is missing: the log is empty"));
+        };
+        let secret = if cluster.workers.is_empty() {
+            // Nobody has the secret yet, so a crash between founding and its file is completed.
+            ClusterSecret::read_or_create(&directory.secret())?
+        } else {
+            ClusterSecret::read(&directory.secret())?
+        };
+        Self::start(directory, log, state, secret)
+    }
+
+    fn start(
+        directory: Directory,
+        log: Log,
+        state: State,
+        secret: ClusterSecret,
+    ) -> Result<Self, CatalogError> {
+        let no_cluster = || CatalogError::NoCluster { path: directory.path().to_owned() };
+        let published =
+            Arc::new(watch::Sender::new(Published::new(&state).ok_or_else(no_cluster)?));
+        let (queue, messages) = mpsc::channel(QUEUE_MAX);
+        let path = directory.path().to_owned();
+        let writer =
+            Writer { log, state, published: Arc::clone(&published), failed: None, directory };
+        let writer = thread::Builder::new()
+            .name("catalog-writer".to_owned())
+            .spawn(move || writer.run(messages))
+            .map_err(|source| CatalogError::Io { path, source })?;
+        let inner = Inner {
+            queue: Some(queue),
+            writer: Some(writer),
+            published,
+            table_ids: Mutex::new(0..0),
+            secret,
+        };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// The newest durable commit, with the workers known now. Copies one pointer.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        Arc::clone(&self.inner.published.borrow().snapshot)
+    }
+
+    /// The cluster at the newest durable commit: all members, also those that do not live.
+    pub fn cluster(&self) -> Arc<ClusterState> {
+        Arc::clone(&self.inner.published.borrow().cluster)
+    }
+
+    /// What internal RPCs must present.
+    pub fn secret(&self) -> &ClusterSecret {
+        &self.inner.secret
+    }
+
+    /// Waits until a snapshot satisfies `wanted`, and returns it.
+    pub async fn wait_for(&self, mut wanted: impl FnMut(&Snapshot) -> bool) -> Arc<Snapshot> {
+        let mut changes = self.inner.published.subscribe();
+        match changes.wait_for(|published| wanted(&published.snapshot)).await {
+            Ok(published) => Arc::clone(&published.snapshot),
+            // The sender lives in `self`, so this cannot be.
+            Err(_) => self.snapshot(),
+        }
+    }
+
+    /// Says where workers listen; snapshots from now on have it. Nothing is logged.
+    pub fn set_worker_urls(&self, urls: BTreeMap<WorkerId, Url>) {
+        self.inner.published.send_if_modified(|published| published.move_workers(urls));
+    }
+
+    /// Applies `command` and makes it durable and visible.
+    ///
+    /// - `Ok`: the record is fsynced, and snapshots from now on have it. It survives any crash of
+    ///   this machine. With [`Committed::replayed`] an earlier commit of the same request key is
+    ///   what survives.
+    /// - [`CatalogError::OutcomeUnknown`]: the write failed. After a restart the commit is wholly
+    ///   there or wholly absent; a request key finds out which.
+    /// - any other error: nothing was logged, nothing changed. Errors that
+    ///   [are retryable](CatalogError::is_retryable) may succeed when the statement is planned
+    ///   again on a new snapshot.
+    ///
+    /// Waits for a place in the queue. Dropping the future before it had one does nothing;
+    /// dropping it later does not stop the commit: its outcome is then unknown to the caller.
+    pub async fn commit(&self, command: Command) -> Result<Committed, CatalogError> {
+        let payload = serialise(&command)?;
+        let txn = command.txn;
+        let lost = || CatalogError::OutcomeUnknown {
+            txn,
+            cause: "the catalog writer ended without an answer".to_owned(),
+        };
+        self.ask(|reply| Message::Commit { command, payload, reply }, lost).await
+    }
+
+    /// What came of the write with this request key, when it is committed and remembered.
+    pub async fn request(&self, key: RequestKey) -> Result<Option<RequestOutcome>, CatalogError> {
+        self.ask(|reply| Message::Request { key, reply }, writer_ended).await
+    }
+
+    /// An id for a table that will be created: never handed out before or again, also when it
+    /// ends up unused. Commits now and then, and fails as [`Self::commit`] does.
+    pub async fn allocate_table_id(&self) -> Result<TableId, CatalogError> {
+        let mut ids = self.inner.table_ids.lock().await;
+        if ids.is_empty() {
+            let reserve = vec![Change::ReserveTableIds { count: TABLE_IDS_RESERVED }];
+            let command = Command::new(TxnId::generate(), wall_clock_ms(), reserve);
+            *ids = self.commit(command).await?.reserved;
+        }
+        let id = ids.next().ok_or_else(|| CatalogError::invalid("no table id was set aside"))?;
+        Ok(TableId(id))
+    }
+
+    async fn ask<T>(
+        &self,
+        message: impl FnOnce(oneshot::Sender<Result<T, CatalogError>>) -> Message,
+        lost: impl FnOnce() -> CatalogError,
+    ) -> Result<T, CatalogError> {
+        let queue = self.inner.queue.as_ref().ok_or_else(writer_ended)?;
+        let (reply, answer) = oneshot::channel();
+        queue.send(message(reply)).await.map_err(|_| writer_ended())?;
+        answer.await.unwrap_or_else(|_| Err(lost()))
+    }
+}
+
+fn writer_ended() -> CatalogError {
+    CatalogError::Stopped { reason: "the catalog writer has ended".to_owned() }
+}
+
+/// Makes a log with the cluster's first commit, and only then gives it its name: a catalog file
+/// that is there but empty is damage, never an invitation to found another cluster.
+fn found(directory: &Directory, new: NewCluster) -> Result<(), CatalogError> {
+    if directory.has_secret()? {
+        return Err(CatalogError::Corrupt {
+            place: format!("data directory {}", directory.path().display()),
+            problem: "has a cluster.secret and no catalog: to found a new cluster there, remove \
+                      the secret"
+                .to_owned(),
+        });
+    }
+    let path = directory.new_catalog()?;
+    let (mut log, mut state) = Log::open(&path, Missing::Create)?;
+    let public = Change::CreateSchema { name: DEFAULT_SCHEMA.to_owned() };
+    let changes = vec![Change::CreateCluster(new), public];
+    let command = Command::new(TxnId::generate(), wall_clock_ms(), changes);
+    let payload = serialise(&command)?;
+    state.apply(command)?;
+    let mut chain = log.chain();
+    let record = chain.append(state.epoch(), &payload)?;
+    log.append(chain, &[record], &state)?;
+    drop(log);
+    directory.adopt_catalog(&path)
+}
+
+/// Milliseconds since 1970 by the machine's clock, for people who read the log; 0 before 1970.
+pub fn wall_clock_ms() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
+
+fn serialise(command: &Command) -> Result<Vec<u8>, CatalogError> {
+    let payload = serde_json::to_vec(command)
+        .map_err(|error| CatalogError::invalid(format!("it cannot be written: {error}")))?;
+    if payload.len() > record::PAYLOAD_BYTES_MAX {
+        return Err(CatalogError::TooLarge {
+            bytes: payload.len(),
+            limit: record::PAYLOAD_BYTES_MAX,
+        });
+    }
+    Ok(payload)
+}

@@ -1,0 +1,383 @@
+//! Prepared statements: a text and its description, and the parameter rows bound last.
+//!
+//! Invariants: preparing plans and never runs; a handle works on the connection that prepared it
+//! and ends with it; a statement is planned anew at each execution, so that one prepared before
+//! an ALTER or DROP gives today's columns or today's error.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::{Field, Schema};
+use arrow_flight::sql::{Any, DoPutPreparedStatementResult, ProstMessageExt};
+use arrow_flight::{FlightData, FlightDescriptor, FlightInfo};
+use basalt_engine::error::{ErrorCode, SqlError};
+use bytes::Bytes;
+use prost::Message;
+use tonic::{Response, Status, Streaming};
+
+use super::handle::Handle;
+use super::{FlightSqlServer, decode, encode, query, status};
+use crate::backend::{ExecuteRequest, Outcome, SessionId};
+
+/// Bytes of texts and parameters that one session may keep here.
+const SESSION_BYTES_MAX: usize = 256 << 20;
+
+/// A prepared statement.
+#[derive(Clone)]
+pub(super) struct Prepared {
+    sql: Arc<str>,
+    parameters: Arc<[Field]>,
+    is_query: bool,
+    /// The rows of the last bind, without empty batches.
+    bound: Option<Arc<[RecordBatch]>>,
+}
+
+/// The prepared statements of every session.
+pub(super) struct PreparedStatements {
+    per_session_max: usize,
+    sessions: Mutex<HashMap<SessionId, SessionStatements>>,
+}
+
+#[derive(Default)]
+struct SessionStatements {
+    statements: HashMap<Handle, Prepared>,
+    bytes: usize,
+}
+
+impl Prepared {
+    fn bytes(&self) -> usize {
+        let bound = self.bound.iter().flat_map(|batches| batches.iter());
+        self.sql.len() + bound.map(RecordBatch::get_array_memory_size).sum::<usize>()
+    }
+
+    /// The one row of values to run a query with.
+    fn single_row(&self) -> Result<Option<RecordBatch>, SqlError> {
+        if self.parameters.is_empty() {
+            return Ok(None);
+        }
+        match self.bound()? {
+            [batch] if batch.num_rows() == 1 => Ok(Some(batch.clone())),
+            batches => {
+                let rows: usize = batches.iter().map(RecordBatch::num_rows).sum();
+                let text = format!("a query takes one row of parameters, and {rows} were bound");
+                Err(SqlError::new(ErrorCode::InvalidParameter, text)
+                    .with_hint("run the query once per row"))
+            }
+        }
+    }
+
+    fn bound(&self) -> Result<&[RecordBatch], SqlError> {
+        self.bound.as_deref().ok_or_else(|| {
+            let text = format!(
+                "the statement has {} parameters, and no values were bound",
+                self.parameters.len()
+            );
+            SqlError::new(ErrorCode::InvalidParameter, text)
+        })
+    }
+
+    /// Checks that rows of this schema fit the statement's parameters, by number.
+    fn check_arity(&self, schema: &Schema) -> Result<(), SqlError> {
+        let (expected, got) = (self.parameters.len(), schema.fields().len());
+        if expected == got {
+            return Ok(());
+        }
+        let text = format!("the statement has {expected} parameters, and {got} values were bound");
+        Err(SqlError::new(ErrorCode::InvalidParameter, text))
+    }
+}
+
+impl PreparedStatements {
+    pub(super) fn new(per_session_max: usize) -> Self {
+        Self { per_session_max, sessions: Mutex::default() }
+    }
+
+    /// Keeps a statement, if the session is still open by then.
+    fn insert(
+        &self,
+        session: SessionId,
+        statement: Prepared,
+        is_open: impl FnOnce() -> bool,
+    ) -> Result<Handle, SqlError> {
+        let mut sessions = self.lock();
+        // Under the lock: a session that closes from here on finds the statement and drops it.
+        if !is_open() {
+            return Err(SqlError::new(ErrorCode::Cancelled, "the connection is closed"));
+        }
+        let kept = sessions.entry(session).or_default();
+        let bytes = kept.bytes + statement.bytes();
+        if kept.statements.len() >= self.per_session_max || bytes > SESSION_BYTES_MAX {
+            let text = format!(
+                "too many prepared statements are open on this connection: {}",
+                kept.statements.len()
+            );
+            return Err(SqlError::new(ErrorCode::ResourcesExhausted, text)
+                .with_hint("close statements (cursors) that are no longer needed"));
+        }
+        let handle = Handle::generate();
+        kept.bytes = bytes;
+        kept.statements.insert(handle, statement);
+        Ok(handle)
+    }
+
+    fn get(&self, session: SessionId, handle: &[u8]) -> Result<Prepared, SqlError> {
+        let sessions = self.lock();
+        Handle::parse(handle)
+            .and_then(|handle| sessions.get(&session)?.statements.get(&handle))
+            .cloned()
+            .ok_or_else(unknown)
+    }
+
+    fn bind(
+        &self,
+        session: SessionId,
+        handle: &[u8],
+        rows: Vec<RecordBatch>,
+    ) -> Result<(), SqlError> {
+        let mut sessions = self.lock();
+        let handle = Handle::parse(handle).ok_or_else(unknown)?;
+        let kept = sessions.get_mut(&session).ok_or_else(unknown)?;
+        let statement = kept.statements.get_mut(&handle).ok_or_else(unknown)?;
+        kept.bytes -= statement.bytes();
+        statement.bound = Some(rows.into());
+        kept.bytes += statement.bytes();
+        Ok(())
+    }
+
+    fn close(&self, session: SessionId, handle: &[u8]) {
+        let mut sessions = self.lock();
+        if let Some(kept) = sessions.get_mut(&session)
+            && let Some(statement) = Handle::parse(handle).and_then(|h| kept.statements.remove(&h))
+        {
+            kept.bytes -= statement.bytes();
+        }
+    }
+
+    pub(super) fn close_session(&self, session: SessionId) {
+        let dropped = self.lock().remove(&session);
+        drop(dropped);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<SessionId, SessionStatements>> {
+        // Nothing between two changes of the maps panics.
+        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn unknown() -> SqlError {
+    SqlError::new(
+        ErrorCode::UnknownHandle,
+        "the prepared statement is unknown: it was closed, or prepared on another connection",
+    )
+}
+
+/// `ActionCreatePreparedStatementResult` with the field that arrow-flight 59 lacks.
+#[derive(Clone, PartialEq, prost::Message)]
+struct PreparedResult {
+    #[prost(bytes = "bytes", tag = "1")]
+    prepared_statement_handle: Bytes,
+    #[prost(bytes = "bytes", tag = "2")]
+    dataset_schema: Bytes,
+    #[prost(bytes = "bytes", tag = "3")]
+    parameter_schema: Bytes,
+    #[prost(bool, optional, tag = "4")]
+    is_update: Option<bool>,
+}
+
+impl FlightSqlServer {
+    /// Prepares a statement: the body of the action's result.
+    pub(super) async fn prepare(&self, session: SessionId, sql: &str) -> Result<Vec<u8>, Status> {
+        let description = status::guard(sql, self.backend().describe(session, sql)).await?;
+        let parameters = Schema::new(description.parameters.clone());
+        let statement = Prepared {
+            sql: sql.into(),
+            parameters: description.parameters.into(),
+            is_query: description.rows.is_some(),
+            bound: None,
+        };
+        let handle = self
+            .shared
+            .prepared
+            .insert(session, statement, || self.shared.sessions.is_open(session))
+            .map_err(|e| status::from_error(&e, "", None))?;
+        let is_update = description.rows.is_none();
+        let rows = description.rows.unwrap_or_else(|| Schema::empty().into());
+        let result = PreparedResult {
+            prepared_statement_handle: handle.to_bytes(),
+            dataset_schema: encode::schema_bytes(&rows)?,
+            parameter_schema: encode::schema_bytes(&parameters)?,
+            is_update: Some(is_update),
+        };
+        let any = Any {
+            type_url: arrow_flight::sql::ActionCreatePreparedStatementResult::type_url().to_owned(),
+            value: result.encode_to_vec().into(),
+        };
+        Ok(any.encode_to_vec())
+    }
+
+    /// Closes a statement; closing one that is closed is no error.
+    pub(super) fn close_prepared(&self, session: SessionId, handle: &[u8]) {
+        self.shared.prepared.close(session, handle);
+    }
+
+    /// Runs a prepared statement with the row bound last, as `execute` does with a text.
+    pub(super) async fn execute_prepared(
+        &self,
+        session: SessionId,
+        handle: &[u8],
+        descriptor: FlightDescriptor,
+    ) -> Result<Response<FlightInfo>, Status> {
+        let statement = self.prepared(session, handle)?;
+        let rows: usize =
+            statement.bound.iter().flat_map(|b| b.iter()).map(RecordBatch::num_rows).sum();
+        if !statement.is_query && !statement.parameters.is_empty() && rows > 1 {
+            let affected = self.update_prepared(session, &statement).await?;
+            return query::done(affected, descriptor).map(Response::new);
+        }
+        let parameters =
+            statement.single_row().map_err(|e| status::from_error(&e, &statement.sql, None))?;
+        self.execute(session, &statement.sql, parameters, descriptor).await
+    }
+
+    /// The schema of a prepared statement's rows, planned anew.
+    pub(super) async fn prepared_schema(
+        &self,
+        session: SessionId,
+        handle: &[u8],
+    ) -> Result<arrow::datatypes::SchemaRef, Status> {
+        let statement = self.prepared(session, handle)?;
+        self.describe_schema(session, &statement.sql).await
+    }
+
+    /// Binds the rows of an upload to a query, to be run by the next GetFlightInfo.
+    pub(super) async fn put_parameters(
+        &self,
+        session: SessionId,
+        handle: &Bytes,
+        first: FlightData,
+        rest: Streaming<FlightData>,
+    ) -> Result<DoPutPreparedStatementResult, Status> {
+        let statement = self.prepared(session, handle)?;
+        let rows = self.read_parameters(&statement, first, rest).await?;
+        self.shared
+            .prepared
+            .bind(session, handle, rows)
+            .map_err(|e| status::from_error(&e, "", None))?;
+        // The handle stays the same: the driver only keeps (and closes) the one sent last.
+        Ok(DoPutPreparedStatementResult { prepared_statement_handle: Some(handle.clone()) })
+    }
+
+    /// Runs a statement once per row of an upload, in one commit; once when it has no parameters.
+    pub(super) async fn put_update(
+        &self,
+        session: SessionId,
+        handle: &[u8],
+        first: FlightData,
+        rest: Streaming<FlightData>,
+    ) -> Result<i64, Status> {
+        let mut statement = self.prepared(session, handle)?;
+        let rows = self.read_parameters(&statement, first, rest).await?;
+        statement.bound = Some(rows.into());
+        self.update_prepared(session, &statement).await
+    }
+
+    async fn update_prepared(
+        &self,
+        session: SessionId,
+        statement: &Prepared,
+    ) -> Result<i64, Status> {
+        let sql = &statement.sql;
+        let refused = |e: SqlError| status::from_error(&e, sql, None);
+        if statement.is_query {
+            return Err(refused(SqlError::new(
+                ErrorCode::InvalidStatement,
+                "a query was sent as an update, which has no rows to return",
+            )));
+        }
+        if statement.parameters.is_empty() {
+            let request = ExecuteRequest { session, sql: sql.to_string(), parameters: None };
+            let Outcome::Done { rows_affected } =
+                status::guard(sql, self.backend().execute(request)).await?
+            else {
+                return Err(status::error(ErrorCode::Internal, "an update returned rows"));
+            };
+            return Ok(i64::try_from(rows_affected.unwrap_or(0)).unwrap_or(i64::MAX));
+        }
+        let rows = statement.bound().map_err(refused)?.to_vec();
+        if rows.is_empty() {
+            return Ok(0);
+        }
+        let update = self.backend().execute_update(session, sql, Some(rows));
+        let affected = status::guard(sql, update).await?;
+        Ok(i64::try_from(affected).unwrap_or(i64::MAX))
+    }
+
+    /// The rows of an upload that fit the statement's parameters, without empty batches.
+    async fn read_parameters(
+        &self,
+        statement: &Prepared,
+        first: FlightData,
+        rest: Streaming<FlightData>,
+    ) -> Result<Vec<RecordBatch>, Status> {
+        let refused = |e: SqlError| status::from_error(&e, &statement.sql, None);
+        let Some(upload) = decode::upload(first, rest).await? else {
+            // No schema: nothing is bound, which fits a statement without parameters.
+            statement.check_arity(&Schema::empty()).map_err(refused)?;
+            return Ok(Vec::new());
+        };
+        statement.check_arity(&upload.schema).map_err(refused)?;
+        let mut rows =
+            decode::collect(upload, self.shared.options.parameter_bytes_max).await.map_err(refused)?;
+        rows.retain(|batch| batch.num_rows() > 0);
+        Ok(rows)
+    }
+
+    fn prepared(&self, session: SessionId, handle: &[u8]) -> Result<Prepared, Status> {
+        self.shared.prepared.get(session, handle).map_err(|e| status::from_error(&e, "", None))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SESSION: SessionId = SessionId(1);
+
+    fn statement(sql: &str) -> Prepared {
+        Prepared { sql: sql.into(), parameters: Arc::new([]), is_query: true, bound: None }
+    }
+
+    #[test]
+    fn a_handle_works_on_its_own_connection_until_it_is_closed() {
+        let prepared = PreparedStatements::new(10);
+        let handle = prepared.insert(SESSION, statement("select 1"), || true).unwrap().to_bytes();
+        assert!(prepared.get(SESSION, &handle).is_ok());
+        let foreign = prepared.get(SessionId(2), &handle).err().unwrap();
+        assert_eq!(foreign.code, ErrorCode::UnknownHandle);
+        prepared.close(SESSION, &handle);
+        prepared.close(SESSION, &handle);
+        assert!(prepared.get(SESSION, &handle).is_err());
+    }
+
+    #[test]
+    fn a_session_holds_a_bounded_number() {
+        let prepared = PreparedStatements::new(2);
+        let insert = || prepared.insert(SESSION, statement("select 1"), || true);
+        let first = insert().unwrap();
+        insert().unwrap();
+        assert_eq!(insert().err().unwrap().code, ErrorCode::ResourcesExhausted);
+        prepared.close(SESSION, &first.to_bytes());
+        insert().unwrap();
+    }
+
+    #[test]
+    fn a_closed_session_keeps_nothing() {
+        let prepared = PreparedStatements::new(10);
+        let handle = prepared.insert(SESSION, statement("select 1"), || true).unwrap().to_bytes();
+        prepared.close_session(SESSION);
+        assert!(prepared.get(SESSION, &handle).is_err());
+        assert!(prepared.insert(SESSION, statement("select 1"), || false).is_err());
+        assert!(prepared.lock().is_empty());
+    }
+}

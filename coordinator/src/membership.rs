@@ -1,0 +1,223 @@
+//! Membership: which workers there are, whether they live, and where they listen.
+//!
+//! ```text
+//!  register ──▶ roster (memory: incarnation, URL, last heartbeat)
+//!                 └─▶ catalog (for ever: RegisterWorker, AssignSlices)
+//!  heartbeat ─▶ roster ──▶ catalog.set_worker_urls ──▶ ClusterView of every new snapshot
+//! ```
+//! [`Members`] is the thin shell: a clock, a lock, and the catalog. What it decides is pure and in
+//! [`roster`] (who may join, who lives) and [`slices`] (who owns what).
+//!
+//! **Slices.** The first worker to register, or the last of the number the cluster was made for,
+//! makes the first slice map. A worker that joins later gets slices only while no table has rows;
+//! after that it owns none, and helps as a peer once rebalancing exists.
+//!
+//! Not here: fencing of old epochs on the workers, and moving slices of dead workers.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use basalt_engine::snapshot::{Relation, Snapshot};
+use basalt_storage::ids::{ClusterId, Epoch, TxnId, WorkerId};
+use thiserror::Error;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+pub mod roster;
+pub mod slices;
+
+pub use roster::{
+    Beat, Incarnation, Join, Liveness, Member, MemberState, Refusal, Roster, Versions,
+};
+pub use slices::assign_slices;
+
+use crate::catalog::{Catalog, CatalogError, Command, wall_clock_ms};
+
+/// How often a registration plans its slice map again when another one was faster.
+const JOIN_ATTEMPTS_MAX: usize = 16;
+
+/// Why a worker could not register.
+#[derive(Debug, Error)]
+pub enum RegisterError {
+    /// The worker must not join.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// The catalog could not record the worker.
+    #[error(transparent)]
+    Catalog(#[from] CatalogError),
+}
+
+impl RegisterError {
+    /// Whether the same registration may succeed later.
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::Refused(refusal) => refusal.is_retryable(),
+            Self::Catalog(error) => error.is_retryable(),
+        }
+    }
+}
+
+/// What a worker learns when it has registered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Registration {
+    /// The cluster it belongs to from now on.
+    pub cluster: ClusterId,
+    /// The epoch of the slice map.
+    pub epoch: Epoch,
+    /// How often to send a heartbeat.
+    pub heartbeat_every: Duration,
+}
+
+/// The workers of one cluster, as its coordinator sees them.
+pub struct Members {
+    catalog: Catalog,
+    roster: Mutex<Roster>,
+    started: Instant,
+    /// All members, whenever one changed its state.
+    changes: watch::Sender<Arc<[Member]>>,
+}
+
+impl Members {
+    /// No worker is known yet: each registers again after a restart of the coordinator.
+    pub fn new(catalog: Catalog, liveness: Liveness, versions: Versions) -> Arc<Self> {
+        let roster = Roster::new(catalog.cluster().cluster, liveness, versions);
+        Arc::new(Self {
+            catalog,
+            roster: Mutex::new(roster),
+            started: Instant::now(),
+            changes: watch::Sender::new(Arc::from([])),
+        })
+    }
+
+    /// Lets a worker join, or come back.
+    ///
+    /// On `Ok` the worker is in the catalog, durably, with its slices when it gets any, and new
+    /// snapshots know its URL. Sending the same registration again is safe.
+    pub async fn register(&self, join: Join) -> Result<Registration, RegisterError> {
+        let worker = join.worker;
+        let epoch = self.catalog.cluster().epoch;
+        self.roster().register(join, epoch, self.now())?;
+        self.record(worker).await?;
+        self.refresh();
+        let cluster = self.catalog.cluster();
+        tracing::info!(%worker, epoch = %cluster.epoch, "a worker registered");
+        Ok(Registration {
+            cluster: cluster.cluster,
+            epoch: cluster.epoch,
+            heartbeat_every: self.roster().liveness().heartbeat_every,
+        })
+    }
+
+    /// Commits what the catalog must know of a worker, planning again when somebody was faster.
+    async fn record(&self, worker: WorkerId) -> Result<(), CatalogError> {
+        let mut last = None;
+        for _ in 0..JOIN_ATTEMPTS_MAX {
+            let has_rows = has_rows(&self.catalog.snapshot());
+            let changes = slices::join_changes(&self.catalog.cluster(), has_rows, worker);
+            if changes.is_empty() {
+                return Ok(());
+            }
+            let command = Command::new(TxnId::generate(), wall_clock_ms(), changes);
+            match self.catalog.commit(command).await {
+                Ok(_) => return Ok(()),
+                Err(error @ CatalogError::Conflict { .. }) => last = Some(error),
+                Err(error) => return Err(error),
+            }
+        }
+        last.map_or(Ok(()), Err)
+    }
+
+    /// Notes a sign of life.
+    pub fn heartbeat(&self, worker: WorkerId, incarnation: Incarnation, epoch: Epoch) -> Beat {
+        let current = self.catalog.cluster().epoch;
+        let beat = self.roster().heartbeat(worker, incarnation, epoch, current, self.now());
+        if beat == (Beat::Alive { changed: true }) {
+            self.refresh();
+        }
+        beat
+    }
+
+    /// A worker stops in good order: it counts as dead at once.
+    pub fn leave(&self, worker: WorkerId, incarnation: Incarnation) {
+        self.roster().leave(worker, incarnation);
+        self.refresh();
+    }
+
+    /// All workers that registered since this coordinator started.
+    pub fn members(&self) -> Vec<Member> {
+        self.roster().members(self.now())
+    }
+
+    /// Waits until the members satisfy `wanted`, as seen at each change of a state.
+    pub async fn wait_for(&self, mut wanted: impl FnMut(&[Member]) -> bool) -> Arc<[Member]> {
+        let mut changes = self.changes.subscribe();
+        match changes.wait_for(|members| wanted(members)).await {
+            Ok(members) => Arc::clone(&members),
+            // The sender lives in `self`, so this cannot be.
+            Err(_) => Arc::from(self.members()),
+        }
+    }
+
+    /// Waits until `count` workers are live.
+    pub async fn wait_live(&self, count: usize) {
+        self.wait_for(|members| {
+            members.iter().filter(|member| member.state == MemberState::Live).count() >= count
+        })
+        .await;
+    }
+
+    /// Looks at the clock: tells readers and waiters when a worker changed its state.
+    pub fn refresh(&self) {
+        // Under the lock until readers are told, so that an older view never overtakes a newer.
+        let roster = self.roster();
+        let now = self.now();
+        self.catalog.set_worker_urls(roster.urls(now));
+        let members = roster.members(now);
+        self.changes.send_if_modified(|shown| {
+            let is_same = |(a, b): (&Member, &Member)| a.is_same_as(b);
+            if shown.len() == members.len() && shown.iter().zip(&members).all(is_same) {
+                return false;
+            }
+            log_changes(shown, &members);
+            *shown = Arc::from(members);
+            true
+        });
+    }
+
+    /// Refreshes at every heartbeat interval until `stop` is cancelled.
+    pub async fn run(&self, stop: CancellationToken) {
+        let every = self.roster().liveness().heartbeat_every;
+        let mut ticks = tokio::time::interval(every);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+            self.refresh();
+        }
+    }
+
+    fn now(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    fn roster(&self) -> MutexGuard<'_, Roster> {
+        // Each call leaves the roster whole, so a panic elsewhere does not spoil it.
+        self.roster.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn log_changes(before: &[Member], after: &[Member]) {
+    for member in after {
+        let old = before.iter().find(|old| old.worker == member.worker).map(|old| old.state);
+        if old != Some(member.state) {
+            let Member { worker, state, url, .. } = member;
+            tracing::info!(%worker, ?state, %url, "a worker changed its state");
+        }
+    }
+}
+
+fn has_rows(snapshot: &Snapshot) -> bool {
+    let mut relations = snapshot.schemas.values().flat_map(|schema| schema.relations.values());
+    relations.any(|relation| match relation {
+        Relation::Table(table) => !table.segments.is_empty(),
+        Relation::View(_) => false,
+    })
+}

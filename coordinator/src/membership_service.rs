@@ -1,0 +1,100 @@
+//! Registration and heartbeats over gRPC, on the same port as Flight SQL, behind the secret.
+
+use std::sync::Arc;
+
+use basalt_engine::protocol::membership_server::Membership;
+use basalt_engine::protocol::{
+    HeartbeatRequest, HeartbeatResponse, MalformedMessage, RegisterRequest, RegisterResponse,
+    WireId,
+};
+use basalt_storage::ids::{ClusterId, Epoch, WorkerId};
+use tonic::{Request, Response, Status};
+use uuid::Uuid;
+
+use crate::catalog::Catalog;
+use crate::membership::{Beat, Incarnation, Join, Members, Refusal, RegisterError, Versions};
+
+/// Serves the members of one cluster.
+#[derive(Clone)]
+pub struct MembershipService {
+    catalog: Catalog,
+    members: Arc<Members>,
+}
+
+impl MembershipService {
+    /// A service over the members of a cluster.
+    pub fn new(catalog: Catalog, members: Arc<Members>) -> Self {
+        Self { catalog, members }
+    }
+}
+
+fn incarnation(bytes: &[u8], message: &'static str) -> Result<Incarnation, Status> {
+    Uuid::from_slice(bytes)
+        .map(Incarnation)
+        .map_err(|_| MalformedMessage::new(message, "incarnation").into())
+}
+
+fn refused(error: &RegisterError) -> Status {
+    let message = error.to_string();
+    match error {
+        RegisterError::Refused(refusal) if refusal.is_retryable() => Status::unavailable(message),
+        RegisterError::Refused(Refusal::BadAddress { .. }) => Status::invalid_argument(message),
+        RegisterError::Refused(_) => Status::failed_precondition(message),
+        RegisterError::Catalog(error) if error.is_retryable() => Status::unavailable(message),
+        RegisterError::Catalog(_) => Status::internal(message),
+    }
+}
+
+#[tonic::async_trait]
+impl Membership for MembershipService {
+    async fn register(
+        &self,
+        request: Request<RegisterRequest>,
+    ) -> Result<Response<RegisterResponse>, Status> {
+        const MESSAGE: &str = "RegisterRequest";
+        let request = request.into_inner();
+        let cluster = match &request.cluster {
+            Some(bytes) => Some(ClusterId::from_wire(bytes, MESSAGE, "cluster")?),
+            None => None,
+        };
+        let join = Join {
+            cluster,
+            worker: WorkerId::from_wire(&request.worker, MESSAGE, "worker")?,
+            incarnation: incarnation(&request.incarnation, MESSAGE)?,
+            url: request.url.parse().map_err(|_| MalformedMessage::new(MESSAGE, "url"))?,
+            versions: Versions { binary: request.version, protocol: request.protocol },
+            epoch: Epoch(request.epoch),
+        };
+        let registered = self.members.register(join).await.map_err(|error| {
+            tracing::warn!(%error, "a registration is refused");
+            refused(&error)
+        })?;
+        Ok(Response::new(RegisterResponse {
+            cluster: registered.cluster.to_wire(),
+            epoch: registered.epoch.0,
+            heartbeat_ms: u64::try_from(registered.heartbeat_every.as_millis()).unwrap_or(u64::MAX),
+        }))
+    }
+
+    async fn heartbeat(
+        &self,
+        request: Request<HeartbeatRequest>,
+    ) -> Result<Response<HeartbeatResponse>, Status> {
+        const MESSAGE: &str = "HeartbeatRequest";
+        let request = request.into_inner();
+        let worker = WorkerId::from_wire(&request.worker, MESSAGE, "worker")?;
+        let incarnation = incarnation(&request.incarnation, MESSAGE)?;
+        let beat = self.members.heartbeat(worker, incarnation, Epoch(request.epoch));
+        let register_again = match beat {
+            Beat::Alive { .. } => false,
+            Beat::Register => true,
+            Beat::FutureEpoch => {
+                return Err(Status::failed_precondition(
+                    "this coordinator knows only an older epoch than the worker",
+                ));
+            }
+        };
+        let epoch = self.catalog.cluster().epoch.0;
+        Ok(Response::new(HeartbeatResponse { epoch, register_again }))
+    }
+}

@@ -1,0 +1,103 @@
+//! The statement life cycle: parse, pin a snapshot, plan, run, commit.
+//!
+//! ```text
+//! text ─▶ dialect ─▶ pinned snapshot ─▶ plan ─▶ checker ─▶ stages on workers ─▶ rows
+//!                                          │
+//!                                          └▶ append ─▶ seal ─▶ commit ─▶ rows affected
+//! ```
+//!
+//! Invariant: one statement sees one snapshot, and what it changes becomes visible in one commit
+//! or not at all (RULES 3, 9).
+//!
+//! - `backend`: the seam to the Flight SQL service
+//! - `session`: what SET changed, per connection, and the planning session of a statement
+//! - [`registry`]: statements that run, and those that ran lately
+//! - `query`: statements that return rows
+//! - `parameters`: `$1..$n`
+//! - `show`: SHOW, DESCRIBE, EXPLAIN
+//! - `definition`: CREATE and DROP
+//! - `insert`: INSERT, CREATE TABLE AS, COPY
+//! - `ingest`: rows that a client uploads
+//! - `transaction`: append, seal, commit or abort
+
+mod backend;
+mod definition;
+mod ingest;
+mod insert;
+mod parameters;
+mod query;
+pub mod registry;
+mod session;
+mod show;
+mod transaction;
+
+use std::sync::Arc;
+
+use basalt_engine::channels::Channels;
+use basalt_engine::dialect::{self, ParsedStatement};
+use basalt_engine::error::{ErrorCode, SqlError};
+use basalt_engine::files::AllowedRoots;
+use datafusion::execution::runtime_env::RuntimeEnv;
+
+use crate::catalog::Catalog;
+use crate::membership::Members;
+use registry::Registry;
+use session::Sessions;
+
+/// Runs statements of all sessions of one coordinator.
+#[derive(Clone)]
+pub struct Statements {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    catalog: Catalog,
+    members: Arc<Members>,
+    channels: Channels,
+    runtime: Arc<RuntimeEnv>,
+    allowed_roots: AllowedRoots,
+    sessions: Sessions,
+    registry: Arc<Registry>,
+}
+
+impl Statements {
+    /// A statement life cycle over a catalog and its cluster.
+    pub fn new(
+        catalog: Catalog,
+        members: Arc<Members>,
+        channels: Channels,
+        runtime: Arc<RuntimeEnv>,
+        allowed_roots: AllowedRoots,
+    ) -> Self {
+        let inner = Inner {
+            catalog,
+            members,
+            channels,
+            runtime,
+            allowed_roots,
+            sessions: Sessions::default(),
+            registry: Arc::new(Registry::default()),
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// Statements that run, and those that ran lately.
+    pub fn registry(&self) -> &Arc<Registry> {
+        &self.inner.registry
+    }
+}
+
+/// Parses a text that must be exactly one statement.
+fn parse_one(sql: &str) -> Result<ParsedStatement, SqlError> {
+    let mut statements = dialect::parse(sql)?.into_iter();
+    match (statements.next(), statements.next()) {
+        (Some(statement), None) => Ok(statement),
+        (None, _) => Err(SqlError::new(ErrorCode::SyntaxError, "there is no statement")
+            .with_hint("send one SQL statement")),
+        (Some(_), Some(second)) => {
+            Err(SqlError::new(ErrorCode::SyntaxError, "there is more than one statement")
+                .at(second.start)
+                .with_hint("send statements one by one, or as an update script"))
+        }
+    }
+}

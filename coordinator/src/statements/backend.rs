@@ -1,0 +1,230 @@
+//! The seam to the Flight SQL service: every kind of statement to the one that runs it.
+
+use std::sync::Arc;
+
+use arrow::datatypes::SchemaRef;
+use arrow::record_batch::RecordBatch;
+use async_trait::async_trait;
+use basalt_engine::dialect::{self, Explain, ParsedStatement, Statement};
+use basalt_engine::error::{ErrorCode, SqlError, from_datafusion};
+use basalt_engine::snapshot::{CATALOG, Snapshot};
+use basalt_engine::types::wire_schema;
+use datafusion::common::ScalarValue;
+use futures::stream::BoxStream;
+
+use super::parameters::{bind, check_count, parameter_fields, parameter_row};
+use super::query::ready_rows;
+use super::registry::RunGuard;
+use super::session::Pinned;
+use super::{Statements, parse_one, show};
+use crate::backend::{
+    ExecuteRequest, IngestRequest, Outcome, QueryId, SessionId, SqlBackend, StatementDescription,
+};
+
+#[async_trait]
+impl SqlBackend for Statements {
+    async fn describe(&self, session: SessionId, sql: &str) -> Result<StatementDescription, SqlError> {
+        let parsed = parse_one(sql)?;
+        let count = parsed.parameters;
+        let pinned = self.pin(session)?;
+        let none = |rows| {
+            parameter_fields(None, count)
+                .map(|parameters| StatementDescription { rows, parameters })
+                .map_err(from_datafusion)
+        };
+        match parsed.statement {
+            Statement::Query(query) => {
+                let plan = pinned.query_plan(query).await?;
+                let parameters =
+                    parameter_fields(Some(&plan), count).map_err(|e| pinned.error(e))?;
+                let rows = Some(wire_schema(plan.schema().as_arrow()));
+                Ok(StatementDescription { rows, parameters })
+            }
+            Statement::Insert(insert) => {
+                let plan = pinned.insert_plan(&insert).await?;
+                let parameters =
+                    parameter_fields(Some(&plan), count).map_err(|e| pinned.error(e))?;
+                Ok(StatementDescription { rows: None, parameters })
+            }
+            statement => none(show::schema(&statement).map(|schema| wire_schema(&schema))),
+        }
+    }
+
+    async fn execute(&self, request: ExecuteRequest) -> Result<Outcome, SqlError> {
+        let parsed = parse_one(&request.sql)?;
+        let values = match &request.parameters {
+            None => vec![],
+            Some(batch) if batch.num_rows() == 1 => {
+                parameter_row(batch, 0).map_err(from_datafusion)?
+            }
+            Some(batch) => {
+                let message = format!("{} rows of parameters were given, not one", batch.num_rows());
+                return Err(SqlError::new(ErrorCode::InvalidParameter, message));
+            }
+        };
+        check_count(parsed.parameters, values.len())?;
+        let run = self.inner.registry.start(request.session, &request.sql);
+        self.run(request.session, parsed, values, run).await
+    }
+
+    async fn execute_update(
+        &self,
+        session: SessionId,
+        sql: &str,
+        parameters: Option<Vec<RecordBatch>>,
+    ) -> Result<u64, SqlError> {
+        match parameters {
+            Some(rows) if rows.iter().any(|batch| batch.num_columns() > 0) => {
+                let run = self.inner.registry.start(session, sql);
+                run.finish(self.execute_many(session, sql, rows)).await
+            }
+            _ => {
+                let mut affected = 0;
+                for parsed in dialect::parse(sql)? {
+                    check_count(parsed.parameters, 0)?;
+                    let run = self.inner.registry.start(session, &parsed.text);
+                    if let Outcome::Done { rows_affected: Some(rows) } =
+                        self.run(session, parsed, vec![], run).await?
+                    {
+                        affected += rows;
+                    }
+                }
+                Ok(affected)
+            }
+        }
+    }
+
+    async fn ingest(
+        &self,
+        request: IngestRequest,
+        schema: SchemaRef,
+        batches: BoxStream<'static, Result<RecordBatch, SqlError>>,
+    ) -> Result<u64, SqlError> {
+        let run = self.inner.registry.start(request.session, &format!("INGEST {}", request.table));
+        run.finish(self.run_ingest(request, schema, batches)).await
+    }
+
+    fn snapshot(&self) -> Arc<Snapshot> {
+        self.inner.catalog.snapshot()
+    }
+
+    async fn relation_schema(&self, schema: &str, relation: &str) -> Result<SchemaRef, SqlError> {
+        let pinned = self.pin(SessionId(u64::MAX))?;
+        let provider = pinned.state.catalog_list().catalog(CATALOG).and_then(|c| c.schema(schema));
+        let table = match provider {
+            Some(provider) => provider.table(relation).await.map_err(|e| pinned.error(e))?,
+            None => None,
+        };
+        table.map(|table| wire_schema(&table.schema())).ok_or_else(|| {
+            let message = format!("relation \"{schema}.{relation}\" does not exist");
+            SqlError::new(ErrorCode::UndefinedTable, message)
+        })
+    }
+
+    fn cancel(&self, query: QueryId) -> bool {
+        self.inner.registry.cancel(query)
+    }
+
+    fn close_session(&self, session: SessionId) {
+        self.inner.sessions.forget(session);
+    }
+}
+
+fn done(rows_affected: Option<u64>) -> Outcome {
+    Outcome::Done { rows_affected }
+}
+
+impl Statements {
+    /// Runs one statement of any kind.
+    async fn run(
+        &self,
+        session: SessionId,
+        parsed: ParsedStatement,
+        values: Vec<ScalarValue>,
+        run: RunGuard,
+    ) -> Result<Outcome, SqlError> {
+        match parsed.statement {
+            Statement::Query(query) => {
+                let pinned = self.pin(session)?;
+                let plan = pinned.query_plan(query).await?;
+                let plan = bind(plan, values).map_err(|e| pinned.error(e))?;
+                self.plan_rows(&pinned, &plan, run).await.map(Outcome::Rows)
+            }
+            Statement::Explain(explain) => {
+                let pinned = self.pin(session)?;
+                let batch = self.explain(&pinned, &explain, values, &run).await?;
+                ready_rows(run, batch).map(Outcome::Rows)
+            }
+            statement if statement.is_read_only() => {
+                let pinned = self.pin(session)?;
+                let batch = show::rows(&pinned, &statement).await?;
+                ready_rows(run, batch).map(Outcome::Rows)
+            }
+            statement => {
+                let work = self.change(session, statement, values, &parsed.text);
+                run.finish(work).await.map(done)
+            }
+        }
+    }
+
+    /// Runs a statement that changes something; returns the rows affected where that is a number.
+    async fn change(
+        &self,
+        session: SessionId,
+        statement: Statement,
+        values: Vec<ScalarValue>,
+        text: &str,
+    ) -> Result<Option<u64>, SqlError> {
+        match statement {
+            Statement::CreateTable(create) if create.query.is_some() => {
+                self.create_table_as(session, &create, values).await.map(Some)
+            }
+            Statement::CreateTable(create) => self.create_table(&create).await.map(|()| None),
+            Statement::DropTable(drop) => self.drop_tables(&drop).await.map(|()| None),
+            Statement::CreateView(create) => self.create_view(session, &create).await.map(|()| None),
+            Statement::DropView(drop) => self.drop_views(&drop).await.map(|()| None),
+            Statement::CreateSchema(create) => self.create_schema(&create).await.map(|()| None),
+            Statement::DropSchema(drop) => self.drop_schema(&drop).await.map(|()| None),
+            Statement::Insert(insert) => self.insert(session, &insert, values).await.map(Some),
+            Statement::CopyFrom(copy) => self.copy_from(session, &copy).await.map(Some),
+            Statement::Set { name, value } => self
+                .inner
+                .sessions
+                .change(session, |settings| settings.set(&name, &value))
+                .map(|()| None),
+            Statement::Reset { name } => {
+                let name = name.as_deref().unwrap_or("all");
+                self.inner.sessions.change(session, |settings| settings.reset(name)).map(|()| None)
+            }
+            Statement::Begin | Statement::Commit | Statement::Rollback => {
+                Err(SqlError::new(ErrorCode::FeatureNotSupported, "transactions are not supported yet")
+                    .with_hint("each statement is a transaction of its own"))
+            }
+            other => {
+                tracing::error!(kind = other.kind(), text, "a statement kind is not dispatched");
+                Err(SqlError::new(ErrorCode::Internal, format!("{} is not dispatched", other.kind())))
+            }
+        }
+    }
+
+    /// EXPLAIN: the plan as text, after running it when ANALYZE says so.
+    async fn explain(
+        &self,
+        pinned: &Pinned,
+        explain: &Explain,
+        values: Vec<ScalarValue>,
+        run: &RunGuard,
+    ) -> Result<RecordBatch, SqlError> {
+        let plan = match explain.statement.as_ref() {
+            Statement::Query(query) => pinned.query_plan(query.clone()).await?,
+            Statement::Insert(insert) => pinned.insert_plan(insert).await?,
+            other => {
+                let message = format!("EXPLAIN of {} is not supported", other.kind());
+                return Err(SqlError::new(ErrorCode::FeatureNotSupported, message)
+                    .with_hint("explain the query by itself"));
+            }
+        };
+        let plan = bind(plan, values).map_err(|e| pinned.error(e))?;
+        show::explain(pinned, &plan, explain, run).await
+    }
+}

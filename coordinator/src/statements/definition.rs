@@ -1,0 +1,315 @@
+//! CREATE and DROP of tables, views and schemas.
+
+use std::collections::HashSet;
+
+use basalt_engine::dialect::{
+    ColumnSpec, CreateSchema, CreateTable, CreateView, DistributionSpec, DropSchema, DropTable,
+    DropView, ObjectRef,
+};
+use basalt_engine::error::{ErrorCode, SqlError};
+use basalt_engine::snapshot::{DEFAULT_SCHEMA, Distribution, Relation, Snapshot};
+use basalt_engine::types::storage_type_of;
+use basalt_storage::ids::{ColumnId, TableId, TxnId};
+use basalt_storage::schema::{Column, TableSchema};
+use datafusion::sql::parser::Statement as DFStatement;
+use datafusion::sql::sqlparser::ast;
+
+use super::Statements;
+use crate::backend::SessionId;
+use crate::catalog::{Change, NewTable, find_relation};
+
+/// Copies of a table unless REPLICAS says otherwise: there is no replication yet.
+const REPLICAS_DEFAULT: u16 = 1;
+
+/// The schema a name is in.
+pub(super) fn schema_of(name: &ObjectRef) -> String {
+    name.schema.clone().unwrap_or_else(|| DEFAULT_SCHEMA.to_owned())
+}
+
+fn existing<'a>(snapshot: &'a Snapshot, name: &ObjectRef) -> Option<&'a Relation> {
+    snapshot.schemas.get(&schema_of(name))?.relations.get(&name.name)
+}
+
+/// What dropping a relation means, and an error when it is of the other kind.
+fn drop_relation(
+    snapshot: &Snapshot,
+    name: &ObjectRef,
+    if_exists: bool,
+    view: bool,
+) -> Result<Option<Change>, SqlError> {
+    if if_exists && existing(snapshot, name).is_none() {
+        return Ok(None);
+    }
+    let schema = schema_of(name);
+    match (find_relation(snapshot, &schema, &name.name)?, view) {
+        (Relation::Table(table), false) => Ok(Some(Change::DropTable { table: table.id })),
+        (Relation::View(_), true) => {
+            Ok(Some(Change::DropView { schema, name: name.name.clone() }))
+        }
+        (relation, _) => Err(wrong_kind(name, relation)),
+    }
+}
+
+fn wrong_kind(name: &ObjectRef, relation: &Relation) -> SqlError {
+    let (is, keyword) = match relation {
+        Relation::Table(_) => ("a table", "TABLE"),
+        Relation::View(_) => ("a view", "VIEW"),
+    };
+    let message = format!("\"{}\" is {is}", name.name);
+    SqlError::new(ErrorCode::InvalidStatement, message)
+        .with_hint(format!("use DROP {keyword} {}", name.name))
+}
+
+/// What must happen to an existing relation of the name before it is created.
+pub(super) enum Existing {
+    /// Nothing is there, or it is dropped by these changes in the same commit.
+    Free(Vec<Change>),
+    /// It is there and that is fine: nothing is to be done.
+    Keep,
+}
+
+/// Decides what CREATE does about a relation that is there already.
+pub(super) fn make_room(
+    snapshot: &Snapshot,
+    name: &ObjectRef,
+    or_replace: bool,
+    if_not_exists: bool,
+    view: bool,
+) -> Result<Existing, SqlError> {
+    match existing(snapshot, name) {
+        None => Ok(Existing::Free(vec![])),
+        Some(_) if if_not_exists => Ok(Existing::Keep),
+        Some(_) if or_replace => {
+            drop_relation(snapshot, name, false, view).map(|change| Existing::Free(change.into_iter().collect()))
+        }
+        Some(_) => {
+            let message = format!("relation \"{}\" already exists", name.name);
+            Err(SqlError::new(ErrorCode::DuplicateObject, message)
+                .with_hint("use IF NOT EXISTS or OR REPLACE, or another name"))
+        }
+    }
+}
+
+/// The columns of a new table, with ids from 1.
+pub(super) fn table_schema(
+    columns: impl IntoIterator<Item = Result<(String, arrow::datatypes::DataType, bool), SqlError>>,
+) -> Result<TableSchema, SqlError> {
+    let mut seen = HashSet::new();
+    let columns = (1..)
+        .zip(columns)
+        .map(|(id, column)| {
+            let (name, data_type, nullable) = column?;
+            if !seen.insert(name.clone()) {
+                let message = format!("column \"{name}\" is named more than once");
+                return Err(SqlError::new(ErrorCode::DuplicateObject, message)
+                    .with_hint("give each column a name of its own, with AS in a query"));
+            }
+            Ok(Column { id: ColumnId(id), name, data_type, nullable })
+        })
+        .collect::<Result<Vec<_>, _>>()?;
+    if columns.is_empty() {
+        return Err(SqlError::new(ErrorCode::InvalidStatement, "a table needs at least one column"));
+    }
+    Ok(TableSchema { version: 1, columns })
+}
+
+fn declared(spec: &ColumnSpec) -> Result<(String, arrow::datatypes::DataType, bool), SqlError> {
+    if spec.default.is_some() {
+        let message = format!("column \"{}\": DEFAULT is not supported yet", spec.name);
+        return Err(SqlError::new(ErrorCode::FeatureNotSupported, message).at(spec.position));
+    }
+    let data_type = storage_type_of(&spec.data_type).map_err(|error| {
+        let message = format!("column \"{}\": {}", spec.name, error.message);
+        SqlError { message, ..error }.at(spec.position)
+    })?;
+    Ok((spec.name.clone(), data_type, !spec.not_null))
+}
+
+fn column_id(schema: &TableSchema, name: &str, role: &str) -> Result<ColumnId, SqlError> {
+    schema.columns.iter().find(|column| column.name == name).map(|column| column.id).ok_or_else(
+        || {
+            let message = format!("{role} column \"{name}\" does not exist");
+            let names: Vec<_> = schema.columns.iter().map(|c| c.name.as_str()).collect();
+            SqlError::new(ErrorCode::UndefinedColumn, message)
+                .with_hint(format!("the columns are {}", names.join(", ")))
+        },
+    )
+}
+
+/// The definition of a new table.
+pub(super) fn new_table(
+    id: TableId,
+    create: &CreateTable,
+    columns: TableSchema,
+) -> Result<NewTable, SqlError> {
+    let distribution = match &create.distribution {
+        None | Some(DistributionSpec::Auto) => Distribution::Auto,
+        Some(DistributionSpec::Even) => Distribution::Even,
+        Some(DistributionSpec::All) => Distribution::All,
+        Some(DistributionSpec::Key(name)) => Distribution::Key(column_id(&columns, name, "DISTKEY")?),
+    };
+    let sort_key = create
+        .sort_key
+        .iter()
+        .map(|name| column_id(&columns, name, "SORTKEY"))
+        .collect::<Result<Vec<_>, _>>()?;
+    for id in sort_key.iter().chain(match &distribution {
+        Distribution::Key(id) => Some(id),
+        _ => None,
+    }) {
+        if let Some(column) = columns.column(*id).filter(|column| column.data_type.is_nested()) {
+            let message = format!("column \"{}\" of a nested type cannot be a key", column.name);
+            return Err(SqlError::new(ErrorCode::InvalidStatement, message));
+        }
+    }
+    match create.replicas {
+        None | Some(1) => {}
+        Some(replicas) => {
+            let message = format!("REPLICAS {replicas} is not supported: there is one copy of each chunk yet");
+            return Err(SqlError::new(ErrorCode::FeatureNotSupported, message)
+                .with_hint("leave REPLICAS out, or use REPLICAS 1"));
+        }
+    }
+    Ok(NewTable {
+        id,
+        schema: schema_of(&create.name),
+        name: create.name.name.clone(),
+        columns,
+        distribution,
+        sort_key,
+        replicas: REPLICAS_DEFAULT,
+    })
+}
+
+impl Statements {
+    /// `CREATE TABLE` with declared columns.
+    pub(super) async fn create_table(&self, create: &CreateTable) -> Result<(), SqlError> {
+        let snapshot = self.inner.catalog.snapshot();
+        let room = make_room(&snapshot, &create.name, create.or_replace, create.if_not_exists, false)
+            .map_err(|error| error.at(create.name_position))?;
+        let Existing::Free(mut changes) = room else { return Ok(()) };
+        let columns = table_schema(create.columns.iter().map(declared))?;
+        let id = self.inner.catalog.allocate_table_id().await?;
+        changes.push(Change::CreateTable(new_table(id, create, columns)?));
+        self.commit(TxnId::generate(), changes, None).await.map(|_| ())
+    }
+
+    /// `DROP TABLE`: all of them, or none.
+    pub(super) async fn drop_tables(&self, drop: &DropTable) -> Result<(), SqlError> {
+        self.drop_relations(&drop.names, drop.if_exists, false).await
+    }
+
+    /// `DROP VIEW`: all of them, or none.
+    pub(super) async fn drop_views(&self, drop: &DropView) -> Result<(), SqlError> {
+        self.drop_relations(&drop.names, drop.if_exists, true).await
+    }
+
+    async fn drop_relations(
+        &self,
+        names: &[ObjectRef],
+        if_exists: bool,
+        view: bool,
+    ) -> Result<(), SqlError> {
+        let snapshot = self.inner.catalog.snapshot();
+        let changes = names
+            .iter()
+            .filter_map(|name| drop_relation(&snapshot, name, if_exists, view).transpose())
+            .collect::<Result<Vec<_>, _>>()?;
+        if changes.is_empty() {
+            return Ok(());
+        }
+        self.commit(TxnId::generate(), changes, None).await.map(|_| ())
+    }
+
+    /// `CREATE VIEW`: the query must plan now, on what is there now.
+    pub(super) async fn create_view(
+        &self,
+        session: SessionId,
+        create: &CreateView,
+    ) -> Result<(), SqlError> {
+        let pinned = self.pin(session)?;
+        let room = make_room(
+            &pinned.spec.snapshot,
+            &create.name,
+            create.or_replace,
+            create.if_not_exists,
+            true,
+        )
+        .map_err(|error| error.at(create.name_position))?;
+        let Existing::Free(mut changes) = room else { return Ok(()) };
+        let statement = DFStatement::Statement(Box::new(ast::Statement::Query(create.query.clone())));
+        let plan = pinned.query_plan(statement).await?;
+        let fields = plan.schema().fields();
+        let names: Vec<String> = match create.columns.is_empty() {
+            true => fields.iter().map(|field| field.name().clone()).collect(),
+            false if create.columns.len() == fields.len() => create.columns.clone(),
+            false => {
+                let message = format!(
+                    "view \"{}\" names {} columns and its query has {}",
+                    create.name.name,
+                    create.columns.len(),
+                    fields.len()
+                );
+                return Err(SqlError::new(ErrorCode::InvalidStatement, message)
+                    .at(create.name_position));
+            }
+        };
+        table_schema(names.iter().map(|name| Ok((name.clone(), arrow::datatypes::DataType::Null, true))))?;
+        let query = match create.columns.is_empty() {
+            true => create.query_text.clone(),
+            false => {
+                let columns: Vec<_> = names.iter().map(|name| quoted(name)).collect();
+                format!("SELECT * FROM ({}) AS view_query({})", create.query_text, columns.join(", "))
+            }
+        };
+        let (schema, name) = (schema_of(&create.name), create.name.name.clone());
+        changes.push(Change::CreateView { schema, name, query });
+        self.commit(TxnId::generate(), changes, None).await.map(|_| ())
+    }
+
+    /// `CREATE SCHEMA`.
+    pub(super) async fn create_schema(&self, create: &CreateSchema) -> Result<(), SqlError> {
+        let name = create.name.clone();
+        if create.if_not_exists && self.inner.catalog.snapshot().schemas.contains_key(&name) {
+            return Ok(());
+        }
+        let changes = vec![Change::CreateSchema { name }];
+        self.commit(TxnId::generate(), changes, None).await.map(|_| ())
+    }
+
+    /// `DROP SCHEMA`, with its relations when CASCADE says so.
+    pub(super) async fn drop_schema(&self, drop: &DropSchema) -> Result<(), SqlError> {
+        let snapshot = self.inner.catalog.snapshot();
+        let Some(schema) = snapshot.schemas.get(&drop.name) else {
+            if drop.if_exists {
+                return Ok(());
+            }
+            let message = format!("schema \"{}\" does not exist", drop.name);
+            return Err(SqlError::new(ErrorCode::UndefinedTable, message));
+        };
+        let mut changes = Vec::new();
+        if drop.cascade {
+            changes.extend(schema.relations.values().map(|relation| match relation {
+                Relation::Table(table) => Change::DropTable { table: table.id },
+                Relation::View(view) => {
+                    Change::DropView { schema: drop.name.clone(), name: view.name.clone() }
+                }
+            }));
+        }
+        changes.push(Change::DropSchema { name: drop.name.clone() });
+        self.commit(TxnId::generate(), changes, None).await.map(|_| ())
+    }
+}
+
+/// A name as SQL quotes it.
+pub(super) fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// A qualified name as SQL quotes it.
+pub(super) fn quoted_ref(name: &ObjectRef) -> String {
+    match &name.schema {
+        Some(schema) => format!("{}.{}", quoted(schema), quoted(&name.name)),
+        None => quoted(&name.name),
+    }
+}

@@ -1,0 +1,199 @@
+//! Rows that a client uploads: one stream, one commit.
+
+use std::sync::Arc;
+
+use arrow::datatypes::{Schema, SchemaRef};
+use arrow::record_batch::{RecordBatch, RecordBatchOptions};
+use basalt_engine::dialect::{CreateTable, DistributionSpec, ObjectRef};
+use basalt_engine::error::{ErrorCode, Position, SqlError, from_datafusion};
+use basalt_engine::files::{ColumnMapping, checked_cast_column, load_mapping};
+use basalt_engine::snapshot::{Relation, Snapshot};
+use basalt_engine::types::storage_type;
+use basalt_engine::write::{AppendTarget, PeerSink, SliceRouter, SliceSink};
+use futures::StreamExt;
+use futures::stream::BoxStream;
+
+use super::Statements;
+use super::definition::{new_table, schema_of, table_schema};
+use super::insert::append_target;
+use crate::backend::{IngestMode, IngestRequest};
+use crate::catalog::{Change, find_table};
+
+/// What an ingest writes to, and what is committed with the rows.
+struct Destination {
+    target: AppendTarget,
+    changes: Vec<Change>,
+}
+
+impl Statements {
+    /// Writes a client's stream into a table.
+    pub(super) async fn run_ingest(
+        &self,
+        request: IngestRequest,
+        schema: SchemaRef,
+        mut batches: BoxStream<'static, Result<RecordBatch, SqlError>>,
+    ) -> Result<u64, SqlError> {
+        let snapshot = self.inner.catalog.snapshot();
+        let Destination { target, changes } = self.destination(&snapshot, &request, &schema).await?;
+        let mapping = load_mapping(&schema, &target.schema.to_arrow())?;
+        let transaction = self.begin(target)?;
+        let target = Arc::clone(transaction.target());
+        let storage_schema = target.schema.to_arrow();
+        let mut router = SliceRouter::new(&target, vec![], target.txn.0.as_u128() as u64)
+            .map_err(from_datafusion)?;
+        let sink = PeerSink::new(self.inner.channels.clone());
+        let mut appender = sink.open(&target).map_err(from_datafusion)?;
+        let mut rows = 0u64;
+        while let Some(batch) = batches.next().await {
+            let batch = to_storage(&batch?, &mapping, &target, &storage_schema)?;
+            rows += batch.num_rows() as u64;
+            for (slice, part) in router.route(batch).map_err(from_datafusion)? {
+                appender.append(slice, part).await.map_err(from_datafusion)?;
+            }
+        }
+        let taken = appender.finish().await.map_err(from_datafusion)?;
+        if taken != rows {
+            let message = format!("workers took {taken} of {rows} rows");
+            return Err(SqlError::new(ErrorCode::Unavailable, message));
+        }
+        self.commit_rows(transaction, changes, rows).await
+    }
+
+    async fn destination(
+        &self,
+        snapshot: &Snapshot,
+        request: &IngestRequest,
+        source: &Schema,
+    ) -> Result<Destination, SqlError> {
+        let name = ObjectRef { schema: request.schema_name.clone(), name: request.table.clone() };
+        let schema = schema_of(&name);
+        let existing =
+            snapshot.schemas.get(&schema).and_then(|schema| schema.relations.get(&name.name));
+        let mut changes = Vec::new();
+        match (request.mode, existing) {
+            (IngestMode::Append, _) | (IngestMode::CreateAppend, Some(_)) => {
+                let table = find_table(snapshot, &schema, &name.name)?;
+                let target = append_target(
+                    &snapshot.cluster,
+                    table.id,
+                    format!("{schema}.{}", table.name),
+                    Arc::clone(&table.schema),
+                    table.distribution,
+                    table.sort_key.clone(),
+                    false,
+                );
+                return Ok(Destination { target, changes });
+            }
+            (IngestMode::Create, Some(_)) => {
+                let message = format!("relation \"{}\" already exists", name.name);
+                return Err(SqlError::new(ErrorCode::DuplicateObject, message)
+                    .with_hint("ingest with mode append or replace, or another table name"));
+            }
+            (IngestMode::Replace, Some(Relation::Table(table))) => {
+                changes.push(Change::DropTable { table: table.id });
+            }
+            (IngestMode::Replace, Some(Relation::View(_))) => {
+                let message = format!("\"{}\" is a view", name.name);
+                return Err(SqlError::new(ErrorCode::InvalidStatement, message)
+                    .with_hint("drop the view first, or use another table name"));
+            }
+            (_, None) => {}
+        }
+        let columns = table_schema(source.fields().iter().map(|field| {
+            let data_type = storage_type(field.data_type()).map_err(|error| {
+                let message = format!("column \"{}\": {}", field.name(), error.message);
+                SqlError { message, ..error }
+            })?;
+            Ok((field.name().clone(), data_type, true))
+        }))?;
+        let create = with_options(name, &request.options)?;
+        let id = self.inner.catalog.allocate_table_id().await?;
+        let table = new_table(id, &create, columns)?;
+        let target = append_target(
+            &snapshot.cluster,
+            id,
+            format!("{schema}.{}", table.name),
+            Arc::new(table.columns.clone()),
+            table.distribution,
+            table.sort_key.clone(),
+            false,
+        );
+        changes.push(Change::CreateTable(table));
+        Ok(Destination { target, changes })
+    }
+}
+
+/// The definition that an ingest's options ask for.
+fn with_options(name: ObjectRef, options: &[(String, String)]) -> Result<CreateTable, SqlError> {
+    let mut create = CreateTable {
+        name,
+        name_position: Position { line: 1, column: 1 },
+        if_not_exists: false,
+        or_replace: false,
+        columns: vec![],
+        distribution: None,
+        sort_key: vec![],
+        replicas: None,
+        query: None,
+    };
+    for (option, value) in options {
+        match option.as_str() {
+            "distkey" => create.distribution = Some(DistributionSpec::Key(value.clone())),
+            "diststyle" => {
+                create.distribution = Some(match value.to_ascii_lowercase().as_str() {
+                    "auto" => DistributionSpec::Auto,
+                    "even" => DistributionSpec::Even,
+                    "all" => DistributionSpec::All,
+                    // The key comes by itself, before or after.
+                    "key" => match create.distribution.take() {
+                        Some(key) => key,
+                        None => continue,
+                    },
+                    _ => return Err(bad_option(option, value, "auto, even, all, or key with distkey")),
+                });
+            }
+            "sortkey" => {
+                create.sort_key = value.split(',').map(|name| name.trim().to_owned()).collect();
+            }
+            _ => return Err(bad_option(option, value, "distkey, diststyle or sortkey")),
+        }
+    }
+    Ok(create)
+}
+
+fn bad_option(option: &str, value: &str, allowed: &str) -> SqlError {
+    let message = format!("ingest option {option} = '{value}' is not known");
+    SqlError::new(ErrorCode::InvalidParameter, message).with_hint(format!("it takes {allowed}"))
+}
+
+/// A client's batch in the table's columns and storage form; a value that would be lost is an
+/// error.
+fn to_storage(
+    batch: &RecordBatch,
+    mapping: &[ColumnMapping],
+    target: &AppendTarget,
+    storage_schema: &SchemaRef,
+) -> Result<RecordBatch, SqlError> {
+    let columns = target
+        .schema
+        .columns
+        .iter()
+        .enumerate()
+        .map(|(index, column)| {
+            let source = mapping.iter().find(|mapped| mapped.target == index).ok_or_else(|| {
+                SqlError::new(ErrorCode::Internal, format!("column \"{}\" is not mapped", column.name))
+            })?;
+            let array =
+                checked_cast_column(&column.name, batch.column(source.source), &column.data_type)?;
+            if !column.nullable && arrow::array::Array::null_count(&array) > 0 {
+                let message =
+                    format!("column \"{}\" of table {} does not allow NULL", column.name, target.table_name);
+                return Err(SqlError::new(ErrorCode::NotNullViolation, message));
+            }
+            Ok(array)
+        })
+        .collect::<Result<Vec<_>, _>>()?;
+    let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+    RecordBatch::try_new_with_options(Arc::clone(storage_schema), columns, &options)
+        .map_err(|error| from_datafusion(error.into()))
+}

@@ -1,0 +1,362 @@
+//! INSERT, CREATE TABLE AS and COPY: a plan whose rows go into slices.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::array::{AsArray, RecordBatch};
+use arrow::compute::concat_batches;
+use arrow::datatypes::{Field, Schema, UInt64Type};
+use basalt_engine::dialect::{CopyFrom, CreateTable, Insert, Statement};
+use basalt_engine::distribute::plan_distributed;
+use basalt_engine::error::{ErrorCode, SqlError, from_datafusion};
+use basalt_engine::files::{ColumnMapping, FileFormat, FileTable, load_mapping};
+use basalt_engine::snapshot::{ClusterView, Distribution, TableSnapshot};
+use basalt_engine::types::storage_type;
+use basalt_engine::write::{AppendTable, AppendTarget};
+use basalt_storage::ids::{ColumnId, TableId, TxnId};
+use basalt_storage::schema::TableSchema;
+use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
+use datafusion::common::{Column, ScalarValue, TableReference};
+use datafusion::datasource::{MemTable, provider_as_source};
+use datafusion::error::DataFusionError;
+use datafusion::logical_expr::expr::Placeholder;
+use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, Values};
+use datafusion::physical_plan::execute_stream;
+use datafusion::sql::parser::Statement as DFStatement;
+use datafusion::sql::sqlparser::ast;
+use futures::TryStreamExt;
+
+use super::definition::{Existing, make_room, new_table, quoted, quoted_ref, schema_of, table_schema};
+use super::parameters::{bind, check_count, parameter_row};
+use super::session::Pinned;
+use super::transaction::Transaction;
+use super::{Statements, parse_one};
+use crate::backend::SessionId;
+use crate::catalog::{Change, find_table};
+
+/// The name of the table that parameter rows are read from.
+const PARAMETERS_TABLE: &str = "parameters";
+
+impl Pinned {
+    /// The rows of an INSERT, in the order and types of the target's columns.
+    pub(super) async fn insert_plan(&self, insert: &Insert) -> Result<LogicalPlan, SqlError> {
+        // The target must be a stored table, whatever DataFusion would insert into.
+        self.insert_target(insert)?;
+        let columns: Vec<_> = insert.columns.iter().map(|column| quoted(column)).collect();
+        let columns = match columns.is_empty() {
+            true => String::new(),
+            false => format!(" ({})", columns.join(", ")),
+        };
+        let sql = format!("INSERT INTO {}{columns} {}", quoted_ref(&insert.table), insert.source);
+        let plan = self.state.create_logical_plan(&sql).await.map_err(|error| {
+            // Positions count in the text above, which the user never wrote.
+            SqlError { position: None, ..self.error(error) }
+        })?;
+        match plan {
+            LogicalPlan::Dml(dml) => Ok(Arc::unwrap_or_clone(dml.input)),
+            other => Err(SqlError::new(
+                ErrorCode::Internal,
+                format!("an INSERT was planned as {}", other.display()),
+            )),
+        }
+    }
+
+    fn insert_target(&self, insert: &Insert) -> Result<Arc<TableSnapshot>, SqlError> {
+        let schema = schema_of(&insert.table);
+        find_table(&self.spec.snapshot, &schema, &insert.table.name)
+            .map(Arc::clone)
+            .map_err(|error| SqlError::from(error).at(insert.table_position))
+    }
+
+    /// A new transaction's target in a table of the snapshot.
+    fn target(&self, table: &TableSnapshot, local_slices: bool) -> AppendTarget {
+        append_target(
+            &self.spec.snapshot.cluster,
+            table.id,
+            format!("{}.{}", table.schema_name, table.name),
+            Arc::clone(&table.schema),
+            table.distribution,
+            table.sort_key.clone(),
+            local_slices,
+        )
+    }
+}
+
+/// A new transaction's target.
+pub(super) fn append_target(
+    cluster: &ClusterView,
+    table: TableId,
+    table_name: String,
+    schema: Arc<TableSchema>,
+    distribution: Distribution,
+    sort_key: Vec<ColumnId>,
+    local_slices: bool,
+) -> AppendTarget {
+    let mut target = AppendTarget {
+        epoch: cluster.epoch,
+        cluster: cluster.cluster,
+        txn: TxnId::generate(),
+        table,
+        table_name,
+        schema,
+        distribution,
+        sort_key,
+        slice_owners: vec![],
+        endpoints: BTreeMap::new(),
+        local_slices,
+    };
+    target.set_cluster(cluster);
+    target
+}
+
+impl Statements {
+    /// `INSERT INTO ... VALUES | SELECT`.
+    pub(super) async fn insert(
+        &self,
+        session: SessionId,
+        insert: &Insert,
+        values: Vec<ScalarValue>,
+    ) -> Result<u64, SqlError> {
+        let pinned = self.pin(session)?;
+        let plan = pinned.insert_plan(insert).await?;
+        let plan = bind(plan, values).map_err(|e| pinned.error(e))?;
+        let table = pinned.insert_target(insert)?;
+        let transaction = self.begin(pinned.target(&table, false))?;
+        let rows = self.append(&pinned, plan, transaction.target()).await?;
+        self.commit_rows(transaction, vec![], rows).await
+    }
+
+    /// A statement run once per row of parameters, in one commit.
+    pub(super) async fn execute_many(
+        &self,
+        session: SessionId,
+        sql: &str,
+        parameters: Vec<RecordBatch>,
+    ) -> Result<u64, SqlError> {
+        let parsed = parse_one(sql)?;
+        let Statement::Insert(insert) = parsed.statement else {
+            let message = format!("{} cannot be run with rows of parameters", parsed.statement.kind());
+            return Err(SqlError::new(ErrorCode::FeatureNotSupported, message)
+                .with_hint("only INSERT can; run other statements once per row"));
+        };
+        let schema = parameters.first().map(RecordBatch::schema);
+        let schema = schema.unwrap_or_else(|| Arc::new(Schema::empty()));
+        check_count(parsed.parameters, schema.fields().len())?;
+        let batch = concat_batches(&schema, &parameters).map_err(|e| from_datafusion(e.into()))?;
+        let pinned = self.pin(session)?;
+        let plan = pinned.insert_plan(&insert).await?;
+        let table = pinned.insert_target(&insert)?;
+        let transaction = self.begin(pinned.target(&table, false))?;
+        let error = |error| pinned.error(error);
+        let rows = match over_parameter_rows(&plan, &batch).map_err(error)? {
+            Some(plan) => self.append(&pinned, plan, transaction.target()).await?,
+            None => {
+                let mut rows = 0;
+                for row in 0..batch.num_rows() {
+                    let values = parameter_row(&batch, row).map_err(error)?;
+                    let plan = bind(plan.clone(), values).map_err(error)?;
+                    rows += self.append(&pinned, plan, transaction.target()).await?;
+                }
+                rows
+            }
+        };
+        self.commit_rows(transaction, vec![], rows).await
+    }
+
+    /// `CREATE TABLE AS`: the table and its rows in one commit.
+    pub(super) async fn create_table_as(
+        &self,
+        session: SessionId,
+        create: &CreateTable,
+        values: Vec<ScalarValue>,
+    ) -> Result<u64, SqlError> {
+        let pinned = self.pin(session)?;
+        let snapshot = &pinned.spec.snapshot;
+        let room = make_room(snapshot, &create.name, create.or_replace, create.if_not_exists, false)
+            .map_err(|error| error.at(create.name_position))?;
+        let Existing::Free(mut changes) = room else { return Ok(0) };
+        let Some(query) = create.query.clone() else {
+            return Err(SqlError::new(ErrorCode::Internal, "CREATE TABLE AS has no query"));
+        };
+        if !create.columns.is_empty() {
+            let message = "CREATE TABLE AS with declared columns is not supported";
+            return Err(SqlError::new(ErrorCode::FeatureNotSupported, message)
+                .with_hint("name and cast the columns in the query"));
+        }
+        let statement = DFStatement::Statement(Box::new(ast::Statement::Query(query)));
+        let plan = pinned.query_plan(statement).await?;
+        let plan = bind(plan, values).map_err(|e| pinned.error(e))?;
+        let columns = table_schema(plan.schema().fields().iter().map(|field| {
+            let data_type = storage_type(field.data_type()).map_err(|error| {
+                let message = format!("column \"{}\": {}", field.name(), error.message);
+                SqlError { message, ..error }
+            })?;
+            Ok((field.name().clone(), data_type, true))
+        }))?;
+        let id = self.inner.catalog.allocate_table_id().await?;
+        let table = new_table(id, create, columns)?;
+        let target = append_target(
+            &snapshot.cluster,
+            id,
+            format!("{}.{}", table.schema, table.name),
+            Arc::new(table.columns.clone()),
+            table.distribution,
+            table.sort_key.clone(),
+            false,
+        );
+        changes.push(Change::CreateTable(table));
+        let transaction = self.begin(target)?;
+        let rows = self.append(&pinned, plan, transaction.target()).await?;
+        self.commit_rows(transaction, changes, rows).await
+    }
+
+    /// `COPY ... FROM`: all files in one commit, or nothing.
+    pub(super) async fn copy_from(&self, session: SessionId, copy: &CopyFrom) -> Result<u64, SqlError> {
+        let pinned = self.pin(session)?;
+        let schema = schema_of(&copy.table);
+        let table = find_table(&pinned.spec.snapshot, &schema, &copy.table.name)
+            .map_err(|error| SqlError::from(error).at(copy.table_position))?;
+        let filled = load_schema(table, copy.columns.as_deref())?.to_arrow();
+        let (path, format, options) = (copy.path.clone(), copy.format, copy.options.clone());
+        let (declared, roots) = (Arc::clone(&filled), pinned.spec.allowed_roots.clone());
+        let opened = tokio::task::spawn_blocking(move || {
+            FileTable::open(&path, format, &options, Some(&declared), &roots)
+        });
+        let files = opened.await.map_err(|error| {
+            SqlError::new(ErrorCode::Internal, format!("looking at the files failed: {error}"))
+        })??;
+        let even = matches!(table.distribution, Distribution::Even | Distribution::Auto);
+        // Rows of Parquet files are split evenly over the workers, so they may stay where they are.
+        let local = even && files.scan().format == FileFormat::Parquet;
+        let mapping = load_mapping(&files.scan().schema, &filled)?;
+        let plan = copy_plan(files, table, &filled, &mapping).map_err(|e| pinned.error(e))?;
+        let transaction = self.begin(pinned.target(table, local))?;
+        let rows = self.append(&pinned, plan, transaction.target()).await?;
+        self.commit_rows(transaction, vec![], rows).await
+    }
+
+    /// Starts a write; it aborts everywhere unless it is committed.
+    pub(super) fn begin(&self, target: AppendTarget) -> Result<Transaction, SqlError> {
+        if target.slice_owners.is_empty() {
+            let message = "no worker has joined the cluster, so there is nowhere to write";
+            return Err(SqlError::new(ErrorCode::Unavailable, message)
+                .with_hint("start one: basalt worker --coordinator URL --secret-file FILE"));
+        }
+        Ok(Transaction::new(Arc::new(target), self.inner.channels.clone()))
+    }
+
+    /// Runs a plan into a target; returns how many rows its slices' owners took.
+    async fn append(
+        &self,
+        pinned: &Pinned,
+        rows: LogicalPlan,
+        target: &Arc<AppendTarget>,
+    ) -> Result<u64, SqlError> {
+        let error = |error| pinned.error(error);
+        let plan = AppendTable::append_plan(rows, Arc::clone(target));
+        let distributed = plan_distributed(&pinned.state, &plan).await.map_err(error)?;
+        let counts = execute_stream(distributed.plan, pinned.state.task_ctx()).map_err(error)?;
+        let counts: Vec<RecordBatch> = counts.try_collect().await.map_err(error)?;
+        Ok(counts
+            .iter()
+            .filter_map(|batch| batch.column(0).as_primitive_opt::<UInt64Type>())
+            .flat_map(|counts| counts.values().iter().copied())
+            .sum())
+    }
+}
+
+/// The columns that a COPY fills.
+fn load_schema(table: &TableSnapshot, columns: Option<&[String]>) -> Result<TableSchema, SqlError> {
+    let Some(names) = columns else { return Ok(table.schema.as_ref().clone()) };
+    for name in names {
+        if !table.schema.columns.iter().any(|column| column.name == *name) {
+            let message = format!("column \"{name}\" of table \"{}\" does not exist", table.name);
+            return Err(SqlError::new(ErrorCode::UndefinedColumn, message));
+        }
+    }
+    let columns = table.schema.columns.iter().filter(|column| names.contains(&column.name));
+    Ok(TableSchema { version: table.schema.version, columns: columns.cloned().collect() })
+}
+
+/// The table's columns in order: from the file where it has them, NULL where COPY leaves them out.
+fn copy_plan(
+    files: FileTable,
+    table: &TableSnapshot,
+    filled: &Schema,
+    mapping: &[ColumnMapping],
+) -> Result<LogicalPlan, DataFusionError> {
+    let source = Arc::clone(&files.scan().schema);
+    let scan = LogicalPlanBuilder::scan("files", provider_as_source(Arc::new(files)), None)?;
+    let outputs: Vec<Expr> = table
+        .schema
+        .columns
+        .iter()
+        .map(|column| {
+            let source = mapping
+                .iter()
+                .find(|mapped| *filled.field(mapped.target).name() == column.name)
+                .map(|mapped| source.field(mapped.source).name().clone());
+            let value = match source {
+                Some(name) => Expr::Column(Column::new(Some(TableReference::bare("files")), name)),
+                None => Expr::Literal(ScalarValue::try_new_null(&column.data_type)?, None),
+            };
+            Ok(value.alias(column.name.clone()))
+        })
+        .collect::<Result<_, DataFusionError>>()?;
+    scan.project(outputs)?.build()
+}
+
+/// The rows of an `INSERT ... VALUES (...)` for all rows of parameters at once: the one row of
+/// VALUES becomes a projection over a table of the parameters. `None` when the plan is not so.
+fn over_parameter_rows(
+    plan: &LogicalPlan,
+    parameters: &RecordBatch,
+) -> Result<Option<LogicalPlan>, DataFusionError> {
+    let mut single_rows = 0;
+    plan.apply(|node| {
+        if let LogicalPlan::Values(values) = node {
+            single_rows += usize::from(values.values.len() == 1);
+        } else if node.inputs().is_empty() || !matches!(node, LogicalPlan::Projection(_)) {
+            single_rows = usize::MAX / 2;
+        }
+        Ok(TreeNodeRecursion::Continue)
+    })?;
+    if single_rows != 1 {
+        return Ok(None);
+    }
+    let fields = (1..).zip(parameters.schema_ref().fields()).map(|(number, field)| {
+        Field::new(format!("p{number}"), field.data_type().clone(), true)
+    });
+    let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
+    let batch = RecordBatch::try_new(Arc::clone(&schema), parameters.columns().to_vec())?;
+    let table: Arc<MemTable> = Arc::new(MemTable::try_new(schema, vec![vec![batch]])?);
+    let rewritten = plan.clone().transform_up(|node| match &node {
+        LogicalPlan::Values(values) => {
+            values_over(values, Arc::clone(&table)).map(Transformed::yes)
+        }
+        LogicalPlan::Projection(_) => node.recompute_schema().map(Transformed::yes),
+        _ => Ok(Transformed::no(node)),
+    })?;
+    Ok(Some(rewritten.data))
+}
+
+fn values_over(values: &Values, table: Arc<MemTable>) -> Result<LogicalPlan, DataFusionError> {
+    let scan = LogicalPlanBuilder::scan(PARAMETERS_TABLE, provider_as_source(table), None)?;
+    let row = values.values.first().cloned().unwrap_or_default();
+    let outputs = row
+        .into_iter()
+        .zip(values.schema.fields())
+        .map(|(value, field)| {
+            let value = value.transform_up(|expr| match &expr {
+                Expr::Placeholder(Placeholder { id, .. }) => {
+                    let name = format!("p{}", id.trim_start_matches('$'));
+                    let table = Some(TableReference::bare(PARAMETERS_TABLE));
+                    Ok(Transformed::yes(Expr::Column(Column::new(table, name))))
+                }
+                _ => Ok(Transformed::no(expr)),
+            })?;
+            Ok(value.data.alias(field.name()))
+        })
+        .collect::<Result<Vec<_>, DataFusionError>>()?;
+    scan.project(outputs)?.build()
+}

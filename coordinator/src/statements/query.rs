@@ -1,0 +1,133 @@
+//! Statements that return rows.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use arrow::datatypes::SchemaRef;
+use arrow::record_batch::RecordBatch;
+use basalt_engine::distribute::plan_distributed;
+use basalt_engine::error::{SqlError, from_datafusion};
+use basalt_engine::types::{to_wire, wire_schema};
+use datafusion::execution::SendableRecordBatchStream;
+use datafusion::execution::context::SQLOptions;
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::physical_plan::{ExecutionPlan, execute_stream};
+use datafusion::sql::parser::Statement as DFStatement;
+use futures::{FutureExt, Stream, StreamExt, stream};
+use tokio_util::sync::WaitForCancellationFutureOwned;
+
+use super::Statements;
+use super::registry::{RunGuard, cancelled};
+use super::session::Pinned;
+use crate::backend::{PlannedQuery, RowStream};
+
+impl Pinned {
+    /// The logical plan of a query: only reads, whatever its text says (FAULTS A5).
+    pub(super) async fn query_plan(&self, statement: DFStatement) -> Result<LogicalPlan, SqlError> {
+        let plan = self.state.statement_to_plan(statement).await.map_err(|e| self.error(e))?;
+        read_only().verify_plan(&plan).map_err(|e| self.error(e))?;
+        Ok(plan)
+    }
+}
+
+fn read_only() -> SQLOptions {
+    SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false)
+}
+
+impl Statements {
+    /// Plans a query. Nothing runs before the returned query is started.
+    pub(super) async fn plan_rows(
+        &self,
+        pinned: &Pinned,
+        plan: &LogicalPlan,
+        run: RunGuard,
+    ) -> Result<PlannedQuery, SqlError> {
+        let distributed =
+            plan_distributed(&pinned.state, plan).await.map_err(|e| pinned.error(e))?;
+        run.set_fallback(distributed.fallback);
+        let schema = wire_schema(plan.schema().as_arrow());
+        Ok(planned(run, schema, distributed.plan, pinned))
+    }
+}
+
+fn planned(
+    run: RunGuard,
+    schema: SchemaRef,
+    plan: Arc<dyn ExecutionPlan>,
+    pinned: &Pinned,
+) -> PlannedQuery {
+    let query_id = run.query_id();
+    let context = pinned.state.task_ctx();
+    let wire = Arc::clone(&schema);
+    let start = Box::new(move || match execute_stream(plan, context) {
+        Ok(rows) => WireRows::new(rows, wire, run).boxed(),
+        Err(error) => {
+            let error = from_datafusion(error);
+            let mut run = run;
+            run.end(Some(&error));
+            stream::once(async move { Err(error) }).boxed()
+        }
+    });
+    PlannedQuery { query_id, schema, start }
+}
+
+/// Rows that are there already (SHOW, EXPLAIN), as a query that was planned.
+pub(super) fn ready_rows(run: RunGuard, batch: RecordBatch) -> Result<PlannedQuery, SqlError> {
+    let query_id = run.query_id();
+    let schema = wire_schema(&batch.schema());
+    let batch = to_wire(&batch, &schema)?;
+    let start = Box::new(move || -> RowStream {
+        let mut run = run;
+        run.add_rows(batch.num_rows() as u64);
+        run.end(None);
+        stream::once(async move { Ok(batch) }).boxed()
+    });
+    Ok(PlannedQuery { query_id, schema, start })
+}
+
+/// A query's rows in wire form, until they end, fail or are cancelled.
+struct WireRows {
+    rows: Option<SendableRecordBatchStream>,
+    schema: SchemaRef,
+    run: RunGuard,
+    cancelled: Pin<Box<WaitForCancellationFutureOwned>>,
+}
+
+impl WireRows {
+    fn new(rows: SendableRecordBatchStream, schema: SchemaRef, run: RunGuard) -> Self {
+        let cancelled = Box::pin(run.token().clone().cancelled_owned());
+        Self { rows: Some(rows), schema, run, cancelled }
+    }
+
+    /// Ends the stream: what the query holds is freed now, not when the client lets go.
+    fn end(&mut self, error: Option<SqlError>) -> Poll<Option<Result<RecordBatch, SqlError>>> {
+        self.rows = None;
+        self.run.end(error.as_ref());
+        Poll::Ready(error.map(Err))
+    }
+}
+
+impl Stream for WireRows {
+    type Item = Result<RecordBatch, SqlError>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let this = &mut *self;
+        let Some(rows) = this.rows.as_mut() else { return Poll::Ready(None) };
+        if this.cancelled.poll_unpin(cx).is_ready() {
+            return this.end(Some(cancelled()));
+        }
+        match rows.poll_next_unpin(cx) {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(None) => this.end(None),
+            Poll::Ready(Some(Err(error))) => this.end(Some(from_datafusion(error))),
+            Poll::Ready(Some(Ok(batch))) => match to_wire(&batch, &this.schema) {
+                Ok(batch) => {
+                    this.run.add_rows(batch.num_rows() as u64);
+                    Poll::Ready(Some(Ok(batch)))
+                }
+                Err(error) => this.end(Some(error)),
+            },
+        }
+    }
+}

@@ -1,0 +1,217 @@
+//! Statements that run, and those that ran lately: what `sys.queries` shows and cancel finds.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Instant, SystemTime};
+
+use basalt_engine::error::{ErrorCode, SqlError};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::backend::{QueryId, SessionId};
+
+/// Ended statements that are remembered.
+const ENDED_MAX: usize = 1_000;
+/// Characters of a statement's text that are remembered.
+const TEXT_CHARS_MAX: usize = 4_096;
+
+/// How a statement is doing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RunState {
+    /// It is planned or running.
+    Running,
+    /// It ended well.
+    Done,
+    /// It failed with this code.
+    Failed(ErrorCode),
+    /// Its client or somebody else stopped it.
+    Cancelled,
+}
+
+/// One run of one statement.
+#[derive(Debug, Clone)]
+pub struct Run {
+    /// Its id.
+    pub query_id: QueryId,
+    /// The connection it came from.
+    pub session: SessionId,
+    /// Its text, shortened.
+    pub text: String,
+    /// When it started.
+    pub started: SystemTime,
+    /// How long it took, once it is over.
+    pub elapsed_ms: Option<u64>,
+    /// Rows it returned or changed.
+    pub rows: u64,
+    /// How it is doing.
+    pub state: RunState,
+    /// Why its plan was refused and made again as one task, if so.
+    pub fallback: Option<String>,
+}
+
+/// All runs of one coordinator.
+#[derive(Debug, Default)]
+pub struct Registry {
+    runs: Mutex<Runs>,
+}
+
+#[derive(Debug, Default)]
+struct Runs {
+    running: HashMap<QueryId, (Run, Instant, CancellationToken)>,
+    ended: VecDeque<Run>,
+}
+
+impl Registry {
+    fn runs(&self) -> MutexGuard<'_, Runs> {
+        self.runs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes a statement that starts. It ends when the guard is told so, or dropped.
+    pub fn start(self: &Arc<Self>, session: SessionId, text: &str) -> RunGuard {
+        let query_id = Uuid::new_v4();
+        let token = CancellationToken::new();
+        let run = Run {
+            query_id,
+            session,
+            text: text.chars().take(TEXT_CHARS_MAX).collect(),
+            started: SystemTime::now(),
+            elapsed_ms: None,
+            rows: 0,
+            state: RunState::Running,
+            fallback: None,
+        };
+        self.runs().running.insert(query_id, (run, Instant::now(), token.clone()));
+        RunGuard { registry: Arc::clone(self), query_id, token, over: false }
+    }
+
+    /// Asks a running statement to stop; `false` when it is not running.
+    pub fn cancel(&self, query_id: QueryId) -> bool {
+        match self.runs().running.get(&query_id) {
+            Some((_, _, token)) => {
+                token.cancel();
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Runs under way, then ended ones, the newest first.
+    pub fn list(&self) -> Vec<Run> {
+        let runs = self.runs();
+        let mut running: Vec<_> = runs.running.values().map(|(run, ..)| run.clone()).collect();
+        running.sort_by_key(|run| std::cmp::Reverse(run.started));
+        running.extend(runs.ended.iter().rev().cloned());
+        running
+    }
+
+    fn update(&self, query_id: QueryId, change: impl FnOnce(&mut Run)) {
+        if let Some((run, ..)) = self.runs().running.get_mut(&query_id) {
+            change(run);
+        }
+    }
+
+    fn end(&self, query_id: QueryId, state: RunState) {
+        let mut runs = self.runs();
+        if let Some((mut run, started, _)) = runs.running.remove(&query_id) {
+            let elapsed = started.elapsed().as_millis();
+            run.elapsed_ms = Some(u64::try_from(elapsed).unwrap_or(u64::MAX));
+            run.state = state;
+            if runs.ended.len() == ENDED_MAX {
+                runs.ended.pop_front();
+            }
+            runs.ended.push_back(run);
+        }
+    }
+}
+
+/// One run under way. Dropped before it was told how the run ended, it counts as cancelled.
+#[derive(Debug)]
+pub struct RunGuard {
+    registry: Arc<Registry>,
+    query_id: QueryId,
+    token: CancellationToken,
+    over: bool,
+}
+
+impl RunGuard {
+    /// The id of the run.
+    pub fn query_id(&self) -> QueryId {
+        self.query_id
+    }
+
+    /// Fires when somebody cancels the run.
+    pub fn token(&self) -> &CancellationToken {
+        &self.token
+    }
+
+    /// Counts rows returned or changed.
+    pub fn add_rows(&self, rows: u64) {
+        self.registry.update(self.query_id, |run| run.rows += rows);
+    }
+
+    /// Notes that the plan was made again as one task.
+    pub fn set_fallback(&self, reason: Option<String>) {
+        self.registry.update(self.query_id, |run| run.fallback = reason);
+    }
+
+    /// Runs `work` unless the run is cancelled first, and notes how it ended.
+    pub async fn finish<T>(
+        mut self,
+        work: impl Future<Output = Result<T, SqlError>>,
+    ) -> Result<T, SqlError> {
+        let result = tokio::select! {
+            result = work => result,
+            () = self.token.cancelled() => Err(cancelled()),
+        };
+        self.end(result.as_ref().err());
+        result
+    }
+
+    /// Notes how the run ended.
+    pub fn end(&mut self, error: Option<&SqlError>) {
+        self.over = true;
+        let state = match error.map(|error| error.code) {
+            None => RunState::Done,
+            Some(ErrorCode::Cancelled) => RunState::Cancelled,
+            Some(code) => RunState::Failed(code),
+        };
+        self.registry.end(self.query_id, state);
+    }
+}
+
+impl Drop for RunGuard {
+    fn drop(&mut self) {
+        if !self.over {
+            self.registry.end(self.query_id, RunState::Cancelled);
+        }
+    }
+}
+
+/// What the client of a cancelled statement reads.
+pub fn cancelled() -> SqlError {
+    SqlError::new(ErrorCode::Cancelled, "the statement was cancelled")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_cancelled_run_ends_and_is_remembered_as_cancelled() {
+        let registry = Arc::new(Registry::default());
+        let run = registry.start(SessionId(1), "SELECT 1");
+        let id = run.query_id();
+        assert!(registry.cancel(id));
+        let result = run.finish(std::future::pending::<Result<(), SqlError>>()).await;
+        assert_eq!(result.unwrap_err().code, ErrorCode::Cancelled);
+        assert_eq!(registry.list()[0].state, RunState::Cancelled);
+        assert!(!registry.cancel(id));
+    }
+
+    #[test]
+    fn a_dropped_run_counts_as_cancelled() {
+        let registry = Arc::new(Registry::default());
+        drop(registry.start(SessionId(1), "SELECT 1"));
+        assert_eq!(registry.list()[0].state, RunState::Cancelled);
+    }
+}

@@ -1,0 +1,167 @@
+//! SHOW, DESCRIBE and EXPLAIN: answers made of text.
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, BooleanArray, StringArray};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::record_batch::RecordBatch;
+use basalt_engine::dialect::{Explain, ObjectRef, Statement};
+use basalt_engine::distribute::plan_distributed;
+use basalt_engine::error::{ErrorCode, SqlError, from_datafusion};
+use basalt_engine::snapshot::{Relation, Snapshot};
+use datafusion::execution::SessionStateBuilder;
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::physical_plan::execute_stream;
+use datafusion_distributed::{
+    DistributedExt, DistributedMetricsFormat, display_plan_ascii, explain_analyze,
+};
+use futures::TryStreamExt;
+
+use super::definition::schema_of;
+use super::registry::RunGuard;
+use super::session::Pinned;
+use crate::catalog::find_relation;
+
+/// The columns of an answer, or `None` for a statement without one.
+pub(super) fn schema(statement: &Statement) -> Option<SchemaRef> {
+    let names: &[&str] = match statement {
+        Statement::Show { .. } => &["name", "value", "description"],
+        Statement::ShowTables => &["table_schema", "table_name", "table_type"],
+        Statement::ShowSchemas => &["schema_name"],
+        Statement::ShowColumns(_) | Statement::Describe(_) => {
+            return Some(Arc::new(Schema::new(vec![
+                Field::new("column_name", DataType::Utf8, true),
+                Field::new("data_type", DataType::Utf8, true),
+                Field::new("is_nullable", DataType::Boolean, true),
+            ])));
+        }
+        Statement::Explain(_) => &["plan_type", "plan"],
+        _ => return None,
+    };
+    let fields = names.iter().map(|name| Field::new(*name, DataType::Utf8, true));
+    Some(Arc::new(Schema::new(fields.collect::<Vec<_>>())))
+}
+
+/// The rows of SHOW and DESCRIBE.
+pub(super) async fn rows(pinned: &Pinned, statement: &Statement) -> Result<RecordBatch, SqlError> {
+    let snapshot = &pinned.spec.snapshot;
+    let columns: Vec<ArrayRef> = match statement {
+        Statement::Show { name } => {
+            let settings = match name {
+                Some(name) => vec![pinned.spec.settings.get(name)?],
+                None => pinned.spec.settings.all(),
+            };
+            vec![
+                text(settings.iter().map(|setting| setting.name)),
+                text(settings.iter().map(|setting| setting.value.as_str())),
+                text(settings.iter().map(|setting| setting.description)),
+            ]
+        }
+        Statement::ShowTables => {
+            let relations = relations(snapshot);
+            vec![
+                text(relations.iter().map(|(schema, ..)| *schema)),
+                text(relations.iter().map(|(_, name, _)| *name)),
+                text(relations.iter().map(|(.., kind)| *kind)),
+            ]
+        }
+        Statement::ShowSchemas => vec![text(snapshot.schemas.keys().map(String::as_str))],
+        Statement::ShowColumns(name) | Statement::Describe(name) => columns_of(pinned, name).await?,
+        other => {
+            let message = format!("{} has no rows to show", other.kind());
+            return Err(SqlError::new(ErrorCode::Internal, message));
+        }
+    };
+    let schema = schema(statement).unwrap_or_else(|| Arc::new(Schema::empty()));
+    RecordBatch::try_new(schema, columns).map_err(|error| from_datafusion(error.into()))
+}
+
+fn text<'a>(values: impl Iterator<Item = &'a str>) -> ArrayRef {
+    Arc::new(StringArray::from_iter_values(values))
+}
+
+fn relations(snapshot: &Snapshot) -> Vec<(&str, &str, &'static str)> {
+    snapshot
+        .schemas
+        .iter()
+        .flat_map(|(schema, relations)| {
+            relations.relations.iter().map(move |(name, relation)| {
+                let kind = match relation {
+                    Relation::Table(_) => "TABLE",
+                    Relation::View(_) => "VIEW",
+                };
+                (schema.as_str(), name.as_str(), kind)
+            })
+        })
+        .collect()
+}
+
+async fn columns_of(pinned: &Pinned, name: &ObjectRef) -> Result<Vec<ArrayRef>, SqlError> {
+    let schema_name = schema_of(name);
+    let fields: Vec<(String, String, bool)> =
+        match find_relation(&pinned.spec.snapshot, &schema_name, &name.name)? {
+            Relation::Table(table) => table
+                .schema
+                .columns
+                .iter()
+                .map(|column| (column.name.clone(), column.data_type.to_string(), column.nullable))
+                .collect(),
+            Relation::View(view) => {
+                let plan = pinned.state.create_logical_plan(&view.query).await;
+                let plan = plan.map_err(|error| pinned.error(error))?;
+                let wire = basalt_engine::types::wire_schema(plan.schema().as_arrow());
+                wire.fields()
+                    .iter()
+                    .map(|field| (field.name().clone(), field.data_type().to_string(), true))
+                    .collect()
+            }
+        };
+    Ok(vec![
+        text(fields.iter().map(|(name, ..)| name.as_str())),
+        text(fields.iter().map(|(_, data_type, _)| data_type.as_str())),
+        Arc::new(BooleanArray::from_iter(fields.iter().map(|(.., nullable)| Some(*nullable)))),
+    ])
+}
+
+/// The plans of a statement; with ANALYZE after running it, with what every task did.
+pub(super) async fn explain(
+    pinned: &Pinned,
+    plan: &LogicalPlan,
+    explain: &Explain,
+    run: &RunGuard,
+) -> Result<RecordBatch, SqlError> {
+    let error = |error| pinned.error(error);
+    let state = SessionStateBuilder::new_from_existing(pinned.state.clone())
+        .with_distributed_metrics_collection(explain.analyze)
+        .map_err(error)?
+        .build();
+    let distributed = plan_distributed(&state, plan).await.map_err(error)?;
+    run.set_fallback(distributed.fallback.clone());
+    let mut lines: Vec<(&str, String)> = Vec::new();
+    if explain.analyze {
+        let stream = execute_stream(Arc::clone(&distributed.plan), state.task_ctx());
+        let batches: Vec<_> = stream.map_err(error)?.try_collect().await.map_err(error)?;
+        let rows: usize = batches.iter().map(RecordBatch::num_rows).sum();
+        let format = match explain.verbose {
+            true => DistributedMetricsFormat::PerTask,
+            false => DistributedMetricsFormat::Aggregated,
+        };
+        let text = explain_analyze(distributed.plan, format).await.map_err(error)?;
+        lines.push(("Plan with Metrics", text));
+        lines.push(("Rows", rows.to_string()));
+    } else {
+        let optimized = state.optimize(plan).map_err(error)?;
+        lines.push(("logical_plan", optimized.display_indent().to_string()));
+        lines.push(("physical_plan", display_plan_ascii(distributed.plan.as_ref(), false)));
+    }
+    if let Some(reason) = distributed.fallback {
+        lines.push(("fallback", format!("planned as one task: {reason}")));
+    }
+    let columns = vec![
+        text(lines.iter().map(|(kind, _)| *kind)),
+        text(lines.iter().map(|(_, line)| line.as_str())),
+    ];
+    let fields = ["plan_type", "plan"].map(|name| Field::new(name, DataType::Utf8, true));
+    RecordBatch::try_new(Arc::new(Schema::new(fields.to_vec())), columns)
+        .map_err(|error| from_datafusion(error.into()))
+}

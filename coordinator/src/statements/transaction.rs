@@ -1,0 +1,177 @@
+//! Append, seal, commit or abort: how rows become visible in one step.
+//!
+//! ```text
+//! append   rows into staging on the slices' owners
+//! seal     every owner makes its segments durable and names them
+//! commit   one record in the catalog names all of them: the commit point
+//! ```
+//!
+//! Before the commit nothing can be seen; a transaction that is dropped aborts on every worker, and
+//! what a crashed coordinator leaves is an orphan that no snapshot names.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use basalt_engine::channels::Channels;
+use basalt_engine::error::{ErrorCode, SqlError, from_datafusion, from_status};
+use basalt_engine::protocol::ingest_client::IngestClient;
+use basalt_engine::protocol::{AbortRequest, MESSAGE_BYTES_MAX, SealRequest, WireId};
+use basalt_engine::write::AppendTarget;
+use basalt_storage::ids::{TxnId, WorkerId};
+use basalt_storage::manifest::SegmentRecord;
+use datafusion_distributed::grpc::BoxCloneSyncChannel;
+use futures::future::try_join_all;
+use url::Url;
+
+use super::Statements;
+use crate::catalog::{Change, Command, Committed, wall_clock_ms};
+
+/// A write under way. Dropped before [`Transaction::commit`], it aborts on every worker.
+pub(super) struct Transaction {
+    target: Arc<AppendTarget>,
+    channels: Channels,
+    armed: bool,
+}
+
+impl Transaction {
+    pub(super) fn new(target: Arc<AppendTarget>, channels: Channels) -> Self {
+        Self { target, channels, armed: true }
+    }
+
+    pub(super) fn target(&self) -> &Arc<AppendTarget> {
+        &self.target
+    }
+
+    /// Makes every appended row durable on its owner.
+    ///
+    /// On `Ok` the segments survive a crash of every worker; they are visible only once a commit
+    /// names them. Fails when an owner cannot be reached or has not exactly `rows` rows.
+    pub(super) async fn seal(&self, rows: u64) -> Result<Vec<SegmentRecord>, SqlError> {
+        let owners: BTreeSet<WorkerId> = self.target.slice_owners.iter().copied().collect();
+        let reachable = owners.iter().filter_map(|owner| {
+            self.target.endpoints.get(owner).map(|url| self.seal_on(*owner, url))
+        });
+        let sealed = try_join_all(reachable).await?;
+        let records: Vec<_> = sealed.into_iter().flatten().collect();
+        let sealed_rows: u64 = records.iter().map(|record| record.rows).sum();
+        if sealed_rows != rows {
+            let message = format!("workers sealed {sealed_rows} of {rows} rows");
+            return Err(SqlError::new(ErrorCode::Unavailable, message)
+                .with_hint("a worker was restarted in the middle: run the statement again"));
+        }
+        Ok(records)
+    }
+
+    async fn seal_on(&self, owner: WorkerId, url: &Url) -> Result<Vec<SegmentRecord>, SqlError> {
+        let request = SealRequest {
+            epoch: self.target.epoch.0,
+            txn: self.target.txn.to_wire(),
+            table: self.target.table.0,
+        };
+        let mut client = client(&self.channels, url)?;
+        let mut answers =
+            client.seal(request).await.map_err(|status| from_status(&status))?.into_inner();
+        let mut records = Vec::new();
+        while let Some(answer) = answers.message().await.map_err(|status| from_status(&status))? {
+            let record: SegmentRecord =
+                serde_json::from_slice(&answer.segment_record).map_err(|error| {
+                    let message = format!("worker {owner} sent a malformed segment: {error}");
+                    SqlError::new(ErrorCode::Internal, message)
+                })?;
+            if record.txn != self.target.txn || record.table != self.target.table {
+                let message = format!("worker {owner} sealed a segment of another transaction");
+                return Err(SqlError::new(ErrorCode::Internal, message));
+            }
+            records.push(record);
+        }
+        Ok(records)
+    }
+
+    /// Aborts after all when the commit is known not to have happened.
+    fn rearm(&mut self, error: &SqlError) {
+        self.armed = !matches!(error.code, ErrorCode::Internal | ErrorCode::Unavailable);
+    }
+
+    /// Takes the decision out of this guard's hands: the commit is about to be asked for, and from
+    /// then on its outcome may be unknown, so nothing may be removed any more.
+    fn disarm(&mut self) {
+        self.armed = false;
+    }
+}
+
+impl Drop for Transaction {
+    fn drop(&mut self) {
+        if !self.armed {
+            return;
+        }
+        let (channels, txn) = (self.channels.clone(), self.target.txn);
+        let endpoints: BTreeMap<_, _> = self.target.endpoints.clone();
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        runtime.spawn(async move {
+            for (worker, url) in endpoints {
+                let request = AbortRequest { txn: txn.to_wire() };
+                let answer = match client(&channels, &url) {
+                    Ok(mut client) => client.abort(request).await.map_err(|s| from_status(&s)),
+                    Err(error) => Err(error),
+                };
+                if let Err(error) = answer {
+                    tracing::warn!(%txn, %worker, %error,
+                        "an abort did not arrive; the worker drops the rows later by itself");
+                }
+            }
+        });
+    }
+}
+
+fn client(channels: &Channels, url: &Url) -> Result<IngestClient<BoxCloneSyncChannel>, SqlError> {
+    let channel = channels.get(url).map_err(from_datafusion)?;
+    Ok(IngestClient::new(channel)
+        .max_decoding_message_size(MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(MESSAGE_BYTES_MAX))
+}
+
+impl Statements {
+    /// Makes changes durable and visible in one step.
+    ///
+    /// On `Ok` they survive a crash of any process. On a retryable error nothing changed.
+    pub(super) async fn commit(
+        &self,
+        txn: TxnId,
+        changes: Vec<Change>,
+        rows: Option<u64>,
+    ) -> Result<Committed, SqlError> {
+        let mut command = Command::new(txn, wall_clock_ms(), changes);
+        if let Some(rows) = rows {
+            command = command.with_rows_affected(rows);
+        }
+        self.inner.catalog.commit(command).await.map_err(SqlError::from)
+    }
+
+    /// Seals a transaction and commits `before`, its segments and nothing else.
+    pub(super) async fn commit_rows(
+        &self,
+        mut transaction: Transaction,
+        before: Vec<Change>,
+        rows: u64,
+    ) -> Result<u64, SqlError> {
+        let segments = transaction.seal(rows).await?;
+        let target = Arc::clone(transaction.target());
+        let mut changes = before;
+        if !segments.is_empty() {
+            changes.push(Change::AddSegments {
+                table: target.table,
+                schema_version: target.schema.version,
+                segments,
+            });
+        }
+        if changes.is_empty() {
+            return Ok(rows);
+        }
+        transaction.disarm();
+        let result = self.commit(target.txn, changes, Some(rows)).await;
+        if let Err(error) = &result {
+            transaction.rearm(error);
+        }
+        result.map(|_| rows)
+    }
+}

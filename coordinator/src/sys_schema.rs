@@ -1,0 +1,175 @@
+//! The schema `sys`: the state of cluster and statements as tables.
+//!
+//! Computed when a statement is planned, from the pinned snapshot and this process's memory, so it
+//! answers while workers are down (RULES 34).
+
+use std::sync::Arc;
+use std::time::UNIX_EPOCH;
+
+use arrow::array::{ArrayRef, StringArray, TimestampMicrosecondArray, UInt64Array};
+use arrow::record_batch::RecordBatch;
+use basalt_engine::snapshot::{Distribution, Relation, Snapshot, TableSnapshot};
+use basalt_storage::manifest::Layout;
+use datafusion::catalog::{MemTable, MemorySchemaProvider, SchemaProvider};
+use datafusion::error::Result;
+
+use crate::membership::Members;
+use crate::statements::registry::{Registry, RunState};
+
+/// The tables of `sys` as they are now. A table that cannot be computed is left out and logged.
+pub(crate) fn sys_schema(
+    snapshot: &Snapshot,
+    members: &Members,
+    registry: &Registry,
+) -> Arc<dyn SchemaProvider> {
+    let schema = MemorySchemaProvider::new();
+    let tables = [
+        ("workers", workers(snapshot, members)),
+        ("slices", slices(snapshot)),
+        ("tables", tables(snapshot)),
+        ("segments", segments(snapshot)),
+        ("queries", queries(registry)),
+    ];
+    for (name, batch) in tables {
+        let registered = batch
+            .and_then(|batch| MemTable::try_new(batch.schema(), vec![vec![batch]]))
+            .and_then(|table| schema.register_table(name.to_owned(), Arc::new(table)));
+        if let Err(error) = registered {
+            tracing::error!(table = name, %error, "a sys table cannot be computed");
+        }
+    }
+    Arc::new(schema)
+}
+
+fn strings(values: impl Iterator<Item = String>) -> ArrayRef {
+    Arc::new(StringArray::from_iter_values(values))
+}
+
+fn numbers(values: impl Iterator<Item = u64>) -> ArrayRef {
+    Arc::new(UInt64Array::from_iter_values(values))
+}
+
+fn workers(snapshot: &Snapshot, members: &Members) -> Result<RecordBatch> {
+    let members = members.members();
+    let owned = |worker| {
+        let owners = snapshot.cluster.slice_owners.iter();
+        owners.filter(|owner| **owner == worker).count() as u64
+    };
+    Ok(RecordBatch::try_from_iter([
+        ("worker", strings(members.iter().map(|member| member.worker.to_string()))),
+        ("url", strings(members.iter().map(|member| member.url.to_string()))),
+        ("state", strings(members.iter().map(|m| format!("{:?}", m.state).to_lowercase()))),
+        ("slices", numbers(members.iter().map(|member| owned(member.worker)))),
+        ("silent_ms", numbers(members.iter().map(|m| m.silent.as_millis() as u64))),
+    ])?)
+}
+
+fn slices(snapshot: &Snapshot) -> Result<RecordBatch> {
+    let owners = &snapshot.cluster.slice_owners;
+    Ok(RecordBatch::try_from_iter([
+        ("slice", numbers((0..owners.len()).map(|slice| slice as u64))),
+        ("owner", strings(owners.iter().map(ToString::to_string))),
+        ("epoch", numbers(owners.iter().map(|_| snapshot.cluster.epoch.0))),
+    ])?)
+}
+
+fn stored(snapshot: &Snapshot) -> Vec<&TableSnapshot> {
+    snapshot
+        .schemas
+        .values()
+        .flat_map(|schema| schema.relations.values())
+        .filter_map(|relation| match relation {
+            Relation::Table(table) => Some(table.as_ref()),
+            Relation::View(_) => None,
+        })
+        .collect()
+}
+
+fn distribution(table: &TableSnapshot) -> String {
+    match table.distribution {
+        Distribution::Auto => "AUTO".to_owned(),
+        Distribution::Even => "EVEN".to_owned(),
+        Distribution::All => "ALL".to_owned(),
+        Distribution::Key(id) => {
+            let name = table.schema.column(id).map_or("?", |column| column.name.as_str());
+            format!("KEY({name})")
+        }
+    }
+}
+
+fn tables(snapshot: &Snapshot) -> Result<RecordBatch> {
+    let tables = stored(snapshot);
+    let sort_key = |table: &TableSnapshot| {
+        let names = table.sort_key.iter().filter_map(|id| table.schema.column(*id));
+        names.map(|column| column.name.clone()).collect::<Vec<_>>().join(", ")
+    };
+    let total = |table: &TableSnapshot, of: fn(&basalt_storage::manifest::SegmentRecord) -> u64| {
+        table.segments.iter().map(|segment| of(segment)).sum::<u64>()
+    };
+    Ok(RecordBatch::try_from_iter([
+        ("schema_name", strings(tables.iter().map(|table| table.schema_name.clone()))),
+        ("table_name", strings(tables.iter().map(|table| table.name.clone()))),
+        ("table_id", numbers(tables.iter().map(|table| table.id.0))),
+        ("distribution", strings(tables.iter().map(|table| distribution(table)))),
+        ("sort_key", strings(tables.iter().map(|table| sort_key(table)))),
+        ("columns", numbers(tables.iter().map(|table| table.schema.columns.len() as u64))),
+        ("segments", numbers(tables.iter().map(|table| table.segments.len() as u64))),
+        ("rows", numbers(tables.iter().map(|table| total(table, |segment| segment.rows)))),
+        ("bytes", numbers(tables.iter().map(|table| total(table, |segment| segment.bytes)))),
+    ])?)
+}
+
+fn segments(snapshot: &Snapshot) -> Result<RecordBatch> {
+    let all: Vec<_> = stored(snapshot)
+        .into_iter()
+        .flat_map(|table| table.segments.iter().map(move |segment| (table, segment)))
+        .collect();
+    let layout = |layout| match layout {
+        Layout::Wide => "wide".to_owned(),
+        Layout::Packed => "packed".to_owned(),
+    };
+    let holders = |segment: &basalt_storage::manifest::SegmentRecord| {
+        segment.holders.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+    };
+    Ok(RecordBatch::try_from_iter([
+        ("schema_name", strings(all.iter().map(|(table, _)| table.schema_name.clone()))),
+        ("table_name", strings(all.iter().map(|(table, _)| table.name.clone()))),
+        ("table_id", numbers(all.iter().map(|(table, _)| table.id.0))),
+        ("slice", numbers(all.iter().map(|(_, segment)| u64::from(segment.slice.0)))),
+        ("segment", strings(all.iter().map(|(_, segment)| segment.segment.to_string()))),
+        ("layout", strings(all.iter().map(|(_, segment)| layout(segment.layout)))),
+        ("rows", numbers(all.iter().map(|(_, segment)| segment.rows))),
+        ("row_groups", numbers(all.iter().map(|(_, segment)| segment.row_groups.len() as u64))),
+        ("bytes", numbers(all.iter().map(|(_, segment)| segment.bytes))),
+        ("txn", strings(all.iter().map(|(_, segment)| segment.txn.to_string()))),
+        ("holders", strings(all.iter().map(|(_, segment)| holders(segment)))),
+    ])?)
+}
+
+fn queries(registry: &Registry) -> Result<RecordBatch> {
+    let runs = registry.list();
+    let state = |state: &RunState| match state {
+        RunState::Running => "running".to_owned(),
+        RunState::Done => "done".to_owned(),
+        RunState::Cancelled => "cancelled".to_owned(),
+        RunState::Failed(code) => format!("failed: {}", code.name()),
+    };
+    let started = runs.iter().map(|run| {
+        let since = run.started.duration_since(UNIX_EPOCH).unwrap_or_default();
+        i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
+    });
+    let started: ArrayRef = Arc::new(TimestampMicrosecondArray::from_iter_values(started));
+    let elapsed: ArrayRef = Arc::new(UInt64Array::from_iter(runs.iter().map(|run| run.elapsed_ms)));
+    let fallback: ArrayRef =
+        Arc::new(StringArray::from_iter(runs.iter().map(|run| run.fallback.as_deref())));
+    Ok(RecordBatch::try_from_iter_with_nullable([
+        ("query_id", strings(runs.iter().map(|run| run.query_id.to_string())), false),
+        ("session", numbers(runs.iter().map(|run| run.session.0)), false),
+        ("state", strings(runs.iter().map(|run| state(&run.state))), false),
+        ("started", started, false),
+        ("elapsed_ms", elapsed, true),
+        ("rows", numbers(runs.iter().map(|run| run.rows)), false),
+        ("fallback", fallback, true),
+        ("text", strings(runs.iter().map(|run| run.text.clone())), false),
+    ])?)
+}

@@ -1,0 +1,9 @@
+//! The catalog: its rules against a naive model, its log against damage, its commits against
+//! each other.
+
+mod commits;
+mod directory;
+pub(crate) mod fixtures;
+mod model;
+mod recovery;
+mod rules;

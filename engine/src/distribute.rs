@@ -1,0 +1,22 @@
+//! Which worker runs what: leaves split by slice owner, tasks routed to the data, plans checked.
+//!
+//! ```text
+//! physical plan ─▶ datafusion-distributed cuts it into stages of tasks
+//!                    │  scale: a leaf's row groups go to the task of their slice's owner
+//!                    │  route: task t runs on worker t
+//!                    ▼
+//!                  head: nothing heavy stays on the coordinator
+//!                    ▼
+//!                  check: no operator that needs all rows sits in a stage of several tasks
+//! ```
+
+mod check;
+mod head;
+mod leaves;
+mod planner;
+mod topology;
+
+pub use check::{Refusal, check_plan};
+pub use leaves::{desired_tasks, route_tasks, scale_up_leaf};
+pub use planner::{DistributedPlan, plan_distributed};
+pub use topology::Topology;

@@ -1,0 +1,47 @@
+//! From a logical plan to stages that are safe to run.
+
+use std::sync::Arc;
+
+use datafusion::error::{DataFusionError, Result};
+use datafusion::execution::{SessionState, SessionStateBuilder};
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion_distributed::DistributedExt;
+
+use super::check::check_plan;
+use super::head::{reads_data, relieve_head};
+
+/// A physical plan that passed the checker.
+#[derive(Debug, Clone)]
+pub struct DistributedPlan {
+    /// The plan to execute on the coordinator; its stages run on workers.
+    pub plan: Arc<dyn ExecutionPlan>,
+    /// Why the first plan was refused and this one runs as one task, if so.
+    pub fallback: Option<String>,
+}
+
+/// Plans a statement over the workers of the session's topology.
+///
+/// A plan that the checker refuses is planned again as one task; an error only if that fails too.
+pub async fn plan_distributed(state: &SessionState, logical: &LogicalPlan) -> Result<DistributedPlan> {
+    let plan = plan_once(state, logical).await?;
+    let Err(refusal) = check_plan(&plan) else {
+        return Ok(DistributedPlan { plan, fallback: None });
+    };
+    tracing::warn!(%refusal, "plan refused, planning again as one task");
+    let single = SessionStateBuilder::new_from_existing(state.clone())
+        .with_distributed_max_tasks_per_stage(1)?
+        .build();
+    let plan = plan_once(&single, logical).await?;
+    check_plan(&plan).map_err(|second| DataFusionError::External(Box::new(second)))?;
+    Ok(DistributedPlan { plan, fallback: Some(refusal.to_string()) })
+}
+
+async fn plan_once(state: &SessionState, logical: &LogicalPlan) -> Result<Arc<dyn ExecutionPlan>> {
+    let plan = state.create_physical_plan(logical).await?;
+    if !reads_data(&plan) {
+        return Ok(plan);
+    }
+    let config = datafusion_distributed::DistributedConfig::from_session_config(state.config())?;
+    relieve_head(plan, config.collect_metrics)
+}

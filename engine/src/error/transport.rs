@@ -1,0 +1,58 @@
+//! Errors between members of the cluster: the code travels with the message, whole.
+
+use basalt_storage::error::StorageError;
+use datafusion::error::DataFusionError;
+use tonic::{Code, Status};
+
+use super::{ErrorCode, SqlError, from_datafusion};
+
+/// The metadata key that carries [`ErrorCode::name`].
+const CODE_HEADER: &str = "x-basalt-error-code";
+
+/// An error of an internal RPC's work, as its answer.
+pub fn to_status(error: DataFusionError) -> Status {
+    let error = from_datafusion(error);
+    let code = match error.code {
+        ErrorCode::Unavailable => Code::Unavailable,
+        ErrorCode::ResourcesExhausted => Code::ResourceExhausted,
+        ErrorCode::DataCorrupted => Code::DataLoss,
+        ErrorCode::Cancelled => Code::Cancelled,
+        ErrorCode::Internal => Code::Internal,
+        _ => Code::InvalidArgument,
+    };
+    let mut status = Status::new(code, error.message);
+    if let Ok(name) = error.code.name().parse() {
+        status.metadata_mut().insert(CODE_HEADER, name);
+    }
+    status
+}
+
+/// The error that an internal RPC answered with.
+pub fn from_status(status: &Status) -> SqlError {
+    let carried = status.metadata().get(CODE_HEADER).and_then(|value| value.to_str().ok());
+    let code = carried.and_then(ErrorCode::from_name).unwrap_or(match status.code() {
+        Code::Unavailable | Code::DeadlineExceeded | Code::Unknown => ErrorCode::Unavailable,
+        Code::ResourceExhausted => ErrorCode::ResourcesExhausted,
+        Code::DataLoss => ErrorCode::DataCorrupted,
+        Code::Cancelled => ErrorCode::Cancelled,
+        _ => ErrorCode::Internal,
+    });
+    let message = match carried {
+        Some(_) => status.message().to_owned(),
+        None => format!("a worker cannot be used: {}", status.message()),
+    };
+    SqlError::new(code, message)
+}
+
+/// An error of the storage layer on its way through DataFusion.
+pub fn storage_error(error: StorageError) -> DataFusionError {
+    let code = match &error {
+        StorageError::Corrupt { .. } | StorageError::Misaligned { .. } => ErrorCode::DataCorrupted,
+        StorageError::Missing { .. } => ErrorCode::Unavailable,
+        StorageError::NullValue { .. } => ErrorCode::NotNullViolation,
+        StorageError::UnsupportedType { .. } => ErrorCode::FeatureNotSupported,
+        StorageError::Io { .. } | StorageError::ReadOnly { .. } => ErrorCode::Unavailable,
+        _ => ErrorCode::Internal,
+    };
+    SqlError::new(code, error.to_string()).into()
+}

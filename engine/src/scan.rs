@@ -1,0 +1,206 @@
+//! The segment scan: our own leaf over explicit column chunks of one table.
+//!
+//! ```text
+//! SegmentScanExec
+//!   table        ids and schema of the read columns, peers' addresses
+//!   segments     what the snapshot says of each segment: versions, digest, holders
+//!   partitions   [[unit, unit], [unit], ...]   a unit is a range of row groups of one segment
+//! ```
+//!
+//! Invariant: every (segment, row group) of the snapshot is in exactly one unit of exactly one
+//! task's scan (RULES 1). A scan never asks which segments exist and never claims hash
+//! partitioning (DESIGN.md, traps).
+
+mod exec;
+mod properties;
+mod pruning;
+mod stream;
+mod wire;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::datatypes::{Field, Schema, SchemaRef};
+use basalt_storage::digest::Digest;
+use basalt_storage::ids::{ColumnId, ColumnVersion, Epoch, SegmentId, SliceId, TableId, WorkerId};
+use basalt_storage::manifest::{Layout, SegmentRecord};
+pub use exec::SegmentScanExec;
+pub(crate) use properties::table_statistics;
+use url::Url;
+
+use crate::snapshot::{ClusterView, TableSnapshot};
+use crate::types::scan_type;
+
+/// What all segments of a scan have in common.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ScanTable {
+    /// The epoch of the slice map that the plan was made at.
+    pub epoch: Epoch,
+    /// The table.
+    pub table: TableId,
+    /// The table's name, for errors and EXPLAIN.
+    pub name: String,
+    /// The columns that are read, in the order of `schema`.
+    pub columns: Vec<ColumnId>,
+    /// The Arrow schema of the read columns, in scan form.
+    pub schema: SchemaRef,
+    /// Where the holders of segments listen.
+    pub endpoints: BTreeMap<WorkerId, Url>,
+}
+
+/// One segment as the snapshot names it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ScanSegment {
+    /// The slice.
+    pub slice: SliceId,
+    /// The segment.
+    pub segment: SegmentId,
+    /// How its chunks lie on disk.
+    pub layout: Layout,
+    /// Rows in the segment.
+    pub rows: u64,
+    /// Rows of each row group.
+    pub row_groups: Vec<u32>,
+    /// Digest of its metadata.
+    pub meta_digest: Digest,
+    /// The version of each read column; `None` when the segment is older than the column.
+    pub column_versions: Vec<Option<ColumnVersion>>,
+    /// Workers with a copy, the slice's owner first.
+    pub holders: Vec<WorkerId>,
+}
+
+/// A range of row groups of one segment: the unit of assignment to tasks and partitions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ScanUnit {
+    /// Index into the scan's segments.
+    pub segment: u32,
+    /// The first row group.
+    pub first: u32,
+    /// The row group after the last.
+    pub end: u32,
+}
+
+impl ScanTable {
+    /// A scan of some columns (by index into the table's schema) of a table.
+    pub fn new(table: &TableSnapshot, cluster: &ClusterView, columns: &[usize]) -> Self {
+        let columns: Vec<_> =
+            columns.iter().filter_map(|index| table.schema.columns.get(*index)).collect();
+        let fields = columns
+            .iter()
+            .map(|column| Field::new(&column.name, scan_type(&column.data_type), column.nullable));
+        Self {
+            epoch: cluster.epoch,
+            table: table.id,
+            name: format!("{}.{}", table.schema_name, table.name),
+            schema: Arc::new(Schema::new(fields.collect::<Vec<_>>())),
+            columns: columns.iter().map(|column| column.id).collect(),
+            endpoints: cluster.workers.clone(),
+        }
+    }
+}
+
+impl ScanSegment {
+    /// What a scan of `columns` must know of a segment.
+    pub fn new(record: &SegmentRecord, columns: &[ColumnId]) -> Self {
+        Self {
+            slice: record.slice,
+            segment: record.segment,
+            layout: record.layout,
+            rows: record.rows,
+            row_groups: record.row_groups.clone(),
+            meta_digest: record.meta_digest,
+            column_versions: columns
+                .iter()
+                .map(|column| record.columns.get(column).map(|column| column.version))
+                .collect(),
+            holders: record.holders.clone(),
+        }
+    }
+}
+
+/// Spreads row groups over `partitions` so that their row counts are as equal as whole row groups
+/// allow: the largest first, each to the emptiest partition (Graham's LPT rule), then neighbours
+/// joined into ranges.
+pub fn spread_units(segments: &[(u32, &ScanSegment)], partitions: usize) -> Vec<Vec<ScanUnit>> {
+    let mut groups: Vec<(u32, u32, u32)> = segments
+        .iter()
+        .flat_map(|(index, segment)| {
+            segment.row_groups.iter().zip(0..).map(|(rows, group)| (*rows, *index, group))
+        })
+        .collect();
+    groups.sort_by(|a, b| b.0.cmp(&a.0).then(a.1.cmp(&b.1)).then(a.2.cmp(&b.2)));
+    let mut loads = vec![(0u64, Vec::new()); partitions.max(1)];
+    for (rows, segment, group) in groups {
+        if let Some((load, units)) = loads.iter_mut().min_by_key(|(load, _)| *load) {
+            *load += u64::from(rows);
+            units.push(ScanUnit { segment, first: group, end: group + 1 });
+        }
+    }
+    loads.into_iter().map(|(_, units)| join_neighbours(units)).collect()
+}
+
+/// Sorts units and joins those that touch.
+fn join_neighbours(mut units: Vec<ScanUnit>) -> Vec<ScanUnit> {
+    units.sort();
+    units.into_iter().fold(Vec::new(), |mut joined: Vec<ScanUnit>, unit| {
+        match joined.last_mut() {
+            Some(last) if last.segment == unit.segment && last.end == unit.first => {
+                last.end = unit.end;
+            }
+            _ => joined.push(unit),
+        }
+        joined
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn segment(row_groups: Vec<u32>) -> ScanSegment {
+        ScanSegment {
+            slice: SliceId(0),
+            segment: SegmentId::generate(),
+            layout: Layout::Wide,
+            rows: row_groups.iter().map(|rows| u64::from(*rows)).sum(),
+            row_groups,
+            meta_digest: Digest::of(b""),
+            column_versions: vec![],
+            holders: vec![],
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn every_row_group_is_in_exactly_one_unit(
+            groups in prop::collection::vec(prop::collection::vec(1u32..1000, 0..6), 0..12),
+            partitions in 1usize..6,
+        ) {
+            let segments: Vec<_> = groups.into_iter().map(segment).collect();
+            let indexed: Vec<_> = (0..).zip(&segments).collect();
+            let spread = spread_units(&indexed, partitions);
+            prop_assert_eq!(spread.len(), partitions);
+            let mut seen = Vec::new();
+            for unit in spread.iter().flatten() {
+                seen.extend((unit.first..unit.end).map(|group| (unit.segment, group)));
+            }
+            seen.sort_unstable();
+            let mut expected = Vec::new();
+            for (index, segment) in &indexed {
+                expected.extend((0..).zip(&segment.row_groups).map(|(group, _)| (*index, group)));
+            }
+            prop_assert_eq!(seen, expected);
+        }
+    }
+
+    #[test]
+    fn equal_row_groups_are_spread_evenly() {
+        let segments: Vec<_> = (0..6).map(|_| segment(vec![100, 100])).collect();
+        let indexed: Vec<_> = (0..).zip(&segments).collect();
+        let spread = spread_units(&indexed, 3);
+        let rows = |units: &Vec<ScanUnit>| units.iter().map(|u| u.end - u.first).sum::<u32>();
+        assert_eq!(spread.iter().map(rows).collect::<Vec<_>>(), [4, 4, 4]);
+    }
+}

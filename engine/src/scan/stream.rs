@@ -1,0 +1,587 @@
+//! Running one partition of a scan: prune, decode, filter, hand on.
+//!
+//! For each row group in turn: ask its zone maps whether it can hold a row that passes; decode the
+//! predicate's columns; decode the other columns only where rows survive. Rows of all columns are
+//! counted on zip, and a mismatch is an error (RULES 10). Everything happens on pull, so a dropped
+//! stream stops at once.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, BooleanArray};
+use arrow::compute::{BatchCoalescer, filter, prep_null_mask_filter};
+use arrow::datatypes::{Schema, SchemaRef};
+use arrow::record_batch::{RecordBatch, RecordBatchOptions};
+use basalt_storage::segment_reader::VerifiedBytes;
+use basalt_storage::ids::ColumnId;
+use basalt_storage::row_group::{RowGroupColumn, RowSelection, open_row_group};
+use basalt_storage::segment_meta::SegmentMeta;
+use datafusion::common::runtime::SpawnedTask;
+use datafusion::common::{DataFusionError, internal_datafusion_err};
+use datafusion::error::Result;
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::physical_expr::utils::{collect_columns, reassign_expr_columns};
+use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_plan::metrics::{
+    BaselineMetrics, Count, ExecutionPlanMetricsSet, MetricBuilder, MetricCategory, RecordOutput,
+};
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use futures::stream;
+
+use super::pruning::ZonePruner;
+use super::{ScanSegment, ScanTable, SegmentScanExec};
+use crate::chunks::{ChunkRead, ChunkSource, ChunkSourceExtension, ReadCost};
+use crate::error::storage_error;
+
+/// Below this share of surviving rows, the other columns are decoded by row selection; above it,
+/// decoding everything and filtering is cheaper.
+const SELECTION_SHARE_MAX: f64 = 1.0 / 32.0;
+
+/// Opens one partition of a scan.
+pub(super) fn open_partition(
+    scan: &SegmentScanExec,
+    partition: usize,
+    metrics: &ExecutionPlanMetricsSet,
+    context: &TaskContext,
+) -> Result<SendableRecordBatchStream> {
+    let state = PartitionScan::new(scan, partition, metrics, context)?;
+    let schema = Arc::clone(&state.output_schema);
+    let batches = stream::try_unfold(state, |mut state| async move {
+        let next = state.next_batch().await?;
+        Ok(next.map(|batch| (batch, state)))
+    });
+    Ok(Box::pin(RecordBatchStreamAdapter::new(schema, batches)))
+}
+
+/// One row group waiting to be read.
+#[derive(Debug, Clone, Copy)]
+struct RowGroup {
+    segment: usize,
+    index: usize,
+}
+
+/// The bytes that the first step of a row group needs, read ahead while the one before decodes.
+struct Fetched {
+    row_group: RowGroup,
+    meta: Arc<SegmentMeta>,
+    /// Chunks of the first-step columns, in their order.
+    bytes: Vec<VerifiedBytes>,
+}
+
+/// A predicate split from the columns it needs.
+struct Predicate {
+    /// Over a batch of just `columns`.
+    expr: Arc<dyn PhysicalExpr>,
+    /// Indexes into the read columns, ascending.
+    columns: Vec<usize>,
+    schema: SchemaRef,
+    pruner: ZonePruner,
+}
+
+struct ScanMetrics {
+    baseline: BaselineMetrics,
+    local_bytes: Count,
+    peer_bytes: Count,
+    rows_assigned: Count,
+    rows_read: Count,
+    rows_pruned: Count,
+    row_groups_pruned: Count,
+}
+
+impl ScanMetrics {
+    fn new(metrics: &ExecutionPlanMetricsSet, partition: usize) -> Self {
+        let bytes = |name| {
+            MetricBuilder::new(metrics).with_category(MetricCategory::Bytes).counter(name, partition)
+        };
+        let rows = |name| {
+            MetricBuilder::new(metrics).with_category(MetricCategory::Rows).counter(name, partition)
+        };
+        Self {
+            baseline: BaselineMetrics::new(metrics, partition),
+            local_bytes: bytes("local_bytes"),
+            peer_bytes: bytes("peer_bytes"),
+            rows_assigned: rows("rows_assigned"),
+            rows_read: rows("rows_read"),
+            rows_pruned: rows("rows_pruned"),
+            row_groups_pruned: rows("row_groups_pruned"),
+        }
+    }
+
+    fn record(&self, cost: ReadCost) {
+        self.local_bytes.add(usize::try_from(cost.local_bytes).unwrap_or(usize::MAX));
+        self.peer_bytes.add(usize::try_from(cost.peer_bytes).unwrap_or(usize::MAX));
+    }
+}
+
+struct PartitionScan {
+    table: Arc<ScanTable>,
+    segments: Arc<Vec<ScanSegment>>,
+    source: Arc<dyn ChunkSource>,
+    queue: VecDeque<RowGroup>,
+    ahead: Option<SpawnedTask<Result<(Fetched, ReadCost)>>>,
+    /// Indexes of the output columns in the read columns.
+    projection: Vec<usize>,
+    predicate: Option<Predicate>,
+    /// Columns fetched before anything is decoded: the predicate's, or all of them.
+    first_step: Vec<usize>,
+    output_schema: SchemaRef,
+    batch_rows: usize,
+    rows_left: Option<usize>,
+    current: Option<OpenRowGroup>,
+    coalescer: Option<BatchCoalescer>,
+    metrics: ScanMetrics,
+}
+
+impl PartitionScan {
+    fn new(
+        scan: &SegmentScanExec,
+        partition: usize,
+        metrics: &ExecutionPlanMetricsSet,
+        context: &TaskContext,
+    ) -> Result<Self> {
+        let output_schema = datafusion::physical_plan::ExecutionPlan::schema(scan);
+        let batch_rows = context.session_config().batch_size();
+        let metrics = ScanMetrics::new(metrics, partition);
+        let predicate = match &scan.predicate {
+            Some(predicate) => Some(Predicate::new(predicate, &scan.table.schema)?),
+            None => None,
+        };
+        let first_step = match &predicate {
+            Some(predicate) => predicate.columns.clone(),
+            None => distinct(&scan.projection),
+        };
+        let queue: VecDeque<_> = scan.partitions[partition]
+            .iter()
+            .flat_map(|unit| {
+                (unit.first..unit.end).map(|index| RowGroup {
+                    segment: unit.segment as usize,
+                    index: index as usize,
+                })
+            })
+            .collect();
+        let coalescer = predicate.as_ref().map(|_| {
+            BatchCoalescer::new(Arc::clone(&output_schema), batch_rows)
+                .with_biggest_coalesce_batch_size(Some(batch_rows / 2))
+        });
+        let mut state = Self {
+            table: Arc::clone(&scan.table),
+            segments: Arc::clone(&scan.segments),
+            source: ChunkSourceExtension::from_task(context)?,
+            queue,
+            ahead: None,
+            projection: scan.projection.clone(),
+            predicate,
+            first_step,
+            output_schema,
+            batch_rows,
+            rows_left: scan.limit,
+            current: None,
+            coalescer,
+            metrics,
+        };
+        for row_group in &state.queue {
+            state.metrics.rows_assigned.add(state.rows_of(*row_group)?);
+        }
+        state.read_ahead();
+        Ok(state)
+    }
+
+    fn rows_of(&self, row_group: RowGroup) -> Result<usize> {
+        self.segments
+            .get(row_group.segment)
+            .and_then(|segment| segment.row_groups.get(row_group.index))
+            .map(|rows| *rows as usize)
+            .ok_or_else(|| internal_datafusion_err!("a scan unit names no row group of its segment"))
+    }
+
+    /// Starts fetching the next row group's first-step chunks.
+    fn read_ahead(&mut self) {
+        let Some(row_group) = self.queue.pop_front() else { return };
+        let (table, segments) = (Arc::clone(&self.table), Arc::clone(&self.segments));
+        let source = Arc::clone(&self.source);
+        let columns = self.first_step.clone();
+        self.ahead = Some(SpawnedTask::spawn(async move {
+            let segment = &segments[row_group.segment];
+            let meta = source.segment_meta(&table, segment).await?;
+            let reads = chunk_reads(&table, segment, &columns, row_group.index);
+            let (bytes, cost) = source.read(&table, segment, &meta, &reads).await?;
+            Ok((Fetched { row_group, meta, bytes }, cost))
+        }));
+    }
+
+    async fn next_batch(&mut self) -> Result<Option<RecordBatch>> {
+        loop {
+            if self.rows_left == Some(0) {
+                self.ahead = None;
+                self.metrics.baseline.done();
+                return Ok(None);
+            }
+            if let Some(batch) = self.coalescer.as_mut().and_then(BatchCoalescer::next_completed_batch)
+            {
+                return Ok(Some(self.emit(batch)));
+            }
+            let Some(open) = self.current.as_mut() else {
+                if self.open_next().await? {
+                    continue;
+                }
+                return self.finish();
+            };
+            let timer = self.metrics.baseline.elapsed_compute().timer();
+            let next = open.next(&self.output_schema)?;
+            timer.done();
+            match (next, self.coalescer.as_mut()) {
+                (None, _) => self.current = None,
+                (Some((batch, Some(mask))), Some(coalescer)) => {
+                    coalescer.push_batch_with_filter(batch, &mask)?;
+                }
+                (Some((batch, None)), Some(coalescer)) => coalescer.push_batch(batch)?,
+                (Some((batch, _)), None) => return Ok(Some(self.emit(batch))),
+            }
+        }
+    }
+
+    /// The rows still in the coalescer, then the end.
+    fn finish(&mut self) -> Result<Option<RecordBatch>> {
+        if let Some(coalescer) = self.coalescer.as_mut() {
+            coalescer.finish_buffered_batch()?;
+            if let Some(batch) = coalescer.next_completed_batch() {
+                return Ok(Some(self.emit(batch)));
+            }
+        }
+        self.metrics.baseline.done();
+        Ok(None)
+    }
+
+    fn emit(&mut self, batch: RecordBatch) -> RecordBatch {
+        let batch = match self.rows_left {
+            Some(left) if batch.num_rows() > left => batch.slice(0, left),
+            _ => batch,
+        };
+        if let Some(left) = self.rows_left.as_mut() {
+            *left -= batch.num_rows();
+        }
+        batch.record_output(&self.metrics.baseline)
+    }
+
+    /// Opens the next row group that may hold rows; `false` when there is none left.
+    async fn open_next(&mut self) -> Result<bool> {
+        let Some(ahead) = self.ahead.take() else { return Ok(false) };
+        let joined = ahead.join().await.map_err(|error| DataFusionError::External(Box::new(error)))?;
+        let (fetched, cost) = joined?;
+        self.metrics.record(cost);
+        self.read_ahead();
+        let rows = self.rows_of(fetched.row_group)?;
+        let group = fetched.row_group.index;
+        let may_match = match self.predicate.as_mut() {
+            Some(predicate) => predicate.pruner.may_match(&self.table, &fetched.meta, group)?,
+            None => true,
+        };
+        if !may_match {
+            self.metrics.rows_pruned.add(rows);
+            self.metrics.row_groups_pruned.add(1);
+            return Ok(true);
+        }
+        let opened = match &self.predicate {
+            Some(_) => self.open_filtered(fetched, rows).await?,
+            None => {
+                let columns = self.open_columns(&fetched, &self.first_step, &fetched.bytes, None)?;
+                Some(OpenRowGroup::plain(columns, &self.projection, rows, self.batch_rows))
+            }
+        };
+        self.metrics.rows_read.add(rows);
+        self.current = opened;
+        Ok(true)
+    }
+
+    /// Decodes the predicate's columns of a row group and opens the others for the rows that pass.
+    async fn open_filtered(&mut self, fetched: Fetched, rows: usize) -> Result<Option<OpenRowGroup>> {
+        let Some(predicate) = &self.predicate else { return Ok(None) };
+        let timer = self.metrics.baseline.elapsed_compute().timer();
+        let columns = self.open_columns(&fetched, &predicate.columns, &fetched.bytes, None)?;
+        let tested = predicate.test(columns, rows, self.batch_rows)?;
+        timer.done();
+        let passed: usize = tested.iter().map(|batch| batch.passed).sum();
+        if passed == 0 {
+            return Ok(None);
+        }
+        let others: Vec<_> = distinct(&self.projection)
+            .into_iter()
+            .filter(|column| !predicate.columns.contains(column))
+            .collect();
+        let segment = &self.segments[fetched.row_group.segment];
+        let reads = chunk_reads(&self.table, segment, &others, fetched.row_group.index);
+        let (bytes, cost) = self.source.read(&self.table, segment, &fetched.meta, &reads).await?;
+        self.metrics.record(cost);
+        #[expect(clippy::cast_precision_loss, reason = "a share needs no more precision")]
+        let sparse = (passed as f64) < rows as f64 * SELECTION_SHARE_MAX;
+        let selection = sparse.then(|| row_selection(&tested));
+        let opened = self.open_columns(&fetched, &others, &bytes, selection.as_ref())?;
+        OpenRowGroup::filtered(tested, opened, &predicate.columns, &self.projection, sparse).map(Some)
+    }
+
+    fn open_columns(
+        &self,
+        fetched: &Fetched,
+        columns: &[usize],
+        bytes: &[VerifiedBytes],
+        selection: Option<&RowSelection>,
+    ) -> Result<Vec<(usize, ColumnRows)>> {
+        let segment = &self.segments[fetched.row_group.segment];
+        let mut stored = bytes.iter();
+        columns
+            .iter()
+            .map(|column| {
+                let data_type = self.table.schema.field(*column).data_type();
+                let reader = match segment.column_versions.get(*column) {
+                    Some(Some(_)) => {
+                        let bytes = stored.next().ok_or_else(|| {
+                            internal_datafusion_err!("a chunk source returned too few chunks")
+                        })?;
+                        let reader = open_row_group(
+                            &fetched.meta,
+                            self.table.columns[*column],
+                            fetched.row_group.index,
+                            bytes,
+                            data_type,
+                            self.batch_rows,
+                            selection.cloned(),
+                        )
+                        .map_err(storage_error)?;
+                        ColumnRows::Stored(Box::new(reader))
+                    }
+                    // The segment is older than the column: every value is NULL.
+                    _ => ColumnRows::Absent(data_type.clone()),
+                };
+                Ok((*column, reader))
+            })
+            .collect()
+    }
+}
+
+/// The chunks to read for some columns of one row group; columns that a segment lacks have none.
+fn chunk_reads(
+    table: &ScanTable,
+    segment: &ScanSegment,
+    columns: &[usize],
+    row_group: usize,
+) -> Vec<ChunkRead> {
+    let stored = |column: &&usize| matches!(segment.column_versions.get(**column), Some(Some(_)));
+    let read = |column: &usize| ChunkRead { column: table.columns[*column], row_group };
+    columns.iter().filter(stored).map(read).collect()
+}
+
+fn distinct(projection: &[usize]) -> Vec<usize> {
+    let mut columns = projection.to_vec();
+    columns.sort_unstable();
+    columns.dedup();
+    columns
+}
+
+impl Predicate {
+    fn new(predicate: &Arc<dyn PhysicalExpr>, read_schema: &SchemaRef) -> Result<Self> {
+        let mut columns: Vec<_> =
+            collect_columns(predicate).iter().map(|column| column.index()).collect();
+        columns.sort_unstable();
+        columns.dedup();
+        let schema: SchemaRef = Arc::new(read_schema.project(&columns)?);
+        let expr = reassign_by_index(predicate, &columns, &schema)?;
+        let pruner = ZonePruner::new(Arc::clone(predicate), Arc::clone(read_schema));
+        Ok(Self { expr, columns, schema, pruner })
+    }
+
+    /// Runs the predicate over all rows of a row group.
+    fn test(
+        &self,
+        mut columns: Vec<(usize, ColumnRows)>,
+        rows: usize,
+        batch_rows: usize,
+    ) -> Result<Vec<TestedBatch>> {
+        let mut tested = Vec::with_capacity(rows.div_ceil(batch_rows.max(1)));
+        let mut left = rows;
+        while left > 0 {
+            let expected = left.min(batch_rows);
+            let arrays: Vec<ArrayRef> = columns
+                .iter_mut()
+                .map(|(_, column)| column.take(expected))
+                .collect::<Result<_>>()?;
+            let options = RecordBatchOptions::new().with_row_count(Some(expected));
+            let batch =
+                RecordBatch::try_new_with_options(Arc::clone(&self.schema), arrays, &options)?;
+            let mask = self.expr.evaluate(&batch)?.into_array(expected)?;
+            let mask = mask
+                .as_any()
+                .downcast_ref::<BooleanArray>()
+                .ok_or_else(|| internal_datafusion_err!("a predicate is not boolean"))?;
+            let mask = match mask.null_count() {
+                0 => mask.clone(),
+                _ => prep_null_mask_filter(mask),
+            };
+            let passed = mask.true_count();
+            tested.push(TestedBatch { columns: batch.columns().to_vec(), mask, passed });
+            left -= expected;
+        }
+        Ok(tested)
+    }
+}
+
+/// Rewrites column references from the read schema to a subset of it, by position: names may
+/// repeat, positions do not.
+fn reassign_by_index(
+    expr: &Arc<dyn PhysicalExpr>,
+    columns: &[usize],
+    schema: &Schema,
+) -> Result<Arc<dyn PhysicalExpr>> {
+    use datafusion::common::tree_node::{Transformed, TreeNode};
+    use datafusion::physical_expr::expressions::Column;
+    Arc::clone(expr)
+        .transform(|node| {
+            let Some(column) = node.downcast_ref::<Column>() else { return Ok(Transformed::no(node)) };
+            let index = columns.binary_search(&column.index()).map_err(|_| {
+                internal_datafusion_err!("a predicate names column {} that it does not read", column.name())
+            })?;
+            let column = Column::new(schema.field(index).name(), index);
+            Ok(Transformed::yes(Arc::new(column) as Arc<dyn PhysicalExpr>))
+        })
+        .map(|transformed| transformed.data)
+}
+
+/// A batch of the predicate's columns and which of its rows pass.
+struct TestedBatch {
+    columns: Vec<ArrayRef>,
+    mask: BooleanArray,
+    passed: usize,
+}
+
+/// The rows that pass, as parquet's reader takes them.
+fn row_selection(tested: &[TestedBatch]) -> RowSelection {
+    let masks: Vec<_> = tested.iter().map(|batch| batch.mask.clone()).collect();
+    RowSelection::from_filters(&masks)
+}
+
+/// The values of one column of a row group, in order.
+enum ColumnRows {
+    Stored(Box<RowGroupColumn>),
+    Absent(arrow::datatypes::DataType),
+}
+
+impl ColumnRows {
+    /// Exactly `rows` more values.
+    fn take(&mut self, rows: usize) -> Result<ArrayRef> {
+        match self {
+            Self::Absent(data_type) => Ok(arrow::array::new_null_array(data_type, rows)),
+            Self::Stored(reader) => reader.take(rows).map_err(storage_error),
+        }
+    }
+}
+
+/// A row group being handed out, batch by batch.
+struct OpenRowGroup {
+    /// What is left of the predicate's verdict; empty when there is no predicate.
+    tested: VecDeque<TestedBatch>,
+    tested_columns: Vec<usize>,
+    columns: Vec<(usize, ColumnRows)>,
+    projection: Vec<usize>,
+    rows_left: usize,
+    batch_rows: usize,
+    filtered: bool,
+    /// Whether `columns` were opened with the row selection of `tested`.
+    selected: bool,
+}
+
+impl OpenRowGroup {
+    fn plain(
+        columns: Vec<(usize, ColumnRows)>,
+        projection: &[usize],
+        rows: usize,
+        batch_rows: usize,
+    ) -> Self {
+        Self {
+            tested: VecDeque::new(),
+            tested_columns: vec![],
+            columns,
+            projection: projection.to_vec(),
+            rows_left: rows,
+            batch_rows,
+            filtered: false,
+            selected: false,
+        }
+    }
+
+    fn filtered(
+        tested: Vec<TestedBatch>,
+        columns: Vec<(usize, ColumnRows)>,
+        tested_columns: &[usize],
+        projection: &[usize],
+        selected: bool,
+    ) -> Result<Self> {
+        Ok(Self {
+            tested: tested.into(),
+            tested_columns: tested_columns.to_vec(),
+            columns,
+            projection: projection.to_vec(),
+            rows_left: 0,
+            batch_rows: 0,
+            filtered: true,
+            selected,
+        })
+    }
+
+    /// The next batch and the mask still to be applied to it.
+    fn next(&mut self, schema: &SchemaRef) -> Result<Option<(RecordBatch, Option<BooleanArray>)>> {
+        if !self.filtered {
+            let rows = self.rows_left.min(self.batch_rows);
+            if rows == 0 {
+                return Ok(None);
+            }
+            self.rows_left -= rows;
+            return self.zip(&[], rows, schema).map(|batch| Some((batch, None)));
+        }
+        loop {
+            let Some(tested) = self.tested.pop_front() else { return Ok(None) };
+            let rows = tested.mask.len();
+            if self.selected {
+                if tested.passed == 0 {
+                    continue;
+                }
+                let kept: Vec<_> = tested
+                    .columns
+                    .iter()
+                    .map(|column| filter(column, &tested.mask))
+                    .collect::<std::result::Result<_, _>>()?;
+                return self.zip(&kept, tested.passed, schema).map(|batch| Some((batch, None)));
+            }
+            // Columns decoded in full must advance past batches that have no survivor, too.
+            let batch = self.zip(&tested.columns, rows, schema)?;
+            if tested.passed == 0 {
+                continue;
+            }
+            let mask = (tested.passed < rows).then_some(tested.mask);
+            return Ok(Some((batch, mask)));
+        }
+    }
+
+    /// Puts `rows` values of each output column side by side.
+    fn zip(&mut self, tested: &[ArrayRef], rows: usize, schema: &SchemaRef) -> Result<RecordBatch> {
+        let mut decoded: Vec<(usize, ArrayRef)> = Vec::with_capacity(self.columns.len());
+        for (column, reader) in &mut self.columns {
+            decoded.push((*column, reader.take(rows)?));
+        }
+        let arrays = self
+            .projection
+            .iter()
+            .map(|column| {
+                let from_test = self.tested_columns.iter().position(|tested| tested == column);
+                match from_test.and_then(|index| tested.get(index)) {
+                    Some(array) => Ok(Arc::clone(array)),
+                    None => decoded
+                        .iter()
+                        .find(|(read, _)| read == column)
+                        .map(|(_, array)| Arc::clone(array))
+                        .ok_or_else(|| internal_datafusion_err!("an output column was not read")),
+                }
+            })
+            .collect::<Result<Vec<_>>>()?;
+        let options = RecordBatchOptions::new().with_row_count(Some(rows));
+        Ok(RecordBatch::try_new_with_options(Arc::clone(schema), arrays, &options)?)
+    }
+}

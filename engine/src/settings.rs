@@ -1,0 +1,217 @@
+//! The settings that SQL may change: an allow-list, each with its bounds.
+//!
+//! A setting changes how one session's statements are planned. None of them is a resource limit of
+//! the server, and DataFusion's own options cannot be reached by name (RULES 29).
+
+use datafusion_distributed::{DistributedConfig, DistributedExt};
+use datafusion::error::DataFusionError;
+use datafusion::prelude::SessionConfig;
+
+use crate::error::{ErrorCode, SqlError};
+
+/// What one session has chosen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// Partitions per task; 1 is raised to 2, because plans for one partition cannot be cut into
+    /// tasks (DESIGN.md, traps).
+    pub target_partitions: usize,
+    /// Rows per batch.
+    pub batch_rows: usize,
+    /// The zone that timestamps with time zone are read and shown in.
+    pub time_zone: String,
+    /// Compression of exchanges between workers.
+    pub exchange_compression: ExchangeCompression,
+}
+
+/// How exchanges between workers are compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ExchangeCompression {
+    /// Not at all: right on loopback and fast networks.
+    None,
+    /// LZ4 frames.
+    Lz4,
+    /// Zstandard.
+    Zstd,
+}
+
+impl ExchangeCompression {
+    fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Lz4 => "lz4",
+            Self::Zstd => "zstd",
+        }
+    }
+}
+
+/// One setting as SHOW lists it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Setting {
+    /// Its name.
+    pub name: &'static str,
+    /// Its value in this session.
+    pub value: String,
+    /// What it does.
+    pub description: &'static str,
+}
+
+/// Names and descriptions, in alphabetical order.
+const SETTINGS: [(&str, &str); 4] = [
+    ("batch_rows", "rows per batch, 1 to 65536"),
+    ("exchange_compression", "compression between workers: none, lz4 or zstd"),
+    ("target_partitions", "parallel partitions per task, 1 (raised to 2) to 256"),
+    ("timezone", "time zone of TIMESTAMP WITH TIME ZONE, an IANA name or an offset"),
+];
+
+impl Default for Settings {
+    fn default() -> Self {
+        let cores = std::thread::available_parallelism().map_or(2, usize::from);
+        Self {
+            target_partitions: cores.clamp(2, 256),
+            batch_rows: 8192,
+            time_zone: "+00:00".to_owned(),
+            exchange_compression: ExchangeCompression::None,
+        }
+    }
+}
+
+impl Settings {
+    /// Changes a setting by name.
+    pub fn set(&mut self, name: &str, value: &str) -> Result<(), SqlError> {
+        match canonical(name)? {
+            "batch_rows" => self.batch_rows = number(name, value, 1, 65_536)?,
+            "target_partitions" => self.target_partitions = number(name, value, 1, 256)?.max(2),
+            "timezone" => {
+                value.parse::<arrow::array::timezone::Tz>().map_err(|_| {
+                    invalid(name, value, "an IANA name such as 'Europe/Berlin' or an offset such as '+02:00'")
+                })?;
+                self.time_zone = value.to_owned();
+            }
+            _ => {
+                self.exchange_compression = match value.to_ascii_lowercase().as_str() {
+                    "none" => ExchangeCompression::None,
+                    "lz4" => ExchangeCompression::Lz4,
+                    "zstd" => ExchangeCompression::Zstd,
+                    _ => return Err(invalid(name, value, "none, lz4 or zstd")),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Sets a setting, or all of them, back to the default.
+    pub fn reset(&mut self, name: &str) -> Result<(), SqlError> {
+        let defaults = Self::default();
+        if name.eq_ignore_ascii_case("all") {
+            *self = defaults;
+            return Ok(());
+        }
+        let value = defaults.get(name)?.value;
+        self.set(name, &value)
+    }
+
+    /// One setting.
+    pub fn get(&self, name: &str) -> Result<Setting, SqlError> {
+        let name = canonical(name)?;
+        let value = match name {
+            "batch_rows" => self.batch_rows.to_string(),
+            "target_partitions" => self.target_partitions.to_string(),
+            "timezone" => self.time_zone.clone(),
+            _ => self.exchange_compression.name().to_owned(),
+        };
+        let (name, description) =
+            SETTINGS.into_iter().find(|(known, _)| *known == name).unwrap_or(SETTINGS[0]);
+        Ok(Setting { name, value, description })
+    }
+
+    /// All settings.
+    pub fn all(&self) -> Vec<Setting> {
+        SETTINGS.iter().filter_map(|(name, _)| self.get(name).ok()).collect()
+    }
+
+    /// Puts the settings into a session's configuration.
+    pub(crate) fn apply(&self, mut config: SessionConfig) -> Result<SessionConfig, DataFusionError> {
+        let options = config.options_mut();
+        options.execution.target_partitions = self.target_partitions.max(2);
+        options.set("datafusion.execution.batch_size", &self.batch_rows.to_string())?;
+        options.execution.time_zone = Some(self.time_zone.clone());
+        let mut distributed = DistributedConfig::default();
+        self.exchange_compression.name().clone_into(&mut distributed.compression);
+        distributed.collect_metrics = false;
+        distributed.children_isolator_unions = false;
+        config.set_distributed_option_extension(distributed);
+        Ok(config)
+    }
+}
+
+/// The name a setting is listed under; other spellings are accepted.
+fn canonical(name: &str) -> Result<&'static str, SqlError> {
+    let lower = name.to_ascii_lowercase();
+    let lower = match lower.as_str() {
+        "time zone" | "time_zone" => "timezone",
+        "batch_size" => "batch_rows",
+        "datafusion.execution.target_partitions" => "target_partitions",
+        "datafusion.execution.batch_size" => "batch_rows",
+        "datafusion.execution.time_zone" => "timezone",
+        other => other,
+    };
+    SETTINGS.iter().map(|(known, _)| *known).find(|known| *known == lower).ok_or_else(|| {
+        let names: Vec<_> = SETTINGS.iter().map(|(name, _)| *name).collect();
+        SqlError::new(ErrorCode::InvalidParameter, format!("setting \"{name}\" does not exist"))
+            .with_hint(format!("SHOW ALL lists the settings: {}", names.join(", ")))
+    })
+}
+
+fn number(name: &str, value: &str, min: usize, max: usize) -> Result<usize, SqlError> {
+    value
+        .parse()
+        .ok()
+        .filter(|number| (min..=max).contains(number))
+        .ok_or_else(|| invalid(name, value, &format!("a whole number from {min} to {max}")))
+}
+
+fn invalid(name: &str, value: &str, allowed: &str) -> SqlError {
+    let message = format!("setting \"{name}\" cannot be '{value}'");
+    SqlError::new(ErrorCode::InvalidParameter, message).with_hint(format!("it takes {allowed}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_target_partition_is_raised_to_two() {
+        let mut settings = Settings::default();
+        settings.set("target_partitions", "1").unwrap();
+        assert_eq!(settings.target_partitions, 2);
+    }
+
+    #[test]
+    fn values_out_of_bounds_and_unknown_names_are_refused() {
+        let mut settings = Settings::default();
+        for (name, value) in [
+            ("target_partitions", "0"),
+            ("target_partitions", "100000"),
+            ("batch_rows", "-1"),
+            ("timezone", "Mars/Olympus"),
+            ("exchange_compression", "rar"),
+            ("datafusion.runtime.memory_limit", "1G"),
+            ("datafusion.execution.enable_file_stream_work_stealing", "true"),
+        ] {
+            let error = settings.set(name, value).unwrap_err();
+            assert_eq!(error.code, ErrorCode::InvalidParameter, "{name}");
+            assert!(error.hint.is_some());
+        }
+        assert_eq!(settings, Settings::default());
+    }
+
+    #[test]
+    fn every_setting_can_be_shown_and_reset() {
+        let mut settings = Settings::default();
+        settings.set("timezone", "Europe/Berlin").unwrap();
+        for setting in settings.all() {
+            settings.reset(setting.name).unwrap();
+        }
+        assert_eq!(settings, Settings::default());
+    }
+}

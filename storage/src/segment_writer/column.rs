@@ -1,0 +1,230 @@
+//! One column on its way into Parquet, row group by row group.
+
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef};
+use arrow::compute::concat;
+use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
+use parquet::arrow::arrow_writer::{ArrowColumnChunk, ArrowRowGroupWriterFactory, compute_leaves};
+use parquet::arrow::{ArrowSchemaConverter, PARQUET_FIELD_ID_META_KEY};
+use parquet::basic::{Compression, Encoding, PageType};
+use parquet::file::properties::{
+    EnabledStatistics, WriterProperties, WriterPropertiesBuilder, WriterVersion,
+};
+use parquet::file::writer::SerializedFileWriter;
+
+use crate::encoding::{
+    ChunkEncoding, DICTIONARY_BYTES_MAX, Sample, ValueEncoding, choose, count_distinct,
+};
+use crate::error::{Result, StorageError};
+use crate::layout::ROW_GROUP_ROWS;
+use crate::schema::Column;
+use crate::types::{physical_type, to_physical};
+use crate::zone_map::ZoneMap;
+
+/// Rows of a page. A page is what a sparse read skips without decoding; eight pages make a full
+/// row group.
+const PAGE_ROWS: usize = 16_384;
+/// Bytes of a page, for wide values.
+const PAGE_BYTES: usize = 1024 * 1024;
+/// Rows between two looks at the page limits; divides [`PAGE_ROWS`].
+const WRITE_BATCH_ROWS: usize = 2_048;
+
+/// Rows that the encoding is chosen from: enough to tell 10,000 distinct values from 100,000,
+/// few enough to cost less than a tenth of encoding one row group.
+const SAMPLE_ROWS: usize = 8_192;
+/// The sample is this many runs of adjacent rows: runs so that differences mean something,
+/// several so that sorted data does not look constant.
+const SAMPLE_RUNS: usize = 8;
+
+/// Collects the encoded row groups of one column.
+#[derive(Debug)]
+pub(super) struct ColumnEncoder {
+    pub(super) column: Column,
+    /// The field in Parquet: the physical type, and the column's id as the field's id.
+    pub(super) field: FieldRef,
+    schema: SchemaRef,
+    /// Chosen at the first row group.
+    pub(super) encoding: Option<ChunkEncoding>,
+    /// Per row group, the chunks of the column's leaves.
+    pub(super) chunks: Vec<Vec<ArrowColumnChunk>>,
+    /// Per row group.
+    pub(super) zones: Vec<ZoneMap>,
+}
+
+impl ColumnEncoder {
+    pub(super) fn new(column: &Column) -> Self {
+        let id = (PARQUET_FIELD_ID_META_KEY.to_owned(), column.id.to_string());
+        let physical = physical_type(&column.data_type);
+        let field = Field::new(&column.name, physical, column.nullable);
+        let field = Arc::new(field.with_metadata([id].into()));
+        Self {
+            column: column.clone(),
+            schema: Arc::new(Schema::new(vec![Arc::clone(&field)])),
+            field,
+            encoding: None,
+            chunks: Vec::new(),
+            zones: Vec::new(),
+        }
+    }
+
+    /// Encodes the next row group: all `pieces`, in order.
+    pub(super) fn write_row_group(&mut self, pieces: &[ArrayRef]) -> Result<()> {
+        let named = |error: StorageError| error.with_column(&self.column.name);
+        let zones: Vec<ZoneMap> = pieces.iter().map(ZoneMap::of).collect();
+        let runs = pieces.iter().map(|piece| piece.len() as u64).zip(&zones);
+        let zone = ZoneMap::merge(runs);
+        let physical = pieces.iter().map(to_physical).collect::<Result<Vec<_>>>().map_err(named)?;
+        let mut encoding = match self.encoding {
+            Some(encoding) => encoding,
+            None => self.choose_encoding(&physical).map_err(named)?,
+        };
+        let mut chunks = self.encode(&physical, encoding).map_err(named)?;
+        if encoding.values == ValueEncoding::Dictionary && chunks.iter().any(fell_back) {
+            // The sample misled: half a dictionary is slower to read than none.
+            encoding = ChunkEncoding::PLAIN;
+            chunks = self.encode(&physical, encoding).map_err(named)?;
+        }
+        self.encoding = Some(encoding);
+        self.chunks.push(chunks);
+        self.zones.push(zone);
+        Ok(())
+    }
+
+    fn encode(
+        &self,
+        pieces: &[ArrayRef],
+        encoding: ChunkEncoding,
+    ) -> Result<Vec<ArrowColumnChunk>> {
+        let properties = Arc::new(properties(encoding).build());
+        let parquet_schema = ArrowSchemaConverter::new().convert(&self.schema)?;
+        // Column writers come from a file writer; this file itself is never finished.
+        let scratch =
+            SerializedFileWriter::new(Vec::new(), parquet_schema.root_schema_ptr(), properties)?;
+        let factory = ArrowRowGroupWriterFactory::new(&scratch, Arc::clone(&self.schema));
+        let mut writers = factory.create_column_writers(0)?;
+        for piece in pieces {
+            for (writer, leaf) in writers.iter_mut().zip(compute_leaves(&self.field, piece)?) {
+                writer.write(&leaf)?;
+            }
+        }
+        Ok(writers.into_iter().map(|writer| writer.close()).collect::<Result<_, _>>()?)
+    }
+
+    fn choose_encoding(&self, pieces: &[ArrayRef]) -> Result<ChunkEncoding> {
+        let rows: usize = pieces.iter().map(|piece| piece.len()).sum();
+        if self.field.data_type() == &DataType::Boolean || rows == 0 {
+            return Ok(ChunkEncoding::PLAIN);
+        }
+        let sample = sample_rows(pieces, rows)?;
+        let counts =
+            if gets_dictionary(self.field.data_type()) { count_distinct(&sample) } else { None };
+        let (values, distinct, once, twice) = counts.unwrap_or_default();
+        let sized = |values: ValueEncoding| -> Result<(u64, u64)> {
+            let encoding = ChunkEncoding { values, lz4: values == ValueEncoding::Plain };
+            let chunks = self.encode(std::slice::from_ref(&sample), encoding)?;
+            let metadata = chunks.iter().map(|chunk| &chunk.close().metadata);
+            Ok(metadata.fold((0, 0), |(plain, packed), m| {
+                (
+                    plain + m.uncompressed_size().unsigned_abs(),
+                    packed + m.compressed_size().unsigned_abs(),
+                )
+            }))
+        };
+        let (plain_bytes, lz4_bytes) = sized(ValueEncoding::Plain)?;
+        let delta_bytes = if has_differences(self.field.data_type()) {
+            Some(sized(ValueEncoding::Delta)?.0)
+        } else {
+            None
+        };
+        Ok(choose(&Sample {
+            // Nested types and fixed-size binary have no count: the sample is not empty though.
+            values: if distinct == 0 {
+                (sample.len() - sample.null_count()) as u64
+            } else {
+                values
+            },
+            distinct,
+            once,
+            twice,
+            plain_bytes,
+            lz4_bytes,
+            delta_bytes,
+            group_rows: rows.min(ROW_GROUP_ROWS as usize) as u64,
+        }))
+    }
+}
+
+/// Properties common to everything written here; version 1.0 pages, which decode faster.
+pub(super) fn base_properties() -> WriterPropertiesBuilder {
+    WriterProperties::builder()
+        .set_writer_version(WriterVersion::PARQUET_1_0)
+        .set_created_by(concat!("basalt-storage version ", env!("CARGO_PKG_VERSION")).to_owned())
+        // Zone maps are in the segment metadata.
+        .set_statistics_enabled(EnabledStatistics::None)
+        .set_offset_index_disabled(true)
+}
+
+fn properties(ChunkEncoding { values, lz4 }: ChunkEncoding) -> WriterPropertiesBuilder {
+    let properties = base_properties()
+        .set_data_page_row_count_limit(PAGE_ROWS)
+        .set_data_page_size_limit(PAGE_BYTES)
+        .set_write_batch_size(WRITE_BATCH_ROWS)
+        .set_dictionary_page_size_limit(DICTIONARY_BYTES_MAX)
+        .set_dictionary_enabled(values == ValueEncoding::Dictionary)
+        .set_compression(if lz4 { Compression::LZ4_RAW } else { Compression::UNCOMPRESSED });
+    match values {
+        ValueEncoding::Delta => properties.set_encoding(Encoding::DELTA_BINARY_PACKED),
+        ValueEncoding::Plain | ValueEncoding::Dictionary => properties,
+    }
+}
+
+/// Whether a chunk begun with a dictionary outgrew it.
+fn fell_back(chunk: &ArrowColumnChunk) -> bool {
+    let pages = chunk.close().metadata.page_encoding_stats();
+    pages.is_some_and(|pages| {
+        pages
+            .iter()
+            .any(|page| page.page_type == PageType::DATA_PAGE && page.encoding == Encoding::PLAIN)
+    })
+}
+
+/// Version 1.0 of the writer has no dictionaries of FIXED_LEN_BYTE_ARRAY.
+fn gets_dictionary(ty: &DataType) -> bool {
+    match ty {
+        DataType::Decimal128(precision, _) => *precision <= 18,
+        ty => !matches!(ty, DataType::FixedSizeBinary(_)),
+    }
+}
+
+/// Types that Parquet stores as INT32 or INT64 and that often come in narrow ranges.
+fn has_differences(ty: &DataType) -> bool {
+    match ty {
+        DataType::Decimal128(precision, _) => *precision <= 18,
+        ty => ty.is_integer() || ty.is_temporal(),
+    }
+}
+
+fn sample_rows(pieces: &[ArrayRef], rows: usize) -> Result<ArrayRef> {
+    let run = SAMPLE_ROWS / SAMPLE_RUNS;
+    let mut slices: Vec<ArrayRef> = Vec::new();
+    for index in 0..SAMPLE_RUNS {
+        let start = if rows <= SAMPLE_ROWS { index * run } else { index * (rows / SAMPLE_RUNS) };
+        let mut skip = start;
+        let mut want = run.min(rows.saturating_sub(start));
+        for piece in pieces {
+            if skip >= piece.len() {
+                skip -= piece.len();
+                continue;
+            }
+            let take = want.min(piece.len() - skip);
+            slices.push(piece.slice(skip, take));
+            (skip, want) = (0, want - take);
+            if want == 0 {
+                break;
+            }
+        }
+    }
+    let slices: Vec<&dyn Array> = slices.iter().map(|slice| slice.as_ref()).collect();
+    Ok(concat(&slices)?)
+}

@@ -1,0 +1,328 @@
+//! Chunks for this worker's scans: from its own disk when it holds a copy, else from a peer.
+//!
+//! Every byte is verified before it is handed on, wherever it came from. A local copy that cannot
+//! be read or fails its checksum is not the end: the next holder is asked (RULES 2). Only when no
+//! holder has a good copy is it an error, which names table, column, slice and segment.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use basalt_engine::channels::Channels;
+use basalt_engine::chunks::{ChunkRead, ChunkSource, ReadCost};
+use basalt_engine::error::{ErrorCode, SqlError};
+use basalt_engine::protocol::chunks_client::ChunksClient;
+use basalt_engine::protocol::{
+    BytesPart, ExtentRequest, MESSAGE_BYTES_MAX, SegmentMetaRequest, WireId,
+};
+use basalt_engine::scan::{ScanSegment, ScanTable};
+use basalt_storage::chunk_store::ChunkStore;
+use basalt_storage::digest::Digest;
+use basalt_storage::error::StorageError;
+use basalt_storage::ids::{ColumnVersion, SegmentId, WorkerId};
+use basalt_storage::layout::SegmentKey;
+use basalt_storage::manifest::Layout;
+use basalt_storage::segment_meta::{ByteRange, ColumnMeta, SegmentMeta};
+use basalt_storage::segment_reader::VerifiedBytes;
+use bytes::{Bytes, BytesMut};
+use datafusion::error::{DataFusionError, Result};
+use moka::sync::Cache;
+use tonic::{Status, Streaming};
+
+/// Columns of segment metadata that are kept parsed. One is about 1 to 4 KiB.
+const META_COLUMNS_MAX: u64 = 100_000;
+
+/// Reads chunks on behalf of this worker's scans.
+#[derive(Debug)]
+pub struct WorkerChunks {
+    store: Arc<ChunkStore>,
+    channels: Channels,
+    metas: Cache<(SegmentId, Digest), Arc<SegmentMeta>>,
+}
+
+impl WorkerChunks {
+    /// A source over this worker's store and its peers.
+    pub fn new(store: Arc<ChunkStore>, channels: Channels) -> Self {
+        let metas = Cache::builder()
+            .max_capacity(META_COLUMNS_MAX)
+            .weigher(|_, meta: &Arc<SegmentMeta>| u32::try_from(meta.columns().len()).unwrap_or(u32::MAX))
+            .build();
+        Self { store, channels, metas }
+    }
+
+    fn key(table: &ScanTable, segment: &ScanSegment) -> SegmentKey {
+        SegmentKey { table: table.table, slice: segment.slice, segment: segment.segment }
+    }
+
+    fn is_local(&self, segment: &ScanSegment) -> bool {
+        segment.holders.contains(&self.store.identity().worker)
+    }
+
+    fn peers<'a>(&'a self, segment: &'a ScanSegment) -> impl Iterator<Item = WorkerId> + 'a {
+        let me = self.store.identity().worker;
+        segment.holders.iter().copied().filter(move |holder| *holder != me)
+    }
+
+    fn client(&self, table: &ScanTable, peer: WorkerId) -> Result<ChunksClient<PeerChannel>, Status> {
+        let url = table
+            .endpoints
+            .get(&peer)
+            .ok_or_else(|| Status::unavailable(format!("worker {peer} is not in the cluster")))?;
+        let channel = self.channels.get(url).map_err(|error| Status::internal(error.to_string()))?;
+        Ok(ChunksClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX))
+    }
+
+    async fn local_meta(&self, table: &ScanTable, segment: &ScanSegment) -> Result<Bytes, String> {
+        let (store, key, layout) =
+            (Arc::clone(&self.store), Self::key(table, segment), segment.layout);
+        let read = tokio::task::spawn_blocking(move || store.read_segment_meta(key, layout));
+        read.await.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
+    }
+
+    async fn peer_meta(
+        &self,
+        table: &ScanTable,
+        segment: &ScanSegment,
+        peer: WorkerId,
+    ) -> Result<Bytes, Status> {
+        let request = SegmentMetaRequest {
+            epoch: table.epoch.0,
+            table: table.table.0,
+            slice: u32::from(segment.slice.0),
+            segment: segment.segment.to_wire(),
+            packed: segment.layout == Layout::Packed,
+        };
+        let parts = self.client(table, peer)?.read_segment_meta(request).await?.into_inner();
+        collect(parts, basalt_storage::segment_meta::SEGMENT_META_BYTES_MAX).await
+    }
+
+    async fn peer_extent(
+        &self,
+        table: &ScanTable,
+        segment: &ScanSegment,
+        column: &ColumnMeta,
+        range: ByteRange,
+        peer: WorkerId,
+    ) -> Result<Bytes, Status> {
+        let request = ExtentRequest {
+            epoch: table.epoch.0,
+            table: table.table.0,
+            slice: u32::from(segment.slice.0),
+            segment: segment.segment.to_wire(),
+            packed: segment.layout == Layout::Packed,
+            column: column.id().0,
+            column_version: column.version().0,
+            offset: range.offset,
+            length: range.length,
+        };
+        let parts = self.client(table, peer)?.read_extent(request).await?.into_inner();
+        collect(parts, range.length).await
+    }
+
+    /// One chunk's row group from the first peer that has a good copy.
+    async fn from_peers(
+        &self,
+        table: &ScanTable,
+        segment: &ScanSegment,
+        column: &ColumnMeta,
+        row_group: usize,
+        tried: &mut Vec<String>,
+    ) -> Result<VerifiedBytes> {
+        let range = wanted(column, row_group).map_err(engine_error)?;
+        for peer in self.peers(segment) {
+            let fetched = self.peer_extent(table, segment, column, range, peer).await;
+            match fetched.map(|bytes| column.verify(range, bytes)) {
+                Ok(Ok(verified)) => return Ok(verified),
+                Ok(Err(error)) => tried.push(format!("worker {peer}: {error}")),
+                Err(status) => tried.push(format!("worker {peer}: {}", status.message())),
+            }
+        }
+        let what = format!("column \"{}\" ", column.name());
+        Err(unavailable(table, segment, &what, tried))
+    }
+}
+
+/// The channel to a peer, as [`Channels`] hands it out.
+type PeerChannel = datafusion_distributed::grpc::BoxCloneSyncChannel;
+
+#[async_trait]
+impl ChunkSource for WorkerChunks {
+    async fn segment_meta(
+        &self,
+        table: &Arc<ScanTable>,
+        segment: &ScanSegment,
+    ) -> Result<Arc<SegmentMeta>> {
+        let key = (segment.segment, segment.meta_digest);
+        if let Some(meta) = self.metas.get(&key) {
+            return Ok(meta);
+        }
+        let mut tried = Vec::new();
+        let mut found = None;
+        if self.is_local(segment) {
+            match self.local_meta(table, segment).await.map(|bytes| check_meta(&bytes, table, segment)) {
+                Ok(Ok(meta)) => found = Some(meta),
+                Ok(Err(error)) => tried.push(format!("this worker: {error}")),
+                Err(error) => tried.push(format!("this worker: {error}")),
+            }
+        }
+        if found.is_none() {
+            for peer in self.peers(segment) {
+                let fetched = self.peer_meta(table, segment, peer).await;
+                match fetched.map(|bytes| check_meta(&bytes, table, segment)) {
+                    Ok(Ok(meta)) => {
+                        found = Some(meta);
+                        break;
+                    }
+                    Ok(Err(error)) => tried.push(format!("worker {peer}: {error}")),
+                    Err(status) => tried.push(format!("worker {peer}: {}", status.message())),
+                }
+            }
+        }
+        let meta = found.ok_or_else(|| unavailable(table, segment, "", &tried))?;
+        self.metas.insert(key, Arc::clone(&meta));
+        Ok(meta)
+    }
+
+    async fn read(
+        &self,
+        table: &Arc<ScanTable>,
+        segment: &ScanSegment,
+        meta: &Arc<SegmentMeta>,
+        reads: &[ChunkRead],
+    ) -> Result<(Vec<VerifiedBytes>, ReadCost)> {
+        if reads.is_empty() {
+            return Ok((vec![], ReadCost::default()));
+        }
+        check_versions(table, segment, meta, reads)?;
+        let local = match self.is_local(segment) {
+            true => {
+                let (store, meta) = (Arc::clone(&self.store), Arc::clone(meta));
+                let (layout, reads) = (segment.layout, reads.to_vec());
+                let read = tokio::task::spawn_blocking(move || read_local(&store, &meta, layout, &reads));
+                read.await.map_err(|error| DataFusionError::External(Box::new(error)))?
+            }
+            false => reads.iter().map(|_| Err(None)).collect(),
+        };
+        let mut cost = ReadCost::default();
+        let mut verified = Vec::with_capacity(reads.len());
+        for (read, local) in reads.iter().zip(local) {
+            match local {
+                Ok(bytes) => {
+                    cost.local_bytes += bytes.range().length;
+                    verified.push(bytes);
+                }
+                Err(error) => {
+                    let mut tried: Vec<_> =
+                        error.iter().map(|error| format!("this worker: {error}")).collect();
+                    if let Some(error) = &error {
+                        tracing::warn!(segment = %segment.segment, column = %read.column, %error,
+                            "a local chunk cannot be read, asking peers");
+                    }
+                    let column = column_meta(meta, read)?;
+                    let bytes =
+                        self.from_peers(table, segment, column, read.row_group, &mut tried).await?;
+                    cost.peer_bytes += bytes.range().length;
+                    verified.push(bytes);
+                }
+            }
+        }
+        Ok((verified, cost))
+    }
+}
+
+/// Reads chunks from this worker's disk. `Err(None)`: not tried.
+fn read_local(
+    store: &ChunkStore,
+    meta: &SegmentMeta,
+    layout: Layout,
+    reads: &[ChunkRead],
+) -> Vec<Result<VerifiedBytes, Option<StorageError>>> {
+    let one = |read: &ChunkRead| {
+        let column = meta
+            .column(read.column)
+            .ok_or_else(|| StorageError::invalid_request("no such column in the segment"))?;
+        let range = wanted(column, read.row_group)?;
+        column.verify(range, store.read_extent(&column.chunk(), layout, range)?)
+    };
+    reads.iter().map(|read| one(read).map_err(Some)).collect()
+}
+
+fn wanted(column: &ColumnMeta, row_group: usize) -> Result<ByteRange, StorageError> {
+    let extent = column
+        .extent(row_group)
+        .ok_or_else(|| StorageError::invalid_request(format!("no row group {row_group}")))?;
+    Ok(column.blocks_for(extent))
+}
+
+fn column_meta<'a>(meta: &'a SegmentMeta, read: &ChunkRead) -> Result<&'a ColumnMeta> {
+    meta.column(read.column).ok_or_else(|| {
+        DataFusionError::Internal(format!("a segment has no column {}", read.column))
+    })
+}
+
+/// Metadata must be what the plan names: the digest says so, and the ids and rows are compared too.
+fn check_meta(
+    bytes: &[u8],
+    table: &ScanTable,
+    segment: &ScanSegment,
+) -> Result<Arc<SegmentMeta>, StorageError> {
+    let meta = SegmentMeta::decode(bytes, segment.meta_digest)?;
+    let key = SegmentKey { table: table.table, slice: segment.slice, segment: segment.segment };
+    if meta.key() != key || meta.rows() != segment.rows || meta.row_groups() != segment.row_groups {
+        let path = key.meta_path(segment.layout);
+        return Err(StorageError::corrupt(path, "it describes another segment than the catalog"));
+    }
+    Ok(meta)
+}
+
+/// The column versions that the snapshot reads are those that the metadata describes.
+fn check_versions(
+    table: &ScanTable,
+    segment: &ScanSegment,
+    meta: &SegmentMeta,
+    reads: &[ChunkRead],
+) -> Result<()> {
+    for read in reads {
+        let planned: Option<ColumnVersion> = table
+            .columns
+            .iter()
+            .position(|column| *column == read.column)
+            .and_then(|index| segment.column_versions.get(index).copied().flatten());
+        if Some(column_meta(meta, read)?.version()) != planned {
+            return Err(DataFusionError::Internal(format!(
+                "column {} of segment {} is not at the version of the snapshot",
+                read.column, segment.segment
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// All parts of an answer, at most `length_max` bytes.
+async fn collect(mut parts: Streaming<BytesPart>, length_max: u64) -> Result<Bytes, Status> {
+    let mut bytes = BytesMut::new();
+    while let Some(part) = parts.message().await? {
+        if (bytes.len() + part.data.len()) as u64 > length_max {
+            return Err(Status::data_loss("a peer sent more bytes than were asked for"));
+        }
+        bytes.extend_from_slice(&part.data);
+    }
+    Ok(bytes.freeze())
+}
+
+fn engine_error(error: StorageError) -> DataFusionError {
+    basalt_engine::error::storage_error(error)
+}
+
+fn unavailable(table: &ScanTable, segment: &ScanSegment, what: &str, tried: &[String]) -> DataFusionError {
+    let tried = match tried.is_empty() {
+        true => "no worker holds it".to_owned(),
+        false => tried.join("; "),
+    };
+    let message = format!(
+        "{what}of table {}, slice {}, segment {} cannot be read: {tried}",
+        table.name, segment.slice, segment.segment
+    );
+    SqlError::new(ErrorCode::Unavailable, message)
+        .with_hint("start the worker that holds it again; queries that do not need it still work")
+        .into()
+}

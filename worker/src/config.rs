@@ -1,0 +1,30 @@
+//! What a worker is started with.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use basalt_engine::files::AllowedRoots;
+use basalt_engine::runtime::Resources;
+use basalt_engine::secret::ClusterSecret;
+use url::Url;
+
+/// Everything a worker needs to know.
+#[derive(Debug, Clone)]
+pub struct WorkerConfig {
+    /// Where its chunks, staging and identity live. Made when missing.
+    pub data_dir: PathBuf,
+    /// Where it listens; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// The address it gives to others, when it differs from the one it listens on.
+    pub advertise: Option<Url>,
+    /// Where the coordinator is.
+    pub coordinator: Url,
+    /// The cluster secret.
+    pub secret: ClusterSecret,
+    /// What file scans may read.
+    pub allowed_roots: AllowedRoots,
+    /// What queries may use.
+    pub resources: Resources,
+    /// Rows waiting in memory to be encoded, of all loads together, in bytes.
+    pub staging_bytes_max: usize,
+}

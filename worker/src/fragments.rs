@@ -1,0 +1,20 @@
+//! Running parts of plans: datafusion-distributed's worker with our session and limits.
+
+use std::sync::Arc;
+
+use basalt_engine::protocol::MESSAGE_BYTES_MAX;
+use basalt_engine::session::{WorkerServices, fragment_state};
+use datafusion::execution::runtime_env::RuntimeEnv;
+use datafusion_distributed::{Worker, WorkerQueryContext};
+
+/// The fragment runner of a worker process.
+pub fn fragment_runner(services: WorkerServices, runtime: Arc<RuntimeEnv>) -> Worker {
+    let build = move |context: WorkerQueryContext| {
+        let services = services.clone();
+        async move { fragment_state(context, &services) }
+    };
+    Worker::from_session_builder(build)
+        .with_runtime_env(runtime)
+        .with_max_message_size(MESSAGE_BYTES_MAX)
+        .with_version(env!("CARGO_PKG_VERSION"))
+}

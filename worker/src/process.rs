@@ -1,0 +1,175 @@
+//! Starting and stopping a worker.
+
+use std::fs;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use basalt_engine::channels::Channels;
+use basalt_engine::protocol::MESSAGE_BYTES_MAX;
+use basalt_engine::protocol::chunks_server::ChunksServer;
+use basalt_engine::protocol::ingest_server::IngestServer;
+use basalt_engine::session::WorkerServices;
+use basalt_storage::chunk_store::{ChunkStore, Identity};
+use basalt_storage::ids::WorkerId;
+use basalt_storage::vfs::{RealVfs, Vfs};
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::service::InterceptorLayer;
+use tonic::transport::Server;
+use url::Url;
+use uuid::Uuid;
+
+use crate::append_sink::AppendSink;
+use crate::chunk_service::ChunkService;
+use crate::chunk_source::WorkerChunks;
+use crate::fragments::fragment_runner;
+use crate::ingest_service::IngestService;
+use crate::registration::{Heartbeats, Joined, Registration};
+use crate::staging::Staging;
+use crate::{WorkerConfig, WorkerError};
+
+/// HTTP/2 flow-control windows of the server side, in bytes; as in `Channels`.
+const WINDOW_BYTES: u32 = 8 * 1024 * 1024;
+/// How long a stopping worker waits for requests under way.
+const STOP_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10);
+
+/// A worker that has joined its cluster and serves.
+#[derive(Debug)]
+pub struct Worker {
+    id: WorkerId,
+    url: Url,
+    stop: Option<oneshot::Sender<()>>,
+    server: JoinHandle<Result<(), tonic::transport::Error>>,
+    _heartbeats: Heartbeats,
+}
+
+impl Worker {
+    /// Starts a worker: takes its data directory, joins the cluster, serves. Waits for the
+    /// coordinator as long as it cannot be reached.
+    ///
+    /// # Errors
+    /// [`WorkerError`] when the directory, the address or the cluster refuses it.
+    pub async fn start(config: WorkerConfig) -> Result<Self, WorkerError> {
+        if !config.listen.ip().is_loopback() {
+            return Err(WorkerError::NotLoopback { address: config.listen.to_string() });
+        }
+        let listener = listen(config.listen).await?;
+        let url = advertised(&config, &listener)?;
+        let (store, registration, joined) = join(&config, url.clone()).await?;
+        let id = store.identity().worker;
+        let channels = Channels::new(&config.secret)?;
+        let staging = Arc::new(Staging::new(Arc::clone(&store), config.staging_bytes_max));
+        let services = WorkerServices {
+            chunks: Arc::new(WorkerChunks::new(Arc::clone(&store), channels.clone())),
+            sink: Arc::new(AppendSink::new(id, Arc::clone(&staging), channels.clone())),
+            allowed_roots: config.allowed_roots.clone(),
+            channels,
+        };
+        let fragments = fragment_runner(services, config.resources.runtime()?)
+            .into_worker_server()
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(MESSAGE_BYTES_MAX);
+        let secret = config.secret.clone();
+        let (stop, stopped) = oneshot::channel::<()>();
+        let server = Server::builder()
+            .initial_stream_window_size(WINDOW_BYTES)
+            .initial_connection_window_size(WINDOW_BYTES)
+            .tcp_nodelay(true)
+            .layer(InterceptorLayer::new(move |request| secret.admit(request)))
+            .add_service(fragments)
+            .add_service(ChunksServer::new(ChunkService::new(store)))
+            .add_service(
+                IngestServer::new(IngestService::new(staging))
+                    .max_decoding_message_size(MESSAGE_BYTES_MAX)
+                    .max_encoding_message_size(MESSAGE_BYTES_MAX),
+            )
+            .serve_with_incoming_shutdown(TcpListenerStream::new(listener), async {
+                let _ = stopped.await;
+            });
+        let server = tokio::spawn(server);
+        let heartbeats = Heartbeats::start(registration, joined)?;
+        tracing::info!(worker = %id, %url, cluster = %joined.cluster, "worker joined the cluster");
+        Ok(Self { id, url, stop: Some(stop), server, _heartbeats: heartbeats })
+    }
+
+    /// The worker's id.
+    pub fn id(&self) -> WorkerId {
+        self.id
+    }
+
+    /// Where it serves.
+    pub fn url(&self) -> &Url {
+        &self.url
+    }
+
+    /// Stops taking requests, lets those under way end for a while, and returns.
+    pub async fn stop(mut self) {
+        if let Some(stop) = self.stop.take() {
+            let _ = stop.send(());
+        }
+        if tokio::time::timeout(STOP_TIMEOUT, &mut self.server).await.is_err() {
+            self.server.abort();
+        }
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        self.server.abort();
+    }
+}
+
+async fn listen(address: SocketAddr) -> Result<TcpListener, WorkerError> {
+    TcpListener::bind(address)
+        .await
+        .map_err(|source| WorkerError::Listen { address: address.to_string(), source })
+}
+
+fn advertised(config: &WorkerConfig, listener: &TcpListener) -> Result<Url, WorkerError> {
+    if let Some(url) = &config.advertise {
+        return Ok(url.clone());
+    }
+    let listen = |source| WorkerError::Listen { address: config.listen.to_string(), source };
+    let address = listener.local_addr().map_err(listen)?;
+    Url::parse(&format!("http://{address}"))
+        .map_err(|error| listen(io::Error::new(io::ErrorKind::InvalidInput, error)))
+}
+
+/// Opens the data directory and registers. A directory with an identity is locked first, so that a
+/// second process on it never reaches the coordinator.
+async fn join(
+    config: &WorkerConfig,
+    url: Url,
+) -> Result<(Arc<ChunkStore>, Registration, Joined), WorkerError> {
+    let dir = &config.data_dir;
+    let io = |source| WorkerError::DataDir { path: dir.clone(), source };
+    fs::create_dir_all(dir).map_err(io)?;
+    fs::create_dir_all(&config.resources.spill_dir).map_err(io)?;
+    let vfs: Arc<dyn Vfs> = Arc::new(RealVfs);
+    let known = ChunkStore::read_identity(dir, vfs.as_ref())?;
+    let opened = match known {
+        Some(identity) => Some(ChunkStore::open(dir, identity, Arc::clone(&vfs))?),
+        None => None,
+    };
+    let registration = Registration {
+        coordinator: config.coordinator.clone(),
+        secret: config.secret.clone(),
+        worker: known.map_or_else(WorkerId::generate, |identity| identity.worker),
+        incarnation: Uuid::new_v4(),
+        url,
+        cluster: known.map(|identity| identity.cluster),
+        epoch: 0,
+    };
+    let joined = registration.register().await?;
+    let store = match opened {
+        Some(store) => store,
+        None => {
+            let identity = Identity { cluster: joined.cluster, worker: registration.worker };
+            ChunkStore::open(dir, identity, vfs)?
+        }
+    };
+    Ok((Arc::new(store), registration, joined))
+}

@@ -1,0 +1,299 @@
+//! Rows of transactions that are not sealed yet, one segment writer per slice.
+//!
+//! ```text
+//! append ─▶ slice writer ─▶ (full, or the budget is used up) ─▶ published segment ┐
+//! seal   ─▶ slice writers of the table, all at once ───────────▶ published segments ┴▶ records
+//! ```
+//!
+//! Published segments are on the disk and named by no commit: a crash, an abort or a commit that
+//! never comes leaves them as orphans, which no snapshot can see. Memory is bounded by a budget of
+//! raw row bytes: beyond it the largest writer is closed early.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use arrow::record_batch::RecordBatch;
+use basalt_engine::error::storage_error;
+use basalt_engine::write::AppendTarget;
+use basalt_storage::chunk_store::ChunkStore;
+use basalt_storage::error::StorageError;
+use basalt_storage::ids::{SegmentId, SliceId, TableId, TxnId};
+use basalt_storage::manifest::SegmentRecord;
+use basalt_storage::segment_writer::{SegmentSpec, SegmentWriter, WriterOptions};
+use datafusion::error::{DataFusionError, Result};
+
+/// How long a transaction may stay without an append or a seal before it counts as abandoned.
+const ABANDONED_AFTER: Duration = Duration::from_secs(60 * 60);
+/// How long the records of a sealed transaction are kept for an abort.
+const SEALED_KEPT: Duration = Duration::from_secs(10 * 60);
+
+/// The staging area of one worker.
+#[derive(Debug)]
+pub struct Staging {
+    store: Arc<ChunkStore>,
+    bytes_max: usize,
+    bytes: AtomicUsize,
+    tables: Mutex<HashMap<(TxnId, TableId), Arc<StagedTable>>>,
+}
+
+/// One table of one transaction.
+#[derive(Debug)]
+struct StagedTable {
+    target: Arc<AppendTarget>,
+    slices: Mutex<HashMap<SliceId, Arc<Mutex<SliceWriter>>>>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    touched: Instant,
+    /// Segments on the disk already.
+    published: Vec<SegmentRecord>,
+    sealed: bool,
+    aborted: bool,
+}
+
+#[derive(Debug, Default)]
+struct SliceWriter {
+    writer: Option<SegmentWriter>,
+    bytes: usize,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Staging {
+    /// An empty staging area that holds at most about `bytes_max` bytes of raw rows.
+    pub fn new(store: Arc<ChunkStore>, bytes_max: usize) -> Self {
+        Self { store, bytes_max, bytes: AtomicUsize::new(0), tables: Mutex::default() }
+    }
+
+    /// Appends rows of one slice, in storage form.
+    ///
+    /// # Errors
+    /// When this worker does not own the slice, the transaction is sealed or aborted, or a full
+    /// segment cannot be written.
+    pub async fn append(
+        self: &Arc<Self>,
+        target: &Arc<AppendTarget>,
+        slice: SliceId,
+        batch: RecordBatch,
+    ) -> Result<()> {
+        if target.owner(slice)? != self.store.identity().worker {
+            return Err(internal(format!("slice {slice} is not owned by this worker")));
+        }
+        let staged = self.table(target)?;
+        let staging = Arc::clone(self);
+        // Encoding a row group takes tens of milliseconds: not on a thread that serves RPCs.
+        tokio::task::spawn_blocking(move || staging.append_blocking(&staged, slice, batch))
+            .await
+            .map_err(|error| DataFusionError::External(Box::new(error)))?
+    }
+
+    fn table(&self, target: &Arc<AppendTarget>) -> Result<Arc<StagedTable>> {
+        let mut tables = lock(&self.tables);
+        let staged = tables.entry((target.txn, target.table)).or_insert_with(|| {
+            Arc::new(StagedTable {
+                target: Arc::clone(target),
+                slices: Mutex::default(),
+                state: Mutex::new(State {
+                    touched: Instant::now(),
+                    published: vec![],
+                    sealed: false,
+                    aborted: false,
+                }),
+            })
+        });
+        let mut state = lock(&staged.state);
+        if state.sealed || state.aborted {
+            return Err(internal(format!("transaction {} is over", target.txn)));
+        }
+        state.touched = Instant::now();
+        drop(state);
+        Ok(Arc::clone(staged))
+    }
+
+    fn append_blocking(&self, staged: &StagedTable, slice: SliceId, batch: RecordBatch) -> Result<()> {
+        let writer = Arc::clone(lock(&staged.slices).entry(slice).or_default());
+        let mut writer = lock(&writer);
+        let mut rest = batch;
+        while rest.num_rows() > 0 {
+            let segment = match writer.writer.as_mut() {
+                Some(segment) => segment,
+                None => writer.writer.insert(self.new_segment(&staged.target, slice)?),
+            };
+            let room = usize::try_from(segment.rows_left()).unwrap_or(usize::MAX);
+            let rows = rest.num_rows().min(room);
+            let piece = rest.slice(0, rows);
+            let bytes = piece.get_array_memory_size().min(piece_bytes(&piece));
+            segment.append(piece).map_err(storage_error)?;
+            writer.bytes += bytes;
+            let total = self.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
+            rest = rest.slice(rows, rest.num_rows() - rows);
+            let full = writer.writer.as_ref().is_some_and(|segment| segment.rows_left() == 0);
+            // Each writer pays for its own excess: it closes when it has more than a fair share.
+            let share = self.bytes_max / staged.target.slice_owners.len().max(1);
+            if full || (total > self.bytes_max && writer.bytes > share) {
+                self.close(staged, &mut writer)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn new_segment(&self, target: &AppendTarget, slice: SliceId) -> Result<SegmentWriter> {
+        let identity = self.store.identity();
+        let spec = SegmentSpec {
+            cluster: identity.cluster,
+            table: target.table,
+            slice,
+            segment: SegmentId::generate(),
+            txn: target.txn,
+            schema: Arc::clone(&target.schema),
+            sort_key: target.sort_key.clone(),
+            holder: identity.worker,
+        };
+        SegmentWriter::new(spec, WriterOptions { encode_threads: 1 }).map_err(storage_error)
+    }
+
+    /// Publishes a slice's rows so far as a segment of their own.
+    fn close(&self, staged: &StagedTable, writer: &mut SliceWriter) -> Result<()> {
+        let Some(segment) = self.take(writer) else { return Ok(()) };
+        let encoded = segment.encode().map_err(storage_error)?;
+        let records = self.store.publish(vec![encoded]).map_err(storage_error)?;
+        lock(&staged.state).published.extend(records);
+        Ok(())
+    }
+
+    fn take(&self, writer: &mut SliceWriter) -> Option<SegmentWriter> {
+        self.bytes.fetch_sub(std::mem::take(&mut writer.bytes), Ordering::Relaxed);
+        writer.writer.take()
+    }
+
+    /// Makes every row that was appended for a table durable.
+    ///
+    /// On `Ok` every segment in the answer survives a crash of this worker. A transaction that
+    /// wrote nothing here gives an empty answer; sealing twice gives the same answer.
+    ///
+    /// # Errors
+    /// When a segment cannot be encoded or written, or the transaction was aborted.
+    pub async fn seal(self: &Arc<Self>, txn: TxnId, table: TableId) -> Result<Vec<SegmentRecord>> {
+        let staged = lock(&self.tables).get(&(txn, table)).map(Arc::clone);
+        let Some(staged) = staged else { return Ok(vec![]) };
+        let staging = Arc::clone(self);
+        tokio::task::spawn_blocking(move || staging.seal_blocking(&staged))
+            .await
+            .map_err(|error| DataFusionError::External(Box::new(error)))?
+    }
+
+    fn seal_blocking(&self, staged: &StagedTable) -> Result<Vec<SegmentRecord>> {
+        {
+            let mut state = lock(&staged.state);
+            if state.aborted {
+                return Err(internal(format!("transaction {} was aborted", staged.target.txn)));
+            }
+            if state.sealed {
+                return Ok(state.published.clone());
+            }
+            state.sealed = true;
+        }
+        let writers: Vec<_> = lock(&staged.slices).drain().map(|(_, writer)| writer).collect();
+        let segments: Vec<_> =
+            writers.iter().filter_map(|writer| self.take(&mut lock(writer))).collect();
+        let encoded = encode_all(segments).map_err(storage_error)?;
+        let records = match encoded.is_empty() {
+            true => vec![],
+            false => self.store.publish(encoded).map_err(storage_error)?,
+        };
+        let mut state = lock(&staged.state);
+        state.touched = Instant::now();
+        state.published.extend(records);
+        Ok(state.published.clone())
+    }
+
+    /// Forgets a transaction and removes what it has written so far. Unknown ones are fine.
+    pub fn abort(&self, txn: TxnId) {
+        let mut tables = lock(&self.tables);
+        let keys: Vec<_> = tables.keys().filter(|(id, _)| *id == txn).copied().collect();
+        let aborted: Vec<_> = keys.iter().filter_map(|key| tables.remove(key)).collect();
+        drop(tables);
+        for staged in aborted {
+            self.discard(&staged);
+        }
+    }
+
+    fn discard(&self, staged: &StagedTable) {
+        let published = {
+            let mut state = lock(&staged.state);
+            state.aborted = true;
+            std::mem::take(&mut state.published)
+        };
+        for writer in lock(&staged.slices).values() {
+            drop(self.take(&mut lock(writer)));
+        }
+        for record in published {
+            if let Err(error) = self.store.remove_segment(record.key(), record.layout) {
+                tracing::warn!(segment = %record.segment, %error,
+                    "an aborted segment stays on the disk until garbage collection");
+            }
+        }
+    }
+
+    /// Drops abandoned transactions, and the memory of sealed ones. Called from time to time.
+    pub fn sweep(&self) {
+        let mut abandoned = Vec::new();
+        lock(&self.tables).retain(|_, staged| {
+            let state = lock(&staged.state);
+            let age = state.touched.elapsed();
+            if !state.sealed && age > ABANDONED_AFTER {
+                abandoned.push(Arc::clone(staged));
+                return false;
+            }
+            !(state.sealed && age > SEALED_KEPT)
+        });
+        for staged in abandoned {
+            tracing::warn!(txn = %staged.target.txn, "an abandoned transaction is dropped");
+            self.discard(&staged);
+        }
+    }
+}
+
+/// Bytes of the rows of a slice of a batch: its share of the arrays' buffers.
+fn piece_bytes(piece: &RecordBatch) -> usize {
+    piece
+        .columns()
+        .iter()
+        .map(|array| array.to_data().get_slice_memory_size().unwrap_or_else(|_| array.get_array_memory_size()))
+        .sum()
+}
+
+/// Encodes segments on as many threads as the machine has, in order.
+fn encode_all(
+    segments: Vec<SegmentWriter>,
+) -> Result<Vec<basalt_storage::segment_writer::EncodedSegment>, StorageError> {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let queue = Mutex::new(segments.into_iter());
+    let done = Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                loop {
+                    let Some(segment) = lock(&queue).next() else { break };
+                    let encoded = segment.encode();
+                    let failed = encoded.is_err();
+                    lock(&done).push(encoded);
+                    if failed {
+                        break;
+                    }
+                }
+            });
+        }
+    });
+    done.into_inner().unwrap_or_else(PoisonError::into_inner).into_iter().collect()
+}
+
+fn internal(message: String) -> DataFusionError {
+    DataFusionError::Internal(message)
+}
