@@ -11,7 +11,7 @@ use datafusion::sql::sqlparser::tokenizer::{Location, Token, TokenWithSpan};
 use super::names::{self, ObjectRef};
 use super::statement::{Insert, ParsedStatement, Statement};
 use super::syntax::{parser_error, position_of};
-use super::tokens::{DIALECT, TokenList};
+use super::tokens::TokenList;
 use super::{copy, create_table, query, relation, session};
 use crate::error::{ErrorCode, Position, SqlError, printable};
 
@@ -48,7 +48,7 @@ fn check_parameters(
 
 /// A parser over some tokens of one statement.
 pub(super) struct StatementParser<'a> {
-    parser: Parser<'static>,
+    parser: Parser<'a>,
     list: &'a TokenList,
     /// Where the tokens end.
     end: Location,
@@ -65,7 +65,7 @@ impl<'a> StatementParser<'a> {
     fn over(list: &'a TokenList, range: std::ops::Range<usize>) -> Self {
         let tokens = list.tokens.get(range.clone()).unwrap_or_default().to_vec();
         let end = tokens.last().map_or(Location::empty(), |token| token.span.end);
-        let parser = Parser::new(&DIALECT).with_tokens_with_locations(tokens);
+        let parser = Parser::new(&list.grammar).with_tokens_with_locations(tokens);
         Self { parser, list, end, range }
     }
 
@@ -90,7 +90,7 @@ impl<'a> StatementParser<'a> {
     /// Runs one of sqlparser's own productions.
     pub(super) fn run<T>(
         &mut self,
-        production: impl FnOnce(&mut Parser<'static>) -> Result<T, ParserError>,
+        production: impl FnOnce(&mut Parser<'a>) -> Result<T, ParserError>,
     ) -> Result<T, SqlError> {
         let end = Some(Position { line: self.end.line, column: self.end.column });
         production(&mut self.parser).map_err(|error| {
@@ -245,7 +245,7 @@ impl<'a> StatementParser<'a> {
         let mut tokens = vec![word("SELECT"), TokenWithSpan { token: Token::Mul, span }, word("FROM")];
         tokens.extend_from_slice(self.rest());
         let all = tokens.len();
-        let mut parser = Parser::new(&DIALECT).with_tokens_with_locations(tokens);
+        let mut parser = Parser::new(&self.list.grammar).with_tokens_with_locations(tokens);
         let end = Some(Position { line: self.end.line, column: self.end.column });
         let query = parser.parse_query().map_err(|error| parser_error(&error, end))?;
         query::check(&query)?;
