@@ -58,7 +58,9 @@ pub fn check_allowed(plan: &Arc<dyn ExecutionPlan>) -> Result<()> {
         let in_memory = node
             .downcast_ref::<DataSourceExec>()
             .is_some_and(|source| source.data_source().downcast_ref::<MemorySourceConfig>().is_some());
-        if in_memory || ALLOWED.contains(&node.name()) {
+        // Some nodes add their mode to their name: "SortExec(TopK)".
+        let name = node.name().split('(').next().unwrap_or_default();
+        if in_memory || ALLOWED.contains(&name) {
             return Ok(TreeNodeRecursion::Continue);
         }
         plan_err!("plan node {} is not allowed on a worker", node.name())

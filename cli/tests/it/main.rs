@@ -6,4 +6,5 @@
 mod command_line;
 mod format;
 mod split;
+mod tpch;
 mod upload;
