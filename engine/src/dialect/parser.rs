@@ -242,7 +242,8 @@ impl<'a> StatementParser<'a> {
     fn table_command(&mut self) -> Result<Box<Query>, SqlError> {
         let span = self.parser.next_token().span;
         let word = |text| TokenWithSpan { token: Token::make_keyword(text), span };
-        let mut tokens = vec![word("SELECT"), TokenWithSpan { token: Token::Mul, span }, word("FROM")];
+        let mut tokens =
+            vec![word("SELECT"), TokenWithSpan { token: Token::Mul, span }, word("FROM")];
         tokens.extend_from_slice(self.rest());
         let all = tokens.len();
         let mut parser = Parser::new(&self.list.grammar).with_tokens_with_locations(tokens);
@@ -371,7 +372,9 @@ pub(super) fn unsupported(kind: &str, position: Position) -> SqlError {
         "CREATE TEMP" | "CREATE TEMPORARY" | "CREATE LOCAL" | "CREATE GLOBAL"
         | "CREATE UNLOGGED" => "create an ordinary table and drop it afterwards",
         "CREATE MATERIALIZED" => "create a view, or a table with CREATE TABLE ... AS SELECT",
-        "CREATE INDEX" | "CREATE UNIQUE" => "choose a SORTKEY: zone maps then skip what a query does not need",
+        "CREATE INDEX" | "CREATE UNIQUE" => {
+            "choose a SORTKEY: zone maps then skip what a query does not need"
+        }
         "CREATE OR" => "use CREATE OR REPLACE TABLE or CREATE OR REPLACE VIEW",
         "CREATE DATABASE" | "DROP DATABASE" | "USE" => {
             "a cluster is one database: use CREATE SCHEMA and write schema.table"
@@ -400,8 +403,37 @@ pub(super) fn unsupported(kind: &str, position: Position) -> SqlError {
 
 /// First words of statements in other dialects: refused by name rather than as typing errors.
 const STATEMENT_WORDS: &[&str] = &[
-    "CALL", "DO", "DECLARE", "FETCH", "CLOSE", "OPEN", "COMMENT", "CACHE", "UNCACHE", "REFRESH",
-    "DISCARD", "KILL", "LISTEN", "NOTIFY", "UNLISTEN", "PRAGMA", "RENAME", "DETACH", "FLUSH",
-    "ASSERT", "CLUSTER", "REINDEX", "CHECKPOINT", "IF", "CASE", "WHILE", "RETURN", "PRINT",
-    "SUMMARIZE", "PIVOT", "UNPIVOT", "IMPORT", "CANCEL",
+    "CALL",
+    "DO",
+    "DECLARE",
+    "FETCH",
+    "CLOSE",
+    "OPEN",
+    "COMMENT",
+    "CACHE",
+    "UNCACHE",
+    "REFRESH",
+    "DISCARD",
+    "KILL",
+    "LISTEN",
+    "NOTIFY",
+    "UNLISTEN",
+    "PRAGMA",
+    "RENAME",
+    "DETACH",
+    "FLUSH",
+    "ASSERT",
+    "CLUSTER",
+    "REINDEX",
+    "CHECKPOINT",
+    "IF",
+    "CASE",
+    "WHILE",
+    "RETURN",
+    "PRINT",
+    "SUMMARIZE",
+    "PIVOT",
+    "UNPIVOT",
+    "IMPORT",
+    "CANCEL",
 ];

@@ -157,7 +157,9 @@ fn number_parameters(tokens: &mut [TokenWithSpan]) -> Result<usize, SqlError> {
             return Err(invalid("parameters ? and $n are mixed in one statement".to_owned()));
         }
         if question_marks > PARAMETERS_MAX {
-            return Err(invalid(format!("the statement has more than {PARAMETERS_MAX} parameters")));
+            return Err(invalid(format!(
+                "the statement has more than {PARAMETERS_MAX} parameters"
+            )));
         }
     }
     Ok(highest.max(question_marks))
