@@ -293,14 +293,12 @@ impl ExecutionPlan for SegmentScanExec {
                 Ok(propagation.with_updated_node(Arc::new(scan)))
             }
             // A limit counts rows before any filter that comes later, so none may sink below it.
-            Some(_) => {
-                Ok(FilterPushdownPropagation::with_parent_pushdown_result(vec![
+            Some(_) => Ok(FilterPushdownPropagation::with_parent_pushdown_result(vec![
                     PushedDown::No;
                     pushed
                         .parent_filters
                         .len()
-                ]))
-            }
+                ])),
             None => Ok(propagation),
         }
     }
