@@ -126,7 +126,7 @@ impl WorkerChunks {
     }
 
     /// One chunk's row group from the first peer that has a good copy.
-    async fn from_peers(
+    async fn read_from_peers(
         &self,
         table: &ScanTable,
         segment: &ScanSegment,
@@ -230,8 +230,9 @@ impl ChunkSource for WorkerChunks {
                             "a local chunk cannot be read, asking peers");
                     }
                     let column = column_meta(meta, read)?;
-                    let bytes =
-                        self.from_peers(table, segment, column, read.row_group, &mut tried).await?;
+                    let bytes = self
+                        .read_from_peers(table, segment, column, read.row_group, &mut tried)
+                        .await?;
                     cost.peer_bytes += bytes.range().length;
                     verified.push(bytes);
                 }

@@ -230,7 +230,7 @@ const ATTRIBUTE_WORDS: &[&str] =
 
 /// Whether tokens have the shape of attributes to their end; what is in brackets is not looked at.
 fn looks_like_attributes(mut tokens: &[TokenWithSpan]) -> bool {
-    fn word<'a>(tokens: &'a [TokenWithSpan], n: usize) -> Option<&'a str> {
+    fn word(tokens: &[TokenWithSpan], n: usize) -> Option<&str> {
         match &tokens.get(n)?.token {
             Token::Word(word) if word.quote_style.is_none() => Some(&word.value),
             _ => None,

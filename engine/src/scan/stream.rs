@@ -12,7 +12,6 @@ use arrow::array::{Array, ArrayRef, BooleanArray};
 use arrow::compute::{BatchCoalescer, filter, prep_null_mask_filter};
 use arrow::datatypes::{Schema, SchemaRef};
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
-use basalt_storage::ids::ColumnId;
 use basalt_storage::row_group::{RowGroupColumn, RowSelection, open_row_group};
 use basalt_storage::segment_meta::SegmentMeta;
 use basalt_storage::segment_reader::VerifiedBytes;
@@ -21,7 +20,7 @@ use datafusion::common::{DataFusionError, internal_datafusion_err};
 use datafusion::error::Result;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_expr::PhysicalExpr;
-use datafusion::physical_expr::utils::{collect_columns, reassign_expr_columns};
+use datafusion::physical_expr::utils::collect_columns;
 use datafusion::physical_plan::metrics::{
     BaselineMetrics, Count, ExecutionPlanMetricsSet, MetricBuilder, MetricCategory, RecordOutput,
 };

@@ -90,7 +90,7 @@ fn question_marks_are_numbered_in_order_but_not_in_strings_and_comments() {
 
 #[test]
 fn twelve_parameters_keep_their_order() {
-    let sql = format!("select {}", vec!["?"; 12].join(", "));
+    let sql = format!("select {}", ["?"; 12].join(", "));
     let expected: Vec<_> = (1..=12).map(|n| format!("${n}")).collect();
     assert_eq!(query_text(&sql), format!("SELECT {}", expected.join(", ")));
     assert_eq!(one("select $2, $1, $11, $10, $2").parameters, 11);

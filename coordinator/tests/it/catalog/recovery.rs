@@ -7,7 +7,7 @@ use basalt_coordinator::catalog::record::{Chain, FORMAT_VERSION, RawRecord};
 use basalt_coordinator::catalog::{Catalog, CatalogError, Change, verify};
 use basalt_storage::digest::Digest;
 use basalt_storage::ids::Epoch;
-use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
+use redb::{Database, ReadableDatabase, TableDefinition};
 use tempfile::TempDir;
 
 use super::fixtures::{Fixture, command, rows};
