@@ -219,7 +219,7 @@ impl SqlError {
             let indent = prefix.chars().count() + offset;
             text.push_str(&format!("\n{prefix}{source}\n{}^", " ".repeat(indent)));
         }
-        if let Some(hint) = &self.hint {
+        if let Some(hint) = self.hint.as_ref().filter(|hint| !hint.trim().is_empty()) {
             text.push_str(&format!("\nHINT: {hint}"));
         }
         text

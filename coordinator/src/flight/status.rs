@@ -218,16 +218,15 @@ mod tests {
     }
 
     #[test]
-    fn a_long_statement_is_left_out_rather_than_the_hint() {
+    fn a_long_statement_is_shortened_and_the_hint_stays() {
         let sql = format!("select amuont, '{}'", "ü".repeat(100_000));
         let error = SqlError::new(ErrorCode::UndefinedColumn, "column \"amuont\" does not exist")
             .at(Position { line: 1, column: 8 })
             .with_hint("did you mean \"amount\"?");
         let status = from_error(&error, &sql, None);
-        assert_eq!(
-            status.message(),
-            "column \"amuont\" does not exist\nHINT: did you mean \"amount\"?"
-        );
+        assert!(status.message().starts_with("column \"amuont\" does not exist\nLINE 1: "));
+        assert!(status.message().ends_with("\nHINT: did you mean \"amount\"?"));
+        assert!(status.message().len() < 1_000, "{}", status.message().len());
     }
 
     #[test]

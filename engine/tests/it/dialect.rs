@@ -147,7 +147,7 @@ fn columns_can_carry_the_keys() {
     );
     assert_eq!(table.distribution, Some(DistributionSpec::Key("a".into())));
     assert_eq!(table.sort_key, ["a", "c"]);
-    assert_eq!(table.columns[1].position, Position { line: 1, column: 71 });
+    assert_eq!(table.columns[1].position, Position { line: 1, column: 68 });
 }
 
 #[test]

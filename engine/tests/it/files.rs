@@ -329,7 +329,9 @@ async fn two_thousand_columns_are_read_and_one_of_them_alone() {
     let all = query(folder.path(), "SELECT * FROM read_parquet('{}')").await.unwrap();
     assert_eq!((all.num_columns(), all.num_rows()), (2_000, 2));
     let one = query(folder.path(), "SELECT c1999 FROM read_parquet('{}')").await.unwrap();
-    assert_eq!(one.column(0).as_primitive::<Int64Type>().values(), &[7, 8]);
+    let mut values = one.column(0).as_primitive::<Int64Type>().values().to_vec();
+    values.sort_unstable();
+    assert_eq!(values, [7, 8]);
 }
 
 #[test]
