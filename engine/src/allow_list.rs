@@ -6,9 +6,9 @@
 
 use std::sync::Arc;
 
-use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
-use datafusion::common::plan_err;
 use datafusion::catalog::memory::{DataSourceExec, MemorySourceConfig};
+use datafusion::common::plan_err;
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::error::Result;
 use datafusion::physical_plan::ExecutionPlan;
 
@@ -55,10 +55,12 @@ const ALLOWED: [&str; 36] = [
 /// Refuses a plan with a node that a worker does not run.
 pub fn check_allowed(plan: &Arc<dyn ExecutionPlan>) -> Result<()> {
     plan.apply(|node| {
-        let in_memory = node
-            .downcast_ref::<DataSourceExec>()
-            .is_some_and(|source| source.data_source().downcast_ref::<MemorySourceConfig>().is_some());
-        if in_memory || ALLOWED.contains(&node.name()) {
+        let in_memory = node.downcast_ref::<DataSourceExec>().is_some_and(|source| {
+            source.data_source().downcast_ref::<MemorySourceConfig>().is_some()
+        });
+        // Some nodes add their mode to their name: "SortExec(TopK)".
+        let name = node.name().split('(').next().unwrap_or_default();
+        if in_memory || ALLOWED.contains(&name) {
             return Ok(TreeNodeRecursion::Continue);
         }
         plan_err!("plan node {} is not allowed on a worker", node.name())

@@ -101,9 +101,7 @@ impl Service<Request<Body>> for WithSecret {
     }
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
-        request
-            .headers_mut()
-            .insert(HeaderName::from_static(SECRET_HEADER), self.secret.clone());
+        request.headers_mut().insert(HeaderName::from_static(SECRET_HEADER), self.secret.clone());
         self.channel.call(request)
     }
 }

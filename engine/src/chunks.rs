@@ -9,9 +9,9 @@ use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use basalt_storage::segment_reader::VerifiedBytes;
 use basalt_storage::ids::ColumnId;
 use basalt_storage::segment_meta::SegmentMeta;
+use basalt_storage::segment_reader::VerifiedBytes;
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::TaskContext;
 

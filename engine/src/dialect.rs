@@ -15,6 +15,7 @@
 //!
 //! - [`statement`]: the closed set of statements
 //! - `tokens`: tokens, statement boundaries, parameters, nesting limits
+//! - `grammar`: DataFusion's dialect, with bounded work
 //! - `parser`: one statement's tokens, and the dispatch on its first words
 //! - `create_table`: `CREATE TABLE` with Redshift's attributes
 //! - `copy`: `COPY ... FROM` and its options
@@ -26,6 +27,7 @@
 
 mod copy;
 mod create_table;
+mod grammar;
 pub mod names;
 mod parser;
 mod query;

@@ -34,3 +34,4 @@ mod snapshot_catalog;
 pub mod table;
 pub mod types;
 pub mod write;
+mod yielding;

@@ -32,8 +32,8 @@ const TRACKED_CONSUMERS: usize = 5;
 impl Resources {
     /// The DataFusion runtime with these limits.
     pub fn runtime(&self) -> Result<Arc<RuntimeEnv>> {
-        let consumers = std::num::NonZeroUsize::new(TRACKED_CONSUMERS)
-            .unwrap_or(std::num::NonZeroUsize::MIN);
+        let consumers =
+            std::num::NonZeroUsize::new(TRACKED_CONSUMERS).unwrap_or(std::num::NonZeroUsize::MIN);
         let pool = TrackConsumersPool::new(FairSpillPool::new(self.memory_bytes), consumers);
         let disk = DiskManagerBuilder::default()
             .with_mode(DiskManagerMode::Directories(vec![self.spill_dir.clone()]))

@@ -137,7 +137,6 @@ impl ClusterSecret {
     }
 
     /// Lets a request pass that carries the secret.
-    #[expect(clippy::result_large_err, reason = "tonic's interceptors return Status by value")]
     pub fn admit(&self, request: Request<()>) -> Result<Request<()>, Status> {
         let carried = request.metadata().get(SECRET_HEADER).map(|value| value.as_bytes());
         match carried.is_some_and(|presented| self.matches(presented)) {

@@ -30,6 +30,7 @@ use crate::settings::Settings;
 use crate::snapshot::{CATALOG, DEFAULT_SCHEMA, Snapshot};
 use crate::snapshot_catalog::SnapshotCatalog;
 use crate::write::{PeerSink, SliceSink, SliceSinkExtension};
+use crate::yielding::YieldAfterExpansion;
 
 extensions_options! {
     /// What travels with every fragment besides the plan.
@@ -84,7 +85,9 @@ pub(crate) fn nested_state(spec: &Arc<SessionSpec>, view_depth: usize) -> Result
         .with_create_default_catalog_and_schema(false)
         .with_extension(Arc::new(Topology::new(&spec.snapshot.cluster)))
         .with_extension(Arc::new(spec.allowed_roots.clone()))
-        .with_extension(Arc::new(SliceSinkExtension(Arc::new(PeerSink::new(spec.channels.clone())))));
+        .with_extension(Arc::new(SliceSinkExtension(Arc::new(PeerSink::new(
+            spec.channels.clone(),
+        )))));
     let catalogs = MemoryCatalogProviderList::new();
     let catalog = SnapshotCatalog::new(Arc::clone(spec), view_depth);
     datafusion::catalog::CatalogProviderList::register_catalog(
@@ -102,6 +105,7 @@ pub(crate) fn nested_state(spec: &Arc<SessionSpec>, view_depth: usize) -> Result
         .with_runtime_env(Arc::clone(&spec.runtime))
         .with_default_features()
         .with_catalog_list(Arc::new(catalogs))
+        .with_physical_optimizer_rule(Arc::new(YieldAfterExpansion))
         .with_distributed_option_extension(options)
         .with_distributed_planner()
         .with_distributed_worker_resolver(Topology::new(&spec.snapshot.cluster))
@@ -153,15 +157,22 @@ fn admit_plan(event: WorkerPlanRewriteEvent<'_>) -> Result<WorkerPlanRewriteEven
 }
 
 /// The session that a fragment runs in.
-pub fn fragment_state(context: WorkerQueryContext, services: &WorkerServices) -> Result<SessionState> {
+pub fn fragment_state(
+    context: WorkerQueryContext,
+    services: &WorkerServices,
+) -> Result<SessionState> {
     let mut builder = context
         .builder
         .with_distributed_option_extension_from_headers::<FragmentOptions>(&context.headers)?;
     let config = builder.config().get_or_insert_default();
-    let fragment = config.options().extensions.get::<FragmentOptions>().cloned().unwrap_or_default();
+    let fragment =
+        config.options().extensions.get::<FragmentOptions>().cloned().unwrap_or_default();
     let options = config.options_mut();
     options.execution.enable_file_stream_work_stealing = false;
-    options.set("datafusion.execution.batch_size", &fragment.batch_rows.clamp(1, 65_536).to_string())?;
+    options.set(
+        "datafusion.execution.batch_size",
+        &fragment.batch_rows.clamp(1, 65_536).to_string(),
+    )?;
     options.execution.target_partitions = fragment.target_partitions.clamp(2, 256);
     options.execution.time_zone = Some(fragment.time_zone);
     config.set_extension(Arc::new(ChunkSourceExtension(Arc::clone(&services.chunks))));

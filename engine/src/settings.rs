@@ -3,9 +3,9 @@
 //! A setting changes how one session's statements are planned. None of them is a resource limit of
 //! the server, and DataFusion's own options cannot be reached by name (RULES 29).
 
-use datafusion_distributed::{DistributedConfig, DistributedExt};
 use datafusion::error::DataFusionError;
 use datafusion::prelude::SessionConfig;
+use datafusion_distributed::{DistributedConfig, DistributedExt};
 
 use crate::error::{ErrorCode, SqlError};
 
@@ -83,7 +83,11 @@ impl Settings {
             "target_partitions" => self.target_partitions = number(name, value, 1, 256)?.max(2),
             "timezone" => {
                 value.parse::<arrow::array::timezone::Tz>().map_err(|_| {
-                    invalid(name, value, "an IANA name such as 'Europe/Berlin' or an offset such as '+02:00'")
+                    invalid(
+                        name,
+                        value,
+                        "an IANA name such as 'Europe/Berlin' or an offset such as '+02:00'",
+                    )
                 })?;
                 self.time_zone = value.to_owned();
             }
@@ -130,7 +134,10 @@ impl Settings {
     }
 
     /// Puts the settings into a session's configuration.
-    pub(crate) fn apply(&self, mut config: SessionConfig) -> Result<SessionConfig, DataFusionError> {
+    pub(crate) fn apply(
+        &self,
+        mut config: SessionConfig,
+    ) -> Result<SessionConfig, DataFusionError> {
         let options = config.options_mut();
         options.execution.target_partitions = self.target_partitions.max(2);
         options.set("datafusion.execution.batch_size", &self.batch_rows.to_string())?;

@@ -25,11 +25,10 @@ pub struct SegmentTable {
 impl SegmentTable {
     /// A table at one commit, served by the workers of `cluster`.
     pub fn new(table: Arc<TableSnapshot>, cluster: Arc<ClusterView>) -> Self {
-        let fields = table
-            .schema
-            .columns
-            .iter()
-            .map(|column| Field::new(&column.name, scan_type(&column.data_type), column.nullable));
+        let fields =
+            table.schema.columns.iter().map(|column| {
+                Field::new(&column.name, scan_type(&column.data_type), column.nullable)
+            });
         let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
         Self { table, cluster, schema }
     }

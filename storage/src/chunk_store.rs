@@ -8,6 +8,7 @@
 mod identity;
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -115,8 +116,8 @@ impl ChunkStore {
         let mut placements = Vec::new();
         for segment in &segments {
             let txn = segment.record.txn;
-            if !staging.contains_key(&txn) {
-                staging.insert(txn, self.stage(txn)?);
+            if let Entry::Vacant(vacant) = staging.entry(txn) {
+                vacant.insert(self.stage(txn)?);
             }
             // Its own name per publication: a segment may be sent again while a first try ends.
             let place = self.tmp(txn).join(Uuid::new_v4().as_simple().to_string());

@@ -164,6 +164,7 @@ impl StorageError {
         self
     }
 
+    /// Bytes that are not what was committed.
     pub fn corrupt(path: impl Into<PathBuf>, detail: impl Into<String>) -> Self {
         Self::Corrupt { path: path.into(), detail: detail.into() }
     }
@@ -176,6 +177,7 @@ impl StorageError {
         Self::InvalidData { column: String::new(), detail: detail.into() }
     }
 
+    /// A request that makes no sense for this segment or store.
     pub fn invalid_request(detail: impl Into<String>) -> Self {
         Self::InvalidRequest { detail: detail.into() }
     }

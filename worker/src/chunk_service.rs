@@ -40,12 +40,10 @@ impl ChunkService {
             .await
             .map_err(|error| Status::internal(error.to_string()))?
             .map_err(|error| status(&error))?;
-        let parts = (0..bytes.len())
-            .step_by(BYTES_PART_MAX)
-            .map(move |start| {
-                let end = bytes.len().min(start + BYTES_PART_MAX);
-                Ok(BytesPart { data: bytes.slice(start..end).to_vec() })
-            });
+        let parts = (0..bytes.len()).step_by(BYTES_PART_MAX).map(move |start| {
+            let end = bytes.len().min(start + BYTES_PART_MAX);
+            Ok(BytesPart { data: bytes.slice(start..end).to_vec() })
+        });
         Ok(Response::new(stream::iter(parts).boxed()))
     }
 }

@@ -44,7 +44,9 @@ impl WorkerChunks {
     pub fn new(store: Arc<ChunkStore>, channels: Channels) -> Self {
         let metas = Cache::builder()
             .max_capacity(META_COLUMNS_MAX)
-            .weigher(|_, meta: &Arc<SegmentMeta>| u32::try_from(meta.columns().len()).unwrap_or(u32::MAX))
+            .weigher(|_, meta: &Arc<SegmentMeta>| {
+                u32::try_from(meta.columns().len()).unwrap_or(u32::MAX)
+            })
             .build();
         Self { store, channels, metas }
     }
@@ -62,12 +64,17 @@ impl WorkerChunks {
         segment.holders.iter().copied().filter(move |holder| *holder != me)
     }
 
-    fn client(&self, table: &ScanTable, peer: WorkerId) -> Result<ChunksClient<PeerChannel>, Status> {
+    fn client(
+        &self,
+        table: &ScanTable,
+        peer: WorkerId,
+    ) -> Result<ChunksClient<PeerChannel>, Status> {
         let url = table
             .endpoints
             .get(&peer)
             .ok_or_else(|| Status::unavailable(format!("worker {peer} is not in the cluster")))?;
-        let channel = self.channels.get(url).map_err(|error| Status::internal(error.to_string()))?;
+        let channel =
+            self.channels.get(url).map_err(|error| Status::internal(error.to_string()))?;
         Ok(ChunksClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX))
     }
 
@@ -119,7 +126,7 @@ impl WorkerChunks {
     }
 
     /// One chunk's row group from the first peer that has a good copy.
-    async fn from_peers(
+    async fn read_from_peers(
         &self,
         table: &ScanTable,
         segment: &ScanSegment,
@@ -158,7 +165,11 @@ impl ChunkSource for WorkerChunks {
         let mut tried = Vec::new();
         let mut found = None;
         if self.is_local(segment) {
-            match self.local_meta(table, segment).await.map(|bytes| check_meta(&bytes, table, segment)) {
+            match self
+                .local_meta(table, segment)
+                .await
+                .map(|bytes| check_meta(&bytes, table, segment))
+            {
                 Ok(Ok(meta)) => found = Some(meta),
                 Ok(Err(error)) => tried.push(format!("this worker: {error}")),
                 Err(error) => tried.push(format!("this worker: {error}")),
@@ -197,7 +208,8 @@ impl ChunkSource for WorkerChunks {
             true => {
                 let (store, meta) = (Arc::clone(&self.store), Arc::clone(meta));
                 let (layout, reads) = (segment.layout, reads.to_vec());
-                let read = tokio::task::spawn_blocking(move || read_local(&store, &meta, layout, &reads));
+                let read =
+                    tokio::task::spawn_blocking(move || read_local(&store, &meta, layout, &reads));
                 read.await.map_err(|error| DataFusionError::External(Box::new(error)))?
             }
             false => reads.iter().map(|_| Err(None)).collect(),
@@ -218,8 +230,9 @@ impl ChunkSource for WorkerChunks {
                             "a local chunk cannot be read, asking peers");
                     }
                     let column = column_meta(meta, read)?;
-                    let bytes =
-                        self.from_peers(table, segment, column, read.row_group, &mut tried).await?;
+                    let bytes = self
+                        .read_from_peers(table, segment, column, read.row_group, &mut tried)
+                        .await?;
                     cost.peer_bytes += bytes.range().length;
                     verified.push(bytes);
                 }
@@ -313,7 +326,12 @@ fn engine_error(error: StorageError) -> DataFusionError {
     basalt_engine::error::storage_error(error)
 }
 
-fn unavailable(table: &ScanTable, segment: &ScanSegment, what: &str, tried: &[String]) -> DataFusionError {
+fn unavailable(
+    table: &ScanTable,
+    segment: &ScanSegment,
+    what: &str,
+    tried: &[String],
+) -> DataFusionError {
     let tried = match tried.is_empty() {
         true => "no worker holds it".to_owned(),
         false => tried.join("; "),

@@ -61,7 +61,10 @@ impl Ingest for IngestService {
 
     type SealStream = BoxStream<'static, Result<SealResponse, Status>>;
 
-    async fn seal(&self, request: Request<SealRequest>) -> Result<Response<Self::SealStream>, Status> {
+    async fn seal(
+        &self,
+        request: Request<SealRequest>,
+    ) -> Result<Response<Self::SealStream>, Status> {
         let request = request.into_inner();
         let txn = TxnId::from_wire(&request.txn, "SealRequest", "txn")?;
         let records = self.staging.seal(txn, TableId(request.table)).await.map_err(to_status)?;
@@ -75,7 +78,10 @@ impl Ingest for IngestService {
         Ok(Response::new(stream::iter(answers).boxed()))
     }
 
-    async fn abort(&self, request: Request<AbortRequest>) -> Result<Response<AbortResponse>, Status> {
+    async fn abort(
+        &self,
+        request: Request<AbortRequest>,
+    ) -> Result<Response<AbortResponse>, Status> {
         let txn = TxnId::from_wire(&request.into_inner().txn, "AbortRequest", "txn")?;
         let staging = Arc::clone(&self.staging);
         tokio::task::spawn_blocking(move || staging.abort(txn))

@@ -102,13 +102,19 @@ impl Registration {
     fn client(
         &self,
     ) -> Result<MembershipClient<datafusion_distributed::grpc::BoxCloneSyncChannel>, Status> {
-        let internal = |error: datafusion::error::DataFusionError| Status::internal(error.to_string());
+        let internal =
+            |error: datafusion::error::DataFusionError| Status::internal(error.to_string());
         let channel = Channels::new(&self.secret).map_err(internal)?.get(&self.coordinator);
         Ok(MembershipClient::new(channel.map_err(internal)?))
     }
 
     /// Sends heartbeats until `stop` changes.
-    async fn beat(mut self, joined: Joined, epoch: Arc<AtomicU64>, mut stop: watch::Receiver<bool>) {
+    async fn beat(
+        mut self,
+        joined: Joined,
+        epoch: Arc<AtomicU64>,
+        mut stop: watch::Receiver<bool>,
+    ) {
         let mut client = None;
         loop {
             tokio::select! {

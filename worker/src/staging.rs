@@ -116,7 +116,12 @@ impl Staging {
         Ok(Arc::clone(staged))
     }
 
-    fn append_blocking(&self, staged: &StagedTable, slice: SliceId, batch: RecordBatch) -> Result<()> {
+    fn append_blocking(
+        &self,
+        staged: &StagedTable,
+        slice: SliceId,
+        batch: RecordBatch,
+    ) -> Result<()> {
         let writer = Arc::clone(lock(&staged.slices).entry(slice).or_default());
         let mut writer = lock(&writer);
         let mut rest = batch;
@@ -265,7 +270,12 @@ fn piece_bytes(piece: &RecordBatch) -> usize {
     piece
         .columns()
         .iter()
-        .map(|array| array.to_data().get_slice_memory_size().unwrap_or_else(|_| array.get_array_memory_size()))
+        .map(|array| {
+            array
+                .to_data()
+                .get_slice_memory_size()
+                .unwrap_or_else(|_| array.get_array_memory_size())
+        })
         .sum()
 }
 

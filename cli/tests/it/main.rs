@@ -5,5 +5,7 @@
 
 mod command_line;
 mod format;
+mod kill;
 mod split;
+mod tpch;
 mod upload;

@@ -12,13 +12,13 @@ use super::error::{CatalogError, ObjectKind};
 use super::state::ClusterState;
 
 /// The longest name, in characters.
-pub const NAME_CHARS_MAX: usize = 255;
+pub(super) const NAME_CHARS_MAX: usize = 255;
 /// The most columns a table can have: every segment of it carries a zone map for each.
-pub const COLUMNS_MAX: usize = 32_768;
+pub(super) const COLUMNS_MAX: usize = 32_768;
 /// The longest text of a view.
-pub const VIEW_BYTES_MAX: usize = 1 << 20;
+pub(super) const VIEW_BYTES_MAX: usize = 1 << 20;
 /// The most copies of a chunk that can be asked for.
-pub const REPLICAS_MAX: u16 = 16;
+pub(super) const REPLICAS_MAX: u16 = 16;
 
 /// Schemas that the engine itself fills.
 const BUILT_IN_SCHEMAS: [&str; 3] = ["information_schema", "pg_catalog", "sys"];

@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
 
-use basalt_engine::snapshot::{ClusterView, Relation, SchemaSnapshot, Snapshot, TableSnapshot};
+use basalt_engine::snapshot::{ClusterView, SchemaSnapshot, Snapshot};
 use basalt_storage::digest::Digest;
 use basalt_storage::ids::{ClusterId, Epoch, SegmentId, TableId, TxnId, WorkerId};
 use serde::{Deserialize, Serialize};
@@ -243,13 +243,6 @@ impl State {
             cluster: Arc::new(cluster_view(cluster, urls)),
             schemas: self.schemas.clone(),
         })
-    }
-
-    pub(super) fn table(&self, entry: &TableEntry) -> Option<&Arc<TableSnapshot>> {
-        match self.schemas.get(&entry.schema)?.relations.get(&entry.name)? {
-            Relation::Table(table) => Some(table),
-            Relation::View(_) => None,
-        }
     }
 }
 

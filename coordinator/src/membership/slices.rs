@@ -23,30 +23,28 @@ pub fn assign_slices(
         return Vec::new();
     }
     let slices = usize::from(slices);
-    let mut room = quotas(workers, slices, previous);
+    let quotas = quotas(workers, slices, previous);
+    let mut loads: BTreeMap<WorkerId, usize> = workers.iter().map(|worker| (*worker, 0)).collect();
     let mut owners: Vec<Option<WorkerId>> = vec![None; slices];
     for (owner, before) in owners.iter_mut().zip(previous) {
-        if let Some(left) = room.get_mut(before).filter(|left| **left > 0) {
-            *left -= 1;
+        if let (Some(load), Some(quota)) = (loads.get_mut(before), quotas.get(before))
+            && *load < *quota
+        {
+            *load += 1;
             *owner = Some(*before);
         }
     }
-    // The quotas add up to the number of slices, so there is always somebody with room.
-    let mut fill = Vec::with_capacity(slices);
-    for owner in owners {
-        let roomiest = || {
-            let widest = room.iter().max_by_key(|(worker, left)| (**left, Reverse(**worker)));
-            widest.map(|(worker, _)| *worker)
-        };
-        let Some(worker) = owner.or_else(roomiest) else { continue };
-        if owner.is_none()
-            && let Some(left) = room.get_mut(&worker)
-        {
-            *left = left.saturating_sub(1);
+    // The quotas add up to the number of slices, so there is always somebody below theirs.
+    for owner in owners.iter_mut().filter(|owner| owner.is_none()) {
+        let below = loads
+            .iter_mut()
+            .filter(|(worker, load)| quotas.get(*worker).is_some_and(|quota| **load < *quota));
+        if let Some((worker, load)) = below.min_by_key(|(worker, load)| (**load, **worker)) {
+            *load += 1;
+            *owner = Some(*worker);
         }
-        fill.push(worker);
     }
-    fill
+    owners.into_iter().flatten().collect()
 }
 
 /// How many slices each worker gets: those who have most now get the odd ones.

@@ -23,7 +23,11 @@ use crate::backend::{
 
 #[async_trait]
 impl SqlBackend for Statements {
-    async fn describe(&self, session: SessionId, sql: &str) -> Result<StatementDescription, SqlError> {
+    async fn describe(
+        &self,
+        session: SessionId,
+        sql: &str,
+    ) -> Result<StatementDescription, SqlError> {
         let parsed = parse_one(sql)?;
         let count = parsed.parameters;
         let pinned = self.pin(session)?;
@@ -58,7 +62,8 @@ impl SqlBackend for Statements {
                 parameter_row(batch, 0).map_err(from_datafusion)?
             }
             Some(batch) => {
-                let message = format!("{} rows of parameters were given, not one", batch.num_rows());
+                let message =
+                    format!("{} rows of parameters were given, not one", batch.num_rows());
                 return Err(SqlError::new(ErrorCode::InvalidParameter, message));
             }
         };
@@ -181,7 +186,9 @@ impl Statements {
             }
             Statement::CreateTable(create) => self.create_table(&create).await.map(|()| None),
             Statement::DropTable(drop) => self.drop_tables(&drop).await.map(|()| None),
-            Statement::CreateView(create) => self.create_view(session, &create).await.map(|()| None),
+            Statement::CreateView(create) => {
+                self.create_view(session, &create).await.map(|()| None)
+            }
             Statement::DropView(drop) => self.drop_views(&drop).await.map(|()| None),
             Statement::CreateSchema(create) => self.create_schema(&create).await.map(|()| None),
             Statement::DropSchema(drop) => self.drop_schema(&drop).await.map(|()| None),
@@ -196,13 +203,17 @@ impl Statements {
                 let name = name.as_deref().unwrap_or("all");
                 self.inner.sessions.change(session, |settings| settings.reset(name)).map(|()| None)
             }
-            Statement::Begin | Statement::Commit | Statement::Rollback => {
-                Err(SqlError::new(ErrorCode::FeatureNotSupported, "transactions are not supported yet")
-                    .with_hint("each statement is a transaction of its own"))
-            }
+            Statement::Begin | Statement::Commit | Statement::Rollback => Err(SqlError::new(
+                ErrorCode::FeatureNotSupported,
+                "transactions are not supported yet",
+            )
+            .with_hint("each statement is a transaction of its own")),
             other => {
                 tracing::error!(kind = other.kind(), text, "a statement kind is not dispatched");
-                Err(SqlError::new(ErrorCode::Internal, format!("{} is not dispatched", other.kind())))
+                Err(SqlError::new(
+                    ErrorCode::Internal,
+                    format!("{} is not dispatched", other.kind()),
+                ))
             }
         }
     }

@@ -43,9 +43,7 @@ fn drop_relation(
     let schema = schema_of(name);
     match (find_relation(snapshot, &schema, &name.name)?, view) {
         (Relation::Table(table), false) => Ok(Some(Change::DropTable { table: table.id })),
-        (Relation::View(_), true) => {
-            Ok(Some(Change::DropView { schema, name: name.name.clone() }))
-        }
+        (Relation::View(_), true) => Ok(Some(Change::DropView { schema, name: name.name.clone() })),
         (relation, _) => Err(wrong_kind(name, relation)),
     }
 }
@@ -79,9 +77,8 @@ pub(super) fn make_room(
     match existing(snapshot, name) {
         None => Ok(Existing::Free(vec![])),
         Some(_) if if_not_exists => Ok(Existing::Keep),
-        Some(_) if or_replace => {
-            drop_relation(snapshot, name, false, view).map(|change| Existing::Free(change.into_iter().collect()))
-        }
+        Some(_) if or_replace => drop_relation(snapshot, name, false, view)
+            .map(|change| Existing::Free(change.into_iter().collect())),
         Some(_) => {
             let message = format!("relation \"{}\" already exists", name.name);
             Err(SqlError::new(ErrorCode::DuplicateObject, message)
@@ -108,7 +105,10 @@ pub(super) fn table_schema(
         })
         .collect::<Result<Vec<_>, _>>()?;
     if columns.is_empty() {
-        return Err(SqlError::new(ErrorCode::InvalidStatement, "a table needs at least one column"));
+        return Err(SqlError::new(
+            ErrorCode::InvalidStatement,
+            "a table needs at least one column",
+        ));
     }
     Ok(TableSchema { version: 1, columns })
 }
@@ -146,7 +146,9 @@ pub(super) fn new_table(
         None | Some(DistributionSpec::Auto) => Distribution::Auto,
         Some(DistributionSpec::Even) => Distribution::Even,
         Some(DistributionSpec::All) => Distribution::All,
-        Some(DistributionSpec::Key(name)) => Distribution::Key(column_id(&columns, name, "DISTKEY")?),
+        Some(DistributionSpec::Key(name)) => {
+            Distribution::Key(column_id(&columns, name, "DISTKEY")?)
+        }
     };
     let sort_key = create
         .sort_key
@@ -165,7 +167,9 @@ pub(super) fn new_table(
     match create.replicas {
         None | Some(1) => {}
         Some(replicas) => {
-            let message = format!("REPLICAS {replicas} is not supported: there is one copy of each chunk yet");
+            let message = format!(
+                "REPLICAS {replicas} is not supported: there is one copy of each chunk yet"
+            );
             return Err(SqlError::new(ErrorCode::FeatureNotSupported, message)
                 .with_hint("leave REPLICAS out, or use REPLICAS 1"));
         }
@@ -185,8 +189,9 @@ impl Statements {
     /// `CREATE TABLE` with declared columns.
     pub(super) async fn create_table(&self, create: &CreateTable) -> Result<(), SqlError> {
         let snapshot = self.inner.catalog.snapshot();
-        let room = make_room(&snapshot, &create.name, create.or_replace, create.if_not_exists, false)
-            .map_err(|error| error.at(create.name_position))?;
+        let room =
+            make_room(&snapshot, &create.name, create.or_replace, create.if_not_exists, false)
+                .map_err(|error| error.at(create.name_position))?;
         let Existing::Free(mut changes) = room else { return Ok(()) };
         let columns = table_schema(create.columns.iter().map(declared))?;
         let id = self.inner.catalog.allocate_table_id().await?;
@@ -237,7 +242,8 @@ impl Statements {
         )
         .map_err(|error| error.at(create.name_position))?;
         let Existing::Free(mut changes) = room else { return Ok(()) };
-        let statement = DFStatement::Statement(Box::new(ast::Statement::Query(create.query.clone())));
+        let statement =
+            DFStatement::Statement(Box::new(ast::Statement::Query(create.query.clone())));
         let plan = pinned.query_plan(statement).await?;
         let fields = plan.schema().fields();
         let names: Vec<String> = match create.columns.is_empty() {
@@ -250,16 +256,23 @@ impl Statements {
                     create.columns.len(),
                     fields.len()
                 );
-                return Err(SqlError::new(ErrorCode::InvalidStatement, message)
-                    .at(create.name_position));
+                return Err(
+                    SqlError::new(ErrorCode::InvalidStatement, message).at(create.name_position)
+                );
             }
         };
-        table_schema(names.iter().map(|name| Ok((name.clone(), arrow::datatypes::DataType::Null, true))))?;
+        table_schema(
+            names.iter().map(|name| Ok((name.clone(), arrow::datatypes::DataType::Null, true))),
+        )?;
         let query = match create.columns.is_empty() {
             true => create.query_text.clone(),
             false => {
                 let columns: Vec<_> = names.iter().map(|name| quoted(name)).collect();
-                format!("SELECT * FROM ({}) AS view_query({})", create.query_text, columns.join(", "))
+                format!(
+                    "SELECT * FROM ({}) AS view_query({})",
+                    create.query_text,
+                    columns.join(", ")
+                )
             }
         };
         let (schema, name) = (schema_of(&create.name), create.name.name.clone());

@@ -34,7 +34,8 @@ impl Statements {
         mut batches: BoxStream<'static, Result<RecordBatch, SqlError>>,
     ) -> Result<u64, SqlError> {
         let snapshot = self.inner.catalog.snapshot();
-        let Destination { target, changes } = self.destination(&snapshot, &request, &schema).await?;
+        let Destination { target, changes } =
+            self.destination(&snapshot, &request, &schema).await?;
         let mapping = load_mapping(&schema, &target.schema.to_arrow())?;
         let transaction = self.begin(target)?;
         let target = Arc::clone(transaction.target());
@@ -149,7 +150,13 @@ fn with_options(name: ObjectRef, options: &[(String, String)]) -> Result<CreateT
                         Some(key) => key,
                         None => continue,
                     },
-                    _ => return Err(bad_option(option, value, "auto, even, all, or key with distkey")),
+                    _ => {
+                        return Err(bad_option(
+                            option,
+                            value,
+                            "auto, even, all, or key with distkey",
+                        ));
+                    }
                 });
             }
             "sortkey" => {
@@ -181,13 +188,18 @@ fn to_storage(
         .enumerate()
         .map(|(index, column)| {
             let source = mapping.iter().find(|mapped| mapped.target == index).ok_or_else(|| {
-                SqlError::new(ErrorCode::Internal, format!("column \"{}\" is not mapped", column.name))
+                SqlError::new(
+                    ErrorCode::Internal,
+                    format!("column \"{}\" is not mapped", column.name),
+                )
             })?;
             let array =
                 checked_cast_column(&column.name, batch.column(source.source), &column.data_type)?;
             if !column.nullable && arrow::array::Array::null_count(&array) > 0 {
-                let message =
-                    format!("column \"{}\" of table {} does not allow NULL", column.name, target.table_name);
+                let message = format!(
+                    "column \"{}\" of table {} does not allow NULL",
+                    column.name, target.table_name
+                );
                 return Err(SqlError::new(ErrorCode::NotNullViolation, message));
             }
             Ok(array)

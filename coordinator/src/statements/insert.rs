@@ -26,7 +26,9 @@ use datafusion::sql::parser::Statement as DFStatement;
 use datafusion::sql::sqlparser::ast;
 use futures::TryStreamExt;
 
-use super::definition::{Existing, make_room, new_table, quoted, quoted_ref, schema_of, table_schema};
+use super::definition::{
+    Existing, make_room, new_table, quoted, quoted_ref, schema_of, table_schema,
+};
 use super::parameters::{bind, check_count, parameter_row};
 use super::session::Pinned;
 use super::transaction::Transaction;
@@ -135,7 +137,8 @@ impl Statements {
     ) -> Result<u64, SqlError> {
         let parsed = parse_one(sql)?;
         let Statement::Insert(insert) = parsed.statement else {
-            let message = format!("{} cannot be run with rows of parameters", parsed.statement.kind());
+            let message =
+                format!("{} cannot be run with rows of parameters", parsed.statement.kind());
             return Err(SqlError::new(ErrorCode::FeatureNotSupported, message)
                 .with_hint("only INSERT can; run other statements once per row"));
         };
@@ -172,8 +175,9 @@ impl Statements {
     ) -> Result<u64, SqlError> {
         let pinned = self.pin(session)?;
         let snapshot = &pinned.spec.snapshot;
-        let room = make_room(snapshot, &create.name, create.or_replace, create.if_not_exists, false)
-            .map_err(|error| error.at(create.name_position))?;
+        let room =
+            make_room(snapshot, &create.name, create.or_replace, create.if_not_exists, false)
+                .map_err(|error| error.at(create.name_position))?;
         let Existing::Free(mut changes) = room else { return Ok(0) };
         let Some(query) = create.query.clone() else {
             return Err(SqlError::new(ErrorCode::Internal, "CREATE TABLE AS has no query"));
@@ -211,7 +215,11 @@ impl Statements {
     }
 
     /// `COPY ... FROM`: all files in one commit, or nothing.
-    pub(super) async fn copy_from(&self, session: SessionId, copy: &CopyFrom) -> Result<u64, SqlError> {
+    pub(super) async fn copy_from(
+        &self,
+        session: SessionId,
+        copy: &CopyFrom,
+    ) -> Result<u64, SqlError> {
         let pinned = self.pin(session)?;
         let schema = schema_of(&copy.table);
         let table = find_table(&pinned.spec.snapshot, &schema, &copy.table.name)
@@ -324,9 +332,9 @@ fn over_parameter_rows(
     if single_rows != 1 {
         return Ok(None);
     }
-    let fields = (1..).zip(parameters.schema_ref().fields()).map(|(number, field)| {
-        Field::new(format!("p{number}"), field.data_type().clone(), true)
-    });
+    let fields = (1..)
+        .zip(parameters.schema_ref().fields())
+        .map(|(number, field)| Field::new(format!("p{number}"), field.data_type().clone(), true));
     let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
     let batch = RecordBatch::try_new(Arc::clone(&schema), parameters.columns().to_vec())?;
     let table: Arc<MemTable> = Arc::new(MemTable::try_new(schema, vec![vec![batch]])?);

@@ -66,7 +66,9 @@ pub(super) async fn rows(pinned: &Pinned, statement: &Statement) -> Result<Recor
             ]
         }
         Statement::ShowSchemas => vec![text(snapshot.schemas.keys().map(String::as_str))],
-        Statement::ShowColumns(name) | Statement::Describe(name) => columns_of(pinned, name).await?,
+        Statement::ShowColumns(name) | Statement::Describe(name) => {
+            columns_of(pinned, name).await?
+        }
         other => {
             let message = format!("{} has no rows to show", other.kind());
             return Err(SqlError::new(ErrorCode::Internal, message));

@@ -1,10 +1,7 @@
-//! The Flight SQL service over a backend that is plain DataFusion: raw RPCs here, real drivers
-//! in `drivers`.
+//! The Flight SQL service over a backend that is plain DataFusion: raw RPCs. The real drivers run
+//! against a real cluster in `sql-tests`.
 
 mod cancellation;
-#[path = "../../../sql-tests/src/clients.rs"]
-mod clients;
-mod drivers;
 mod fake_backend;
 mod rpc;
 mod sessions;

@@ -174,7 +174,9 @@ fn format(parser: &mut StatementParser<'_>) -> Result<FileFormat, SqlError> {
             parser.next_token();
             Ok(format)
         }
-        None => Err(parser.refuse(&format!("format {}", name.to_uppercase()), "use PARQUET or CSV")),
+        None => {
+            Err(parser.refuse(&format!("format {}", name.to_uppercase()), "use PARQUET or CSV"))
+        }
     }
 }
 
@@ -206,11 +208,8 @@ fn character(parser: &mut StatementParser<'_>, option: &str) -> Result<u8, SqlEr
     let at = parser.position();
     let text = parser.string("one character in single quotes")?;
     CsvOptions::character(&text).ok_or_else(|| {
-        SqlError::new(
-            ErrorCode::InvalidParameter,
-            format!("{option} is not one ASCII character"),
-        )
-        .at(at)
-        .with_hint("a tab is '\\t'")
+        SqlError::new(ErrorCode::InvalidParameter, format!("{option} is not one ASCII character"))
+            .at(at)
+            .with_hint("a tab is '\\t'")
     })
 }

@@ -230,7 +230,7 @@ const ATTRIBUTE_WORDS: &[&str] =
 
 /// Whether tokens have the shape of attributes to their end; what is in brackets is not looked at.
 fn looks_like_attributes(mut tokens: &[TokenWithSpan]) -> bool {
-    fn word<'a>(tokens: &'a [TokenWithSpan], n: usize) -> Option<&'a str> {
+    fn word(tokens: &[TokenWithSpan], n: usize) -> Option<&str> {
         match &tokens.get(n)?.token {
             Token::Word(word) if word.quote_style.is_none() => Some(&word.value),
             _ => None,
@@ -253,9 +253,7 @@ fn looks_like_attributes(mut tokens: &[TokenWithSpan]) -> bool {
             {
                 brackets(tokens, 2)
             }
-            "REPLICAS" => {
-                tokens.get(1).filter(|t| matches!(t.token, Token::Number(..))).map(|_| 2)
-            }
+            "REPLICAS" => tokens.get(1).filter(|t| matches!(t.token, Token::Number(..))).map(|_| 2),
             _ => None,
         };
         match taken.and_then(|taken| tokens.get(taken..)) {
@@ -302,8 +300,7 @@ impl Attributes {
                 .at(at)
                 .with_hint(hint));
             } else if parser.words(&["COMPOUND", "SORTKEY"]) || parser.word("SORTKEY") {
-                let key =
-                    if parser.word("AUTO") { Vec::new() } else { parser.name_list()? };
+                let key = if parser.word("AUTO") { Vec::new() } else { parser.name_list()? };
                 if self.sort_key.replace(key).is_some() {
                     return Err(contradiction("SORTKEY is given twice", at));
                 }

@@ -11,7 +11,7 @@ use datafusion::sql::sqlparser::tokenizer::{Location, Token, TokenWithSpan};
 use super::names::{self, ObjectRef};
 use super::statement::{Insert, ParsedStatement, Statement};
 use super::syntax::{parser_error, position_of};
-use super::tokens::{DIALECT, TokenList};
+use super::tokens::TokenList;
 use super::{copy, create_table, query, relation, session};
 use crate::error::{ErrorCode, Position, SqlError, printable};
 
@@ -48,7 +48,7 @@ fn check_parameters(
 
 /// A parser over some tokens of one statement.
 pub(super) struct StatementParser<'a> {
-    parser: Parser<'static>,
+    parser: Parser<'a>,
     list: &'a TokenList,
     /// Where the tokens end.
     end: Location,
@@ -65,7 +65,7 @@ impl<'a> StatementParser<'a> {
     fn over(list: &'a TokenList, range: std::ops::Range<usize>) -> Self {
         let tokens = list.tokens.get(range.clone()).unwrap_or_default().to_vec();
         let end = tokens.last().map_or(Location::empty(), |token| token.span.end);
-        let parser = Parser::new(&DIALECT).with_tokens_with_locations(tokens);
+        let parser = Parser::new(&list.grammar).with_tokens_with_locations(tokens);
         Self { parser, list, end, range }
     }
 
@@ -90,7 +90,7 @@ impl<'a> StatementParser<'a> {
     /// Runs one of sqlparser's own productions.
     pub(super) fn run<T>(
         &mut self,
-        production: impl FnOnce(&mut Parser<'static>) -> Result<T, ParserError>,
+        production: impl FnOnce(&mut Parser<'a>) -> Result<T, ParserError>,
     ) -> Result<T, SqlError> {
         let end = Some(Position { line: self.end.line, column: self.end.column });
         production(&mut self.parser).map_err(|error| {
@@ -242,10 +242,11 @@ impl<'a> StatementParser<'a> {
     fn table_command(&mut self) -> Result<Box<Query>, SqlError> {
         let span = self.parser.next_token().span;
         let word = |text| TokenWithSpan { token: Token::make_keyword(text), span };
-        let mut tokens = vec![word("SELECT"), TokenWithSpan { token: Token::Mul, span }, word("FROM")];
+        let mut tokens =
+            vec![word("SELECT"), TokenWithSpan { token: Token::Mul, span }, word("FROM")];
         tokens.extend_from_slice(self.rest());
         let all = tokens.len();
-        let mut parser = Parser::new(&DIALECT).with_tokens_with_locations(tokens);
+        let mut parser = Parser::new(&self.list.grammar).with_tokens_with_locations(tokens);
         let end = Some(Position { line: self.end.line, column: self.end.column });
         let query = parser.parse_query().map_err(|error| parser_error(&error, end))?;
         query::check(&query)?;
@@ -371,7 +372,9 @@ pub(super) fn unsupported(kind: &str, position: Position) -> SqlError {
         "CREATE TEMP" | "CREATE TEMPORARY" | "CREATE LOCAL" | "CREATE GLOBAL"
         | "CREATE UNLOGGED" => "create an ordinary table and drop it afterwards",
         "CREATE MATERIALIZED" => "create a view, or a table with CREATE TABLE ... AS SELECT",
-        "CREATE INDEX" | "CREATE UNIQUE" => "choose a SORTKEY: zone maps then skip what a query does not need",
+        "CREATE INDEX" | "CREATE UNIQUE" => {
+            "choose a SORTKEY: zone maps then skip what a query does not need"
+        }
         "CREATE OR" => "use CREATE OR REPLACE TABLE or CREATE OR REPLACE VIEW",
         "CREATE DATABASE" | "DROP DATABASE" | "USE" => {
             "a cluster is one database: use CREATE SCHEMA and write schema.table"
@@ -400,8 +403,37 @@ pub(super) fn unsupported(kind: &str, position: Position) -> SqlError {
 
 /// First words of statements in other dialects: refused by name rather than as typing errors.
 const STATEMENT_WORDS: &[&str] = &[
-    "CALL", "DO", "DECLARE", "FETCH", "CLOSE", "OPEN", "COMMENT", "CACHE", "UNCACHE", "REFRESH",
-    "DISCARD", "KILL", "LISTEN", "NOTIFY", "UNLISTEN", "PRAGMA", "RENAME", "DETACH", "FLUSH",
-    "ASSERT", "CLUSTER", "REINDEX", "CHECKPOINT", "IF", "CASE", "WHILE", "RETURN", "PRINT",
-    "SUMMARIZE", "PIVOT", "UNPIVOT", "IMPORT", "CANCEL",
+    "CALL",
+    "DO",
+    "DECLARE",
+    "FETCH",
+    "CLOSE",
+    "OPEN",
+    "COMMENT",
+    "CACHE",
+    "UNCACHE",
+    "REFRESH",
+    "DISCARD",
+    "KILL",
+    "LISTEN",
+    "NOTIFY",
+    "UNLISTEN",
+    "PRAGMA",
+    "RENAME",
+    "DETACH",
+    "FLUSH",
+    "ASSERT",
+    "CLUSTER",
+    "REINDEX",
+    "CHECKPOINT",
+    "IF",
+    "CASE",
+    "WHILE",
+    "RETURN",
+    "PRINT",
+    "SUMMARIZE",
+    "PIVOT",
+    "UNPIVOT",
+    "IMPORT",
+    "CANCEL",
 ];

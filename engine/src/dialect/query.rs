@@ -91,7 +91,6 @@ fn not_supported(what: &str) -> SqlError {
     SqlError::new(ErrorCode::FeatureNotSupported, format!("{what} is not supported"))
 }
 
-
 /// Table functions of ours, whose options have names.
 const FILE_FUNCTIONS: [&str; 2] = ["read_parquet", "read_csv"];
 

@@ -3,16 +3,13 @@
 //! Invariant: a token list holds no white space and no comments, every parameter in it is `$n`,
 //! and neither its brackets nor its chains of operators are deeper than a small stack can take.
 
-use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::tokenizer::{Location, Token, TokenWithSpan, Tokenizer};
 
 use super::SQL_BYTES_MAX;
+use super::grammar::Grammar;
 use super::syntax::{position_of, tokenizer_error};
 use crate::error::{ErrorCode, Position, SqlError, printable};
-
-/// DataFusion's own default: the superset of dialects that its planner is tested with.
-pub(super) static DIALECT: GenericDialect = GenericDialect {};
 
 /// Brackets inside brackets. sqlparser's own limit counts something else and names no position.
 const BRACKET_DEPTH_MAX: usize = 100;
@@ -34,6 +31,8 @@ pub(super) struct TokenList {
     pub(super) start: Position,
     /// How many parameters the statement has.
     pub(super) parameters: usize,
+    /// What to parse it with.
+    pub(super) grammar: Grammar,
 }
 
 impl TokenList {
@@ -55,7 +54,7 @@ pub(super) fn split(sql: &str) -> Result<Vec<TokenList>, SqlError> {
         )
         .with_hint("load data with COPY or `basalt load` instead of literals"));
     }
-    let tokens = Tokenizer::new(&DIALECT, sql)
+    let tokens = Tokenizer::new(&Grammar::for_tokens(0), sql)
         .tokenize_with_location()
         .map_err(|error| tokenizer_error(&error))?;
     let mut cursor = Cursor::new(sql, Position::START);
@@ -87,7 +86,8 @@ fn finish(
     let text = sql.get(from..to).unwrap_or_default().to_owned();
     check_nesting(&tokens)?;
     let parameters = number_parameters(&mut tokens)?;
-    lists.push(TokenList { tokens, text, start, parameters });
+    let grammar = Grammar::for_tokens(tokens.len());
+    lists.push(TokenList { tokens, text, start, parameters, grammar });
     Ok(())
 }
 
@@ -157,7 +157,9 @@ fn number_parameters(tokens: &mut [TokenWithSpan]) -> Result<usize, SqlError> {
             return Err(invalid("parameters ? and $n are mixed in one statement".to_owned()));
         }
         if question_marks > PARAMETERS_MAX {
-            return Err(invalid(format!("the statement has more than {PARAMETERS_MAX} parameters")));
+            return Err(invalid(format!(
+                "the statement has more than {PARAMETERS_MAX} parameters"
+            )));
         }
     }
     Ok(highest.max(question_marks))

@@ -101,7 +101,11 @@ struct StageCheck {
 }
 
 impl StageCheck {
-    fn refuse<T>(&self, node: &Arc<dyn ExecutionPlan>, reason: impl Into<String>) -> Result<T, Refusal> {
+    fn refuse<T>(
+        &self,
+        node: &Arc<dyn ExecutionPlan>,
+        reason: impl Into<String>,
+    ) -> Result<T, Refusal> {
         Err(Refusal { node: node.name().to_owned(), tasks: self.tasks, reason: reason.into() })
     }
 
@@ -117,8 +121,11 @@ impl StageCheck {
         if node.children().is_empty() {
             return self.leaf(node);
         }
-        let children =
-            node.children().into_iter().map(|child| self.family(child)).collect::<Result<Vec<_>, _>>()?;
+        let children = node
+            .children()
+            .into_iter()
+            .map(|child| self.family(child))
+            .collect::<Result<Vec<_>, _>>()?;
         match self.tasks {
             0 | 1 => Ok(Family::Spread),
             _ => self.operator(node, &children),
@@ -173,7 +180,8 @@ impl StageCheck {
             return self.partitioned(node, children);
         }
         if children.contains(&Family::Replicated) && !keeps_replicas(node) {
-            return self.refuse(node, "its input is replicated, so rows would count more than once");
+            return self
+                .refuse(node, "its input is replicated, so rows would count more than once");
         }
         if let Some(aggregate) = node.downcast_ref::<AggregateExec>() {
             return match aggregate.mode() {
@@ -208,7 +216,10 @@ impl StageCheck {
                 _ => Family::Spread,
             });
         }
-        if node.is::<UnionExec>() || node.is::<SliceAppendExec>() || node.is::<SortPreservingMergeExec>() {
+        if node.is::<UnionExec>()
+            || node.is::<SliceAppendExec>()
+            || node.is::<SortPreservingMergeExec>()
+        {
             return Ok(Family::Spread);
         }
         if passes_through(node) {
@@ -218,7 +229,12 @@ impl StageCheck {
     }
 
     /// A join that collects its left side in every task.
-    fn collect_join(&self, node: &Arc<dyn ExecutionPlan>, kind: JoinType, children: &[Family]) -> Checked {
+    fn collect_join(
+        &self,
+        node: &Arc<dyn ExecutionPlan>,
+        kind: JoinType,
+        children: &[Family],
+    ) -> Checked {
         let emits_left = !matches!(
             kind,
             JoinType::Inner
@@ -241,7 +257,8 @@ impl StageCheck {
     /// its keys, all with one partition count.
     fn partitioned(&self, node: &Arc<dyn ExecutionPlan>, children: &[Family]) -> Checked {
         if let Some(wrong) = children.iter().find(|family| **family != Family::Shuffled) {
-            return self.refuse(node, format!("it needs rows shuffled by its keys and has rows {wrong}"));
+            return self
+                .refuse(node, format!("it needs rows shuffled by its keys and has rows {wrong}"));
         }
         let requirements = node.input_distribution_requirements();
         let inputs = node.children();
@@ -260,7 +277,8 @@ impl StageCheck {
                 .child_satisfaction(index, child.as_ref(), options)
                 .is_ok_and(|satisfaction| satisfaction.is_satisfied());
             if needs_all || !satisfied {
-                return self.refuse(node, format!("input {index} is not shuffled by the keys it needs"));
+                return self
+                    .refuse(node, format!("input {index} is not shuffled by the keys it needs"));
             }
         }
         Ok(Family::Shuffled)

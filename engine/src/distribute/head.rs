@@ -28,7 +28,9 @@ use crate::scan::SegmentScanExec;
 /// Whether a plan reads tables or files, so that workers have to take part.
 pub(super) fn reads_data(plan: &Arc<dyn ExecutionPlan>) -> bool {
     let is_data = |node: &Arc<dyn ExecutionPlan>| {
-        Ok(node.is::<SegmentScanExec>() || node.is::<FileScanExec>() || node.is::<DistributedLeafExec>())
+        Ok(node.is::<SegmentScanExec>()
+            || node.is::<FileScanExec>()
+            || node.is::<DistributedLeafExec>())
     };
     plan.exists(is_data).unwrap_or(true)
 }

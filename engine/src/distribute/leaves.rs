@@ -30,7 +30,9 @@ pub fn desired_tasks(
     event: DesiredTaskCountEvent<'_>,
 ) -> Option<Result<DesiredTaskCountEventResponse>> {
     if let Some(scan) = event.plan.downcast_ref::<SegmentScanExec>() {
-        return Some(scan_tasks(scan, event.session_config).map(DesiredTaskCountEventResponse::desired));
+        return Some(
+            scan_tasks(scan, event.session_config).map(DesiredTaskCountEventResponse::desired),
+        );
     }
     let scan = event.plan.downcast_ref::<FileScanExec>()?;
     Some(topology(event.session_config).map(|topology| {
@@ -138,6 +140,7 @@ fn busiest_reader(plan: &Arc<dyn ExecutionPlan>, topology: &Topology) -> Result<
         }
         Ok(TreeNodeRecursion::Continue)
     })?;
-    let busiest = rows.iter().enumerate().max_by_key(|(position, rows)| (**rows, usize::MAX - position));
+    let busiest =
+        rows.iter().enumerate().max_by_key(|(position, rows)| (**rows, usize::MAX - position));
     Ok(busiest.map_or(0, |(position, _)| position))
 }

@@ -23,7 +23,10 @@ pub struct DistributedPlan {
 /// Plans a statement over the workers of the session's topology.
 ///
 /// A plan that the checker refuses is planned again as one task; an error only if that fails too.
-pub async fn plan_distributed(state: &SessionState, logical: &LogicalPlan) -> Result<DistributedPlan> {
+pub async fn plan_distributed(
+    state: &SessionState,
+    logical: &LogicalPlan,
+) -> Result<DistributedPlan> {
     let plan = plan_once(state, logical).await?;
     let Err(refusal) = check_plan(&plan) else {
         return Ok(DistributedPlan { plan, fallback: None });

@@ -390,7 +390,7 @@ fn tidy(text: &str) -> String {
             }
         }
     }
-    lower_first(&printable(&text.replace('\n', " ").replace('\t', " ")))
+    lower_first(&printable(&text.replace(['\n', '\t'], " ")))
 }
 
 /// What the layers put before a message.

@@ -72,8 +72,7 @@ fn edits(a: &[char], b: &[char], max: usize) -> Option<usize> {
         for (j, cb) in b.iter().enumerate() {
             let replaced = cell(&last, j) + usize::from(ca != cb);
             let mut best = replaced.min(cell(&last, j + 1) + 1).min(cell(&row, j) + 1);
-            let swapped =
-                i > 0 && j > 0 && a.get(i - 1) == Some(cb) && b.get(j - 1) == Some(ca);
+            let swapped = i > 0 && j > 0 && a.get(i - 1) == Some(cb) && b.get(j - 1) == Some(ca);
             if swapped {
                 best = best.min(cell(&before_last, j - 1) + 1);
             }

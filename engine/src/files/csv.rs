@@ -97,7 +97,9 @@ fn begin(
         let name = text_of(&file.path, &record, bytes)?.trim().to_owned();
         if name.is_empty() {
             let what = format_args!("has no name for column {} in its header", index + 1);
-            return Err(file_error(&file.path, what).with_hint("use HEADER false if it has no header"));
+            return Err(
+                file_error(&file.path, what).with_hint("use HEADER false if it has no header")
+            );
         }
         if !seen.insert(name.clone()) {
             let what = format_args!("has column \"{}\" twice in its header", printable(&name));
@@ -134,14 +136,17 @@ pub(super) fn merge(
                     }
                 }
                 None => {
-                    differences.push(format!("column \"{}\" of \"{path}\" is extra", printable(name)));
+                    differences
+                        .push(format!("column \"{}\" of \"{path}\" is extra", printable(name)));
                 }
             }
         }
         let missing = names.iter().zip(&found).filter(|(_, found)| !**found);
-        differences.extend(missing.map(|(name, _)| {
-            format!("column \"{}\" is missing in \"{path}\"", printable(name))
-        }));
+        differences.extend(
+            missing.map(|(name, _)| {
+                format!("column \"{}\" is missing in \"{path}\"", printable(name))
+            }),
+        );
     }
     if !differences.is_empty() {
         differences.truncate(100);
@@ -218,7 +223,9 @@ pub(super) fn read(
                 .collect::<Result<Vec<_>, _>>()?;
             let with_rows = RecordBatchOptions::new().with_row_count(Some(lines.len()));
             let batch = RecordBatch::try_new_with_options(Arc::clone(schema), arrays, &with_rows)
-                .map_err(|error| file_error(&file.path, format_args!("cannot be read: {error}")))?;
+                .map_err(|error| {
+                file_error(&file.path, format_args!("cannot be read: {error}"))
+            })?;
             lines.clear();
             bytes = 0;
             if !sink(batch) {
@@ -296,7 +303,9 @@ impl Column {
                     bad.reason
                 ),
             )
-            .with_hint("create the table with other column types, or name the text of NULL: NULL 'text'");
+            .with_hint(
+                "create the table with other column types, or name the text of NULL: NULL 'text'",
+            );
             error.code = ErrorCode::DataException;
             error
         })

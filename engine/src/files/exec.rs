@@ -69,9 +69,7 @@ impl FileScanExec {
             let file = scan.files.get(unit.file)?;
             match (file.rows, unit.rows) {
                 (None, None) => (unit.first_row == 0).then_some(()),
-                (Some(all), Some(rows)) => {
-                    (unit.first_row.checked_add(rows)? <= all).then_some(())
-                }
+                (Some(all), Some(rows)) => (unit.first_row.checked_add(rows)? <= all).then_some(()),
                 _ => None,
             }
         };

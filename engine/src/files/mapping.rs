@@ -79,7 +79,11 @@ pub fn load_mapping(source: &Schema, target: &Schema) -> Result<Vec<ColumnMappin
         let from = source.field(source_index).data_type();
         match conversion(from, to.data_type()) {
             Some(conversion) => {
-                mappings.push(ColumnMapping { source: source_index, target: target_index, conversion });
+                mappings.push(ColumnMapping {
+                    source: source_index,
+                    target: target_index,
+                    conversion,
+                });
             }
             None => incompatible.push(format!(
                 "column \"{}\" is {} in the table and {from} in the files",

@@ -27,10 +27,7 @@ use crate::error::{ErrorCode, SqlError, printable};
 const TYPE_DEPTH_MAX: usize = 24;
 
 /// A file's columns in scan form, and its rows.
-pub(super) fn describe(
-    file: &SourceFile,
-    roots: &AllowedRoots,
-) -> Result<(Schema, u64), SqlError> {
+pub(super) fn describe(file: &SourceFile, roots: &AllowedRoots) -> Result<(Schema, u64), SqlError> {
     let handle = file.open(roots)?;
     let metadata = load(&file.path, &handle)?;
     let fields = metadata.schema().fields();
@@ -42,7 +39,8 @@ pub(super) fn describe(
     let scan_form = |field: &FieldRef| {
         check_depth(field.data_type(), TYPE_DEPTH_MAX).ok_or_else(|| {
             let name = printable(field.name());
-            let what = format!("has a column \"{name}\" that nests more than {TYPE_DEPTH_MAX} types");
+            let what =
+                format!("has a column \"{name}\" that nests more than {TYPE_DEPTH_MAX} types");
             file_error(&file.path, what)
         })?;
         let data_type = convert_type(field.data_type(), Form::Set, true);
@@ -193,7 +191,8 @@ fn load(path: &Path, file: &File) -> Result<ArrowReaderMetadata, SqlError> {
         return Ok(metadata);
     }
     let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
-    guarded(path, || ArrowReaderMetadata::load(file, options))?.map_err(|error| damaged(path, &error))
+    guarded(path, || ArrowReaderMetadata::load(file, options))?
+        .map_err(|error| damaged(path, &error))
 }
 
 fn rows_of(path: &Path, metadata: &ParquetMetaData) -> Result<u64, SqlError> {
@@ -225,7 +224,6 @@ fn damaged(path: &Path, error: &dyn std::error::Error) -> SqlError {
     sql.code = code;
     sql
 }
-
 
 /// Which names and nullability nested fields get.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -269,7 +267,8 @@ fn convert_type(data_type: &DataType, form: Form, top: bool) -> DataType {
             let inner = match entries.data_type() {
                 T::Struct(fields) => {
                     let names = ["key", "value"];
-                    let fields = fields.iter().zip(names).map(|(f, name)| child(f, name, name == "value"));
+                    let fields =
+                        fields.iter().zip(names).map(|(f, name)| child(f, name, name == "value"));
                     T::Struct(fields.collect())
                 }
                 other => other.clone(),

@@ -149,7 +149,8 @@ impl FileScanExec {
             2 => FileFormat::Csv,
             _ => return Err(invalid("has an unknown format")),
         };
-        let csv = proto.csv.and_then(csv_from_proto).ok_or_else(|| invalid("has no CSV options"))?;
+        let csv =
+            proto.csv.and_then(csv_from_proto).ok_or_else(|| invalid("has no CSV options"))?;
         let schema = proto.schema.ok_or_else(|| invalid("has no schema"))?;
         let schema = Schema::try_from(&schema)
             .map_err(|error| invalid(&format!("has a bad schema: {error}")))?;

@@ -80,8 +80,11 @@ impl FileScan {
             }
         };
         let rows: Vec<Option<u64>> = rows;
-        let files =
-            files.into_iter().zip(rows).map(|(source, rows)| ScannedFile { source, rows }).collect();
+        let files = files
+            .into_iter()
+            .zip(rows)
+            .map(|(source, rows)| ScannedFile { source, rows })
+            .collect();
         Ok(Self { format, csv: options.clone(), schema: Arc::new(schema), files })
     }
 

@@ -199,7 +199,10 @@ fn walk(
     paths: &mut Vec<PathBuf>,
 ) -> Result<(), SqlError> {
     if depth > FOLDERS_DEEP_MAX {
-        return Err(file_error(folder, format_args!("is more than {FOLDERS_DEEP_MAX} folders deep")));
+        return Err(file_error(
+            folder,
+            format_args!("is more than {FOLDERS_DEEP_MAX} folders deep"),
+        ));
     }
     let failed = |error| file_error(folder, format_args!("cannot be read: {error}"));
     for entry in std::fs::read_dir(folder).map_err(failed)? {
@@ -265,7 +268,7 @@ fn one_format(paths: &[PathBuf], named: Option<FileFormat>) -> Result<FileFormat
             None => common = Some((format, path)),
         }
     }
-    common.map(|(format, _)| format).ok_or_else(|| {
-        SqlError::new(ErrorCode::SourceFile, "no file matches")
-    })
+    common
+        .map(|(format, _)| format)
+        .ok_or_else(|| SqlError::new(ErrorCode::SourceFile, "no file matches"))
 }

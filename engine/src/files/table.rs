@@ -128,8 +128,9 @@ impl ReadFiles {
         let (path, options) = exprs.split_first().ok_or_else(|| {
             invalid("needs a path".to_owned()).with_hint(format!("write {name}('/path/to/files')"))
         })?;
-        let path = text(path)
-            .ok_or_else(|| invalid("takes a path in single quotes as its first argument".to_owned()))?;
+        let path = text(path).ok_or_else(|| {
+            invalid("takes a path in single quotes as its first argument".to_owned())
+        })?;
         let mut csv = self.defaults.clone();
         for option in options {
             // The dialect writes `name => value` as 'name=value': DataFusion has no named ones.

@@ -9,9 +9,9 @@ use datafusion::common::{Statistics, internal_err};
 use datafusion::config::ConfigOptions;
 use datafusion::error::Result;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::expressions::Column;
 use datafusion::physical_expr::utils::{conjunction_opt, reassign_expr_columns};
-use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr_common::physical_expr::is_volatile;
 use datafusion::physical_plan::execution_plan::CardinalityEffect;
 use datafusion::physical_plan::filter_pushdown::{
@@ -275,23 +275,30 @@ impl ExecutionPlan for SegmentScanExec {
         pushed: ChildPushdownResult,
         _: &ConfigOptions,
     ) -> Result<FilterPushdownPropagation<Arc<dyn ExecutionPlan>>> {
-        let filters: Vec<_> =
-            pushed.parent_filters.iter().map(|parent| self.over_read_columns(&parent.filter)).collect();
+        let filters: Vec<_> = pushed
+            .parent_filters
+            .iter()
+            .map(|parent| self.over_read_columns(&parent.filter))
+            .collect();
         let answers = filters
             .iter()
             .map(|filter| if filter.is_some() { PushedDown::Yes } else { PushedDown::No })
             .collect();
         let propagation = FilterPushdownPropagation::with_parent_pushdown_result(answers);
-        let accepted: Vec<_> = self.predicate.iter().cloned().chain(filters.into_iter().flatten()).collect();
+        let accepted: Vec<_> =
+            self.predicate.iter().cloned().chain(filters.into_iter().flatten()).collect();
         match conjunction_opt(accepted) {
             Some(predicate) if self.limit.is_none() => {
                 let scan = self.clone().with_predicate(Some(predicate));
                 Ok(propagation.with_updated_node(Arc::new(scan)))
             }
             // A limit counts rows before any filter that comes later, so none may sink below it.
-            Some(_) => Ok(FilterPushdownPropagation::with_parent_pushdown_result(
-                vec![PushedDown::No; pushed.parent_filters.len()],
-            )),
+            Some(_) => Ok(FilterPushdownPropagation::with_parent_pushdown_result(vec![
+                    PushedDown::No;
+                    pushed
+                        .parent_filters
+                        .len()
+                ])),
             None => Ok(propagation),
         }
     }

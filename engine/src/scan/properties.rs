@@ -25,7 +25,8 @@ pub(super) fn plan_properties(
     projection: &[usize],
     partitions: usize,
 ) -> Arc<PlanProperties> {
-    let fields: Vec<_> = projection.iter().map(|index| Arc::clone(&schema.fields()[*index])).collect();
+    let fields: Vec<_> =
+        projection.iter().map(|index| Arc::clone(&schema.fields()[*index])).collect();
     let schema = Arc::new(arrow::datatypes::Schema::new(fields));
     Arc::new(PlanProperties::new(
         EquivalenceProperties::new(schema),
@@ -36,10 +37,7 @@ pub(super) fn plan_properties(
 }
 
 /// Statistics of the read columns over all segments of a table, from the catalog.
-pub(crate) fn table_statistics(
-    table: &ScanTable,
-    segments: &[Arc<SegmentRecord>],
-) -> Statistics {
+pub(crate) fn table_statistics(table: &ScanTable, segments: &[Arc<SegmentRecord>]) -> Statistics {
     let rows: u64 = segments.iter().map(|segment| segment.rows).sum();
     let columns: Vec<_> = table
         .columns

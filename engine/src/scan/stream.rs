@@ -12,16 +12,15 @@ use arrow::array::{Array, ArrayRef, BooleanArray};
 use arrow::compute::{BatchCoalescer, filter, prep_null_mask_filter};
 use arrow::datatypes::{Schema, SchemaRef};
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
-use basalt_storage::segment_reader::VerifiedBytes;
-use basalt_storage::ids::ColumnId;
 use basalt_storage::row_group::{RowGroupColumn, RowSelection, open_row_group};
 use basalt_storage::segment_meta::SegmentMeta;
+use basalt_storage::segment_reader::VerifiedBytes;
 use datafusion::common::runtime::SpawnedTask;
 use datafusion::common::{DataFusionError, internal_datafusion_err};
 use datafusion::error::Result;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
-use datafusion::physical_expr::utils::{collect_columns, reassign_expr_columns};
 use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_expr::utils::collect_columns;
 use datafusion::physical_plan::metrics::{
     BaselineMetrics, Count, ExecutionPlanMetricsSet, MetricBuilder, MetricCategory, RecordOutput,
 };
@@ -91,7 +90,9 @@ struct ScanMetrics {
 impl ScanMetrics {
     fn new(metrics: &ExecutionPlanMetricsSet, partition: usize) -> Self {
         let bytes = |name| {
-            MetricBuilder::new(metrics).with_category(MetricCategory::Bytes).counter(name, partition)
+            MetricBuilder::new(metrics)
+                .with_category(MetricCategory::Bytes)
+                .counter(name, partition)
         };
         let rows = |name| {
             MetricBuilder::new(metrics).with_category(MetricCategory::Rows).counter(name, partition)
@@ -153,10 +154,8 @@ impl PartitionScan {
         let queue: VecDeque<_> = scan.partitions[partition]
             .iter()
             .flat_map(|unit| {
-                (unit.first..unit.end).map(|index| RowGroup {
-                    segment: unit.segment as usize,
-                    index: index as usize,
-                })
+                (unit.first..unit.end)
+                    .map(|index| RowGroup { segment: unit.segment as usize, index: index as usize })
             })
             .collect();
         let coalescer = predicate.as_ref().map(|_| {
@@ -191,7 +190,9 @@ impl PartitionScan {
             .get(row_group.segment)
             .and_then(|segment| segment.row_groups.get(row_group.index))
             .map(|rows| *rows as usize)
-            .ok_or_else(|| internal_datafusion_err!("a scan unit names no row group of its segment"))
+            .ok_or_else(|| {
+                internal_datafusion_err!("a scan unit names no row group of its segment")
+            })
     }
 
     /// Starts fetching the next row group's first-step chunks.
@@ -216,7 +217,8 @@ impl PartitionScan {
                 self.metrics.baseline.done();
                 return Ok(None);
             }
-            if let Some(batch) = self.coalescer.as_mut().and_then(BatchCoalescer::next_completed_batch)
+            if let Some(batch) =
+                self.coalescer.as_mut().and_then(BatchCoalescer::next_completed_batch)
             {
                 return Ok(Some(self.emit(batch)));
             }
@@ -266,7 +268,8 @@ impl PartitionScan {
     /// Opens the next row group that may hold rows; `false` when there is none left.
     async fn open_next(&mut self) -> Result<bool> {
         let Some(ahead) = self.ahead.take() else { return Ok(false) };
-        let joined = ahead.join().await.map_err(|error| DataFusionError::External(Box::new(error)))?;
+        let joined =
+            ahead.join().await.map_err(|error| DataFusionError::External(Box::new(error)))?;
         let (fetched, cost) = joined?;
         self.metrics.record(cost);
         self.read_ahead();
@@ -284,7 +287,8 @@ impl PartitionScan {
         let opened = match &self.predicate {
             Some(_) => self.open_filtered(fetched, rows).await?,
             None => {
-                let columns = self.open_columns(&fetched, &self.first_step, &fetched.bytes, None)?;
+                let columns =
+                    self.open_columns(&fetched, &self.first_step, &fetched.bytes, None)?;
                 Some(OpenRowGroup::plain(columns, &self.projection, rows, self.batch_rows))
             }
         };
@@ -294,7 +298,11 @@ impl PartitionScan {
     }
 
     /// Decodes the predicate's columns of a row group and opens the others for the rows that pass.
-    async fn open_filtered(&mut self, fetched: Fetched, rows: usize) -> Result<Option<OpenRowGroup>> {
+    async fn open_filtered(
+        &mut self,
+        fetched: Fetched,
+        rows: usize,
+    ) -> Result<Option<OpenRowGroup>> {
         let Some(predicate) = &self.predicate else { return Ok(None) };
         let timer = self.metrics.baseline.elapsed_compute().timer();
         let columns = self.open_columns(&fetched, &predicate.columns, &fetched.bytes, None)?;
@@ -316,7 +324,8 @@ impl PartitionScan {
         let sparse = (passed as f64) < rows as f64 * SELECTION_SHARE_MAX;
         let selection = sparse.then(|| row_selection(&tested));
         let opened = self.open_columns(&fetched, &others, &bytes, selection.as_ref())?;
-        OpenRowGroup::filtered(tested, opened, &predicate.columns, &self.projection, sparse).map(Some)
+        OpenRowGroup::filtered(tested, opened, &predicate.columns, &self.projection, sparse)
+            .map(Some)
     }
 
     fn open_columns(
@@ -435,9 +444,14 @@ fn reassign_by_index(
     use datafusion::physical_expr::expressions::Column;
     Arc::clone(expr)
         .transform(|node| {
-            let Some(column) = node.downcast_ref::<Column>() else { return Ok(Transformed::no(node)) };
+            let Some(column) = node.downcast_ref::<Column>() else {
+                return Ok(Transformed::no(node));
+            };
             let index = columns.binary_search(&column.index()).map_err(|_| {
-                internal_datafusion_err!("a predicate names column {} that it does not read", column.name())
+                internal_datafusion_err!(
+                    "a predicate names column {} that it does not read",
+                    column.name()
+                )
             })?;
             let column = Column::new(schema.field(index).name(), index);
             Ok(Transformed::yes(Arc::new(column) as Arc<dyn PhysicalExpr>))

@@ -114,12 +114,16 @@ fn float(info: &ExactNumberInfo, sql_type: &SqlType) -> Result<DataType, SqlErro
 
 fn decimal(info: &ExactNumberInfo) -> Result<DataType, SqlError> {
     let (precision, scale) = match *info {
-        ExactNumberInfo::None => return Ok(DataType::Decimal128(DECIMAL_DEFAULT.0, DECIMAL_DEFAULT.1)),
+        ExactNumberInfo::None => {
+            return Ok(DataType::Decimal128(DECIMAL_DEFAULT.0, DECIMAL_DEFAULT.1));
+        }
         ExactNumberInfo::Precision(precision) => (precision, 0),
         ExactNumberInfo::PrecisionAndScale(precision, scale) => (precision, scale),
     };
-    let digits = u8::try_from(precision).ok().filter(|p| (1..=DECIMAL128_MAX_PRECISION).contains(p));
-    let after_point = i8::try_from(scale).ok().filter(|s| *s >= 0 && scale.unsigned_abs() <= precision);
+    let digits =
+        u8::try_from(precision).ok().filter(|p| (1..=DECIMAL128_MAX_PRECISION).contains(p));
+    let after_point =
+        i8::try_from(scale).ok().filter(|s| *s >= 0 && scale.unsigned_abs() <= precision);
     match (digits, after_point) {
         (Some(digits), Some(after_point)) => Ok(DataType::Decimal128(digits, after_point)),
         _ => Err(SqlError::new(

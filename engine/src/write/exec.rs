@@ -23,8 +23,8 @@ use futures::{StreamExt, stream};
 
 use super::{AppendTarget, SliceRouter, SliceSinkExtension};
 use crate::error::{ErrorCode, SqlError};
-use crate::protocol::SliceAppend;
 use crate::files::checked_cast_column;
+use crate::protocol::SliceAppend;
 
 /// Appends every row of its input, whose columns are the table's in order; each partition yields
 /// one row: how many rows it appended.
@@ -48,7 +48,12 @@ impl SliceAppendExec {
             EmissionType::Final,
             Boundedness::Bounded,
         );
-        Self { input, target, properties: Arc::new(properties), metrics: ExecutionPlanMetricsSet::new() }
+        Self {
+            input,
+            target,
+            properties: Arc::new(properties),
+            metrics: ExecutionPlanMetricsSet::new(),
+        }
     }
 
     /// Where the rows go.

@@ -87,7 +87,9 @@ impl PeerAppender {
             .map_err(|error| DataFusionError::External(Box::new(error)))?;
         let call = SpawnedTask::spawn(async move {
             let answer = client.append(ReceiverStream::new(receiver)).await;
-            answer.map(|answer| answer.into_inner().rows).map_err(|status| from_status(&status).into())
+            answer
+                .map(|answer| answer.into_inner().rows)
+                .map_err(|status| from_status(&status).into())
         });
         Ok(PeerStream { sender, call })
     }

@@ -114,8 +114,12 @@ mod tests {
     use super::*;
 
     fn target(distribution: Distribution, slices: usize) -> AppendTarget {
-        let column =
-            Column { id: ColumnId(1), name: "k".into(), data_type: DataType::Int64, nullable: true };
+        let column = Column {
+            id: ColumnId(1),
+            name: "k".into(),
+            data_type: DataType::Int64,
+            nullable: true,
+        };
         AppendTarget {
             epoch: Epoch(1),
             cluster: ClusterId::generate(),

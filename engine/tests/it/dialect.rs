@@ -90,7 +90,7 @@ fn question_marks_are_numbered_in_order_but_not_in_strings_and_comments() {
 
 #[test]
 fn twelve_parameters_keep_their_order() {
-    let sql = format!("select {}", vec!["?"; 12].join(", "));
+    let sql = format!("select {}", ["?"; 12].join(", "));
     let expected: Vec<_> = (1..=12).map(|n| format!("${n}")).collect();
     assert_eq!(query_text(&sql), format!("SELECT {}", expected.join(", ")));
     assert_eq!(one("select $2, $1, $11, $10, $2").parameters, 11);
@@ -167,7 +167,8 @@ fn distribution_styles_are_read() {
 
 #[test]
 fn words_of_attributes_stay_names_where_a_query_uses_them() {
-    let table = table("CREATE TABLE t AS SELECT sortkey, replicas FROM distkey WHERE diststyle > 1");
+    let table =
+        table("CREATE TABLE t AS SELECT sortkey, replicas FROM distkey WHERE diststyle > 1");
     assert_eq!(table.distribution, None);
     assert_eq!(
         table.query.unwrap().to_string(),
@@ -191,7 +192,8 @@ fn schemas_and_drops_are_read() {
         panic!()
     };
     assert!(schema.name == "sales" && schema.if_not_exists);
-    let Statement::DropSchema(drop) = one("drop schema if exists basalt.a cascade").statement else {
+    let Statement::DropSchema(drop) = one("drop schema if exists basalt.a cascade").statement
+    else {
         panic!()
     };
     assert!(drop.name == "a" && drop.if_exists && drop.cascade);
@@ -200,7 +202,9 @@ fn schemas_and_drops_are_read() {
     };
     let names: Vec<_> = drop.names.iter().map(ToString::to_string).collect();
     assert_eq!(names, ["a", "s.B"]);
-    assert!(matches!(one("DROP VIEW IF EXISTS v").statement, Statement::DropView(d) if d.if_exists));
+    assert!(
+        matches!(one("DROP VIEW IF EXISTS v").statement, Statement::DropView(d) if d.if_exists)
+    );
 }
 
 #[test]
@@ -209,7 +213,11 @@ fn inserts_take_values_and_queries() {
         ("INSERT INTO t VALUES (1, ?)", vec![], "VALUES (1, $1)"),
         ("insert into s.t (A, \"B\") select 1, 2", vec!["a", "B"], "SELECT 1, 2"),
         ("INSERT INTO t (SELECT 1)", vec![], "(SELECT 1)"),
-        ("INSERT INTO TABLE t WITH x AS (SELECT 1) SELECT * FROM x", vec![], "WITH x AS (SELECT 1) SELECT * FROM x"),
+        (
+            "INSERT INTO TABLE t WITH x AS (SELECT 1) SELECT * FROM x",
+            vec![],
+            "WITH x AS (SELECT 1) SELECT * FROM x",
+        ),
         ("INSERT INTO t (values) VALUES (1)", vec!["values"], "VALUES (1)"),
     ] {
         let Statement::Insert(insert) = one(sql).statement else { panic!("{sql}") };
@@ -259,17 +267,23 @@ fn settings_are_read_as_text() {
     assert_eq!(set("SET search_path TO a, public"), pair("search_path", "a, public"));
     assert_eq!(set("SET TIME ZONE 'UTC'"), pair("timezone", "UTC"));
     assert_eq!(set("SET x = -1.5"), pair("x", "-1.5"));
-    assert!(matches!(one("SET x TO DEFAULT").statement, Statement::Reset { name: Some(n) } if n == "x"));
+    assert!(
+        matches!(one("SET x TO DEFAULT").statement, Statement::Reset { name: Some(n) } if n == "x")
+    );
     assert!(matches!(one("RESET ALL").statement, Statement::Reset { name: None }));
 }
 
 #[test]
 fn what_can_be_shown_is_known() {
     assert!(matches!(one("SHOW ALL").statement, Statement::Show { name: None }));
-    assert!(matches!(one("show Search_Path").statement, Statement::Show { name: Some(n) } if n == "search_path"));
+    assert!(
+        matches!(one("show Search_Path").statement, Statement::Show { name: Some(n) } if n == "search_path")
+    );
     assert!(matches!(one("SHOW TABLES").statement, Statement::ShowTables));
     assert!(matches!(one("SHOW SCHEMAS").statement, Statement::ShowSchemas));
-    assert!(matches!(one("SHOW COLUMNS FROM a.t").statement, Statement::ShowColumns(t) if t.to_string() == "a.t"));
+    assert!(
+        matches!(one("SHOW COLUMNS FROM a.t").statement, Statement::ShowColumns(t) if t.to_string() == "a.t")
+    );
     assert!(matches!(one("DESCRIBE t").statement, Statement::Describe(_)));
     assert!(matches!(one("desc table t").statement, Statement::Describe(_)));
 }
@@ -277,7 +291,9 @@ fn what_can_be_shown_is_known() {
 #[test]
 fn explanations_have_options_and_a_plan() {
     let explain = |sql: &str| match one(sql).statement {
-        Statement::Explain(e) => (e.analyze, e.verbose, e.format.map(|f| f.to_string()), e.statement.kind()),
+        Statement::Explain(e) => {
+            (e.analyze, e.verbose, e.format.map(|f| f.to_string()), e.statement.kind())
+        }
         other => panic!("{sql}: {other:?}"),
     };
     let tree = Some("tree".to_owned());
@@ -293,7 +309,12 @@ fn explanations_have_options_and_a_plan() {
 
 #[test]
 fn transactions_are_parsed() {
-    for sql in ["BEGIN", "begin work", "START TRANSACTION READ ONLY", "BEGIN TRANSACTION ISOLATION LEVEL SERIALIZABLE"] {
+    for sql in [
+        "BEGIN",
+        "begin work",
+        "START TRANSACTION READ ONLY",
+        "BEGIN TRANSACTION ISOLATION LEVEL SERIALIZABLE",
+    ] {
         assert!(matches!(one(sql).statement, Statement::Begin), "{sql}");
     }
     for sql in ["COMMIT", "END", "commit transaction"] {
@@ -327,7 +348,16 @@ fn on_a_small_stack(run: impl FnOnce() + Send + 'static) {
 #[test]
 fn deep_nesting_is_an_error_and_no_stack_overflow() {
     on_a_small_stack(|| {
-        for (open, close) in [("(", ")"), ("CASE WHEN ", " THEN 1 END"), ("NOT ", ""), ("- ", ""), ("f(", ")"), ("(SELECT ", ")"), ("[", "]"), ("CAST(", " AS INT)")] {
+        for (open, close) in [
+            ("(", ")"),
+            ("CASE WHEN ", " THEN 1 END"),
+            ("NOT ", ""),
+            ("- ", ""),
+            ("f(", ")"),
+            ("(SELECT ", ")"),
+            ("[", "]"),
+            ("CAST(", " AS INT)"),
+        ] {
             for depth in [60, 1_000, 10_000] {
                 let sql = format!("SELECT {}1{}", open.repeat(depth), close.repeat(depth));
                 let error = dialect::parse(&sql).unwrap_err();

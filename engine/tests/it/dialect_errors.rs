@@ -6,7 +6,9 @@
 use std::sync::Arc;
 
 use basalt_engine::dialect::{self, Statement};
-use basalt_engine::error::{ErrorCode, Position, SqlError, from_datafusion, from_datafusion_with_relations};
+use basalt_engine::error::{
+    ErrorCode, Position, SqlError, from_datafusion, from_datafusion_with_relations,
+};
 use basalt_engine::types::SqlTypes;
 use datafusion::arrow::error::ArrowError;
 use datafusion::error::DataFusionError;
@@ -94,7 +96,10 @@ fn errors_of_ours_come_out_as_they_went_in() {
     check(wrapped());
     check(wrapped().context("while reading"));
     check(DataFusionError::Shared(Arc::new(wrapped())));
-    check(DataFusionError::ArrowError(Box::new(ArrowError::from_external_error(Box::new(wrapped()))), None));
+    check(DataFusionError::ArrowError(
+        Box::new(ArrowError::from_external_error(Box::new(wrapped()))),
+        None,
+    ));
     check(DataFusionError::External(Box::new(ours.clone())));
     check(DataFusionError::Collection(vec![wrapped(), DataFusionError::Plan("later".into())]));
     // datafusion-distributed carries only the text of external errors between processes.
@@ -119,12 +124,23 @@ fn errors_are_classified_by_their_type() {
         C::DataException,
         "value out of range: overflow happened on: 1 + 2",
     );
-    check(arrow(A::CastError("Cannot cast string 'x' to value of Int64 type".into())), C::DataException, "cannot cast string 'x' to value of Int64 type");
-    check(D::ResourcesExhausted("Failed to allocate 1 MB".into()), C::ResourcesExhausted, "failed to allocate 1 MB");
+    check(
+        arrow(A::CastError("Cannot cast string 'x' to value of Int64 type".into())),
+        C::DataException,
+        "cannot cast string 'x' to value of Int64 type",
+    );
+    check(
+        D::ResourcesExhausted("Failed to allocate 1 MB".into()),
+        C::ResourcesExhausted,
+        "failed to allocate 1 MB",
+    );
     check(D::NotImplemented("Lateral joins.".into()), C::FeatureNotSupported, "lateral joins");
     check(D::Configuration("no such key".into()), C::InvalidParameter, "no such key");
     check(
-        D::Internal("PhysicalExpr is odd.\nThis issue was likely caused by a bug in DataFusion's code.".into()),
+        D::Internal(
+            "PhysicalExpr is odd.\nThis issue was likely caused by a bug in DataFusion's code."
+                .into(),
+        ),
         C::Internal,
         "internal error: PhysicalExpr is odd",
     );
@@ -133,7 +149,11 @@ fn errors_are_classified_by_their_type() {
         C::Unavailable,
         "a worker cannot be reached: connection refused",
     );
-    check(D::External(Box::new(tonic::Status::cancelled("x"))), C::Cancelled, "the statement was cancelled");
+    check(
+        D::External(Box::new(tonic::Status::cancelled("x"))),
+        C::Cancelled,
+        "the statement was cancelled",
+    );
     let full = std::io::Error::from(std::io::ErrorKind::StorageFull);
     check(D::IoError(full), C::ResourcesExhausted, "a disk of the cluster is full");
 }
@@ -156,7 +176,8 @@ fn a_caret_in_a_long_line_stays_in_sight() {
 #[test]
 fn codes_have_names_and_states_of_their_own() {
     let names: std::collections::HashSet<_> = ErrorCode::ALL.iter().map(|c| c.name()).collect();
-    let states: std::collections::HashSet<_> = ErrorCode::ALL.iter().map(|c| c.sqlstate()).collect();
+    let states: std::collections::HashSet<_> =
+        ErrorCode::ALL.iter().map(|c| c.sqlstate()).collect();
     assert_eq!((names.len(), states.len()), (ErrorCode::ALL.len(), ErrorCode::ALL.len()));
     for code in ErrorCode::ALL {
         assert_eq!(ErrorCode::from_name(code.name()), Some(code));

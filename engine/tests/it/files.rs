@@ -26,8 +26,10 @@ use tempfile::TempDir;
 /// A session whose process may read below `folder`.
 pub(crate) fn session(folder: &Path) -> SessionContext {
     let roots = Arc::new(AllowedRoots::new([folder]).unwrap());
-    let config =
-        SessionConfig::new().with_target_partitions(3).with_batch_size(100).with_extension(Arc::clone(&roots));
+    let config = SessionConfig::new()
+        .with_target_partitions(3)
+        .with_batch_size(100)
+        .with_extension(Arc::clone(&roots));
     let context = SessionContext::new_with_config(config);
     for format in [FileFormat::Parquet, FileFormat::Csv] {
         let function = ReadFiles::new(format, Arc::clone(&roots), CsvOptions::default());
@@ -57,7 +59,8 @@ fn batch(columns: Vec<(&str, ArrayRef)>) -> RecordBatch {
 }
 
 fn write(path: &Path, batch: &RecordBatch, group_rows: usize) {
-    let properties = WriterProperties::builder().set_max_row_group_row_count(Some(group_rows)).build();
+    let properties =
+        WriterProperties::builder().set_max_row_group_row_count(Some(group_rows)).build();
     let file = fs::File::create(path).unwrap();
     let mut writer = ArrowWriter::try_new(file, batch.schema(), Some(properties)).unwrap();
     writer.write(batch).unwrap();
@@ -154,7 +157,8 @@ fn only_regular_files_are_read() {
     let roots = AllowedRoots::new([folder.path()]).unwrap();
     let fifo = folder.path().join("pipe.parquet");
     assert!(std::process::Command::new("mkfifo").arg(&fifo).status().unwrap().success());
-    let resolve = |path: &Path| FileSet::resolve(path.to_str().unwrap(), Some(FileFormat::Parquet), &roots);
+    let resolve =
+        |path: &Path| FileSet::resolve(path.to_str().unwrap(), Some(FileFormat::Parquet), &roots);
     refused(resolve(&fifo), ErrorCode::SourceFile, "not a regular file");
     refused(resolve(&folder.path().join("none.parquet")), ErrorCode::SourceFile, "does not exist");
     refused(resolve(&folder.path().join("*.csv")), ErrorCode::SourceFile, "no file matches");
@@ -210,7 +214,8 @@ async fn the_running_process_checks_its_own_roots() {
     let path = folder.path().join("a.parquet");
     numbers(&path, 0, 10, 10);
     let sql = format!("SELECT n FROM read_parquet('{}')", path.display());
-    let plan = session(folder.path()).sql(&sql).await.unwrap().create_physical_plan().await.unwrap();
+    let plan =
+        session(folder.path()).sql(&sql).await.unwrap().create_physical_plan().await.unwrap();
     for context in [session(elsewhere.path()), SessionContext::new()] {
         let result = collect(Arc::clone(&plan), context.task_ctx()).await;
         assert_eq!(from_datafusion(result.unwrap_err()).code, ErrorCode::PermissionDenied);
@@ -221,7 +226,11 @@ async fn the_running_process_checks_its_own_roots() {
 async fn text_of_every_layout_is_read_as_views() {
     let folder = TempDir::new().unwrap();
     let dictionary: DictionaryArray<Int32Type> = ["x", "y", "x"].into_iter().collect();
-    let list = ListArray::from_iter_primitive::<Int32Type, _, _>([Some(vec![Some(1), None]), None, Some(vec![])]);
+    let list = ListArray::from_iter_primitive::<Int32Type, _, _>([
+        Some(vec![Some(1), None]),
+        None,
+        Some(vec![]),
+    ]);
     let rows = batch(vec![
         ("plain", Arc::new(StringArray::from(vec!["a", "b", "c"]))),
         ("large", Arc::new(LargeStringArray::from(vec!["a", "b", "c"]))),
@@ -231,12 +240,23 @@ async fn text_of_every_layout_is_read_as_views() {
         ("naïve & \"quoted\"", integers([1, 2, 3])),
     ]);
     write(&folder.path().join("a.parquet"), &rows, 2);
-    let all = query(folder.path(), "SELECT * FROM read_parquet('{}/a.parquet') ORDER BY plain").await.unwrap();
+    let all = query(folder.path(), "SELECT * FROM read_parquet('{}/a.parquet') ORDER BY plain")
+        .await
+        .unwrap();
     let types: Vec<_> = all.schema().fields().iter().map(|f| f.data_type().clone()).collect();
     assert_eq!(types[..4], vec![DataType::Utf8View; 4]);
-    assert_eq!(all.column(3).as_string_view().iter().collect::<Vec<_>>(), [Some("x"), Some("y"), Some("x")]);
-    assert_eq!(all.column(4).as_list::<i32>().value(0).as_primitive::<Int32Type>(), &Int32Array::from(vec![Some(1), None]));
-    let some = query(folder.path(), "SELECT \"naïve & \"\"quoted\"\"\", large FROM read_parquet('{}/a.parquet') ORDER BY 1");
+    assert_eq!(
+        all.column(3).as_string_view().iter().collect::<Vec<_>>(),
+        [Some("x"), Some("y"), Some("x")]
+    );
+    assert_eq!(
+        all.column(4).as_list::<i32>().value(0).as_primitive::<Int32Type>(),
+        &Int32Array::from(vec![Some(1), None])
+    );
+    let some = query(
+        folder.path(),
+        "SELECT \"naïve & \"\"quoted\"\"\", large FROM read_parquet('{}/a.parquet') ORDER BY 1",
+    );
     assert_eq!(some.await.unwrap().column(1).as_string_view().value(2), "c");
 }
 
@@ -247,9 +267,15 @@ async fn files_without_rows_or_groups_are_read() {
     let file = fs::File::create(folder.path().join("empty.parquet")).unwrap();
     ArrowWriter::try_new(file, schema, None).unwrap().close().unwrap();
     let count = "SELECT count(n) FROM read_parquet('{}')";
-    assert_eq!(query(folder.path(), count).await.unwrap().column(0).as_primitive::<Int64Type>().value(0), 0);
+    assert_eq!(
+        query(folder.path(), count).await.unwrap().column(0).as_primitive::<Int64Type>().value(0),
+        0
+    );
     numbers(&folder.path().join("ones.parquet"), 0, 250, 1);
-    assert_eq!(query(folder.path(), count).await.unwrap().column(0).as_primitive::<Int64Type>().value(0), 250);
+    assert_eq!(
+        query(folder.path(), count).await.unwrap().column(0).as_primitive::<Int64Type>().value(0),
+        250
+    );
 }
 
 #[tokio::test]
@@ -257,9 +283,14 @@ async fn files_agree_up_to_order_and_nullability() {
     let folder = TempDir::new().unwrap();
     let text: ArrayRef = Arc::new(StringArray::from(vec!["x", "y"]));
     let nullable: ArrayRef = Arc::new(Int64Array::from(vec![Some(3), None]));
-    write(&folder.path().join("a.parquet"), &batch(vec![("n", integers([1, 2])), ("t", Arc::clone(&text))]), 10);
+    write(
+        &folder.path().join("a.parquet"),
+        &batch(vec![("n", integers([1, 2])), ("t", Arc::clone(&text))]),
+        10,
+    );
     write(&folder.path().join("b.parquet"), &batch(vec![("t", text), ("n", nullable)]), 10);
-    let result = query(folder.path(), "SELECT n, t FROM read_parquet('{}') ORDER BY n").await.unwrap();
+    let result =
+        query(folder.path(), "SELECT n, t FROM read_parquet('{}') ORDER BY n").await.unwrap();
     let n = result.column(0).as_primitive::<Int64Type>();
     assert_eq!(n.iter().collect::<Vec<_>>(), [Some(1), Some(2), Some(3), None]);
 }
@@ -268,9 +299,21 @@ async fn files_agree_up_to_order_and_nullability() {
 fn every_difference_between_files_is_in_one_error() {
     let folder = TempDir::new().unwrap();
     let roots = AllowedRoots::new([folder.path()]).unwrap();
-    write(&folder.path().join("a.parquet"), &batch(vec![("n", integers([1])), ("m", integers([1]))]), 10);
-    write(&folder.path().join("b.parquet"), &batch(vec![("n", Arc::new(StringArray::from(vec!["1"])))]), 10);
-    write(&folder.path().join("c.parquet"), &batch(vec![("n", integers([1])), ("x", integers([1])), ("m", integers([1]))]), 10);
+    write(
+        &folder.path().join("a.parquet"),
+        &batch(vec![("n", integers([1])), ("m", integers([1]))]),
+        10,
+    );
+    write(
+        &folder.path().join("b.parquet"),
+        &batch(vec![("n", Arc::new(StringArray::from(vec!["1"])))]),
+        10,
+    );
+    write(
+        &folder.path().join("c.parquet"),
+        &batch(vec![("n", integers([1])), ("x", integers([1])), ("m", integers([1]))]),
+        10,
+    );
     let error = open(folder.path(), &roots).unwrap_err();
     for part in ["column \"n\" of", "not Int64", "\"m\" is missing in", "\"x\" of", "is extra"] {
         assert!(error.message.contains(part), "{part}: {error}");
@@ -398,11 +441,22 @@ async fn the_number_of_rows_is_known_exactly() {
     let folder = TempDir::new().unwrap();
     numbers(&folder.path().join("a.parquet"), 0, 123, 100);
     let roots = AllowedRoots::new([folder.path()]).unwrap();
-    let table = FileTable::open(folder.path().to_str().unwrap(), None, &CsvOptions::default(), None, &roots).unwrap();
+    let table = FileTable::open(
+        folder.path().to_str().unwrap(),
+        None,
+        &CsvOptions::default(),
+        None,
+        &roots,
+    )
+    .unwrap();
     use datafusion::catalog::TableProvider as _;
     let rows = table.statistics().unwrap().num_rows;
     assert_eq!(rows, datafusion::common::stats::Precision::Exact(123));
-    let empty = RecordBatch::try_new_with_options(Arc::new(Schema::empty()), vec![], &RecordBatchOptions::new().with_row_count(Some(1)));
+    let empty = RecordBatch::try_new_with_options(
+        Arc::new(Schema::empty()),
+        vec![],
+        &RecordBatchOptions::new().with_row_count(Some(1)),
+    );
     assert_eq!(empty.unwrap().num_rows(), 1);
 }
 

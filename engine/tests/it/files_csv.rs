@@ -39,7 +39,13 @@ async fn check_error(content: impl AsRef<[u8]>, options: &str, part: &str) {
 
 #[tokio::test]
 async fn records_end_in_any_line_break_or_none() {
-    for content in ["a,b\n1,x\n2,y\n", "a,b\r\n1,x\r\n2,y\r\n", "a,b\r1,x\r2,y\r", "a,b\n1,x\n2,y", "\n\na,b\n\n1,x\n\n2,y\n\n"] {
+    for content in [
+        "a,b\n1,x\n2,y\n",
+        "a,b\r\n1,x\r\n2,y\r\n",
+        "a,b\r1,x\r2,y\r",
+        "a,b\n1,x\n2,y",
+        "\n\na,b\n\n1,x\n\n2,y\n\n",
+    ] {
         check(content, "", &["1|x", "2|y"]).await;
     }
 }
@@ -49,7 +55,12 @@ async fn quotes_protect_delimiters_breaks_and_quotes() {
     check("a,b\n\"1,\n2\",\"say \"\"hi\"\"\"\n", "", &["1,\n2|say \"hi\""]).await;
     check("a,b\n\"x\r\ny\",z\n", "", &["x\r\ny|z"]).await;
     check("a,b\nx\"y,z\n", "", &["x\"y|z"]).await;
-    check("a;b\n'1;2';'it\\'s'\n", ", delimiter => ';', quote => '''', escape => '\\'", &["1;2|it's"]).await;
+    check(
+        "a;b\n'1;2';'it\\'s'\n",
+        ", delimiter => ';', quote => '''', escape => '\\'",
+        &["1;2|it's"],
+    )
+    .await;
 }
 
 #[tokio::test]
@@ -80,7 +91,8 @@ async fn a_header_alone_is_a_table_without_rows() {
 
 #[tokio::test]
 async fn types_are_guessed_from_the_first_records() {
-    let batch = read("i,f,d,t,b,s,n\n1,1.5,2026-01-31,2026-01-31 10:00:00,true,007,\n", "").await.unwrap();
+    let batch =
+        read("i,f,d,t,b,s,n\n1,1.5,2026-01-31,2026-01-31 10:00:00,true,007,\n", "").await.unwrap();
     let types: Vec<_> = batch.schema().fields().iter().map(|f| f.data_type().clone()).collect();
     assert_eq!(
         types,
@@ -101,7 +113,8 @@ async fn a_value_unlike_the_guess_is_an_error_with_its_place() {
     let mut content = "id,\"wörd\"\n".to_owned();
     (0..12_000).for_each(|n| content.push_str(&format!("{n},\"two\nlines\"\n")));
     content.push_str("oops,x\n");
-    check_error(&content, "", "line 24002, column \"id\": \"oops\" is not a value of type Int64").await;
+    check_error(&content, "", "line 24002, column \"id\": \"oops\" is not a value of type Int64")
+        .await;
 }
 
 #[tokio::test]

@@ -16,16 +16,29 @@ fn schema(columns: &[(&str, DataType)]) -> Schema {
 
 #[test]
 fn columns_are_found_by_name_in_any_order_and_case() {
-    let source = schema(&[("B", DataType::Utf8View), ("a", DataType::Int64), ("X", DataType::Int8), ("x", DataType::Int16)]);
-    let target = schema(&[("a", DataType::Int64), ("b", DataType::Utf8), ("x", DataType::Int16), ("X", DataType::Int8)]);
-    let found: Vec<_> = load_mapping(&source, &target).unwrap().iter().map(|m| (m.source, m.target)).collect();
+    let source = schema(&[
+        ("B", DataType::Utf8View),
+        ("a", DataType::Int64),
+        ("X", DataType::Int8),
+        ("x", DataType::Int16),
+    ]);
+    let target = schema(&[
+        ("a", DataType::Int64),
+        ("b", DataType::Utf8),
+        ("x", DataType::Int16),
+        ("X", DataType::Int8),
+    ]);
+    let found: Vec<_> =
+        load_mapping(&source, &target).unwrap().iter().map(|m| (m.source, m.target)).collect();
     assert_eq!(found, [(1, 0), (0, 1), (3, 2), (2, 3)]);
 }
 
 #[test]
 fn every_difference_is_in_one_error() {
-    let source = schema(&[("amuont", DataType::Int64), ("f", DataType::Float64), ("t", DataType::Utf8)]);
-    let target = schema(&[("amount", DataType::Int64), ("f", DataType::Int64), ("t", DataType::Date32)]);
+    let source =
+        schema(&[("amuont", DataType::Int64), ("f", DataType::Float64), ("t", DataType::Utf8)]);
+    let target =
+        schema(&[("amount", DataType::Int64), ("f", DataType::Int64), ("t", DataType::Date32)]);
     let error = load_mapping(&source, &target).unwrap_err();
     assert_eq!(error.code, ErrorCode::DatatypeMismatch);
     for part in [
@@ -88,14 +101,22 @@ fn check_lost(array: impl Array + 'static, to: DataType, example: &str) {
     let array: ArrayRef = Arc::new(array);
     let error = checked_cast_column("c", &array, &to).unwrap_err();
     assert_eq!(error.code, ErrorCode::DataException);
-    assert!(error.message.starts_with(&format!("column \"c\": value {example} of type")), "{error}");
+    assert!(
+        error.message.starts_with(&format!("column \"c\": value {example} of type")),
+        "{error}"
+    );
 }
 
 #[test]
 fn a_value_that_would_change_is_named() {
-    check_lost(Int64Array::from(vec![Some(1), None, Some(1 << 40)]), DataType::Int32, "1099511627776");
+    check_lost(
+        Int64Array::from(vec![Some(1), None, Some(1 << 40)]),
+        DataType::Int32,
+        "1099511627776",
+    );
     check_lost(Int32Array::from(vec![1, -5]), DataType::UInt64, "-5");
-    let decimals = |values: Vec<i128>| Decimal128Array::from(values).with_precision_and_scale(10, 2).unwrap();
+    let decimals =
+        |values: Vec<i128>| Decimal128Array::from(values).with_precision_and_scale(10, 2).unwrap();
     check_lost(decimals(vec![100, 125]), DataType::Decimal128(10, 1), "1.25");
     check_lost(decimals(vec![100, 123_456]), DataType::Decimal128(4, 2), "1234.56");
     check_lost(decimals(vec![100, 150]), DataType::Int64, "1.50");
@@ -122,7 +143,8 @@ fn values_that_fit_arrive_exactly() {
     assert_eq!(cast.as_any().downcast_ref::<Decimal128Array>().unwrap().value(0), 700);
     let text: ArrayRef = Arc::new(StringArray::from(vec!["x"]));
     assert_eq!(checked_cast(&text, &DataType::Utf8View).unwrap().len(), 1);
-    let lists: ArrayRef = Arc::new(ListArray::from_iter_primitive::<Int32Type, _, _>([Some(vec![Some(1)])]));
+    let lists: ArrayRef =
+        Arc::new(ListArray::from_iter_primitive::<Int32Type, _, _>([Some(vec![Some(1)])]));
     let wider = DataType::List(Arc::new(Field::new_list_field(DataType::Int64, true)));
     assert_eq!(checked_cast(&lists, &wider).unwrap().data_type(), &wider);
 }

@@ -1,5 +1,7 @@
 //! Integration tests of the engine: one binary, one module per topic.
 
+#![allow(clippy::unwrap_used, reason = "a helper of a test may fail it")]
+
 mod dialect;
 mod dialect_errors;
 mod files;

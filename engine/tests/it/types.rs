@@ -59,7 +59,9 @@ fn names_mean_types() {
     ] {
         assert_eq!(declared(name).unwrap(), expected, "{name}");
     }
-    let DataType::Struct(fields) = declared("STRUCT<a INT, \"B\" TEXT[]>").unwrap() else { panic!() };
+    let DataType::Struct(fields) = declared("STRUCT<a INT, \"B\" TEXT[]>").unwrap() else {
+        panic!()
+    };
     assert_eq!((fields[0].name().as_str(), fields[1].name().as_str()), ("a", "B"));
     assert!(matches!(declared("MAP(TEXT, INT)").unwrap(), DataType::Map(..)));
 }
@@ -95,7 +97,11 @@ fn the_wire_has_plain_nullable_types_at_every_depth() {
     let view = || Field::new("v", DataType::Utf8View, false);
     let nested = DataType::Struct(Fields::from(vec![
         Field::new("l", DataType::LargeList(Arc::new(view())), false),
-        Field::new("d", DataType::Dictionary(Box::new(DataType::Int8), Box::new(DataType::LargeUtf8)), false),
+        Field::new(
+            "d",
+            DataType::Dictionary(Box::new(DataType::Int8), Box::new(DataType::LargeUtf8)),
+            false,
+        ),
         Field::new("n", DataType::Decimal64(10, 2), false),
     ]));
     let expected = DataType::Struct(Fields::from(vec![
@@ -127,8 +133,13 @@ fn batches_are_cast_to_the_wire_schema() {
         Field::new("number", DataType::Int32, false),
         Field::new("struct", inner.data_type().clone(), false),
     ]));
-    let columns =
-        vec![list, Arc::new(dictionary) as ArrayRef, Arc::clone(&numbers), numbers, Arc::new(inner)];
+    let columns = vec![
+        list,
+        Arc::new(dictionary) as ArrayRef,
+        Arc::clone(&numbers),
+        numbers,
+        Arc::new(inner),
+    ];
     let batch = RecordBatch::try_new(Arc::clone(&schema), columns).unwrap();
     let wire = wire_schema(&schema);
     assert!(wire.fields().iter().all(|field| field.is_nullable()));
@@ -142,7 +153,9 @@ fn batches_are_cast_to_the_wire_schema() {
 #[test]
 fn a_batch_that_was_not_announced_is_a_bug_and_not_a_cast() {
     let schema = Schema::new(vec![Field::new("a", DataType::Utf8, true)]);
-    let batch = RecordBatch::try_from_iter([("a", Arc::new(Int32Array::from(vec![1])) as ArrayRef)]).unwrap();
+    let batch =
+        RecordBatch::try_from_iter([("a", Arc::new(Int32Array::from(vec![1])) as ArrayRef)])
+            .unwrap();
     assert_eq!(to_wire(&batch, &wire_schema(&schema)).unwrap_err().code, ErrorCode::Internal);
     let empty = wire_schema(&Schema::empty());
     assert_eq!(to_wire(&batch, &empty).unwrap_err().code, ErrorCode::Internal);

@@ -17,6 +17,7 @@ use arrow_flight::sql::{
     SqlInfo, TicketStatementQuery,
 };
 use arrow_flight::{FlightDescriptor, FlightEndpoint, FlightInfo, Ticket};
+use basalt_coordinator::flight::strict_body::StrictBodies;
 use datafusion::dataframe::DataFrame;
 use datafusion::prelude::SessionContext;
 use futures::{StreamExt, TryStreamExt, stream};
@@ -52,7 +53,7 @@ impl Server {
     async fn start(&self) -> Client {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("grpc://{}", listener.local_addr().unwrap());
-        let service = FlightServiceServer::new(self.clone());
+        let service = StrictBodies::new(FlightServiceServer::new(self.clone()));
         let connections = tonic::transport::server::TcpIncoming::from(listener);
         tokio::spawn(
             tonic::transport::Server::builder()

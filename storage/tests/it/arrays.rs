@@ -163,7 +163,7 @@ pub(crate) fn random_array(
             };
             let mut bytes: Vec<u8> = (0..rows * width).map(|_| random.next() as u8).collect();
             if low {
-                bytes.iter_mut().enumerate().for_each(|(i, b)| *b = u8::from(i % width == 0) & *b);
+                bytes.iter_mut().enumerate().for_each(|(i, b)| *b &= u8::from(i % width == 0));
             }
             let data = ArrayData::builder(fixed.clone())
                 .len(rows)

@@ -1,5 +1,6 @@
 //! Tests of the crate as its users see it.
 
+#![allow(clippy::unwrap_used, reason = "a helper of a test may fail it")]
 #![allow(missing_docs, reason = "tests are named for what they show")]
 
 mod arrays;

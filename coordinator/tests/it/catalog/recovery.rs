@@ -4,13 +4,13 @@
 use std::path::Path;
 
 use basalt_coordinator::catalog::record::{Chain, FORMAT_VERSION, RawRecord};
-use basalt_coordinator::catalog::{Catalog, CatalogError, verify};
+use basalt_coordinator::catalog::{Catalog, CatalogError, Change, verify};
 use basalt_storage::digest::Digest;
 use basalt_storage::ids::Epoch;
-use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
+use redb::{Database, ReadableDatabase, TableDefinition};
 use tempfile::TempDir;
 
-use super::fixtures::{Fixture, rows};
+use super::fixtures::{Fixture, command, rows};
 
 const LOG: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("log");
 const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
@@ -270,6 +270,28 @@ async fn thousands_of_small_commits_come_back_after_a_restart() {
     assert_eq!(rows(&fixture.table("t")), 2000);
     let dir = fixture.close();
     assert!(verify(dir.path()).unwrap().is_sound());
+}
+
+#[tokio::test]
+async fn a_log_that_grew_is_checkpointed_while_it_is_open() {
+    let fixture = Fixture::new().await;
+    for i in 0..6 {
+        let view = Change::CreateView {
+            schema: "public".to_owned(),
+            name: format!("v{i}"),
+            query: "x".repeat(1 << 20),
+        };
+        fixture.catalog.commit(command(vec![view])).await.unwrap();
+    }
+    // A copy of the directory as it is: what a crash now would leave.
+    let copy = tempfile::tempdir().unwrap();
+    for name in ["catalog.redb", "cluster.secret"] {
+        std::fs::copy(fixture.path().join(name), copy.path().join(name)).unwrap();
+    }
+    let report = verify(copy.path()).unwrap();
+    assert!(report.is_sound(), "{report:?}");
+    assert!(report.checkpoint.is_some_and(|at| at < report.records), "{report:?}");
+    check_opens(copy.path(), &fixture.seen());
 }
 
 fn append_one(

@@ -74,8 +74,9 @@ impl Guess {
             let fits = text.parse::<i64>().is_ok();
             return if fits && !leading_zero { Self::Integer } else { Self::Text };
         }
-        let looks_like_number =
-            text.bytes().all(|b| b.is_ascii_digit() || matches!(b, b'.' | b'e' | b'E' | b'+' | b'-'));
+        let looks_like_number = text
+            .bytes()
+            .all(|b| b.is_ascii_digit() || matches!(b, b'.' | b'e' | b'E' | b'+' | b'-'));
         if looks_like_number && text.parse::<f64>().is_ok_and(f64::is_finite) {
             return Self::Float;
         }
@@ -99,7 +100,11 @@ impl Guess {
         let is_fraction = fraction.len() <= 6 && fraction.bytes().all(|b| b.is_ascii_digit());
         let is_time = (shaped(start, "0000-00-00T00:00:00") && is_fraction)
             || shaped(text, "0000-00-00T00:00");
-        if is_time && string_to_timestamp_nanos(text).is_ok() { Self::Timestamp } else { Self::Text }
+        if is_time && string_to_timestamp_nanos(text).is_ok() {
+            Self::Timestamp
+        } else {
+            Self::Text
+        }
     }
 }
 
@@ -127,8 +132,20 @@ mod tests {
     #[test]
     fn what_would_lose_something_is_text() {
         for text in [
-            "007", "9223372036854775808", "1e400", "0x10", "1_000", " 42 ", "+5", "1,5", "yes",
-            "2026-02-30", "2026-01-31T12:30:00.1234567", "2026-01-31T12:30:00Z", "", "NaN",
+            "007",
+            "9223372036854775808",
+            "1e400",
+            "0x10",
+            "1_000",
+            " 42 ",
+            "+5",
+            "1,5",
+            "yes",
+            "2026-02-30",
+            "2026-01-31T12:30:00.1234567",
+            "2026-01-31T12:30:00Z",
+            "",
+            "NaN",
         ] {
             check(&[text], Guess::Text);
         }

@@ -56,7 +56,8 @@ pub(super) fn parse(texts: &StringArray, data_type: &DataType) -> Result<ArrayRe
         text: String::new(),
         reason: error.to_string(),
     })?;
-    let bad = |row: usize, reason: String| BadText { row, text: texts.value(row).to_owned(), reason };
+    let bad =
+        |row: usize, reason: String| BadText { row, text: texts.value(row).to_owned(), reason };
     if array.null_count() != texts.null_count()
         && let Some(row) = (0..texts.len()).find(|&row| array.is_null(row) && texts.is_valid(row))
     {
@@ -77,20 +78,24 @@ fn lossy(texts: &StringArray, array: &ArrayRef, data_type: &DataType) -> Option<
     let digits = match data_type {
         DataType::Float32 => {
             let values = array.as_primitive::<Float32Type>();
-            return (0..values.len())
-                .find(|&row| values.is_valid(row) && values.value(row).is_infinite() && infinite(row));
+            return (0..values.len()).find(|&row| {
+                values.is_valid(row) && values.value(row).is_infinite() && infinite(row)
+            });
         }
         DataType::Float64 => {
             let values = array.as_primitive::<Float64Type>();
-            return (0..values.len())
-                .find(|&row| values.is_valid(row) && values.value(row).is_infinite() && infinite(row));
+            return (0..values.len()).find(|&row| {
+                values.is_valid(row) && values.value(row).is_infinite() && infinite(row)
+            });
         }
-        DataType::Timestamp(unit, _) | DataType::Time32(unit) | DataType::Time64(unit) => match unit {
-            TimeUnit::Second => 0,
-            TimeUnit::Millisecond => 3,
-            TimeUnit::Microsecond => 6,
-            TimeUnit::Nanosecond => 9,
-        },
+        DataType::Timestamp(unit, _) | DataType::Time32(unit) | DataType::Time64(unit) => {
+            match unit {
+                TimeUnit::Second => 0,
+                TimeUnit::Millisecond => 3,
+                TimeUnit::Microsecond => 6,
+                TimeUnit::Nanosecond => 9,
+            }
+        }
         _ => return None,
     };
     (0..texts.len()).find(|&row| texts.is_valid(row) && has_more_digits(texts.value(row), digits))

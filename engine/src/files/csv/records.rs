@@ -149,7 +149,10 @@ impl<R: Read> Records<R> {
                     Ok(buffer) => buffer,
                     Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
                     Err(error) => {
-                        return Err(file_error(&self.path, format_args!("cannot be read: {error}")));
+                        return Err(file_error(
+                            &self.path,
+                            format_args!("cannot be read: {error}"),
+                        ));
                     }
                 };
                 if buffer.is_empty() {
@@ -220,19 +223,15 @@ impl<R: Read> Records<R> {
             let size = record.text.len() + record.fields.len() * size_of::<(usize, bool)>();
             if size > RECORD_BYTES_MAX {
                 let (line, mib) = (record.line, RECORD_BYTES_MAX >> 20);
-                let what = format_args!("line {line}: the record that begins here is over {mib} MiB");
+                let what =
+                    format_args!("line {line}: the record that begins here is over {mib} MiB");
                 return Err(file_error(&self.path, what).with_hint("a quote may not be closed"));
             }
         }
     }
 
     /// The file is over: what was begun is a record without a line break, unless a quote is open.
-    fn at_end(
-        &self,
-        state: State,
-        begun: bool,
-        record: &mut Record,
-    ) -> Result<bool, SqlError> {
+    fn at_end(&self, state: State, begun: bool, record: &mut Record) -> Result<bool, SqlError> {
         match state {
             State::Quoted | State::Escaped => {
                 let line = record.line;

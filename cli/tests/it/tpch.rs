@@ -1,0 +1,120 @@
+//! The 22 TPC-H queries on every topology give the rows that plain DataFusion gives on the same
+//! Parquet files. Distribution may change how an answer is found, never the answer.
+
+use std::path::Path;
+
+use arrow::array::RecordBatch;
+use arrow::util::display::{ArrayFormatter, FormatOptions};
+use basalt_cli::tpch::{QUERIES, Query, TABLES, generate, load, statements};
+use basalt_engine::files::AllowedRoots;
+use basalt_sql_tests::client::{Answer, Client};
+use basalt_sql_tests::cluster::{EmbeddedCluster, EmbeddedConfig};
+use datafusion::prelude::{ParquetReadOptions, SessionContext};
+
+/// Scale of the data in CI.
+const SCALE: f64 = 0.05;
+
+/// The rows of an answer as sorted text: decimals in full, the order of ties left open.
+fn rows(batches: &[RecordBatch]) -> Vec<String> {
+    let options = FormatOptions::default().with_null("NULL");
+    let mut rows = Vec::new();
+    for batch in batches {
+        let columns: Vec<_> = batch
+            .columns()
+            .iter()
+            .map(|column| ArrayFormatter::try_new(column, &options).unwrap())
+            .collect();
+        for row in 0..batch.num_rows() {
+            let values: Vec<_> =
+                columns.iter().map(|column| column.value(row).to_string()).collect();
+            rows.push(values.join("|"));
+        }
+    }
+    rows.sort();
+    rows
+}
+
+async fn plain_datafusion(dir: &Path) -> Vec<Vec<String>> {
+    let session = SessionContext::new();
+    for table in &TABLES {
+        let file = dir.join(format!("{}.parquet", table.name));
+        let options = ParquetReadOptions::default();
+        session.register_parquet(table.name, file.to_str().unwrap(), options).await.unwrap();
+    }
+    let mut answers = Vec::new();
+    for query in &QUERIES {
+        let mut last = Vec::new();
+        for statement in statements(query.sql) {
+            let batches = session.sql(&statement).await.unwrap().collect().await.unwrap();
+            if batches.iter().any(|batch| batch.num_columns() > 0) {
+                last = rows(&batches);
+            }
+        }
+        answers.push(last);
+    }
+    answers
+}
+
+async fn on_cluster(client: &mut Client, query: &Query) -> Vec<String> {
+    let mut last = Vec::new();
+    for statement in statements(query.sql) {
+        if let Answer::Rows(mut stream) = client.run(&statement).await.unwrap() {
+            let mut batches = Vec::new();
+            while let Some(batch) = stream.next_batch().await.unwrap() {
+                batches.push(batch);
+            }
+            last = rows(&batches);
+        }
+    }
+    last
+}
+
+/// Tasks of one scan of lineitem and the share of rows of the busiest and the idlest worker.
+async fn check_horizontal_split(client: &mut Client) {
+    let sql = "SELECT owner, sum(s.rows) AS r FROM sys.segments s JOIN sys.slices o \
+               ON s.slice = o.slice WHERE table_name = 'lineitem' GROUP BY owner";
+    let (_, batches) = client.query_all(sql).await.unwrap();
+    let shares: Vec<f64> =
+        rows(&batches).iter().map(|row| row.split('|').nth(1).unwrap().parse().unwrap()).collect();
+    let total: f64 = shares.iter().sum();
+    assert_eq!(shares.len(), 3);
+    for share in &shares {
+        assert!((0.25..=0.42).contains(&(share / total)), "{shares:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_queries_agree_with_plain_datafusion_on_every_topology() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    generate(&data, SCALE).await.unwrap();
+    let expected = plain_datafusion(&data).await;
+    for workers in [1, 2, 3, 5] {
+        let config = EmbeddedConfig {
+            allowed_roots: AllowedRoots::new([&data]).unwrap(),
+            ..EmbeddedConfig::new(dir.path().join(format!("w{workers}")), workers)
+        };
+        let cluster = EmbeddedCluster::start(&config).await.unwrap();
+        let mut client = Client::connect(&cluster.url()).await.unwrap();
+        load(&mut client, &data).await.unwrap();
+        if workers == 3 {
+            check_horizontal_split(&mut client).await;
+        }
+        for partitions in [1, 2, 4] {
+            let set = format!("SET target_partitions = {partitions}");
+            client.execute_update(&set).await.unwrap();
+            for (query, expected) in QUERIES.iter().zip(&expected) {
+                let found = on_cluster(&mut client, query).await;
+                assert_eq!(
+                    &found, expected,
+                    "{} on {workers} workers with {partitions} partitions",
+                    query.name
+                );
+            }
+        }
+        let fallbacks = "SELECT text, fallback FROM sys.queries WHERE fallback IS NOT NULL";
+        let (_, batches) = client.query_all(fallbacks).await.unwrap();
+        assert_eq!(rows(&batches), Vec::<String>::new(), "no plan may need the one-task fallback");
+        cluster.stop().await;
+    }
+}
