@@ -82,14 +82,20 @@ def counting(digits, powers):
 
 
 @pytest.fixture
-def endless(name, cursor, digits):
-    """A FROM clause of 10**10 rows with the column n: nothing fetches or adds it up in a test's time.
+def numbers(name, cursor, digits):
+    """A table with the column n and the rows 0 to 99,999."""
+    table = name("numbers")
+    cursor.execute(f"CREATE TABLE {table} AS {counting(digits, 5)}")
+    return table
+
+
+@pytest.fixture
+def endless(numbers):
+    """A FROM clause of 10**10 rows with a.n and b.n, which nothing fetches in a test's time.
 
     It streams: an engine that runs it holds the 100,000 rows of the table and little more.
     """
-    table = name("numbers")
-    cursor.execute(f"CREATE TABLE {table} AS {counting(digits, 5)}")
-    return f"{table} AS a CROSS JOIN {table} AS b"
+    return f"{numbers} AS a CROSS JOIN {numbers} AS b"
 
 
 def rows(cursor, sql, parameters=None):

@@ -133,16 +133,18 @@ fn percent_encoded_byte(byte: u8) -> usize {
 /// The longest prefix of whole characters that fits into the trailers.
 fn truncate(text: &str, bytes_max: usize) -> String {
     const MARK: &str = "... (shortened)";
-    let mut left = bytes_max.saturating_sub(trailer_bytes(MARK));
-    let mut short = String::new();
-    for character in text.chars() {
-        let mut utf8 = [0; 4];
-        let cost = trailer_bytes(character.encode_utf8(&mut utf8));
-        let Some(rest) = left.checked_sub(cost) else { return short + MARK };
-        left = rest;
-        short.push(character);
+    if trailer_bytes(text) <= bytes_max {
+        return text.to_owned();
     }
-    short
+    let room = bytes_max.saturating_sub(trailer_bytes(MARK));
+    let mut encoded = 0;
+    let end = text.char_indices().find(|(start, character)| {
+        let end = start + character.len_utf8();
+        encoded += text[*start..end].bytes().map(percent_encoded_byte).sum::<usize>();
+        encoded + end.div_ceil(3) * 4 > room
+    });
+    let end = end.map_or(text.len(), |(start, _)| start);
+    format!("{}{MARK}", &text[..end])
 }
 
 /// `google.rpc.Status`, as `grpc-status-details-bin` holds it.
