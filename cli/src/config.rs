@@ -14,9 +14,6 @@ use crate::exit::UsageError;
 /// Where Flight SQL is served by default.
 pub const DEFAULT_LISTEN: SocketAddr = local(50051);
 
-/// Where the HTTP console and metrics are served by default.
-pub const DEFAULT_HTTP: SocketAddr = local(8080);
-
 /// Workers of an embedded cluster by default.
 pub const DEFAULT_WORKERS: usize = 3;
 
@@ -34,8 +31,6 @@ pub struct ClusterConfig {
     pub data_dir: PathBuf,
     /// Flight SQL; port 0 picks a free one.
     pub listen: SocketAddr,
-    /// Console, `/metrics`, `/healthz`, `/readyz`; port 0 picks a free one.
-    pub http: SocketAddr,
     /// Folders that server-side `COPY` and `read_parquet` may read.
     pub allow_path: Vec<PathBuf>,
     /// Number of workers, at least 1.
@@ -49,8 +44,6 @@ pub struct CoordinatorConfig {
     pub data_dir: PathBuf,
     /// Flight SQL, and the port that workers register at; port 0 picks a free one.
     pub listen: SocketAddr,
-    /// Console, `/metrics`, `/healthz`, `/readyz`; port 0 picks a free one.
-    pub http: SocketAddr,
     /// Folders that server-side `COPY` and `read_parquet` may read; none by default.
     pub allow_path: Vec<PathBuf>,
 }
@@ -62,8 +55,6 @@ pub struct WorkerConfig {
     pub data_dir: PathBuf,
     /// Fragments and chunks; a free port by default. The address it got is what it registers.
     pub listen: SocketAddr,
-    /// `/metrics`, `/healthz`, `/readyz`; a free port by default.
-    pub http: SocketAddr,
     /// Folders that `COPY` and `read_parquet` may read on this worker; none by default.
     pub allow_path: Vec<PathBuf>,
     /// The coordinator's Flight SQL address.
@@ -81,9 +72,6 @@ pub struct ServerFlags {
     /// Address to serve on; port 0 picks a free one
     #[arg(long, value_name = "ADDR:PORT")]
     pub listen: Option<SocketAddr>,
-    /// Address of the HTTP console, /metrics, /healthz and /readyz
-    #[arg(long, value_name = "ADDR:PORT")]
-    pub http: Option<SocketAddr>,
     /// Folder that server-side COPY and read_parquet may read (repeatable)
     #[arg(long, value_name = "DIR")]
     pub allow_path: Vec<PathBuf>,
@@ -108,7 +96,6 @@ pub struct WorkerFlags {
 struct ClusterFile {
     data_dir: Option<PathBuf>,
     listen: Option<SocketAddr>,
-    http: Option<SocketAddr>,
     allow_path: Option<Vec<PathBuf>>,
     workers: Option<usize>,
 }
@@ -118,7 +105,6 @@ struct ClusterFile {
 struct CoordinatorFile {
     data_dir: Option<PathBuf>,
     listen: Option<SocketAddr>,
-    http: Option<SocketAddr>,
     allow_path: Option<Vec<PathBuf>>,
 }
 
@@ -127,7 +113,6 @@ struct CoordinatorFile {
 struct WorkerFile {
     data_dir: Option<PathBuf>,
     listen: Option<SocketAddr>,
-    http: Option<SocketAddr>,
     allow_path: Option<Vec<PathBuf>>,
     coordinator: Option<String>,
     secret_file: Option<PathBuf>,
@@ -151,7 +136,6 @@ impl ClusterConfig {
         Ok(Self {
             data_dir: flags.data_dir.or(file.data_dir).unwrap_or(default_data_dir.into()),
             listen: flags.listen.or(file.listen).unwrap_or(DEFAULT_LISTEN),
-            http: flags.http.or(file.http).unwrap_or(DEFAULT_HTTP),
             allow_path: paths(flags.allow_path, file.allow_path, &[PathBuf::from(".")]),
             workers,
         })
@@ -168,7 +152,6 @@ impl CoordinatorConfig {
         Ok(Self {
             data_dir: flags.data_dir.or(file.data_dir).unwrap_or("basalt-data/coordinator".into()),
             listen: flags.listen.or(file.listen).unwrap_or(DEFAULT_LISTEN),
-            http: flags.http.or(file.http).unwrap_or(DEFAULT_HTTP),
             allow_path: paths(flags.allow_path, file.allow_path, &[]),
         })
     }
@@ -187,7 +170,6 @@ impl WorkerConfig {
         Ok(Self {
             data_dir: flags.data_dir.or(file.data_dir).unwrap_or("basalt-data/worker".into()),
             listen: flags.listen.or(file.listen).unwrap_or(FREE_PORT),
-            http: flags.http.or(file.http).unwrap_or(FREE_PORT),
             allow_path: paths(flags.allow_path, file.allow_path, &[]),
             coordinator_url: worker
                 .coordinator
@@ -229,10 +211,10 @@ mod tests {
 
     #[test]
     fn flags_win_over_the_file_and_the_file_over_defaults() {
-        let (_file, mut flags) = file("workers = 5\nhttp = \"127.0.0.1:1\"\nallow-path = []\n");
-        flags.http = Some(local(2));
+        let (_file, mut flags) = file("workers = 5\nlisten = \"127.0.0.1:1\"\nallow-path = []\n");
+        flags.listen = Some(local(2));
         let config = ClusterConfig::resolve(flags, None, "d").unwrap();
-        assert_eq!((config.workers, config.http, config.listen), (5, local(2), DEFAULT_LISTEN));
+        assert_eq!((config.workers, config.listen), (5, local(2)));
         assert!(config.allow_path.is_empty(), "an empty list in the file is a decision");
     }
 

@@ -213,7 +213,7 @@ impl ProcessCluster {
 fn arguments(role: &str, data_dir: &Path, allow_path: &[PathBuf]) -> Vec<String> {
     let mut args = vec![role.to_owned()];
     args.extend(["--data-dir".into(), text(data_dir)]);
-    args.extend(["--listen".into(), "127.0.0.1:0".into(), "--http".into(), "127.0.0.1:0".into()]);
+    args.extend(["--listen".into(), "127.0.0.1:0".into()]);
     for path in allow_path {
         args.extend(["--allow-path".into(), text(path)]);
     }

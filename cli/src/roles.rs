@@ -23,8 +23,6 @@ use crate::config::{ClusterConfig, CoordinatorConfig, WorkerConfig};
 pub struct Running {
     /// The Flight SQL (or worker) address it got, as `grpc://host:port`.
     pub url: String,
-    /// The address of console and metrics it got, as `http://host:port`, where it has one.
-    pub http: Option<String>,
     ended: BoxFuture<'static, anyhow::Error>,
     stop: BoxFuture<'static, anyhow::Result<()>>,
 }
@@ -34,11 +32,10 @@ impl Running {
     /// when it cannot), `stop` stops it.
     pub fn new(
         url: String,
-        http: Option<String>,
         ended: BoxFuture<'static, anyhow::Error>,
         stop: BoxFuture<'static, anyhow::Result<()>>,
     ) -> Self {
-        Self { url, http, ended, stop }
+        Self { url, ended, stop }
     }
 
     /// Waits until the role dies on its own, and says why.
@@ -145,5 +142,5 @@ fn running(url: String, stop: impl Future<Output = ()> + Send + 'static) -> Runn
         stop.await;
         Ok(())
     };
-    Running::new(url, None, std::future::pending().boxed(), stop.boxed())
+    Running::new(url, std::future::pending().boxed(), stop.boxed())
 }

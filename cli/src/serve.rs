@@ -17,9 +17,6 @@ use crate::roles::Running;
 pub async fn until_stopped(role: &str, running: Running) -> anyhow::Result<()> {
     let mut out = io::stdout();
     writeln!(out, "basalt {role} ready: {}", running.url)?;
-    if let Some(http) = &running.http {
-        writeln!(out, "console: {http}")?;
-    }
     out.flush()?;
     wait_and_stop(running).await
 }

@@ -18,7 +18,7 @@
 mod sql;
 mod wire;
 
-use arrow::datatypes::{DataType, Field, FieldRef, IntervalUnit};
+use arrow::datatypes::DataType;
 
 pub use sql::{SqlTypes, TIME_ZONE, arrow_type};
 pub use wire::{to_wire, wire_schema, wire_type};
@@ -43,34 +43,9 @@ pub fn storage_type_of(sql_type: &SqlType) -> Result<DataType, SqlError> {
 /// [`ErrorCode::FeatureNotSupported`](crate::error::ErrorCode::FeatureNotSupported) for types that
 /// cannot be stored.
 pub fn storage_type(data_type: &DataType) -> Result<DataType, SqlError> {
-    use crate::error::ErrorCode;
-    use DataType as T;
-    let nested = |field: &FieldRef| -> Result<FieldRef, SqlError> {
-        let data_type = storage_type(field.data_type())?;
-        Ok(std::sync::Arc::new(Field::new(field.name(), data_type, field.is_nullable())))
-    };
-    Ok(match data_type {
-        T::Utf8View | T::LargeUtf8 => T::Utf8,
-        T::BinaryView | T::LargeBinary => T::Binary,
-        T::Dictionary(_, value) => storage_type(value)?,
-        T::Interval(_) => T::Interval(IntervalUnit::MonthDayNano),
-        T::Decimal32(p, s) | T::Decimal64(p, s) => T::Decimal128(*p, *s),
-        T::Float16 => T::Float32,
-        T::Date64 => T::Date32,
-        T::List(field)
-        | T::LargeList(field)
-        | T::ListView(field)
-        | T::LargeListView(field)
-        | T::FixedSizeList(field, _) => T::List(nested(field)?),
-        T::Struct(fields) => T::Struct(fields.iter().map(nested).collect::<Result<_, _>>()?),
-        T::Map(entries, sorted) => T::Map(nested(entries)?, *sorted),
-        T::Union(..) | T::RunEndEncoded(..) | T::Decimal256(..) => {
-            return Err(SqlError::new(
-                ErrorCode::FeatureNotSupported,
-                format!("type {data_type} cannot be stored"),
-            ));
-        }
-        other => other.clone(),
+    basalt_storage::types::storage_type(data_type).map_err(|_| {
+        let message = format!("type {data_type} cannot be stored");
+        SqlError::new(crate::error::ErrorCode::FeatureNotSupported, message)
     })
 }
 

@@ -60,7 +60,7 @@ pub(super) async fn run(args: DemoArgs) -> anyhow::Result<()> {
         let stopped = running.stop().await;
         return shown.and(stopped);
     }
-    out.write_all(connect_text(&running.url, running.http.as_deref()).as_bytes())?;
+    out.write_all(connect_text(&running.url).as_bytes())?;
     serve::wait_and_stop(running).await
 }
 
@@ -106,14 +106,13 @@ fn results_text(results: &[(&str, u64, Duration)]) -> anyhow::Result<String> {
     Ok(format::to_text(Format::Table, &schema, &[batch], TableOptions::default())?)
 }
 
-fn connect_text(url: &str, http: Option<&str>) -> String {
-    let console = http.map_or(String::new(), |http| format!("  console          {http}\n"));
+fn connect_text(url: &str) -> String {
     format!(
         r#"
 Serving until Ctrl-C. Connect from another terminal:
   shell            basalt sql --url {url}
   one statement    basalt sql --url {url} -c "SELECT count(*) FROM lineitem"
-{console}  Python           pip install adbc-driver-flightsql adbc-driver-manager pyarrow
+  Python           pip install adbc-driver-flightsql adbc-driver-manager pyarrow
 
     import adbc_driver_flightsql.dbapi as basalt
     with basalt.connect("{url}", autocommit=True) as db, db.cursor() as cursor:

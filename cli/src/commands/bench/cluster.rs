@@ -65,7 +65,7 @@ impl Target {
         }
         let workers = choice.workers.map_or(DEFAULT_WORKERS, usize::from);
         let free = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
-        let config = ClusterConfig { data_dir, listen: free, http: free, allow_path, workers };
+        let config = ClusterConfig { data_dir, listen: free, allow_path, workers };
         let running = roles::start_cluster(config).await?;
         let description = format!("embedded cluster of {workers} workers");
         Ok(Self { url: running.url.clone(), description, kind: Kind::Embedded(running, folder) })
