@@ -369,3 +369,6 @@ fn row_groups(scan: &SegmentScanExec) -> HashMap<(SegmentId, u32), usize> {
     }
     groups
 }
+
+#[cfg(test)]
+mod tests;
