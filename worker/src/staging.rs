@@ -197,12 +197,14 @@ impl Staging {
         {
             let mut state = lock(&staged.state);
             if state.aborted {
-                return Err(internal(format!("transaction {} was aborted", staged.target.txn)));
+                return Err(internal(format!("transaction {} is over", staged.target.txn)));
             }
             if state.sealed {
                 return Ok(state.published.clone());
             }
-            state.sealed = true;
+            // Until it is sealed it counts as aborted: a seal that fails, or a second one that
+            // comes in the middle, must never hand out a part of the segments as all of them.
+            state.aborted = true;
         }
         let writers: Vec<_> = lock(&staged.slices).drain().map(|(_, writer)| writer).collect();
         let segments: Vec<_> =
@@ -214,6 +216,8 @@ impl Staging {
         };
         let mut state = lock(&staged.state);
         state.touched = Instant::now();
+        state.aborted = false;
+        state.sealed = true;
         state.published.extend(records);
         Ok(state.published.clone())
     }
