@@ -31,6 +31,7 @@
 //! - `tickets`: planned queries that wait to be fetched
 //! - `encode`, `decode`: record batches to and from messages of bounded size
 //! - [`strict_body`]: request streams that break off are errors
+//! - [`oversized`]: requests above the message limit
 //! - `status`: the one table from errors to gRPC
 
 mod actions;
@@ -40,6 +41,7 @@ mod encode;
 mod handle;
 mod ingest;
 mod metadata;
+pub mod oversized;
 mod prepared;
 mod query;
 pub mod server;
@@ -58,6 +60,7 @@ use std::time::Duration;
 use arrow_flight::flight_service_server::FlightServiceServer;
 
 use crate::backend::SqlBackend;
+use oversized::Oversized;
 use prepared::PreparedStatements;
 use session::Sessions;
 use strict_body::StrictBodies;
@@ -142,14 +145,14 @@ impl FlightSqlServer {
 
     /// The tonic service, with its message limits and without request compression; a client that
     /// breaks off a stream is never taken for one that ended it.
-    pub fn into_service(self) -> StrictBodies<FlightServiceServer<Self>> {
+    pub fn into_service(self) -> StrictBodies<Oversized<FlightServiceServer<Self>>> {
         // The encoder refuses larger rows itself, with a text that helps: this is a backstop.
         let encoded_max = encode::MESSAGE_BYTES_MAX + (1 << 20);
         let decoded_max = self.shared.options.message_bytes_max;
         let service = FlightServiceServer::new(self)
             .max_decoding_message_size(decoded_max)
             .max_encoding_message_size(encoded_max);
-        StrictBodies::new(service)
+        StrictBodies::new(Oversized::new(service))
     }
 
     fn backend(&self) -> &dyn SqlBackend {

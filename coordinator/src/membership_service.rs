@@ -1,8 +1,12 @@
 //! Registration and heartbeats over gRPC, on the same port as Flight SQL, behind the secret.
+//!
+//! What a message may hold is short and known, so what is longer is refused before it is read:
+//! it would end up in logs and in the error texts of others.
 
 use std::sync::Arc;
 
-use basalt_engine::protocol::membership_server::Membership;
+use basalt_engine::channels::PEER_ADDRESS_BYTES_MAX;
+use basalt_engine::protocol::membership_server::{Membership, MembershipServer};
 use basalt_engine::protocol::{
     HeartbeatRequest, HeartbeatResponse, MalformedMessage, RegisterRequest, RegisterResponse,
     WireId,
@@ -13,6 +17,11 @@ use uuid::Uuid;
 
 use crate::catalog::Catalog;
 use crate::membership::{Beat, Incarnation, Join, Members, Refusal, RegisterError, Versions};
+
+/// A registration has ids, an address and a version: some 200 bytes.
+const MESSAGE_BYTES_MAX: usize = 4 * 1024;
+/// A version is three numbers, with room for a name.
+const VERSION_BYTES_MAX: usize = 64;
 
 /// Serves the members of one cluster.
 #[derive(Clone)]
@@ -25,6 +34,11 @@ impl MembershipService {
     /// A service over the members of a cluster.
     pub fn new(catalog: Catalog, members: Arc<Members>) -> Self {
         Self { catalog, members }
+    }
+
+    /// The gRPC service, which takes only messages as short as its own.
+    pub fn into_server(self) -> MembershipServer<Self> {
+        MembershipServer::new(self).max_decoding_message_size(MESSAGE_BYTES_MAX)
     }
 }
 
@@ -53,6 +67,12 @@ impl Membership for MembershipService {
     ) -> Result<Response<RegisterResponse>, Status> {
         const MESSAGE: &str = "RegisterRequest";
         let request = request.into_inner();
+        if request.version.len() > VERSION_BYTES_MAX {
+            return Err(MalformedMessage::new(MESSAGE, "version").into());
+        }
+        if request.url.len() > PEER_ADDRESS_BYTES_MAX {
+            return Err(MalformedMessage::new(MESSAGE, "url").into());
+        }
         let cluster = match &request.cluster {
             Some(bytes) => Some(ClusterId::from_wire(bytes, MESSAGE, "cluster")?),
             None => None,

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use basalt_engine::channels::Channels;
 use basalt_engine::files::AllowedRoots;
 use basalt_engine::protocol::PROTOCOL_VERSION;
-use basalt_engine::protocol::membership_server::MembershipServer;
 use basalt_engine::runtime::Resources;
 use basalt_engine::secret::ClusterSecret;
 use datafusion::error::DataFusionError;
@@ -191,9 +190,9 @@ async fn open_catalog(config: &CoordinatorConfig) -> Result<Catalog, Coordinator
 
 fn membership_routes(catalog: &Catalog, members: &Arc<Members>, secret: ClusterSecret) -> Routes {
     let service = MembershipService::new(catalog.clone(), Arc::clone(members));
-    let guarded = InterceptedService::new(
-        MembershipServer::new(service),
-        move |request: tonic::Request<()>| secret.admit(request),
-    );
+    let guarded =
+        InterceptedService::new(service.into_server(), move |request: tonic::Request<()>| {
+            secret.admit(request)
+        });
     Routes::new(guarded)
 }

@@ -1,8 +1,10 @@
 //! Which plan nodes a worker runs. A plan is remote code: anything that reads or writes files or
 //! URLs by itself is refused by name, and so is every node not listed here (RULES 29, FAULTS A5).
 //!
-//! datafusion-distributed gives a hook between decoding a plan and registering it, none before
-//! decoding. Decoding opens nothing: the worker's runtime has no object store (`runtime`).
+//! This is the second look, at decoded nodes, in the hook that datafusion-distributed has between
+//! decoding a plan and registering it; [`plan_gate`](crate::plan_gate) has had the first, at the
+//! bytes. Plans are found only as children of plans: expressions hold none, and the nodes that
+//! hide some from `children` (`DistributedLeafExec`) have no encoding and never arrive.
 
 use std::sync::Arc;
 
@@ -10,7 +12,12 @@ use datafusion::catalog::memory::{DataSourceExec, MemorySourceConfig};
 use datafusion::common::plan_err;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::error::Result;
-use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
+
+use crate::fence::Fence;
+use crate::plan_gate::PARTITIONS_MAX;
+use crate::scan::SegmentScanExec;
+use crate::write::SliceAppendExec;
 
 /// Names of nodes that only compute, merge and exchange, and our own leaves and sink.
 const ALLOWED: [&str; 36] = [
@@ -23,7 +30,6 @@ const ALLOWED: [&str; 36] = [
     "CoalescePartitionsExec",
     "CooperativeExec",
     "CrossJoinExec",
-    "DistributedLeafExec",
     "EmptyExec",
     "FileScanExec",
     "FilterExec",
@@ -32,7 +38,6 @@ const ALLOWED: [&str; 36] = [
     "InterleaveExec",
     "LazyMemoryExec",
     "LocalLimitExec",
-    "MetricsWrapperExec",
     "NestedLoopJoinExec",
     "NetworkBroadcastExec",
     "NetworkCoalesceExec",
@@ -40,6 +45,7 @@ const ALLOWED: [&str; 36] = [
     "PartialSortExec",
     "PlaceholderRowExec",
     "ProjectionExec",
+    "RecursiveQueryExec",
     "RepartitionExec",
     "SegmentScanExec",
     "SliceAppendExec",
@@ -50,11 +56,18 @@ const ALLOWED: [&str; 36] = [
     "UnionExec",
     "UnnestExec",
     "WindowAggExec",
+    "WorkTableExec",
 ];
 
-/// Refuses a plan with a node that a worker does not run.
-pub fn check_allowed(plan: &Arc<dyn ExecutionPlan>) -> Result<()> {
+/// Refuses a plan with a node that a worker does not run, or that was made for another cluster or
+/// at an older epoch.
+pub fn check_allowed(plan: &Arc<dyn ExecutionPlan>, fence: &Fence) -> Result<()> {
     plan.apply(|node| {
+        check_fence(node, fence)?;
+        let partitions = node.output_partitioning().partition_count();
+        if partitions as u64 > PARTITIONS_MAX {
+            return plan_err!("plan node {} has {partitions} partitions", node.name());
+        }
         let in_memory = node.downcast_ref::<DataSourceExec>().is_some_and(|source| {
             source.data_source().downcast_ref::<MemorySourceConfig>().is_some()
         });
@@ -66,4 +79,16 @@ pub fn check_allowed(plan: &Arc<dyn ExecutionPlan>) -> Result<()> {
         plan_err!("plan node {} is not allowed on a worker", node.name())
     })
     .map(|_| ())
+}
+
+/// A returning worker serves no stale plan, and none writes for an old coordinator (RULES 15).
+fn check_fence(node: &Arc<dyn ExecutionPlan>, fence: &Fence) -> Result<()> {
+    if let Some(scan) = node.downcast_ref::<SegmentScanExec>() {
+        fence.check_epoch(scan.table().epoch)?;
+    }
+    if let Some(append) = node.downcast_ref::<SliceAppendExec>() {
+        fence.check_cluster(append.target().cluster)?;
+        fence.check_epoch(append.target().epoch)?;
+    }
+    Ok(())
 }

@@ -2,6 +2,11 @@
 //!
 //! Every request through a channel carries the cluster secret. Channels connect lazily and
 //! reconnect by themselves; a peer that does not answer shows up as `UNAVAILABLE`.
+//!
+//! Invariant: the secret leaves this machine for nobody. Addresses of peers come from plans and
+//! registrations, that is from other processes; without TLS only loopback ones are used.
+
+mod partition_streams;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -11,14 +16,16 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use datafusion::error::{DataFusionError, Result};
-use datafusion_distributed::grpc::{BoxCloneSyncChannel, create_worker_client};
+use datafusion_distributed::grpc::BoxCloneSyncChannel;
 use datafusion_distributed::{ChannelResolver, WorkerChannel};
 use http::{HeaderName, HeaderValue, Request, Response};
 use tonic::body::Body;
 use tonic::transport::{Channel, Endpoint};
 use tower::Service;
-use url::Url;
+use url::{Host, Url};
 
+use self::partition_streams::PartitionStreams;
+use crate::error::{ErrorCode, SqlError};
 use crate::secret::{ClusterSecret, SECRET_HEADER};
 
 /// How long a TCP connect may take; peers are on one network.
@@ -27,9 +34,13 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 /// How long a probe may stay unanswered.
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
-/// HTTP/2 flow-control windows, in bytes: large enough that one exchange fills a 10 Gbit/s link at
-/// a millisecond of latency.
-const WINDOW_BYTES: u32 = 8 * 1024 * 1024;
+/// What a peer may send on one stream before we have read any of it, in bytes: enough to fill a
+/// 10 Gbit/s link at a millisecond of latency.
+const STREAM_WINDOW_BYTES: u32 = 2 * 1024 * 1024;
+/// The same for all streams of a connection together: the most that HTTP/2 allows, a thousand
+/// full streams. Streams whose readers stall keep their part of it, and once it is used up they
+/// would stop every other exchange between the two processes (RULES 23).
+const CONNECTION_WINDOW_BYTES: u32 = (1 << 31) - 1;
 
 /// The connections of one process to its peers.
 #[derive(Clone)]
@@ -48,7 +59,11 @@ impl Channels {
     }
 
     /// The connection to a peer, made on first use.
+    ///
+    /// # Errors
+    /// As [`check_peer_address`].
     pub fn get(&self, url: &Url) -> Result<BoxCloneSyncChannel> {
+        check_peer_address(url)?;
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let channel = match open.get(url) {
             Some(channel) => channel.clone(),
@@ -59,8 +74,12 @@ impl Channels {
                     .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
                     .keep_alive_timeout(KEEPALIVE_TIMEOUT)
                     .keep_alive_while_idle(true)
-                    .initial_stream_window_size(WINDOW_BYTES)
-                    .initial_connection_window_size(WINDOW_BYTES)
+                    .initial_stream_window_size(STREAM_WINDOW_BYTES)
+                    .initial_connection_window_size(if std::env::var("X_CONN").is_ok() {
+                        8 << 20
+                    } else {
+                        CONNECTION_WINDOW_BYTES
+                    }) // XTEMP
                     .tcp_nodelay(true)
                     .connect_lazy();
                 open.insert(url.clone(), channel.clone());
@@ -69,6 +88,38 @@ impl Channels {
         };
         Ok(BoxCloneSyncChannel::new(WithSecret { channel, secret: self.secret.clone() }))
     }
+}
+
+/// The longest address of a peer, in bytes: a scheme, a host and a port.
+pub const PEER_ADDRESS_BYTES_MAX: usize = 128;
+
+/// Refuses an address that no member of a cluster has: `http://host:port` of this machine.
+///
+/// # Errors
+/// [`ErrorCode::PermissionDenied`].
+pub fn check_peer_address(url: &Url) -> Result<(), SqlError> {
+    let is_loopback = match url.host() {
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.is_loopback(),
+        Some(Host::Domain(name)) => name == "localhost",
+        None => false,
+    };
+    let is_bare = url.username().is_empty()
+        && url.password().is_none()
+        && matches!(url.path(), "" | "/")
+        && url.query().is_none()
+        && url.fragment().is_none();
+    let has_port = url.port_or_known_default().is_some_and(|port| port != 0);
+    let is_short = url.as_str().len() <= PEER_ADDRESS_BYTES_MAX;
+    if url.scheme() == "http" && is_loopback && is_bare && has_port && is_short {
+        return Ok(());
+    }
+    let shown: String = url.as_str().chars().take(PEER_ADDRESS_BYTES_MAX).collect();
+    let message = format!(
+        "peer address {shown} is not http://host:port of this machine: without TLS nothing is sent \
+         beyond it"
+    );
+    Err(SqlError::new(ErrorCode::PermissionDenied, message))
 }
 
 impl fmt::Debug for Channels {
@@ -80,7 +131,10 @@ impl fmt::Debug for Channels {
 #[async_trait]
 impl ChannelResolver for Channels {
     async fn get_worker_client_for_url(&self, url: &Url) -> Result<Box<dyn WorkerChannel>> {
-        Ok(create_worker_client(self.get(url)?))
+        if std::env::var("X_NOSPLIT").is_ok() {
+            return Ok(datafusion_distributed::grpc::create_worker_client(self.get(url)?));
+        } // XTEMP
+        Ok(Box::new(PartitionStreams::new(self.get(url)?)))
     }
 }
 
@@ -103,5 +157,44 @@ impl Service<Request<Body>> for WithSecret {
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
         request.headers_mut().insert(HeaderName::from_static(SECRET_HEADER), self.secret.clone());
         self.channel.call(request)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_secret_is_sent_to_this_machine_only() {
+        let check = |url: &str, is_allowed: bool| {
+            let url = Url::parse(url).unwrap();
+            assert_eq!(check_peer_address(&url).is_ok(), is_allowed, "{url}");
+            let channels = Channels::new(&ClusterSecret::generate().unwrap()).unwrap();
+
+            assert_eq!(channels.get(&url).is_ok(), is_allowed, "{url}");
+        };
+        for url in
+            ["http://127.0.0.1:5", "http://127.8.8.8:5/", "http://[::1]:5", "http://localhost:5"]
+        {
+            check(url, true);
+        }
+        for url in [
+            "http://169.254.169.254/",
+            "http://0.0.0.0:5",
+            "http://10.0.0.1:5",
+            "http://example.org:5",
+            "http://localhost.example.org:5",
+            "https://127.0.0.1:5",
+            "http://127.0.0.1:0",
+            "http://user@127.0.0.1:5",
+            "http://127.0.0.1:5/path",
+            "http://127.0.0.1:5?query",
+            "file:///etc/passwd",
+            "unix:/x",
+        ] {
+            check(url, false);
+        }
+        let long = Url::parse(&format!("http://127.0.0.1:5#{}", "x".repeat(1 << 20))).unwrap();
+        assert!(check_peer_address(&long).unwrap_err().message.len() < 300);
     }
 }

@@ -1,6 +1,7 @@
 //! How our own plan nodes travel inside datafusion-distributed's stages.
 //!
-//! DataFusion encodes its nodes by itself; a node of ours becomes one `PlanNode` message. Nothing
+//! DataFusion encodes its nodes by itself, those of recursive queries excepted; such a node, or one
+//! of ours, becomes one `PlanNode` message. Nothing
 //! in a message is a path or a name to be looked up: ids, digests, versions.
 
 use std::sync::Arc;
@@ -10,6 +11,8 @@ use datafusion::error::Result;
 use datafusion::execution::TaskContext;
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::recursive_query::RecursiveQueryExec;
+use datafusion::physical_plan::work_table::WorkTableExec;
 use datafusion_proto::physical_plan::to_proto::serialize_physical_expr;
 use datafusion_proto::physical_plan::{PhysicalExtensionCodec, PhysicalProtoConverterExtension};
 use prost::Message;
@@ -41,6 +44,10 @@ impl PhysicalExtensionCodec for EngineCodec {
             (Node::SliceAppend(append), [input]) => {
                 Ok(Arc::new(SliceAppendExec::from_wire(append, Arc::clone(input))?))
             }
+            (Node::RecursiveQuery(query), [static_term, recursive_term]) => {
+                query.into_plan(Arc::clone(static_term), Arc::clone(recursive_term))
+            }
+            (Node::WorkTable(table), []) => table.into_plan(),
             _ => Err(malformed()),
         }
     }
@@ -57,6 +64,10 @@ impl PhysicalExtensionCodec for EngineCodec {
             Node::FileScan(scan.to_proto()?)
         } else if let Some(append) = node.downcast_ref::<SliceAppendExec>() {
             Node::SliceAppend(append.to_wire()?)
+        } else if let Some(query) = node.downcast_ref::<RecursiveQueryExec>() {
+            Node::RecursiveQuery(query.into())
+        } else if let Some(table) = node.downcast_ref::<WorkTableExec>() {
+            Node::WorkTable(table.into())
         } else {
             return internal_err!("{} cannot run on a worker", node.name());
         };

@@ -22,6 +22,7 @@
 //! - `relation`: views, schemas and `DROP`
 //! - `session`: `SET`, `SHOW`, `EXPLAIN` and transactions
 //! - `query`: what a query may contain
+//! - `size`: how large it may become
 //! - [`names`]: identifiers and qualified names
 //! - `syntax`: sqlparser's errors as [`SqlError`]
 
@@ -33,6 +34,7 @@ mod parser;
 mod query;
 mod relation;
 mod session;
+mod size;
 pub mod statement;
 mod syntax;
 mod tokens;

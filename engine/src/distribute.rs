@@ -11,12 +11,15 @@
 //! ```
 
 mod check;
+mod depth;
 mod head;
 mod leaves;
+mod limited_build;
 mod planner;
 mod topology;
 
 pub use check::{Refusal, check_plan};
 pub use leaves::{desired_tasks, route_tasks, scale_up_leaf};
+pub(crate) use limited_build::LimitedBuildSides;
 pub use planner::{DistributedPlan, plan_distributed};
 pub use topology::Topology;

@@ -18,7 +18,7 @@
 //! - [`FileFormat`], [`CsvOptions`]: what a file is
 //! - [`FileSet`]: which files
 //! - [`FileScan`]: their schema and rows, and how they are split
-//! - `parquet`, `csv`: reading one unit
+//! - [`ParquetFile`], `csv`: reading one unit
 //! - [`FileScanExec`]: the leaf of a plan, and `proto`: its encoding
 //! - [`FileTable`], [`ReadFiles`]: the same as a table and as table functions
 //! - [`load_mapping`], [`checked_cast`]: from the columns of files to those of a table
@@ -39,6 +39,7 @@ pub use cast::{checked_cast, checked_cast_column};
 pub use exec::FileScanExec;
 pub use mapping::{ColumnMapping, Conversion, load_mapping};
 pub use options::{CsvOptions, FileFormat};
+pub use parquet::ParquetFile;
 pub use roots::AllowedRoots;
 pub use scan::{FileScan, ScannedFile, Unit};
 pub use set::{FILES_MAX, FileSet, SourceFile};

@@ -9,11 +9,12 @@
 //! - [`settings`]: what SQL may set
 //! - [`session`]: the sessions that plans are made and run in, with [`runtime`] limits
 //! - [`table`], [`scan`], [`chunks`]: reading stored tables
+//! - [`plan_size`], `functions`, `window_memory`: limits of plans, functions and windows
 //! - [`files`]: reading files from outside
 //! - [`mod@write`]: rows into segments
 //! - [`distribute`]: which worker runs what, and the plan checker
-//! - [`codec`], [`allow_list`]: plans on the wire
-//! - [`protocol`], [`secret`], [`channels`]: the internal gRPC contracts
+//! - [`codec`], `recursive`, [`plan_gate`], [`allow_list`], [`ipc`]: plans and rows on the wire
+//! - [`protocol`], [`secret`], [`channels`], [`fence`]: the internal gRPC contracts
 
 pub mod allow_list;
 pub mod channels;
@@ -22,8 +23,15 @@ pub mod codec;
 pub mod dialect;
 pub mod distribute;
 pub mod error;
+pub mod fence;
 pub mod files;
+mod functions;
+pub mod ipc;
+pub mod plan_gate;
+pub mod plan_size;
+mod portable_windows;
 pub mod protocol;
+mod recursive;
 pub mod runtime;
 pub mod scan;
 pub mod secret;
@@ -31,7 +39,9 @@ pub mod session;
 pub mod settings;
 pub mod snapshot;
 mod snapshot_catalog;
+mod subqueries;
 pub mod table;
 pub mod types;
+mod window_memory;
 pub mod write;
 mod yielding;

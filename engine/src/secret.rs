@@ -200,9 +200,22 @@ mod tests {
             request
         };
         assert!(secret.admit(request(&secret.expose())).is_ok());
-        assert!(secret.admit(request("")).is_err());
-        assert!(secret.admit(request(&secret.expose()[1..])).is_err());
-        assert!(secret.admit(Request::new(())).is_err());
+        let refused = [
+            request(""),
+            request(&secret.expose()[1..]),
+            request(&secret.expose().repeat(2)),
+            request(&"08".repeat(32)),
+            Request::new(()),
+        ];
+        for request in refused {
+            let status = secret.admit(request).unwrap_err();
+            assert_eq!(status.code(), tonic::Code::Unauthenticated);
+            assert!(!format!("{status:?}").contains("07"), "{status:?}");
+        }
+        let mut opaque = Request::new(());
+        let bytes = tonic::metadata::AsciiMetadataValue::try_from(&[0xff; 64][..]).unwrap();
+        opaque.metadata_mut().insert(SECRET_HEADER, bytes);
+        assert!(secret.admit(opaque).is_err());
     }
 
     #[test]

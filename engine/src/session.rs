@@ -14,6 +14,7 @@ use datafusion::config::ConfigExtension;
 use datafusion::error::Result;
 use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::execution::{SessionState, SessionStateBuilder};
+use datafusion::logical_expr::registry::FunctionRegistry;
 use datafusion::prelude::SessionConfig;
 use datafusion_distributed::{
     DistributedExt, SessionStateBuilderExt, WorkerPlanRewriteEvent, WorkerPlanRewriteEventResponse,
@@ -24,11 +25,16 @@ use crate::allow_list::check_allowed;
 use crate::channels::Channels;
 use crate::chunks::{ChunkSource, ChunkSourceExtension};
 use crate::codec::EngineCodec;
-use crate::distribute::{Topology, desired_tasks, route_tasks, scale_up_leaf};
+use crate::distribute::{LimitedBuildSides, Topology, desired_tasks, route_tasks, scale_up_leaf};
+use crate::fence::Fence;
 use crate::files::{AllowedRoots, CsvOptions, FileFormat, ReadFiles};
+use crate::functions;
+use crate::portable_windows::{PortableWindows, flagged_functions};
 use crate::settings::Settings;
 use crate::snapshot::{CATALOG, DEFAULT_SCHEMA, Snapshot};
 use crate::snapshot_catalog::SnapshotCatalog;
+use crate::subqueries::{GuardScalarSubqueries, ProjectScalarSubqueries, single_row};
+use crate::window_memory::count_windows;
 use crate::write::{PeerSink, SliceSink, SliceSinkExtension};
 use crate::yielding::YieldAfterExpansion;
 
@@ -76,6 +82,11 @@ pub fn planning_state(spec: &Arc<SessionSpec>) -> Result<SessionState> {
     nested_state(spec, 0)
 }
 
+/// The session that a new view's query is planned in: one view deep, as when the view is used.
+pub fn view_state(spec: &Arc<SessionSpec>) -> Result<SessionState> {
+    nested_state(spec, 1)
+}
+
 /// The session that a view's query is planned in, `view_depth` views deep.
 pub(crate) fn nested_state(spec: &Arc<SessionSpec>, view_depth: usize) -> Result<SessionState> {
     let config = spec.settings.apply(base_config())?;
@@ -105,7 +116,11 @@ pub(crate) fn nested_state(spec: &Arc<SessionSpec>, view_depth: usize) -> Result
         .with_runtime_env(Arc::clone(&spec.runtime))
         .with_default_features()
         .with_catalog_list(Arc::new(catalogs))
+        .with_analyzer_rule(Arc::new(GuardScalarSubqueries))
+        .with_analyzer_rule(Arc::new(ProjectScalarSubqueries))
+        .with_analyzer_rule(Arc::new(PortableWindows))
         .with_physical_optimizer_rule(Arc::new(YieldAfterExpansion))
+        .with_physical_optimizer_rule(Arc::new(LimitedBuildSides))
         .with_distributed_option_extension(options)
         .with_distributed_planner()
         .with_distributed_worker_resolver(Topology::new(&spec.snapshot.cluster))
@@ -124,7 +139,9 @@ pub(crate) fn nested_state(spec: &Arc<SessionSpec>, view_depth: usize) -> Result
     }
     let generate = datafusion::functions_table::all_default_table_functions();
     functions.extend(generate.into_iter().map(|f| (f.name().to_owned(), f)));
-    Ok(builder.build())
+    let mut state = builder.build();
+    functions::bound(&mut state)?;
+    Ok(state)
 }
 
 /// What both sides have in common.
@@ -148,12 +165,8 @@ pub struct WorkerServices {
     pub allowed_roots: AllowedRoots,
     /// Connections to peers.
     pub channels: Channels,
-}
-
-/// Refuses a decoded plan that a worker must not run.
-fn admit_plan(event: WorkerPlanRewriteEvent<'_>) -> Result<WorkerPlanRewriteEventResponse> {
-    check_allowed(&event.plan)?;
-    Ok(WorkerPlanRewriteEventResponse::new(event.plan))
+    /// Whose plans the worker runs.
+    pub fence: Fence,
 }
 
 /// The session that a fragment runs in.
@@ -178,9 +191,20 @@ pub fn fragment_state(
     config.set_extension(Arc::new(ChunkSourceExtension(Arc::clone(&services.chunks))));
     config.set_extension(Arc::new(SliceSinkExtension(Arc::clone(&services.sink))));
     config.set_extension(Arc::new(services.allowed_roots.clone()));
-    Ok(builder
+    let fence = services.fence.clone();
+    let admit = move |event: WorkerPlanRewriteEvent<'_>| {
+        check_allowed(&event.plan, &fence)?;
+        Ok(WorkerPlanRewriteEventResponse::new(count_windows(event.plan)?))
+    };
+    let mut state = builder
         .with_distributed_user_codec(EngineCodec)
         .with_distributed_channel_resolver(services.channels.clone())
-        .with_distributed_worker_plan_rewrite_handler(admit_plan)
-        .build())
+        .with_distributed_worker_plan_rewrite_handler(admit)
+        .build();
+    functions::bound(&mut state)?;
+    state.register_udaf(single_row())?;
+    for function in flagged_functions() {
+        state.register_udwf(function)?;
+    }
+    Ok(state)
 }

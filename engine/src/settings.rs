@@ -9,6 +9,11 @@ use datafusion_distributed::{DistributedConfig, DistributedExt};
 
 use crate::error::{ErrorCode, SqlError};
 
+/// What a reader of one exchanged partition holds before it stops asking for more, in bytes. There
+/// is a stream for each pair of tasks and each partition (`channels`), so this is a part of the
+/// library's 64 MiB for all partitions of a pair; two megabytes more wait in the connection.
+const EXCHANGE_BUFFER_BYTES: usize = 4 << 20;
+
 /// What one session has chosen.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
@@ -146,6 +151,7 @@ impl Settings {
         self.exchange_compression.name().clone_into(&mut distributed.compression);
         distributed.collect_metrics = false;
         distributed.children_isolator_unions = false;
+        distributed.worker_connection_buffer_budget_bytes = EXCHANGE_BUFFER_BYTES;
         config.set_distributed_option_extension(distributed);
         Ok(config)
     }

@@ -10,6 +10,7 @@ use datafusion::datasource::ViewTable;
 use datafusion::error::Result;
 
 use crate::error::{ErrorCode, SqlError};
+use crate::plan_size::check_plan_size;
 use crate::session::{SessionSpec, nested_state};
 use crate::snapshot::{Relation, SchemaSnapshot, ViewSnapshot};
 use crate::table::SegmentTable;
@@ -73,6 +74,7 @@ impl SnapshotSchema {
         }
         let state = nested_state(&self.spec, self.view_depth + 1)?;
         let plan = state.create_logical_plan(&view.query).await?;
+        check_plan_size(&plan)?;
         Ok(Arc::new(ViewTable::new(plan, Some(view.query.clone()))))
     }
 }

@@ -6,6 +6,7 @@ start with the number of the entry in the compliance checklist that they cover.
 """
 
 import os
+import subprocess
 import uuid
 
 import adbc_driver_flightsql.dbapi as flightsql
@@ -20,6 +21,14 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if FAKE and item.get_closest_marker("real_cluster"):
             item.add_marker(pytest.mark.skip(reason="needs a real cluster"))
+
+
+def basalt_load(table, *paths):
+    """Runs `basalt load`, the program of the build that is tested."""
+    program = os.environ.get("BASALT_BIN")
+    assert program, "BASALT_BIN must name the basalt program"
+    arguments = [program, "load", "--url", URL, "--table", table, *map(str, paths)]
+    return subprocess.run(arguments, capture_output=True, text=True, check=False)
 
 
 def connect(**options):

@@ -43,9 +43,10 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often an idle or silent connection is probed, so that a vanished server is noticed.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(30);
 
-/// HTTP/2 flow-control windows in bytes: large enough that one stream fills a fast link.
+/// HTTP/2 flow-control windows in bytes: large enough that one stream fills a fast link, and that
+/// streams which are not being read leave the others of the connection theirs.
 const STREAM_WINDOW_BYTES: u32 = 8 << 20;
-const CONNECTION_WINDOW_BYTES: u32 = 32 << 20;
+const CONNECTION_WINDOW_BYTES: u32 = (1 << 31) - 1;
 
 /// What came of a statement.
 #[expect(clippy::large_enum_variant, reason = "one per statement, moved once or twice")]

@@ -39,11 +39,14 @@ pub enum ClientTestError {
 
 /// What the tests run against.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Backend {
+pub enum Backend<'a> {
     /// The service over a stand-in backend: tests marked `real_cluster` are skipped.
     Fake,
     /// A cluster: every test runs.
-    Cluster,
+    Cluster {
+        /// The `basalt` program, for what its client commands do.
+        program: &'a Path,
+    },
 }
 
 /// The Python interpreter of an environment with the drivers, which is made when it is missing.
@@ -79,12 +82,15 @@ pub fn python_env() -> Result<PathBuf, ClientTestError> {
 ///
 /// # Errors
 /// As [`python_env`], and when a test fails, with pytest's report.
-pub fn run_client_tests(url: &str, backend: Backend) -> Result<(), ClientTestError> {
+pub fn run_client_tests(url: &str, backend: Backend<'_>) -> Result<(), ClientTestError> {
     let python = python_env()?;
     let mut pytest = Command::new(python);
     pytest.args(["-m", "pytest", "-q", "-p", "no:cacheprovider", "--durations=5", TESTS]);
     pytest.env("BASALT_URL", url).env("PYTHONDONTWRITEBYTECODE", "1");
-    pytest.env("BASALT_FAKE", if backend == Backend::Fake { "1" } else { "0" });
+    match backend {
+        Backend::Fake => pytest.env("BASALT_FAKE", "1"),
+        Backend::Cluster { program } => pytest.env("BASALT_FAKE", "0").env("BASALT_BIN", program),
+    };
     run(&mut pytest, "pytest sql-tests/clients")
 }
 

@@ -4,6 +4,7 @@
 //! parsing all. So segment metadata keeps, per column, a footer that looks as if the column were
 //! alone in the file, with the offsets it really has.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use parquet::file::metadata::{
@@ -30,7 +31,7 @@ pub(crate) fn column_footer(file: &ParquetMetaData, root: usize) -> Result<Vec<u
     let row_groups = file
         .row_groups()
         .iter()
-        .map(|group| row_group(group, &leaves, &reduced))
+        .map(|group| row_group(group, leaves.clone(), &reduced))
         .collect::<Result<Vec<_>>>()?;
     let file_metadata = FileMetaData::new(
         file.file_metadata().version(),
@@ -53,7 +54,7 @@ pub(crate) fn column_extents(file: &ParquetMetaData, root: usize) -> Result<Vec<
     let leaves = leaves(file.file_metadata().schema_descr(), root);
     let extent = |group: &RowGroupMetaData| -> Option<ByteRange> {
         let ranges: Vec<ByteRange> =
-            leaves.iter().map(|leaf| chunk_range(group.column(*leaf))).collect::<Option<_>>()?;
+            leaves.clone().map(|leaf| chunk_range(group.column(leaf))).collect::<Option<_>>()?;
         let offset = ranges.iter().map(|range| range.offset).min()?;
         let end = ranges.iter().map(|range| range.end()).max()?;
         Some(ByteRange { offset, length: end - offset })
@@ -73,17 +74,32 @@ pub(crate) fn chunk_range(chunk: &ColumnChunkMetaData) -> Option<ByteRange> {
     })
 }
 
-fn leaves(schema: &SchemaDescriptor, root: usize) -> Vec<usize> {
-    (0..schema.num_columns()).filter(|leaf| schema.get_column_root_idx(*leaf) == root).collect()
+/// The leaves of a top-level column, which are neighbours: leaves are in the order of the roots.
+///
+/// Searched by halves, because this is asked for each of perhaps ten thousand columns.
+fn leaves(schema: &SchemaDescriptor, root: usize) -> Range<usize> {
+    let first = |root| {
+        let (mut low, mut high) = (0, schema.num_columns());
+        while low < high {
+            let middle = low + (high - low) / 2;
+            if schema.get_column_root_idx(middle) < root {
+                low = middle + 1;
+            } else {
+                high = middle;
+            }
+        }
+        low
+    };
+    first(root)..first(root + 1)
 }
 
 fn row_group(
     group: &RowGroupMetaData,
-    leaves: &[usize],
+    leaves: Range<usize>,
     reduced: &SchemaDescPtr,
 ) -> Result<RowGroupMetaData> {
-    let chunks = leaves.iter().zip(reduced.columns()).map(|(leaf, descriptor)| {
-        let chunk = group.column(*leaf);
+    let chunks = leaves.zip(reduced.columns()).map(|(leaf, descriptor)| {
+        let chunk = group.column(leaf);
         ColumnChunkMetaData::builder(Arc::clone(descriptor))
             .set_compression_codec(chunk.compression_codec())
             .set_encodings_mask(*chunk.encodings_mask())

@@ -160,6 +160,8 @@ impl ChunkSource for WorkerChunks {
     ) -> Result<Arc<SegmentMeta>> {
         let key = (segment.segment, segment.meta_digest);
         if let Some(meta) = self.metas.get(&key) {
+            // The digest is the same; another plan may still say other things about it.
+            check_described(&meta, table, segment).map_err(engine_error)?;
             return Ok(meta);
         }
         let mut tried = Vec::new();
@@ -279,12 +281,22 @@ fn check_meta(
     segment: &ScanSegment,
 ) -> Result<Arc<SegmentMeta>, StorageError> {
     let meta = SegmentMeta::decode(bytes, segment.meta_digest)?;
+    check_described(&meta, table, segment)?;
+    Ok(meta)
+}
+
+/// Metadata describes the very segment that a plan names.
+fn check_described(
+    meta: &SegmentMeta,
+    table: &ScanTable,
+    segment: &ScanSegment,
+) -> Result<(), StorageError> {
     let key = SegmentKey { table: table.table, slice: segment.slice, segment: segment.segment };
     if meta.key() != key || meta.rows() != segment.rows || meta.row_groups() != segment.row_groups {
         let path = key.meta_path(segment.layout);
         return Err(StorageError::corrupt(path, "it describes another segment than the catalog"));
     }
-    Ok(meta)
+    Ok(())
 }
 
 /// The column versions that the snapshot reads are those that the metadata describes.

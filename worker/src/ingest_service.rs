@@ -6,6 +6,7 @@ use std::sync::Arc;
 use arrow::ipc::reader::StreamReader;
 use arrow::record_batch::RecordBatch;
 use basalt_engine::error::to_status;
+use basalt_engine::ipc::{Compression, check_stream};
 use basalt_engine::protocol::append_request::Part;
 use basalt_engine::protocol::ingest_server::Ingest;
 use basalt_engine::protocol::{
@@ -13,7 +14,7 @@ use basalt_engine::protocol::{
     SealRequest, SealResponse, WireId,
 };
 use basalt_engine::write::AppendTarget;
-use basalt_storage::ids::{SliceId, TableId, TxnId};
+use basalt_storage::ids::{Epoch, SliceId, TableId, TxnId};
 use futures::stream::{self, BoxStream, StreamExt};
 use tonic::{Request, Response, Status, Streaming};
 
@@ -67,7 +68,8 @@ impl Ingest for IngestService {
     ) -> Result<Response<Self::SealStream>, Status> {
         let request = request.into_inner();
         let txn = TxnId::from_wire(&request.txn, "SealRequest", "txn")?;
-        let records = self.staging.seal(txn, TableId(request.table)).await.map_err(to_status)?;
+        let (table, epoch) = (TableId(request.table), Epoch(request.epoch));
+        let records = self.staging.seal(txn, table, epoch).await.map_err(to_status)?;
         self.staging.sweep();
         let answers = records.into_iter().map(|record| {
             serde_json::to_vec(&record)
@@ -91,10 +93,12 @@ impl Ingest for IngestService {
     }
 }
 
-/// Reads the batches of one message. Arrow's decoder may panic on hostile bytes (STORAGE.md T15).
+/// Reads the batches of one message. Arrow's decoder may panic on hostile bytes (STORAGE.md T15),
+/// and allocates what they say.
 fn decode(batch: &AppendBatch) -> Result<(SliceId, Vec<RecordBatch>), Status> {
     let malformed = |field| Status::from(MalformedMessage::new("AppendBatch", field));
     let slice = u16::try_from(batch.slice).map_err(|_| malformed("slice"))?;
+    check_stream(&batch.ipc, Compression::Refused).map_err(|_| malformed("ipc"))?;
     let decoded = std::panic::catch_unwind(|| {
         StreamReader::try_new(Cursor::new(&batch.ipc), None)?.collect::<Result<Vec<_>, _>>()
     });

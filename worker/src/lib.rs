@@ -5,17 +5,20 @@
 //! - [`config`]: what a worker is started with
 //! - [`process`]: starting and stopping one
 //! - [`registration`]: joining the cluster and staying alive in it
-//! - [`fragments`]: running parts of plans
+//! - [`fragment_gate`], [`fragments`]: running parts of plans
 //! - [`chunk_source`], [`chunk_service`]: chunks for our scans, and for peers'
 //! - [`staging`], [`append_sink`], [`ingest_service`]: rows on their way into segments
+//! - [`panics`]: requests that panic
 
 pub mod append_sink;
 pub mod chunk_service;
 pub mod chunk_source;
 pub mod config;
 mod error;
+pub mod fragment_gate;
 pub mod fragments;
 pub mod ingest_service;
+pub mod panics;
 pub mod process;
 pub mod registration;
 pub mod staging;

@@ -6,12 +6,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use basalt_engine::channels::Channels;
+use basalt_engine::fence::Fence;
 use basalt_engine::protocol::MESSAGE_BYTES_MAX;
 use basalt_engine::protocol::chunks_server::ChunksServer;
 use basalt_engine::protocol::ingest_server::IngestServer;
 use basalt_engine::session::WorkerServices;
 use basalt_storage::chunk_store::{ChunkStore, Identity};
-use basalt_storage::ids::WorkerId;
+use basalt_storage::ids::{Epoch, WorkerId};
 use basalt_storage::vfs::{RealVfs, Vfs};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
@@ -25,14 +26,20 @@ use uuid::Uuid;
 use crate::append_sink::AppendSink;
 use crate::chunk_service::ChunkService;
 use crate::chunk_source::WorkerChunks;
+use crate::fragment_gate::FragmentGate;
 use crate::fragments::fragment_runner;
 use crate::ingest_service::IngestService;
+use crate::panics::CatchPanics;
 use crate::registration::{Heartbeats, Joined, Registration};
 use crate::staging::Staging;
 use crate::{WorkerConfig, WorkerError};
 
 /// HTTP/2 flow-control windows of the server side, in bytes; as in `Channels`.
 const WINDOW_BYTES: u32 = 8 * 1024 * 1024;
+/// A ping goes out after this long without a frame, and must be answered within as long again.
+const KEEPALIVE: std::time::Duration = std::time::Duration::from_secs(20);
+/// Bytes of headers a request may have: the secret and the settings of a fragment.
+const HEADER_BYTES_MAX: u32 = 64 << 10;
 /// How long a stopping worker waits for requests under way.
 const STOP_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10);
 
@@ -61,12 +68,15 @@ impl Worker {
         let (store, registration, joined) = join(&config, url.clone()).await?;
         let id = store.identity().worker;
         let channels = Channels::new(&config.secret)?;
-        let staging = Arc::new(Staging::new(Arc::clone(&store), config.staging_bytes_max));
+        let fence = Fence::new(joined.cluster, Epoch(joined.epoch));
+        let staging =
+            Arc::new(Staging::new(Arc::clone(&store), fence.clone(), config.staging_bytes_max));
         let services = WorkerServices {
             chunks: Arc::new(WorkerChunks::new(Arc::clone(&store), channels.clone())),
             sink: Arc::new(AppendSink::new(id, Arc::clone(&staging), channels.clone())),
             allowed_roots: config.allowed_roots.clone(),
             channels,
+            fence: fence.clone(),
         };
         let fragments = fragment_runner(services, config.resources.runtime()?)
             .into_worker_server()
@@ -78,9 +88,13 @@ impl Worker {
             .initial_stream_window_size(WINDOW_BYTES)
             .initial_connection_window_size(WINDOW_BYTES)
             .tcp_nodelay(true)
+            .http2_keepalive_interval(Some(KEEPALIVE))
+            .http2_keepalive_timeout(Some(KEEPALIVE))
+            .http2_max_header_list_size(HEADER_BYTES_MAX)
             .layer(InterceptorLayer::new(move |request| secret.admit(request)))
-            .add_service(fragments)
-            .add_service(ChunksServer::new(ChunkService::new(store)))
+            .layer(CatchPanics)
+            .add_service(FragmentGate::new(fragments))
+            .add_service(ChunksServer::new(ChunkService::new(store, fence.clone())))
             .add_service(
                 IngestServer::new(IngestService::new(staging))
                     .max_decoding_message_size(MESSAGE_BYTES_MAX)
@@ -90,7 +104,7 @@ impl Worker {
                 let _ = stopped.await;
             });
         let server = tokio::spawn(server);
-        let heartbeats = Heartbeats::start(registration, joined)?;
+        let heartbeats = Heartbeats::start(registration, joined, fence)?;
         tracing::info!(worker = %id, %url, cluster = %joined.cluster, "worker joined the cluster");
         Ok(Self { id, url, stop: Some(stop), server, _heartbeats: heartbeats })
     }

@@ -3,18 +3,17 @@
 //! Heartbeats run on a thread of their own with a runtime of their own, so that a worker whose
 //! query threads are all busy is not taken for dead (RULES 24).
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use basalt_engine::channels::Channels;
+use basalt_engine::fence::Fence;
 use basalt_engine::protocol::membership_client::MembershipClient;
 use basalt_engine::protocol::{
     HeartbeatRequest, PROTOCOL_VERSION, RegisterRequest, RegisterResponse, WireId,
 };
 use basalt_engine::secret::ClusterSecret;
-use basalt_storage::ids::{ClusterId, WorkerId};
+use basalt_storage::ids::{ClusterId, Epoch, WorkerId};
 use tokio::sync::watch;
 use tonic::{Code, Status};
 use url::Url;
@@ -109,12 +108,7 @@ impl Registration {
     }
 
     /// Sends heartbeats until `stop` changes.
-    async fn beat(
-        mut self,
-        joined: Joined,
-        epoch: Arc<AtomicU64>,
-        mut stop: watch::Receiver<bool>,
-    ) {
+    async fn beat(mut self, joined: Joined, fence: Fence, mut stop: watch::Receiver<bool>) {
         let mut client = None;
         loop {
             tokio::select! {
@@ -128,17 +122,20 @@ impl Registration {
             let request = HeartbeatRequest {
                 worker: self.worker.to_wire(),
                 incarnation: self.incarnation.as_bytes().to_vec(),
-                epoch: epoch.load(Ordering::Relaxed),
+                epoch: fence.epoch().0,
             };
             match open.heartbeat(request).await {
                 Ok(answer) => {
                     let answer = answer.into_inner();
-                    epoch.fetch_max(answer.epoch, Ordering::Relaxed);
+                    fence.advance(Epoch(answer.epoch));
                     if answer.register_again {
                         self.cluster = Some(joined.cluster);
-                        self.epoch = epoch.load(Ordering::Relaxed);
-                        if let Err(status) = self.try_register().await {
-                            tracing::warn!(reason = status.message(), "cannot register again");
+                        self.epoch = fence.epoch().0;
+                        match self.try_register().await {
+                            Ok(again) => fence.advance(Epoch(again.epoch)),
+                            Err(status) => {
+                                tracing::warn!(reason = status.message(), "cannot register again");
+                            }
                         }
                     }
                 }
@@ -159,32 +156,28 @@ fn is_passing(code: Code) -> bool {
 pub struct Heartbeats {
     stop: watch::Sender<bool>,
     thread: Option<JoinHandle<()>>,
-    epoch: Arc<AtomicU64>,
 }
 
 impl Heartbeats {
-    /// Starts the thread.
+    /// Starts the thread. What the coordinator answers advances `fence`.
     ///
     /// # Errors
     /// [`WorkerError::Thread`] when the machine has none left.
-    pub fn start(registration: Registration, joined: Joined) -> Result<Self, WorkerError> {
+    pub fn start(
+        registration: Registration,
+        joined: Joined,
+        fence: Fence,
+    ) -> Result<Self, WorkerError> {
         let (stop, stopped) = watch::channel(false);
-        let epoch = Arc::new(AtomicU64::new(joined.epoch));
-        let shared = Arc::clone(&epoch);
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .map_err(WorkerError::Thread)?;
         let thread = std::thread::Builder::new()
             .name("heartbeats".to_owned())
-            .spawn(move || runtime.block_on(registration.beat(joined, shared, stopped)))
+            .spawn(move || runtime.block_on(registration.beat(joined, fence, stopped)))
             .map_err(WorkerError::Thread)?;
-        Ok(Self { stop, thread: Some(thread), epoch })
-    }
-
-    /// The newest epoch that the coordinator has told.
-    pub fn epoch(&self) -> u64 {
-        self.epoch.load(Ordering::Relaxed)
+        Ok(Self { stop, thread: Some(thread) })
     }
 }
 

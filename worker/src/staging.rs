@@ -8,18 +8,22 @@
 //! Published segments are on the disk and named by no commit: a crash, an abort or a commit that
 //! never comes leaves them as orphans, which no snapshot can see. Memory is bounded by a budget of
 //! raw row bytes: beyond it the largest writer is closed early.
+//!
+//! Invariant: a row that an append was told is taken is in the answer of the seal, or the
+//! transaction is over. Rows that come after a seal or an abort are refused, however late.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use arrow::record_batch::RecordBatch;
-use basalt_engine::error::storage_error;
+use basalt_engine::error::{ErrorCode, SqlError, storage_error};
+use basalt_engine::fence::Fence;
 use basalt_engine::write::AppendTarget;
 use basalt_storage::chunk_store::ChunkStore;
 use basalt_storage::error::StorageError;
-use basalt_storage::ids::{SegmentId, SliceId, TableId, TxnId};
+use basalt_storage::ids::{Epoch, SegmentId, SliceId, TableId, TxnId};
 use basalt_storage::manifest::SegmentRecord;
 use basalt_storage::segment_writer::{SegmentSpec, SegmentWriter, WriterOptions};
 use datafusion::error::{DataFusionError, Result};
@@ -28,14 +32,25 @@ use datafusion::error::{DataFusionError, Result};
 const ABANDONED_AFTER: Duration = Duration::from_secs(60 * 60);
 /// How long the records of a sealed transaction are kept for an abort.
 const SEALED_KEPT: Duration = Duration::from_secs(10 * 60);
+/// How many aborted transactions are remembered, to refuse rows that arrive after the abort. A
+/// row is late by the length of a network queue; this many aborts take far longer.
+const ABORTED_KEPT: usize = 10_000;
 
 /// The staging area of one worker.
 #[derive(Debug)]
 pub struct Staging {
     store: Arc<ChunkStore>,
+    fence: Fence,
     bytes_max: usize,
     bytes: AtomicUsize,
-    tables: Mutex<HashMap<(TxnId, TableId), Arc<StagedTable>>>,
+    staged: Mutex<Staged>,
+}
+
+#[derive(Debug, Default)]
+struct Staged {
+    tables: HashMap<(TxnId, TableId), Arc<StagedTable>>,
+    /// The oldest first.
+    aborted: VecDeque<TxnId>,
 }
 
 /// One table of one transaction.
@@ -66,22 +81,26 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 }
 
 impl Staging {
-    /// An empty staging area that holds at most about `bytes_max` bytes of raw rows.
-    pub fn new(store: Arc<ChunkStore>, bytes_max: usize) -> Self {
-        Self { store, bytes_max, bytes: AtomicUsize::new(0), tables: Mutex::default() }
+    /// An empty staging area that holds at most about `bytes_max` bytes of raw rows, for
+    /// transactions that `fence` lets pass.
+    pub fn new(store: Arc<ChunkStore>, fence: Fence, bytes_max: usize) -> Self {
+        let (bytes, staged) = (AtomicUsize::new(0), Mutex::default());
+        Self { store, fence, bytes_max, bytes, staged }
     }
 
     /// Appends rows of one slice, in storage form.
     ///
     /// # Errors
-    /// When this worker does not own the slice, the transaction is sealed or aborted, or a full
-    /// segment cannot be written.
+    /// When this worker does not own the slice, the slices have moved since, the transaction is
+    /// sealed, aborted or has another target, or a full segment cannot be written.
     pub async fn append(
         self: &Arc<Self>,
         target: &Arc<AppendTarget>,
         slice: SliceId,
         batch: RecordBatch,
     ) -> Result<()> {
+        self.fence.check_cluster(target.cluster)?;
+        self.fence.check_epoch(target.epoch)?;
         if target.owner(slice)? != self.store.identity().worker {
             return Err(internal(format!("slice {slice} is not owned by this worker")));
         }
@@ -94,8 +113,11 @@ impl Staging {
     }
 
     fn table(&self, target: &Arc<AppendTarget>) -> Result<Arc<StagedTable>> {
-        let mut tables = lock(&self.tables);
-        let staged = tables.entry((target.txn, target.table)).or_insert_with(|| {
+        let mut all = lock(&self.staged);
+        if all.aborted.contains(&target.txn) {
+            return Err(over(target.txn));
+        }
+        let staged = all.tables.entry((target.txn, target.table)).or_insert_with(|| {
             Arc::new(StagedTable {
                 target: Arc::clone(target),
                 slices: Mutex::default(),
@@ -107,9 +129,13 @@ impl Staging {
                 }),
             })
         });
+        if !Arc::ptr_eq(&staged.target, target) && staged.target != *target {
+            let message = format!("transaction {} has another target", target.txn);
+            return Err(SqlError::new(ErrorCode::InvalidParameter, message).into());
+        }
         let mut state = lock(&staged.state);
         if state.sealed || state.aborted {
-            return Err(internal(format!("transaction {} is over", target.txn)));
+            return Err(over(target.txn));
         }
         state.touched = Instant::now();
         drop(state);
@@ -124,6 +150,13 @@ impl Staging {
     ) -> Result<()> {
         let writer = Arc::clone(lock(&staged.slices).entry(slice).or_default());
         let mut writer = lock(&writer);
+        // Again, under the writer's lock: a seal or an abort that came in between has taken this
+        // writer already, or will wait for it.
+        let state = lock(&staged.state);
+        if state.sealed || state.aborted {
+            return Err(over(staged.target.txn));
+        }
+        drop(state);
         let mut rest = batch;
         while rest.num_rows() > 0 {
             let segment = match writer.writer.as_mut() {
@@ -183,9 +216,22 @@ impl Staging {
     /// wrote nothing here gives an empty answer; sealing twice gives the same answer.
     ///
     /// # Errors
-    /// When a segment cannot be encoded or written, or the transaction was aborted.
-    pub async fn seal(self: &Arc<Self>, txn: TxnId, table: TableId) -> Result<Vec<SegmentRecord>> {
-        let staged = lock(&self.tables).get(&(txn, table)).map(Arc::clone);
+    /// When a segment cannot be encoded or written, the slices have moved since `epoch`, or the
+    /// transaction was aborted.
+    pub async fn seal(
+        self: &Arc<Self>,
+        txn: TxnId,
+        table: TableId,
+        epoch: Epoch,
+    ) -> Result<Vec<SegmentRecord>> {
+        self.fence.check_epoch(epoch)?;
+        let staged = {
+            let all = lock(&self.staged);
+            if all.aborted.contains(&txn) {
+                return Err(over(txn));
+            }
+            all.tables.get(&(txn, table)).map(Arc::clone)
+        };
         let Some(staged) = staged else { return Ok(vec![]) };
         let staging = Arc::clone(self);
         tokio::task::spawn_blocking(move || staging.seal_blocking(&staged))
@@ -197,7 +243,7 @@ impl Staging {
         {
             let mut state = lock(&staged.state);
             if state.aborted {
-                return Err(internal(format!("transaction {} is over", staged.target.txn)));
+                return Err(over(staged.target.txn));
             }
             if state.sealed {
                 return Ok(state.published.clone());
@@ -224,24 +270,28 @@ impl Staging {
 
     /// Forgets a transaction and removes what it has written so far. Unknown ones are fine.
     pub fn abort(&self, txn: TxnId) {
-        let mut tables = lock(&self.tables);
-        let keys: Vec<_> = tables.keys().filter(|(id, _)| *id == txn).copied().collect();
-        let aborted: Vec<_> = keys.iter().filter_map(|key| tables.remove(key)).collect();
-        drop(tables);
+        let mut all = lock(&self.staged);
+        let keys: Vec<_> = all.tables.keys().filter(|(id, _)| *id == txn).copied().collect();
+        let aborted: Vec<_> = keys.iter().filter_map(|key| all.tables.remove(key)).collect();
+        if !all.aborted.contains(&txn) {
+            all.aborted.push_back(txn);
+            if all.aborted.len() > ABORTED_KEPT {
+                all.aborted.pop_front();
+            }
+        }
+        drop(all);
         for staged in aborted {
             self.discard(&staged);
         }
     }
 
     fn discard(&self, staged: &StagedTable) {
-        let published = {
-            let mut state = lock(&staged.state);
-            state.aborted = true;
-            std::mem::take(&mut state.published)
-        };
+        lock(&staged.state).aborted = true;
         for writer in lock(&staged.slices).values() {
             drop(self.take(&mut lock(writer)));
         }
+        // After the writers: an append under way may have published one more.
+        let published = std::mem::take(&mut lock(&staged.state).published);
         for record in published {
             if let Err(error) = self.store.remove_segment(record.key(), record.layout) {
                 tracing::warn!(segment = %record.segment, %error,
@@ -253,7 +303,7 @@ impl Staging {
     /// Drops abandoned transactions, and the memory of sealed ones. Called from time to time.
     pub fn sweep(&self) {
         let mut abandoned = Vec::new();
-        lock(&self.tables).retain(|_, staged| {
+        lock(&self.staged).tables.retain(|_, staged| {
             let state = lock(&staged.state);
             let age = state.touched.elapsed();
             if !state.sealed && age > ABANDONED_AFTER {
@@ -306,6 +356,12 @@ fn encode_all(
         }
     });
     done.into_inner().unwrap_or_else(PoisonError::into_inner).into_iter().collect()
+}
+
+/// The answer to what comes too late for a transaction.
+fn over(txn: TxnId) -> DataFusionError {
+    let message = format!("transaction {txn} is over: it was sealed or aborted");
+    SqlError::new(ErrorCode::UnknownHandle, message).into()
 }
 
 fn internal(message: String) -> DataFusionError {

@@ -4,14 +4,14 @@ use std::fs::File;
 use std::io::BufReader;
 use std::sync::Arc;
 
-use anyhow::{Context, anyhow};
+use anyhow::{Context, bail};
 use arrow::array::{ArrayRef, RecordBatch};
+use arrow::compute::{CastOptions, cast_with_options};
 use arrow::csv::ReaderBuilder;
 use arrow::datatypes::{DataType, SchemaRef};
-use arrow::error::ArrowError;
+use basalt_engine::files::ParquetFile;
 use basalt_sql_tests::client::ClientError;
 use futures::Stream;
-use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use tokio::sync::mpsc;
 
 use super::files::{FileKind, SourceFile};
@@ -57,40 +57,47 @@ fn read_file(
     sender: &mpsc::Sender<Item>,
 ) -> anyhow::Result<()> {
     let open = File::open(&file.path)?;
-    if open.metadata()?.len() != file.bytes {
-        return Err(anyhow!("it has changed since the load began: try again when it is complete"));
-    }
-    let batches: Box<dyn Iterator<Item = Result<RecordBatch, ArrowError>>> = match file.kind {
-        FileKind::Parquet => Box::new(
-            ParquetRecordBatchReaderBuilder::try_new(open)?.with_batch_size(BATCH_ROWS).build()?,
-        ),
+    check_unchanged(file, &open)?;
+    match file.kind {
+        FileKind::Parquet => {
+            let parquet = ParquetFile::open(&file.path, open.try_clone()?)?;
+            let mut send = |batch| sender.blocking_send(Ok(batch)).is_ok();
+            parquet.read(0..parquet.rows(), schema, BATCH_ROWS, &mut send)?;
+        }
         FileKind::Csv => {
             // In the order of the file's own header.
             let own = file_schema(file, csv)?;
             let reader = ReaderBuilder::new(own)
                 .with_format(csv.format())
                 .with_batch_size(BATCH_ROWS)
-                .build_buffered(BufReader::new(open))?;
-            Box::new(reader)
+                .build_buffered(BufReader::new(open.try_clone()?))?;
+            for batch in reader {
+                let batch = conform(&batch?, schema)?;
+                if sender.blocking_send(Ok(batch)).is_err() {
+                    break;
+                }
+            }
         }
-    };
-    for batch in batches {
-        let batch = conform(&batch?, schema)?;
-        if sender.blocking_send(Ok(batch)).is_err() {
-            return Ok(());
-        }
+    }
+    check_unchanged(file, &open)
+}
+
+fn check_unchanged(file: &SourceFile, open: &File) -> anyhow::Result<()> {
+    if open.metadata()?.len() != file.bytes {
+        bail!("it has changed since the load began: try again when it is complete");
     }
     Ok(())
 }
 
 /// The batch with its columns in the order and layout of `schema`.
 fn conform(batch: &RecordBatch, schema: &SchemaRef) -> anyhow::Result<RecordBatch> {
+    let strict = CastOptions { safe: false, ..CastOptions::default() };
     let column = |name: &str, to: &DataType| -> anyhow::Result<ArrayRef> {
         let column = batch.column_by_name(name).with_context(|| format!("no column {name:?}"))?;
         if column.data_type() == to {
             return Ok(Arc::clone(column));
         }
-        arrow::compute::cast(column, to).with_context(|| format!("column {name:?}"))
+        cast_with_options(column, to, &strict).with_context(|| format!("column {name:?}"))
     };
     let columns = schema
         .fields()

@@ -1,6 +1,6 @@
 //! The one schema that all files of a load share.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::fs::File;
 use std::io::BufReader;
@@ -10,7 +10,7 @@ use std::sync::Arc;
 use anyhow::{Context, bail};
 use arrow::csv::reader::Format as CsvFormat;
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
-use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use basalt_engine::files::ParquetFile;
 
 use super::files::{FileKind, SourceFile};
 
@@ -60,10 +60,7 @@ pub fn file_schema(file: &SourceFile, csv: &CsvOptions) -> anyhow::Result<Schema
     let shown = file.path.display();
     let open = File::open(&file.path).with_context(|| format!("{shown} cannot be opened"))?;
     let schema = match file.kind {
-        FileKind::Parquet => ParquetRecordBatchReaderBuilder::try_new(open)
-            .with_context(|| format!("{shown} is not a readable Parquet file"))?
-            .schema()
-            .clone(),
+        FileKind::Parquet => SchemaRef::clone(ParquetFile::open(&file.path, open)?.schema()),
         FileKind::Csv => csv_schema(&file.path, open, csv)?,
     };
     let fields = schema.fields().iter().map(|field| canonical_field(field));
@@ -118,12 +115,14 @@ fn typed(field: &Field) -> Field {
 ///
 /// # Errors
 /// All differences in names and types, of all files. Order and NOT NULL may differ: a column is
-/// nullable when it is in any file.
+/// nullable when it is in any file. A column without any type in some files, because all its
+/// values are NULL there, has that of the others.
 pub fn unify(schemas: &[(PathBuf, SchemaRef)]) -> Result<SchemaRef, SchemaDifferences> {
     let Some(((first, first_schema), others)) = schemas.split_first() else {
         return Ok(Arc::new(Schema::empty()));
     };
     let mut fields: Vec<Field> = first_schema.fields().iter().map(|f| f.as_ref().clone()).collect();
+    let names: HashSet<&str> = first_schema.fields().iter().map(|f| f.name().as_str()).collect();
     let mut differences = duplicates(first, first_schema);
     for (file, schema) in others {
         differences.extend(duplicates(file, schema));
@@ -133,6 +132,10 @@ pub fn unify(schemas: &[(PathBuf, SchemaRef)]) -> Result<SchemaRef, SchemaDiffer
         for field in &mut fields {
             match theirs.get(field.name().as_str()) {
                 None => add(format!("column {:?} is missing", field.name())),
+                Some(other) if *field.data_type() == DataType::Null => {
+                    *field = other.as_ref().clone().with_nullable(true);
+                }
+                Some(other) if *other.data_type() == DataType::Null => field.set_nullable(true),
                 Some(other) if other.data_type() != field.data_type() => add(format!(
                     "column {:?} is {}, not {}",
                     field.name(),
@@ -144,7 +147,7 @@ pub fn unify(schemas: &[(PathBuf, SchemaRef)]) -> Result<SchemaRef, SchemaDiffer
             }
         }
         for field in schema.fields() {
-            if first_schema.field_with_name(field.name()).is_err() {
+            if !names.contains(field.name().as_str()) {
                 add(format!("column {:?} is extra ({})", field.name(), field.data_type()));
             }
         }
@@ -157,7 +160,7 @@ pub fn unify(schemas: &[(PathBuf, SchemaRef)]) -> Result<SchemaRef, SchemaDiffer
 }
 
 fn duplicates(file: &Path, schema: &Schema) -> Vec<(PathBuf, String)> {
-    let mut seen = std::collections::HashSet::new();
+    let mut seen = HashSet::new();
     let twice = schema.fields().iter().filter(|field| !seen.insert(field.name()));
     twice
         .map(|field| (file.to_owned(), format!("column {:?} is there twice", field.name())))

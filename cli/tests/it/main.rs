@@ -1,11 +1,13 @@
 //! Tests of the `basalt` program: its command line, its output and the pure parts of its client
-//! commands. What needs a cluster is tested in `sql-tests`.
+//! commands. What needs a cluster and not the program is tested in `sql-tests`.
 
 #![allow(clippy::unwrap_used, reason = "a helper of a test may fail it")]
 
 mod command_line;
 mod format;
 mod kill;
+mod python_clients;
+mod secret_log;
 mod split;
 mod tpch;
 mod upload;

@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, DictionaryArray, Int64Array, RecordBatch, StringArray, StringViewArray,
+    ArrayRef, DictionaryArray, Int64Array, ListArray, RecordBatch, StringArray, StringViewArray,
 };
+use arrow::buffer::OffsetBuffer;
 use arrow::datatypes::{DataType, Field, Int32Type, Schema, SchemaRef};
 use basalt_cli::upload::{CsvOptions, SourceFile, file_schema, find, stream, unify};
 use futures::TryStreamExt;
@@ -58,6 +59,30 @@ fn one_error_lists_every_difference_of_every_file() {
         assert!(text.contains(line), "{line} is not in:\n{text}");
     }
     assert!(!text.contains("b.parquet"), "another order is no difference:\n{text}");
+}
+
+#[test]
+fn a_column_without_a_type_takes_that_of_the_other_files() {
+    let files = [
+        (PathBuf::from("a"), schema(&[("x", DataType::Null)])),
+        (PathBuf::from("b"), schema(&[("x", DataType::Date32)])),
+        (PathBuf::from("c"), schema(&[("x", DataType::Null)])),
+    ];
+    assert_eq!(unify(&files).unwrap(), schema(&[("x", DataType::Date32)]));
+}
+
+#[test]
+fn names_that_writers_give_to_list_items_are_no_difference() {
+    let folder = tempfile::tempdir().unwrap();
+    for (file, item) in [("1.parquet", "element"), ("2.parquet", "item")] {
+        let offsets = OffsetBuffer::from_lengths([2]);
+        let values: ArrayRef = Arc::new(Int64Array::from(vec![1, 2]));
+        let item = Arc::new(Field::new(item, DataType::Int64, item == "item"));
+        let list: ArrayRef = Arc::new(ListArray::new(item, offsets, values, None));
+        write_parquet(&folder.path().join(file), &[("l", list)]);
+    }
+    let files = find_in(folder.path(), "").unwrap();
+    assert_eq!(unify(&schemas(&files, &CSV).unwrap()).unwrap().fields().len(), 1);
 }
 
 #[test]

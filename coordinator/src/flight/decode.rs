@@ -1,7 +1,9 @@
 //! Record batches that clients send: parameters and ingested rows.
 //!
 //! Invariant: malformed bytes are an error, never a panic: arrow-ipc 59 panics on some malformed
-//! schemas, so decoding runs under `catch_unwind`. Buffers are validated; nothing is trusted.
+//! schemas, so decoding runs under `catch_unwind`. Buffers are validated; nothing is trusted. Nor
+//! can a message make it allocate much more than the message is long: what compressed buffers claim
+//! to expand to is looked at first (`engine/src/ipc.rs`).
 
 use std::panic::AssertUnwindSafe;
 
@@ -11,6 +13,7 @@ use arrow_flight::FlightData;
 use arrow_flight::decode::{DecodedPayload, FlightDataDecoder};
 use arrow_flight::error::FlightError;
 use basalt_engine::error::{ErrorCode, SqlError};
+use basalt_engine::ipc::{Compression, check_message};
 use futures::stream::{self, BoxStream};
 use futures::{Stream, StreamExt, TryStreamExt};
 use tonic::{Status, Streaming};
@@ -89,6 +92,7 @@ fn batches(
 fn payloads(
     messages: impl Stream<Item = Result<FlightData, FlightError>> + Send + 'static,
 ) -> BoxStream<'static, Result<DecodedPayload, SqlError>> {
+    let messages = messages.and_then(|message| std::future::ready(safe(message)));
     AssertUnwindSafe(FlightDataDecoder::new(messages))
         .catch_unwind()
         .map(|decoded| match decoded {
@@ -98,6 +102,15 @@ fn payloads(
             Err(_) => Err(invalid("an Arrow message is malformed")),
         })
         .boxed()
+}
+
+/// A message that is safe to decode, when it is an Arrow message at all.
+fn safe(message: FlightData) -> Result<FlightData, FlightError> {
+    if !message.data_header.is_empty() {
+        check_message(&message.data_header, &message.data_body, Compression::Bounded)
+            .map_err(|error| FlightError::DecodeError(error.to_string()))?;
+    }
+    Ok(message)
 }
 
 fn invalid(message: impl Into<String>) -> SqlError {
@@ -149,6 +162,45 @@ mod tests {
                 let _answer =
                     decode(FlightData { data_header: bytes.into(), ..whole.clone() }).await;
             }
+        }
+    }
+
+    /// A batch whose one buffer, compressed, claims to be as long as `claimed` when expanded.
+    fn compressed_batch(claimed: i64) -> [FlightData; 2] {
+        use arrow::ipc::CompressionType;
+        use arrow::ipc::writer::{DictionaryTracker, IpcDataGenerator, IpcWriteContext};
+        let numbers: ArrayRef = Arc::new(Int64Array::from_iter_values(0..1000));
+        let batch = RecordBatch::try_from_iter([("n", numbers)]).unwrap();
+        let options = IpcWriteOptions::default()
+            .try_with_compression(Some(CompressionType::LZ4_FRAME))
+            .unwrap();
+        let schema = FlightData::from(SchemaAsIpc::new(&batch.schema(), &options));
+        let (_, encoded) = IpcDataGenerator::default()
+            .encode(
+                &batch,
+                &mut DictionaryTracker::new(false),
+                &options,
+                &mut IpcWriteContext::default(),
+            )
+            .unwrap();
+        let mut rows = FlightData::from(encoded);
+        let mut body = rows.data_body.to_vec();
+        let honest = (1000i64 * 8).to_le_bytes();
+        let position = body.windows(8).position(|window| window == honest).unwrap();
+        body[position..position + 8].copy_from_slice(&claimed.to_le_bytes());
+        rows.data_body = body.into();
+        [schema, rows]
+    }
+
+    #[tokio::test]
+    async fn a_batch_that_claims_to_expand_to_terabytes_is_an_error_and_not_an_abort() {
+        let check = async |claimed| {
+            let messages = stream::iter(compressed_batch(claimed).map(Ok));
+            payloads(messages).try_collect::<Vec<_>>().await.map(|decoded| decoded.len())
+        };
+        assert_eq!(check(8_000).await.unwrap(), 2);
+        for claimed in [1 << 45, i64::MAX, -2] {
+            assert_eq!(check(claimed).await.unwrap_err().code, ErrorCode::InvalidParameter);
         }
     }
 

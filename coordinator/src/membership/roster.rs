@@ -13,6 +13,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use basalt_engine::channels::check_peer_address;
 use basalt_storage::ids::{ClusterId, Epoch, WorkerId};
 use thiserror::Error;
 use url::Url;
@@ -127,10 +128,10 @@ pub enum Refusal {
         url: Url,
     },
     /// The address is none that a worker can have.
-    #[error("worker address {url} is not http://host:port")]
+    #[error("{detail}")]
     BadAddress {
-        /// The address.
-        url: Url,
+        /// The address, and what it should be.
+        detail: String,
     },
     /// There are as many members as there can be.
     #[error("the cluster cannot have more than {limit} workers")]
@@ -271,17 +272,7 @@ impl Roster {
         if join.epoch > epoch {
             return Err(Refusal::FutureEpoch { theirs: join.epoch, ours: epoch });
         }
-        let url = &join.url;
-        let is_bare = url.username().is_empty()
-            && url.password().is_none()
-            && matches!(url.path(), "" | "/")
-            && url.query().is_none()
-            && url.fragment().is_none();
-        let has_host = url.has_host() && url.port_or_known_default().is_some_and(|port| port != 0);
-        if !is_bare || !has_host || !matches!(url.scheme(), "http" | "https") {
-            return Err(Refusal::BadAddress { url: url.clone() });
-        }
-        Ok(())
+        check_peer_address(&join.url).map_err(|error| Refusal::BadAddress { detail: error.message })
     }
 
     /// Makes sure that no other member has the address: a silent one that had it is gone.

@@ -41,7 +41,7 @@ impl SqlBackend for Statements {
                 let plan = pinned.query_plan(query).await?;
                 let parameters =
                     parameter_fields(Some(&plan), count).map_err(|e| pinned.error(e))?;
-                let rows = Some(wire_schema(plan.schema().as_arrow()));
+                let rows = Some(wire_schema(&pinned.result_schema(&plan)));
                 Ok(StatementDescription { rows, parameters })
             }
             Statement::Insert(insert) => {

@@ -1,25 +1,32 @@
 //! CREATE and DROP of tables, views and schemas.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
+use arrow::datatypes::Fields;
 use basalt_engine::dialect::{
     ColumnSpec, CreateSchema, CreateTable, CreateView, DistributionSpec, DropSchema, DropTable,
     DropView, ObjectRef,
 };
-use basalt_engine::error::{ErrorCode, SqlError};
+use basalt_engine::error::{ErrorCode, SqlError, printable};
+use basalt_engine::session::view_state;
 use basalt_engine::snapshot::{DEFAULT_SCHEMA, Distribution, Relation, Snapshot};
-use basalt_engine::types::storage_type_of;
+use basalt_engine::types::{storage_type, storage_type_of};
 use basalt_storage::ids::{ColumnId, TableId, TxnId};
 use basalt_storage::schema::{Column, TableSchema};
 use datafusion::sql::parser::Statement as DFStatement;
 use datafusion::sql::sqlparser::ast;
 
 use super::Statements;
+use super::session::Pinned;
 use crate::backend::SessionId;
 use crate::catalog::{Change, NewTable, find_relation};
 
 /// Copies of a table unless REPLICAS says otherwise: there is no replication yet.
 const REPLICAS_DEFAULT: u16 = 1;
+
+/// Columns that cannot be stored that one error lists; the rest is counted.
+const REFUSED_SHOWN: usize = 100;
 
 /// The schema a name is in.
 pub(super) fn schema_of(name: &ObjectRef) -> String {
@@ -41,7 +48,14 @@ fn drop_relation(
         return Ok(None);
     }
     let schema = schema_of(name);
-    match (find_relation(snapshot, &schema, &name.name)?, view) {
+    let missing = |error| {
+        let error = SqlError::from(error);
+        match error.hint {
+            Some(_) => error,
+            None => error.with_hint("IF EXISTS drops what may not be there"),
+        }
+    };
+    match (find_relation(snapshot, &schema, &name.name).map_err(missing)?, view) {
         (Relation::Table(table), false) => Ok(Some(Change::DropTable { table: table.id })),
         (Relation::View(_), true) => Ok(Some(Change::DropView { schema, name: name.name.clone() })),
         (relation, _) => Err(wrong_kind(name, relation)),
@@ -111,6 +125,32 @@ pub(super) fn table_schema(
         ));
     }
     Ok(TableSchema { version: 1, columns })
+}
+
+/// The columns of a table that is made for rows of these fields; one error lists every column
+/// that cannot be stored.
+pub(super) fn stored_columns(fields: &Fields) -> Result<TableSchema, SqlError> {
+    let mut refused = Vec::new();
+    let mut columns = Vec::with_capacity(fields.len());
+    for field in fields {
+        match storage_type(field.data_type()) {
+            Ok(data_type) => columns.push(Ok((field.name().clone(), data_type, true))),
+            Err(error) => {
+                refused.push(format!("column \"{}\": {}", printable(field.name()), error.message));
+            }
+        }
+    }
+    if refused.is_empty() {
+        return table_schema(columns);
+    }
+    let more = refused.len().saturating_sub(REFUSED_SHOWN);
+    refused.truncate(REFUSED_SHOWN);
+    let rest = if more > 0 { format!("; and {more} more") } else { String::new() };
+    let message = format!("{}{rest}", refused.join("; "));
+    Err(SqlError::new(ErrorCode::FeatureNotSupported, message).with_hint(
+        "leave the column out or cast it to a type that can be stored, as in CREATE TABLE t AS \
+         SELECT CAST(c AS DECIMAL(38, 2)) AS c FROM read_parquet('...')",
+    ))
 }
 
 fn declared(spec: &ColumnSpec) -> Result<(String, arrow::datatypes::DataType, bool), SqlError> {
@@ -244,7 +284,11 @@ impl Statements {
         let Existing::Free(mut changes) = room else { return Ok(()) };
         let statement =
             DFStatement::Statement(Box::new(ast::Statement::Query(create.query.clone())));
-        let plan = pinned.query_plan(statement).await?;
+        let used = Pinned {
+            state: view_state(&pinned.spec).map_err(|e| pinned.error(e))?,
+            spec: Arc::clone(&pinned.spec),
+        };
+        let plan = used.query_plan(statement).await?;
         let fields = plan.schema().fields();
         let names: Vec<String> = match create.columns.is_empty() {
             true => fields.iter().map(|field| field.name().clone()).collect(),

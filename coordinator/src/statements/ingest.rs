@@ -8,16 +8,22 @@ use basalt_engine::dialect::{CreateTable, DistributionSpec, ObjectRef};
 use basalt_engine::error::{ErrorCode, Position, SqlError, from_datafusion};
 use basalt_engine::files::{ColumnMapping, checked_cast_column, load_mapping};
 use basalt_engine::snapshot::{Relation, Snapshot};
-use basalt_engine::types::storage_type;
 use basalt_engine::write::{AppendTarget, PeerSink, SliceRouter, SliceSink};
 use futures::StreamExt;
 use futures::stream::BoxStream;
 
 use super::Statements;
-use super::definition::{new_table, schema_of, table_schema};
+use super::definition::{new_table, schema_of, stored_columns};
 use super::insert::append_target;
 use crate::backend::{IngestMode, IngestRequest};
 use crate::catalog::{Change, find_table};
+
+/// Rows that are cast and routed at a time. A message of NULLs has any number of rows in no bytes
+/// at all, and each of them becomes a value of its column.
+const RUN_ROWS: usize = 65_536;
+
+/// Rows of one message: more than 64 MiB hold of anything but booleans.
+const MESSAGE_ROWS_MAX: usize = 1 << 26;
 
 /// What an ingest writes to, and what is committed with the rows.
 struct Destination {
@@ -46,10 +52,12 @@ impl Statements {
         let mut appender = sink.open(&target).map_err(from_datafusion)?;
         let mut rows = 0u64;
         while let Some(batch) = batches.next().await {
-            let batch = to_storage(&batch?, &mapping, &target, &storage_schema)?;
-            rows += batch.num_rows() as u64;
-            for (slice, part) in router.route(batch).map_err(from_datafusion)? {
-                appender.append(slice, part).await.map_err(from_datafusion)?;
+            for run in runs_of_rows(&batch?)? {
+                let run = to_storage(&run, &mapping, &target, &storage_schema)?;
+                rows += run.num_rows() as u64;
+                for (slice, part) in router.route(run).map_err(from_datafusion)? {
+                    appender.append(slice, part).await.map_err(from_datafusion)?;
+                }
             }
         }
         let taken = appender.finish().await.map_err(from_datafusion)?;
@@ -100,13 +108,7 @@ impl Statements {
             }
             (_, None) => {}
         }
-        let columns = table_schema(source.fields().iter().map(|field| {
-            let data_type = storage_type(field.data_type()).map_err(|error| {
-                let message = format!("column \"{}\": {}", field.name(), error.message);
-                SqlError { message, ..error }
-            })?;
-            Ok((field.name().clone(), data_type, true))
-        }))?;
+        let columns = stored_columns(source.fields())?;
         let create = with_options(name, &request.options)?;
         let id = self.inner.catalog.allocate_table_id().await?;
         let table = new_table(id, &create, columns)?;
@@ -173,6 +175,19 @@ fn bad_option(option: &str, value: &str, allowed: &str) -> SqlError {
     SqlError::new(ErrorCode::InvalidParameter, message).with_hint(format!("it takes {allowed}"))
 }
 
+/// A batch as runs of rows that share its buffers.
+fn runs_of_rows(batch: &RecordBatch) -> Result<impl Iterator<Item = RecordBatch>, SqlError> {
+    let rows = batch.num_rows();
+    if rows > MESSAGE_ROWS_MAX {
+        let message = format!("a batch has {rows} rows: at most {MESSAGE_ROWS_MAX} are allowed");
+        return Err(
+            SqlError::new(ErrorCode::ResourcesExhausted, message).with_hint("send smaller batches")
+        );
+    }
+    let starts = (0..rows.max(1)).step_by(RUN_ROWS);
+    Ok(starts.map(move |start| batch.slice(start, RUN_ROWS.min(rows - start))))
+}
+
 /// A client's batch in the table's columns and storage form; a value that would be lost is an
 /// error.
 fn to_storage(
@@ -181,20 +196,15 @@ fn to_storage(
     target: &AppendTarget,
     storage_schema: &SchemaRef,
 ) -> Result<RecordBatch, SqlError> {
+    // The mapping has every column of the table, in order.
     let columns = target
         .schema
         .columns
         .iter()
-        .enumerate()
-        .map(|(index, column)| {
-            let source = mapping.iter().find(|mapped| mapped.target == index).ok_or_else(|| {
-                SqlError::new(
-                    ErrorCode::Internal,
-                    format!("column \"{}\" is not mapped", column.name),
-                )
-            })?;
+        .zip(mapping)
+        .map(|(column, mapped)| {
             let array =
-                checked_cast_column(&column.name, batch.column(source.source), &column.data_type)?;
+                checked_cast_column(&column.name, batch.column(mapped.source), &column.data_type)?;
             if !column.nullable && arrow::array::Array::null_count(&array) > 0 {
                 let message = format!(
                     "column \"{}\" of table {} does not allow NULL",
@@ -208,4 +218,35 @@ fn to_storage(
     let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
     RecordBatch::try_new_with_options(Arc::clone(storage_schema), columns, &options)
         .map_err(|error| from_datafusion(error.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::NullArray;
+
+    use super::*;
+
+    #[track_caller]
+    fn check_runs(rows: usize, expected: &[usize]) {
+        let batch =
+            RecordBatch::try_from_iter([("n", Arc::new(NullArray::new(rows)) as _)]).unwrap();
+        let runs: Vec<_> = runs_of_rows(&batch).unwrap().map(|run| run.num_rows()).collect();
+        assert_eq!(runs, expected);
+    }
+
+    #[test]
+    fn a_batch_is_cut_into_runs_that_have_all_its_rows() {
+        check_runs(0, &[0]);
+        check_runs(1, &[1]);
+        check_runs(65_536, &[65_536]);
+        check_runs(140_000, &[65_536, 65_536, 8_928]);
+    }
+
+    #[test]
+    fn a_batch_of_two_thousand_million_nulls_is_refused() {
+        let nulls = Arc::new(NullArray::new(1 << 31)) as _;
+        let batch = RecordBatch::try_from_iter([("n", nulls)]).unwrap();
+        let error = runs_of_rows(&batch).err().unwrap();
+        assert_eq!(error.code, ErrorCode::ResourcesExhausted);
+    }
 }

@@ -1,6 +1,6 @@
 //! INSERT, CREATE TABLE AS and COPY: a plan whose rows go into slices.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use arrow::array::{AsArray, RecordBatch};
@@ -10,13 +10,13 @@ use basalt_engine::dialect::{CopyFrom, CreateTable, Insert, Statement};
 use basalt_engine::distribute::plan_distributed;
 use basalt_engine::error::{ErrorCode, SqlError, from_datafusion};
 use basalt_engine::files::{ColumnMapping, FileFormat, FileTable, load_mapping};
+use basalt_engine::plan_size::check_plan_size;
 use basalt_engine::snapshot::{ClusterView, Distribution, TableSnapshot};
-use basalt_engine::types::storage_type;
 use basalt_engine::write::{AppendTable, AppendTarget};
 use basalt_storage::ids::{ColumnId, TableId, TxnId};
 use basalt_storage::schema::TableSchema;
-use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
-use datafusion::common::{Column, ScalarValue, TableReference};
+use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
+use datafusion::common::{Column, DFSchema, ScalarValue, TableReference};
 use datafusion::datasource::{MemTable, provider_as_source};
 use datafusion::error::DataFusionError;
 use datafusion::logical_expr::expr::Placeholder;
@@ -27,7 +27,7 @@ use datafusion::sql::sqlparser::ast;
 use futures::TryStreamExt;
 
 use super::definition::{
-    Existing, make_room, new_table, quoted, quoted_ref, schema_of, table_schema,
+    Existing, make_room, new_table, quoted, quoted_ref, schema_of, stored_columns,
 };
 use super::parameters::{bind, check_count, parameter_row};
 use super::session::Pinned;
@@ -55,7 +55,10 @@ impl Pinned {
             SqlError { position: None, ..self.error(error) }
         })?;
         match plan {
-            LogicalPlan::Dml(dml) => Ok(Arc::unwrap_or_clone(dml.input)),
+            LogicalPlan::Dml(dml) => {
+                check_plan_size(&dml.input).map_err(|e| self.error(e))?;
+                nullable_values(Arc::unwrap_or_clone(dml.input)).map_err(|e| self.error(e))
+            }
             other => Err(SqlError::new(
                 ErrorCode::Internal,
                 format!("an INSERT was planned as {}", other.display()),
@@ -190,13 +193,7 @@ impl Statements {
         let statement = DFStatement::Statement(Box::new(ast::Statement::Query(query)));
         let plan = pinned.query_plan(statement).await?;
         let plan = bind(plan, values).map_err(|e| pinned.error(e))?;
-        let columns = table_schema(plan.schema().fields().iter().map(|field| {
-            let data_type = storage_type(field.data_type()).map_err(|error| {
-                let message = format!("column \"{}\": {}", field.name(), error.message);
-                SqlError { message, ..error }
-            })?;
-            Ok((field.name().clone(), data_type, true))
-        }))?;
+        let columns = stored_columns(pinned.result_schema(&plan).fields())?;
         let id = self.inner.catalog.allocate_table_id().await?;
         let table = new_table(id, create, columns)?;
         let target = append_target(
@@ -273,6 +270,24 @@ impl Statements {
     }
 }
 
+/// The rows of VALUES as columns that may be NULL. DataFusion takes NOT NULL over from the target,
+/// and would refuse a NULL by the name of its own column; the write refuses it by the table's.
+fn nullable_values(plan: LogicalPlan) -> Result<LogicalPlan, DataFusionError> {
+    let nullable = |values: Values| -> Result<Values, DataFusionError> {
+        let fields = values.schema.iter().map(|(qualifier, field)| {
+            (qualifier.cloned(), Arc::new(field.as_ref().clone().with_nullable(true)))
+        });
+        let schema =
+            DFSchema::new_with_metadata(fields.collect(), values.schema.metadata().clone())?;
+        Ok(Values { schema: Arc::new(schema), ..values })
+    };
+    plan.transform_up(|node| match node {
+        LogicalPlan::Values(values) => Ok(Transformed::yes(LogicalPlan::Values(nullable(values)?))),
+        other => Ok(Transformed::yes(other.recompute_schema()?)),
+    })
+    .data()
+}
+
 /// The columns that a COPY fills.
 fn load_schema(table: &TableSnapshot, columns: Option<&[String]>) -> Result<TableSchema, SqlError> {
     let Some(names) = columns else { return Ok(table.schema.as_ref().clone()) };
@@ -295,17 +310,17 @@ fn copy_plan(
 ) -> Result<LogicalPlan, DataFusionError> {
     let source = Arc::clone(&files.scan().schema);
     let scan = LogicalPlanBuilder::scan("files", provider_as_source(Arc::new(files)), None)?;
+    let sources: HashMap<&String, &String> = mapping
+        .iter()
+        .map(|mapped| (filled.field(mapped.target).name(), source.field(mapped.source).name()))
+        .collect();
     let outputs: Vec<Expr> = table
         .schema
         .columns
         .iter()
         .map(|column| {
-            let source = mapping
-                .iter()
-                .find(|mapped| *filled.field(mapped.target).name() == column.name)
-                .map(|mapped| source.field(mapped.source).name().clone());
-            let value = match source {
-                Some(name) => Expr::Column(Column::new(Some(TableReference::bare("files")), name)),
+            let value = match sources.get(&column.name) {
+                Some(name) => Expr::Column(Column::new(Some(TableReference::bare("files")), *name)),
                 None => Expr::Literal(ScalarValue::try_new_null(&column.data_type)?, None),
             };
             Ok(value.alias(column.name.clone()))

@@ -4,10 +4,11 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{Schema, SchemaRef};
 use arrow::record_batch::RecordBatch;
 use basalt_engine::distribute::plan_distributed;
 use basalt_engine::error::{SqlError, from_datafusion};
+use basalt_engine::plan_size::check_plan_size;
 use basalt_engine::types::{to_wire, wire_schema};
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::execution::context::SQLOptions;
@@ -26,8 +27,18 @@ impl Pinned {
     /// The logical plan of a query: only reads, whatever its text says (FAULTS A5).
     pub(super) async fn query_plan(&self, statement: DFStatement) -> Result<LogicalPlan, SqlError> {
         let plan = self.state.statement_to_plan(statement).await.map_err(|e| self.error(e))?;
+        check_plan_size(&plan).map_err(|e| self.error(e))?;
         read_only().verify_plan(&plan).map_err(|e| self.error(e))?;
         Ok(plan)
+    }
+
+    /// The columns of a plan's rows, before they take wire form. The plan as it was parsed has
+    /// those of a UNION's first branch; what fits all branches is found when types are coerced. A
+    /// plan whose parameters have no values yet may be beyond that.
+    pub(super) fn result_schema(&self, plan: &LogicalPlan) -> Schema {
+        let options = self.state.config_options();
+        let coerced = self.state.analyzer().execute_and_check(plan.clone(), options, |_, _| {});
+        coerced.as_ref().unwrap_or(plan).schema().as_arrow().clone()
     }
 }
 
@@ -46,7 +57,7 @@ impl Statements {
         let distributed =
             plan_distributed(&pinned.state, plan).await.map_err(|e| pinned.error(e))?;
         run.set_fallback(distributed.fallback);
-        let schema = wire_schema(plan.schema().as_arrow());
+        let schema = wire_schema(&pinned.result_schema(plan));
         Ok(planned(run, schema, distributed.plan, pinned))
     }
 }

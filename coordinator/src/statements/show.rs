@@ -111,7 +111,7 @@ async fn columns_of(pinned: &Pinned, name: &ObjectRef) -> Result<Vec<ArrayRef>, 
             Relation::View(view) => {
                 let plan = pinned.state.create_logical_plan(&view.query).await;
                 let plan = plan.map_err(|error| pinned.error(error))?;
-                let wire = basalt_engine::types::wire_schema(plan.schema().as_arrow());
+                let wire = basalt_engine::types::wire_schema(&pinned.result_schema(&plan));
                 wire.fields()
                     .iter()
                     .map(|field| (field.name().clone(), field.data_type().to_string(), true))

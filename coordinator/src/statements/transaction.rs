@@ -82,6 +82,12 @@ impl Transaction {
                 let message = format!("worker {owner} sealed a segment of another transaction");
                 return Err(SqlError::new(ErrorCode::Internal, message));
             }
+            if self.target.slice_owners.get(usize::from(record.slice.0)) != Some(&owner)
+                || record.holders != [owner]
+            {
+                let message = format!("worker {owner} sealed a segment of a slice it does not own");
+                return Err(SqlError::new(ErrorCode::Internal, message));
+            }
             records.push(record);
         }
         Ok(records)

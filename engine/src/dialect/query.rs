@@ -12,6 +12,7 @@ use datafusion::sql::sqlparser::ast::{
     VisitorMut,
 };
 
+use super::size;
 use super::statement::Statement;
 use super::syntax::position_of;
 use crate::error::{ErrorCode, SqlError, printable};
@@ -21,10 +22,10 @@ pub(super) fn statement(query: Box<Query>) -> Statement {
     Statement::Query(DFStatement::Statement(Box::new(SqlStatement::Query(query))))
 }
 
-/// Refuses everything in a query that does more than read.
+/// Refuses everything in a query that does more than read, and one that is too large to plan.
 pub(super) fn check(query: &Query) -> Result<(), SqlError> {
     match query.visit(&mut ReadsOnly) {
-        ControlFlow::Continue(()) => Ok(()),
+        ControlFlow::Continue(()) => size::check(query),
         ControlFlow::Break(error) => Err(*error),
     }
 }

@@ -11,11 +11,26 @@ use super::grammar::Grammar;
 use super::syntax::{position_of, tokenizer_error};
 use crate::error::{ErrorCode, Position, SqlError, printable};
 
+/// Words, signs and spaces of a script. The tokenizer makes a token of about 90 bytes of each of
+/// them, so that 16 MiB of spaces would take more than a gigabyte.
+const PIECES_MAX: usize = 2_000_000;
+
+/// Tokens of a script without white space. By the time its plan is made, a literal of two bytes
+/// has taken about a kilobyte: as token, in the tree and in the plan.
+const TOKENS_MAX: usize = 500_000;
+
+/// What to do about a statement that is too long.
+const TOO_LONG_HINT: &str = "load data with COPY or `basalt load` instead of literals";
+
 /// Brackets inside brackets. sqlparser's own limit counts something else and names no position.
 const BRACKET_DEPTH_MAX: usize = 100;
 
-/// Operators of one kind in a row, as in `a = 1 OR a = 2 OR ...`. They make a tree as deep as
-/// the chain is long, and dropping such a tree recurses once per level.
+/// How high the tree of an expression may be: `a = 1 OR a = 2 OR ...` makes one as high as it has
+/// operators. Copying or dropping such a tree recurses once per level, with frames of more than a
+/// kilobyte on a thread's stack of two megabytes.
+const EXPRESSION_HEIGHT_MAX: usize = 500;
+
+/// Joins and set operations in a row: they make trees as well, of smaller frames.
 const CHAIN_MAX: usize = 4_000;
 
 /// The highest parameter number, as in PostgreSQL's protocol (16 bits).
@@ -48,15 +63,19 @@ impl TokenList {
 /// Tokenizes a script and splits it at each `;`.
 pub(super) fn split(sql: &str) -> Result<Vec<TokenList>, SqlError> {
     if sql.len() > SQL_BYTES_MAX {
-        return Err(SqlError::new(
-            ErrorCode::ResourcesExhausted,
-            format!("the SQL text has {} bytes: at most {SQL_BYTES_MAX} are allowed", sql.len()),
-        )
-        .with_hint("load data with COPY or `basalt load` instead of literals"));
+        return Err(too_long(sql.len(), "bytes", SQL_BYTES_MAX));
+    }
+    let pieces = pieces(sql);
+    if pieces > PIECES_MAX {
+        return Err(too_long(pieces, "words, signs and spaces", PIECES_MAX));
     }
     let tokens = Tokenizer::new(&Grammar::for_tokens(0), sql)
         .tokenize_with_location()
         .map_err(|error| tokenizer_error(&error))?;
+    let count = tokens.iter().filter(|t| !matches!(t.token, Token::Whitespace(_))).count();
+    if count > TOKENS_MAX {
+        return Err(too_long(count, "words and signs", TOKENS_MAX));
+    }
     let mut cursor = Cursor::new(sql, Position::START);
     let mut lists = Vec::new();
     let mut current = Vec::new();
@@ -69,6 +88,28 @@ pub(super) fn split(sql: &str) -> Result<Vec<TokenList>, SqlError> {
     }
     finish(&mut current, sql, &mut cursor, &mut lists)?;
     Ok(lists)
+}
+
+fn too_long(found: usize, what: &str, most: usize) -> SqlError {
+    SqlError::new(
+        ErrorCode::ResourcesExhausted,
+        format!("the SQL text has {found} {what}: at most {most} are allowed"),
+    )
+    .with_hint(TOO_LONG_HINT)
+}
+
+/// How many tokens a text has at most, counted without making them: runs of letters and digits,
+/// and everything else by the byte, also inside literals and comments.
+fn pieces(sql: &str) -> usize {
+    let in_word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || !byte.is_ascii();
+    let mut count = 0;
+    let mut before = false;
+    for byte in sql.bytes() {
+        let word = in_word(byte);
+        count += usize::from(!(word && before));
+        before = word;
+    }
+    count
 }
 
 /// Makes a list of the tokens since the last `;`, if there are any.
@@ -165,18 +206,59 @@ fn number_parameters(tokens: &mut [TokenWithSpan]) -> Result<usize, SqlError> {
     Ok(highest.max(question_marks))
 }
 
-/// Operators met since the last boundary of their kind, at one level of brackets.
+/// The tree that the tokens of one level of brackets make, as far as they were read.
 #[derive(Default)]
-struct Chain {
-    /// `AND`, `OR`, `UNION`, `JOIN` and the like, since the last comma or clause.
+struct Level {
+    /// Height of the operand that is being read: its operators and what is in its brackets.
+    operand: usize,
+    /// Height of what `AND` and `OR` have joined so far, those included.
     logical: usize,
-    /// Everything else that is not a name or a literal, since the last logical one.
-    operators: usize,
+    /// Height of the highest of the expressions that are complete.
+    highest: usize,
+    /// Joins and set operations.
+    relational: usize,
 }
 
-/// Refuses what would overflow a stack later: deep brackets and long chains of operators.
+impl Level {
+    /// Height of the level so far.
+    fn height(&self) -> usize {
+        self.highest.max(self.logical + 1).max(self.operand + 1)
+    }
+
+    /// Puts one more token on the tree.
+    fn add(&mut self, role: Role) {
+        match role {
+            Role::Operand => {}
+            Role::Operator => self.operand += 1,
+            Role::Logical => {
+                self.logical = self.logical.max(self.operand) + 1;
+                self.operand = 0;
+            }
+            // Branches of a CASE stand beside each other; what comes after its END stands on them.
+            Role::Branch => {
+                self.logical = self.logical.max(self.operand);
+                self.operand = 0;
+            }
+            Role::End => {
+                self.operand = self.operand.max(self.logical) + 1;
+                self.logical = 0;
+            }
+            Role::Boundary => self.end_expression(),
+            Role::Relational => {
+                self.end_expression();
+                self.relational += 1;
+            }
+        }
+    }
+
+    fn end_expression(&mut self) {
+        *self = Self { operand: 0, logical: 0, highest: self.height(), ..*self };
+    }
+}
+
+/// Refuses what would overflow a stack later: deep brackets, high expressions and long chains.
 fn check_nesting(tokens: &[TokenWithSpan]) -> Result<(), SqlError> {
-    let mut levels = vec![Chain::default()];
+    let mut levels = vec![Level::default()];
     // `ARRAY<STRUCT<a ...`: sqlparser's limit does not see these.
     let mut angles = 0_usize;
     let mut before: Option<&Token> = None;
@@ -189,14 +271,13 @@ fn check_nesting(tokens: &[TokenWithSpan]) -> Result<(), SqlError> {
             })
         };
         match token {
-            Token::LParen | Token::LBracket | Token::LBrace => {
-                if let Some(chain) = levels.last_mut() {
-                    chain.operators += 1; // a[1][2][3] and f(x)(y) are chains too
-                }
-                levels.push(Chain::default());
-            }
+            Token::LParen | Token::LBracket | Token::LBrace => levels.push(Level::default()),
             Token::RParen | Token::RBracket | Token::RBrace if levels.len() > 1 => {
-                levels.pop();
+                let inner = levels.pop().map_or(0, |level| level.height());
+                if let Some(outer) = levels.last_mut() {
+                    // a[1][2][3] and f(x)(y) are chains too.
+                    outer.operand = (outer.operand + 1).max(inner + 1);
+                }
             }
             Token::Lt if before.is_some_and(takes_type_arguments) => angles += 1,
             Token::Gt => angles = angles.saturating_sub(1),
@@ -210,17 +291,20 @@ fn check_nesting(tokens: &[TokenWithSpan]) -> Result<(), SqlError> {
                 "split it with WITH clauses or views",
             );
         }
-        let Some(chain) = levels.last_mut() else { continue };
-        match chain_role(token) {
-            Role::Boundary => *chain = Chain::default(),
-            Role::Logical => *chain = Chain { logical: chain.logical + 1, operators: 0 },
-            Role::Operator => chain.operators += 1,
-            Role::Operand => {}
-        }
-        if chain.logical > CHAIN_MAX || chain.operators > CHAIN_MAX {
+        let Some(level) = levels.last_mut() else { continue };
+        level.add(role_of(token));
+        if level.relational > CHAIN_MAX {
             return refuse(
-                format!("more than {CHAIN_MAX} operators in a row"),
-                "use IN (...), VALUES or a table instead of a long chain",
+                format!("more than {CHAIN_MAX} joins and set operations in a row"),
+                "use a table instead of a long chain",
+            );
+        }
+        if level.height() > EXPRESSION_HEIGHT_MAX {
+            return refuse(
+                format!(
+                    "more than {EXPRESSION_HEIGHT_MAX} operators upon each other in one expression"
+                ),
+                "use IN (...), VALUES or a table instead of a long chain, or put brackets around parts of it",
             );
         }
     }
@@ -233,25 +317,34 @@ fn takes_type_arguments(token: &Token) -> bool {
 }
 
 enum Role {
+    /// Ends an expression.
     Boundary,
+    /// Joins relations or queries, and ends an expression.
+    Relational,
+    /// Joins operands with all of their operators.
     Logical,
+    /// Begins a part of a `CASE`.
+    Branch,
+    /// Ends a `CASE`.
+    End,
+    /// Makes its operand higher.
     Operator,
     Operand,
 }
 
-fn chain_role(token: &Token) -> Role {
+fn role_of(token: &Token) -> Role {
     match token {
         Token::Comma => Role::Boundary,
         Token::Word(word) if word.quote_style.is_some() => Role::Operand,
         Token::Word(word) => match word.keyword {
-            Keyword::AND
-            | Keyword::OR
-            | Keyword::XOR
-            | Keyword::UNION
+            Keyword::AND | Keyword::OR | Keyword::XOR => Role::Logical,
+            Keyword::WHEN | Keyword::THEN | Keyword::ELSE => Role::Branch,
+            Keyword::END => Role::End,
+            Keyword::UNION
             | Keyword::EXCEPT
             | Keyword::INTERSECT
             | Keyword::MINUS
-            | Keyword::JOIN => Role::Logical,
+            | Keyword::JOIN => Role::Relational,
             Keyword::NOT
             | Keyword::IS
             | Keyword::LIKE

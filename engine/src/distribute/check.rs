@@ -14,7 +14,9 @@ use std::sync::Arc;
 
 use basalt_storage::ids::SegmentId;
 use datafusion::common::JoinType;
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::physical_expr::Distribution;
+use datafusion::physical_expr_common::physical_expr::is_volatile;
 use datafusion::physical_plan::aggregates::{AggregateExec, AggregateMode};
 use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
 use datafusion::physical_plan::coop::CooperativeExec;
@@ -25,6 +27,7 @@ use datafusion::physical_plan::joins::{
 };
 use datafusion::physical_plan::limit::LocalLimitExec;
 use datafusion::physical_plan::projection::ProjectionExec;
+use datafusion::physical_plan::recursive_query::RecursiveQueryExec;
 use datafusion::physical_plan::repartition::RepartitionExec;
 use datafusion::physical_plan::sorts::sort::SortExec;
 use datafusion::physical_plan::sorts::sort_preserving_merge::SortPreservingMergeExec;
@@ -79,11 +82,32 @@ type Checked = Result<Family, Refusal>;
 
 /// Checks every stage of a plan, the head included.
 pub fn check_plan(plan: &Arc<dyn ExecutionPlan>) -> Result<(), Refusal> {
-    let head = match plan.downcast_ref::<DistributedExec>() {
-        Some(distributed) => distributed.children()[0],
-        None => plan,
+    let Some(distributed) = plan.downcast_ref::<DistributedExec>() else {
+        return check_stage(plan, 1);
     };
-    check_stage(head, 1)
+    let head = distributed.children()[0];
+    check_stage(head, 1)?;
+    check_encoding(head, 1)
+}
+
+/// Refuses what DataFusion's encoding of plans leaves out, silently.
+fn check_encoding(node: &Arc<dyn ExecutionPlan>, tasks: usize) -> Result<(), Refusal> {
+    let stage = StageCheck { tasks };
+    if let Some(aggregate) = node.downcast_ref::<AggregateExec>() {
+        let keys = aggregate.group_expr();
+        if keys.has_grouping_set() && keys.expr().is_empty() {
+            return stage
+                .refuse(node, "grouping sets that are all empty cannot be sent to workers");
+        }
+    }
+    if let Some(boundary) = node.as_network_boundary() {
+        let input = boundary.input_stage();
+        return match input.local_plan() {
+            Some(plan) => check_encoding(plan, input.task_count()),
+            None => stage.refuse(node, "its input stage cannot be seen"),
+        };
+    }
+    node.children().into_iter().try_for_each(|child| check_encoding(child, tasks))
 }
 
 fn check_stage(head: &Arc<dyn ExecutionPlan>, tasks: usize) -> Result<(), Refusal> {
@@ -120,6 +144,11 @@ impl StageCheck {
         }
         if node.children().is_empty() {
             return self.leaf(node);
+        }
+        if let Some(recursive) = node.downcast_ref::<RecursiveQueryExec>()
+            && has_boundary(recursive.recursive_term())
+        {
+            return self.refuse(node, "its second round would find the exchanges below it read");
         }
         let children = node
             .children()
@@ -161,13 +190,20 @@ impl StageCheck {
     }
 
     fn operator(&self, node: &Arc<dyn ExecutionPlan>, children: &[Family]) -> Checked {
+        // A limit on one partition is one on all rows; on several, and where it is local by its
+        // name, a merge above limits again.
+        let limits_all = node.fetch().is_some() && !node.is::<LocalLimitExec>();
+        if limits_all && node.output_partitioning().partition_count() == 1 {
+            return self.refuse(node, "each task would take its own first rows");
+        }
         if let Some(join) = node.downcast_ref::<HashJoinExec>() {
             return match join.partition_mode() {
-                PartitionMode::CollectLeft if join.null_aware => {
+                _ if join.null_aware => {
                     self.refuse(node, "a null-aware join must see all rows of both sides")
                 }
                 PartitionMode::CollectLeft => self.collect_join(node, *join.join_type(), children),
-                _ => self.partitioned(node, children),
+                PartitionMode::Partitioned => self.partitioned(node, children),
+                PartitionMode::Auto => self.refuse(node, "its mode has not been decided"),
             };
         }
         if let Some(join) = node.downcast_ref::<NestedLoopJoinExec>() {
@@ -186,6 +222,10 @@ impl StageCheck {
         if let Some(aggregate) = node.downcast_ref::<AggregateExec>() {
             return match aggregate.mode() {
                 AggregateMode::Partial | AggregateMode::PartialReduce => Ok(Family::Spread),
+                // Its groups have other keys than its input: those of some sets are NULL.
+                AggregateMode::SinglePartitioned if aggregate.group_expr().has_grouping_set() => {
+                    self.refuse(node, "no shuffle of its input brings all its groups together")
+                }
                 AggregateMode::FinalPartitioned | AggregateMode::SinglePartitioned => {
                     self.partitioned(node, children)
                 }
@@ -203,14 +243,7 @@ impl StageCheck {
                 false => self.refuse(node, "it must see all rows"),
             };
         }
-        if let Some(coalesce) = node.downcast_ref::<CoalescePartitionsExec>() {
-            return match coalesce.fetch() {
-                Some(_) => self.refuse(node, "each task would take its own first rows"),
-                None if children[0] == Family::Replicated => Ok(Family::Replicated),
-                None => Ok(Family::Spread),
-            };
-        }
-        if node.is::<RepartitionExec>() {
+        if node.is::<CoalescePartitionsExec>() || node.is::<RepartitionExec>() {
             return Ok(match children[0] {
                 Family::Replicated => Family::Replicated,
                 _ => Family::Spread,
@@ -295,13 +328,30 @@ fn passes_through(node: &Arc<dyn ExecutionPlan>) -> bool {
         || node.is::<BroadcastExec>()
 }
 
-/// Nodes that turn replicated rows into replicated rows: the same in every task.
+/// Nodes that turn replicated rows into replicated rows: the same in every task. A limit takes
+/// other rows in every task, and a volatile expression makes other values.
 fn keeps_replicas(node: &Arc<dyn ExecutionPlan>) -> bool {
-    node.is::<FilterExec>()
+    let known = node.is::<FilterExec>()
         || node.is::<ProjectionExec>()
         || node.is::<CooperativeExec>()
         || node.is::<CoalescePartitionsExec>()
-        || node.is::<RepartitionExec>()
+        || node.is::<RepartitionExec>();
+    known && node.fetch().is_none() && !computes_volatile(node)
+}
+
+/// Whether an expression of the node itself gives another value each time.
+fn computes_volatile(node: &Arc<dyn ExecutionPlan>) -> bool {
+    let mut found = false;
+    let visited = node.apply_expressions(&mut |expression| {
+        found |= is_volatile(expression);
+        Ok(TreeNodeRecursion::Continue)
+    });
+    found || visited.is_err()
+}
+
+/// Whether rows reach the plan from another stage.
+fn has_boundary(plan: &Arc<dyn ExecutionPlan>) -> bool {
+    plan.exists(|node| Ok(node.is_network_boundary())).unwrap_or(true)
 }
 
 /// What is wrong with the way a leaf's row groups are assigned to tasks, if anything.
@@ -312,6 +362,9 @@ fn assignment_error(leaf: &DistributedLeafExec) -> Option<String> {
             let Some(scan) = variant.downcast_ref::<SegmentScanExec>() else {
                 return Some("a variant is not a segment scan".to_owned());
             };
+            if scan.predicate() != original.predicate() || scan.fetch() != original.fetch() {
+                return Some("a variant filters or limits its rows otherwise".to_owned());
+            }
             for (row_group, times) in row_groups(scan) {
                 match left.remove(&row_group) {
                     Some(1) if times == 1 => {}

@@ -9,7 +9,9 @@ use datafusion::physical_plan::ExecutionPlan;
 use datafusion_distributed::DistributedExt;
 
 use super::check::check_plan;
+use super::depth::check_depth;
 use super::head::{reads_data, relieve_head};
+use crate::window_memory::count_windows;
 
 /// A physical plan that passed the checker.
 #[derive(Debug, Clone)]
@@ -29,7 +31,7 @@ pub async fn plan_distributed(
 ) -> Result<DistributedPlan> {
     let plan = plan_once(state, logical).await?;
     let Err(refusal) = check_plan(&plan) else {
-        return Ok(DistributedPlan { plan, fallback: None });
+        return Ok(DistributedPlan { plan: ready(plan)?, fallback: None });
     };
     tracing::warn!(%refusal, "plan refused, planning again as one task");
     let single = SessionStateBuilder::new_from_existing(state.clone())
@@ -37,7 +39,17 @@ pub async fn plan_distributed(
         .build();
     let plan = plan_once(&single, logical).await?;
     check_plan(&plan).map_err(|second| DataFusionError::External(Box::new(second)))?;
-    Ok(DistributedPlan { plan, fallback: Some(refusal.to_string()) })
+    Ok(DistributedPlan { plan: ready(plan)?, fallback: Some(refusal.to_string()) })
+}
+
+/// A plan as it runs here. One that is cut into stages is looked at again by the workers that get
+/// them; one without data is not, and may hold anything.
+fn ready(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
+    if !reads_data(&plan) {
+        return count_windows(plan);
+    }
+    check_depth(&plan)?;
+    Ok(plan)
 }
 
 async fn plan_once(state: &SessionState, logical: &LogicalPlan) -> Result<Arc<dyn ExecutionPlan>> {

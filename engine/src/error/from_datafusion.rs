@@ -38,6 +38,11 @@ impl fmt::Display for Carried {
 
 impl Error for Carried {}
 
+/// An error as the text that crosses from a worker, for where no error of DataFusion carries it.
+pub(crate) fn carried_text(error: SqlError) -> String {
+    Carried(error).to_string()
+}
+
 /// Finds a [`Carried`] error in a text that may have more around it.
 fn parse_carried(text: &str) -> Option<SqlError> {
     let mut parts = text.split(SEPARATOR).skip(1);
@@ -101,8 +106,14 @@ fn convert(error: &DataFusionError, context: &Context<'_>) -> SqlError {
         DataFusionError::NotImplemented(text) => plain(ErrorCode::FeatureNotSupported, text),
         DataFusionError::Plan(text) => from_plan_text(text, context),
         DataFusionError::Configuration(text) => plain(ErrorCode::InvalidParameter, text),
+        // datafusion-distributed, when the first half of a dispatch got lost.
+        DataFusionError::Execution(text)
+            if text.contains("timed-out while waiting for the plan") =>
+        {
+            unavailable(text)
+        }
         DataFusionError::Execution(text) => plain(ErrorCode::DataException, text),
-        DataFusionError::ResourcesExhausted(text) => plain(ErrorCode::ResourcesExhausted, text),
+        DataFusionError::ResourcesExhausted(text) => exhausted(text, context),
         DataFusionError::IoError(error) => from_io(error),
         DataFusionError::ExecutionJoin(error) if error.is_cancelled() => {
             SqlError::new(ErrorCode::Cancelled, "the statement was cancelled")
@@ -111,8 +122,46 @@ fn convert(error: &DataFusionError, context: &Context<'_>) -> SqlError {
         DataFusionError::External(error) => from_external(error.as_ref(), context),
         DataFusionError::Internal(text)
         | DataFusionError::Substrait(text)
-        | DataFusionError::Ffi(text) => internal(text),
+        | DataFusionError::Ffi(text) => from_internal_text(text),
         other => internal(&other.to_string()),
+    }
+}
+
+/// What DataFusion takes for a bug of its own and a user can do something about.
+fn from_internal_text(text: &str) -> SqlError {
+    if let Some(sql) = parse_carried(text) {
+        return sql;
+    }
+    // The regex crate prints a picture of the pattern before it says what is wrong.
+    let too_large = text.split_once("Regular expression did not compile: ").map(|(_, why)| why);
+    let malformed = text
+        .split_once("regex parse error:")
+        .map(|(_, picture)| picture.rsplit_once("error: ").map_or(picture, |(_, why)| why));
+    match malformed.or(too_large) {
+        Some(why) => SqlError::new(
+            ErrorCode::DataException,
+            format!("a regular expression cannot be used: {}", lower_first(why.trim())),
+        )
+        .with_hint("its syntax is that of Rust's regex crate, and compiled it has at most 10 MiB"),
+        None => internal(text),
+    }
+}
+
+/// What DataFusion says when the disk that it may spill to is used up.
+const SPILL_TEXT: &str = "disk space during the spilling process has exceeded";
+
+/// A budget is used up; the settings that DataFusion advises to raise are not the user's to set.
+fn exhausted(text: &str, context: &Context<'_>) -> SqlError {
+    let sql = match text.contains(SPILL_TEXT) {
+        true => SqlError::new(
+            ErrorCode::ResourcesExhausted,
+            "the statement needs more spill space than there is",
+        ),
+        false => with_details(ErrorCode::ResourcesExhausted, text, context),
+    };
+    match sql.hint {
+        Some(_) => sql,
+        None => sql.with_hint("sort, group or join fewer rows or columns at a time"),
     }
 }
 
@@ -146,7 +195,7 @@ fn from_external(error: &(dyn Error + Send + Sync + 'static), context: &Context<
     if error.is::<tonic::transport::Error>() {
         return unavailable(&text);
     }
-    internal(&text)
+    from_internal_text(&text)
 }
 
 fn from_arrow(error: &ArrowError, context: &Context<'_>) -> SqlError {
@@ -311,9 +360,11 @@ fn from_status(status: &tonic::Status) -> SqlError {
         tonic::Code::ResourceExhausted => {
             SqlError::new(ErrorCode::ResourcesExhausted, status.message())
         }
-        tonic::Code::Unavailable | tonic::Code::DeadlineExceeded | tonic::Code::Aborted => {
-            unavailable(status.message())
-        }
+        // Unauthenticated: another cluster's process answers where the worker was before.
+        tonic::Code::Unavailable
+        | tonic::Code::DeadlineExceeded
+        | tonic::Code::Aborted
+        | tonic::Code::Unauthenticated => unavailable(status.message()),
         // hyper and h2 report a cut connection as one of these.
         tonic::Code::Unknown | tonic::Code::Internal
             if Error::source(status).is_some() || status.message().contains("h2 protocol") =>
@@ -343,6 +394,10 @@ fn from_io(error: &std::io::Error) -> SqlError {
         std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
             SqlError::new(ErrorCode::ResourcesExhausted, "a disk of the cluster is full")
                 .with_hint("free some space and send the statement again")
+        }
+        // The writer of spill files hands an error of DataFusion through as its text.
+        _ if error.to_string().contains(SPILL_TEXT) => {
+            exhausted(&error.to_string(), &Context { relations: &[], diagnostic: None })
         }
         _ => SqlError::new(ErrorCode::Unavailable, format!("a disk operation failed: {error}")),
     }

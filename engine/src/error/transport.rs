@@ -17,6 +17,9 @@ pub fn to_status(error: DataFusionError) -> Status {
         ErrorCode::ResourcesExhausted => Code::ResourceExhausted,
         ErrorCode::DataCorrupted => Code::DataLoss,
         ErrorCode::Cancelled => Code::Cancelled,
+        ErrorCode::Conflict => Code::Aborted,
+        ErrorCode::PermissionDenied => Code::PermissionDenied,
+        ErrorCode::UnknownHandle => Code::FailedPrecondition,
         ErrorCode::Internal => Code::Internal,
         _ => Code::InvalidArgument,
     };
@@ -31,7 +34,10 @@ pub fn to_status(error: DataFusionError) -> Status {
 pub fn from_status(status: &Status) -> SqlError {
     let carried = status.metadata().get(CODE_HEADER).and_then(|value| value.to_str().ok());
     let code = carried.and_then(ErrorCode::from_name).unwrap_or(match status.code() {
-        Code::Unavailable | Code::DeadlineExceeded | Code::Unknown => ErrorCode::Unavailable,
+        // Another process, of another cluster, answers where a worker was before.
+        Code::Unavailable | Code::DeadlineExceeded | Code::Unknown | Code::Unauthenticated => {
+            ErrorCode::Unavailable
+        }
         Code::ResourceExhausted => ErrorCode::ResourcesExhausted,
         Code::DataLoss => ErrorCode::DataCorrupted,
         Code::Cancelled => ErrorCode::Cancelled,

@@ -1,13 +1,16 @@
 //! A cast that loses nothing: every value arrives exactly, or the first that does not is the error.
 
-use arrow::array::{Array, ArrayRef, BooleanArray};
+use arrow::array::{Array, ArrayRef, BooleanArray, new_null_array};
 use arrow::compute::kernels::cmp::distinct;
 use arrow::compute::{CastOptions, cast, cast_with_options};
 use arrow::datatypes::DataType;
 use arrow::error::ArrowError;
 use arrow::util::display::array_value_to_string;
+use basalt_storage::error::StorageError;
+use basalt_storage::types::to_storage;
 
 use crate::error::{ErrorCode, SqlError, printable};
+use crate::types::storage_type;
 
 /// Casts values to a type; equal types are handed through.
 ///
@@ -37,6 +40,8 @@ enum Why {
     Row(usize),
     /// The kernel refused.
     Arrow(ArrowError),
+    /// A value has no storage form.
+    Storage(StorageError),
 }
 
 impl From<ArrowError> for Why {
@@ -63,6 +68,14 @@ impl Why {
                 )
                 .with_hint("give the column a wider type, or cast it in a query yourself")
             }
+            Self::Storage(error @ StorageError::InvalidData { .. }) => SqlError::new(
+                ErrorCode::DataException,
+                format!("{column}{}", printable(&error.to_string())),
+            ),
+            Self::Storage(error) => SqlError::new(
+                ErrorCode::DatatypeMismatch,
+                format!("{column}{}", printable(&error.to_string())),
+            ),
             Self::Arrow(error) => SqlError::new(
                 ErrorCode::DatatypeMismatch,
                 format!(
@@ -79,6 +92,13 @@ fn cast_values(array: &ArrayRef, to: &DataType) -> Result<ArrayRef, Why> {
     let from = array.data_type();
     if from == to {
         return Ok(ArrayRef::clone(array));
+    }
+    if *from == DataType::Null {
+        return Ok(new_null_array(to, array.len()));
+    }
+    // Another layout of the same values: the kernel does not know all of them.
+    if *from != DataType::Date64 && storage_type(from).is_ok_and(|stored| stored == *to) {
+        return to_storage(array, to).map_err(Why::Storage);
     }
     if from.is_nested() || to.is_nested() {
         // Inside nested types only exact conversions are planned; the kernel still must not

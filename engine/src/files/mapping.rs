@@ -125,13 +125,16 @@ fn differences(missing: &[&str], extra: &[&str], incompatible: Vec<String>) -> S
 /// What turns values of one type into values of another without silent loss, if anything does.
 fn conversion(from: &DataType, to: &DataType) -> Option<Conversion> {
     use DataType as T;
-    let (from, to) = (storage_type(from).ok()?, storage_type(to).ok()?);
-    if from == to {
+    if *from == T::Null {
+        // Writers give a column without values no type; its NULLs are those of every type.
+        return Some(Conversion::Exact);
+    }
+    let (stored, to) = (storage_type(from).ok()?, storage_type(to).ok()?);
+    if stored == to {
         return Some(Conversion::Same);
     }
     let checked = Some(Conversion::Checked);
-    match (&from, &to) {
-        (T::Null, _) => Some(Conversion::Exact),
+    match (&stored, &to) {
         (from, to) if from.is_integer() && to.is_integer() => {
             Some(if widens(from, to) { Conversion::Exact } else { Conversion::Checked })
         }
@@ -147,7 +150,7 @@ fn conversion(from: &DataType, to: &DataType) -> Option<Conversion> {
         (T::Duration(_), T::Duration(_)) => checked,
         (T::Date64, T::Date32) => checked,
         (T::FixedSizeBinary(_), T::Binary) => Some(Conversion::Exact),
-        _ => nested(&from, &to),
+        _ => nested(from, &to),
     }
 }
 
@@ -159,7 +162,9 @@ fn nested(from: &DataType, to: &DataType) -> Option<Conversion> {
         _ => None,
     };
     match (from, to) {
-        (T::List(a) | T::FixedSizeList(a, _), T::List(b)) => exact(a.data_type(), b.data_type()),
+        (T::List(a) | T::LargeList(a) | T::FixedSizeList(a, _), T::List(b)) => {
+            exact(a.data_type(), b.data_type())
+        }
         (T::Struct(a), T::Struct(b)) if a.len() == b.len() => {
             let mut pairs = a.iter().zip(b);
             let equal = pairs.all(|(a, b)| {

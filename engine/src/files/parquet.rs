@@ -3,51 +3,50 @@
 //! Invariant: a unit gives exactly its rows or an error. A file made to break readers gives an
 //! error about that file: panics of the decoder are caught here. Statistics of foreign files are
 //! never used, because they may lie.
+//!
+//! - `form`: the types that columns are decoded in and handed out as
+//! - `twelve_bytes`: what the parquet crate decodes with loss
+//! - `pages`: a bound on what pages become in memory
 
+mod form;
+mod pages;
+mod twelve_bytes;
+
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
-use arrow::compute::{CastOptions, cast_with_options};
-use arrow::datatypes::{DataType, Field, FieldRef, Fields, Schema, SchemaRef};
+use arrow::compute::{BatchCoalescer, CastOptions, cast_with_options};
+use arrow::datatypes::{Fields, Schema, SchemaRef};
+use arrow::error::ArrowError;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{
-    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder, RowSelection,
-    RowSelector,
+    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader,
+    ParquetRecordBatchReaderBuilder, RowSelection, RowSelector,
 };
-use parquet::file::metadata::ParquetMetaData;
+use parquet::file::metadata::{ColumnChunkMetaData, ParquetMetaData};
 
 use super::{AllowedRoots, SourceFile, file_error};
 use crate::error::{ErrorCode, SqlError, printable};
+use pages::BoundedFile;
 
 /// How deep lists, structs and maps of a file may nest: bounds the recursion over types.
 const TYPE_DEPTH_MAX: usize = 24;
 
+/// Values of a batch at most, so that a batch of ten thousand columns is not half a gigabyte.
+const BATCH_VALUES_MAX: usize = 2 << 20;
+
 /// A file's columns in scan form, and its rows.
-pub(super) fn describe(file: &SourceFile, roots: &AllowedRoots) -> Result<(Schema, u64), SqlError> {
-    let handle = file.open(roots)?;
-    let metadata = load(&file.path, &handle)?;
-    let fields = metadata.schema().fields();
-    let mut names = std::collections::HashSet::new();
-    if let Some(twice) = fields.iter().find(|field| !names.insert(field.name())) {
-        let name = printable(twice.name());
-        return Err(file_error(&file.path, format_args!("has more than one column \"{name}\"")));
-    }
-    let scan_form = |field: &FieldRef| {
-        check_depth(field.data_type(), TYPE_DEPTH_MAX).ok_or_else(|| {
-            let name = printable(field.name());
-            let what =
-                format!("has a column \"{name}\" that nests more than {TYPE_DEPTH_MAX} types");
-            file_error(&file.path, what)
-        })?;
-        let data_type = convert_type(field.data_type(), Form::Set, true);
-        Ok(Arc::new(Field::new(field.name(), data_type, true)))
-    };
-    let fields = fields.iter().map(scan_form).collect::<Result<Fields, SqlError>>()?;
-    Ok((Schema::new(fields), rows_of(&file.path, metadata.metadata())?))
+pub(super) fn describe(
+    file: &SourceFile,
+    roots: &AllowedRoots,
+) -> Result<(SchemaRef, u64), SqlError> {
+    let open = ParquetFile::open(&file.path, file.open(roots)?)?;
+    Ok((open.schema, open.rows))
 }
 
 /// What one call reads.
@@ -72,112 +71,283 @@ pub(super) fn read(
     roots: &AllowedRoots,
     sink: &mut dyn FnMut(RecordBatch) -> bool,
 ) -> Result<(), SqlError> {
-    let handle = request.file.open(roots)?;
-    let path = &request.file.path;
-    let metadata = load(path, &handle)?;
-    if rows_of(path, metadata.metadata())? != request.file_rows {
-        return Err(file_error(path, "has changed since the statement began"));
+    let open = ParquetFile::open(&request.file.path, request.file.open(roots)?)?;
+    if open.rows != request.file_rows {
+        return Err(changed(&open.path));
     }
-    let clone = handle
-        .try_clone()
-        .map_err(|error| file_error(path, format_args!("cannot be read: {error}")))?;
-    let mut reader = guarded(path, || open_rows(request, metadata, clone))??;
-    let wanted = request.rows.end - request.rows.start;
-    let mut read = 0_u64;
-    while let Some(batch) = guarded(path, || reader.next())? {
-        let batch = batch.map_err(|error| damaged(path, &error))?;
-        read += batch.num_rows() as u64;
-        if !sink(to_set_form(path, &batch, request.schema)?) {
-            return Ok(());
-        }
+    if open.read(request.rows.clone(), request.schema, request.batch_rows, sink)? {
+        request.file.check_unchanged(&open.handle)?;
     }
-    if read != wanted {
-        return Err(file_error(
-            path,
-            format_args!("is damaged: {read} rows where its footer says {wanted}"),
-        ));
-    }
-    request.file.check_unchanged(&handle)
+    Ok(())
 }
 
-/// A reader over the row groups that hold the rows, with a selection where they hold others too.
-fn open_rows(
-    request: &ReadRows<'_>,
-    metadata: ArrowReaderMetadata,
+/// One Parquet file from outside, its footer read.
+///
+/// Which files may be opened is for the caller to decide.
+#[derive(Debug)]
+pub struct ParquetFile {
+    path: PathBuf,
     handle: File,
-) -> Result<parquet::arrow::arrow_reader::ParquetRecordBatchReader, SqlError> {
-    let path = &request.file.path;
-    let with_views = Schema::new_with_metadata(
-        metadata.schema().fields().iter().map(file_form).collect::<Fields>(),
-        metadata.schema().metadata().clone(),
-    );
-    let options = ArrowReaderOptions::new().with_schema(Arc::new(with_views));
-    let metadata = ArrowReaderMetadata::try_new(Arc::clone(metadata.metadata()), options)
-        .map_err(|error| damaged(path, &error))?;
-    let (groups, selection) = select(&request.rows, metadata.metadata());
-    let mut roots = Vec::with_capacity(request.schema.fields().len());
-    for field in request.schema.fields() {
-        match metadata.schema().index_of(field.name()) {
-            Ok(index) => roots.push(index),
-            Err(_) => return Err(file_error(path, "has changed since the statement began")),
-        }
-    }
-    let mask = ProjectionMask::roots(metadata.parquet_schema(), roots);
-    let mut builder = ParquetRecordBatchReaderBuilder::new_with_metadata(handle, metadata)
-        .with_projection(mask)
-        .with_row_groups(groups)
-        .with_batch_size(request.batch_rows.max(1));
-    if let Some(selection) = selection {
-        builder = builder.with_row_selection(selection);
-    }
-    builder.build().map_err(|error| damaged(path, &error))
+    metadata: ArrowReaderMetadata,
+    schema: SchemaRef,
+    rows: u64,
 }
 
-/// The row groups that hold some of the rows, and what to select of them unless it is all.
-fn select(rows: &Range<u64>, metadata: &ParquetMetaData) -> (Vec<usize>, Option<RowSelection>) {
-    let mut groups = Vec::new();
-    let mut first_of_groups = None;
-    let mut end_of_groups = 0_u64;
+impl ParquetFile {
+    /// Reads the footer of an open file; `path` is what messages call it.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorCode::SourceFile`] when it is not Parquet, has a column twice or nests too deep.
+    pub fn open(path: &Path, handle: File) -> Result<Self, SqlError> {
+        let metadata = load(path, &handle)?;
+        let fields = metadata.schema().fields();
+        let mut names = HashSet::new();
+        if let Some(twice) = fields.iter().find(|field| !names.insert(field.name())) {
+            let name = printable(twice.name());
+            return Err(file_error(path, format_args!("has more than one column \"{name}\"")));
+        }
+        let too_deep =
+            fields.iter().find(|f| form::check_depth(f.data_type(), TYPE_DEPTH_MAX).is_none());
+        if let Some(field) = too_deep {
+            let name = printable(field.name());
+            return Err(file_error(
+                path,
+                format_args!("has a column \"{name}\" that nests more than {TYPE_DEPTH_MAX} types"),
+            ));
+        }
+        let schema = Schema::new(fields.iter().map(|f| form::set_form(f)).collect::<Fields>());
+        let rows = rows_of(path, metadata.metadata())?;
+        Ok(Self { path: path.to_owned(), handle, metadata, schema: Arc::new(schema), rows })
+    }
+
+    /// The columns: a form that depends on the logical types alone, not on the writer.
+    pub fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    /// How many rows there are.
+    pub fn rows(&self) -> u64 {
+        self.rows
+    }
+
+    /// Reads rows and hands them to `sink` until that returns `false`; whether it was read to the
+    /// end of `rows`. The columns of `schema` are some of [`Self::schema`] in any order, or those
+    /// with types that theirs can be cast to.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorCode::SourceFile`] when the file is damaged or lacks a column.
+    pub fn read(
+        &self,
+        rows: Range<u64>,
+        schema: &SchemaRef,
+        batch_rows: usize,
+        sink: &mut dyn FnMut(RecordBatch) -> bool,
+    ) -> Result<bool, SqlError> {
+        let path = &self.path;
+        let rows = rows.start..rows.end.max(rows.start);
+        let batch_rows = batch_rows.min(BATCH_VALUES_MAX / schema.fields().len().max(1)).max(1);
+        let decoding = guarded(path, || Decoding::new(self, schema))??;
+        // Row groups of a few rows each must not make batches of a few rows each.
+        let mut small = BatchCoalescer::new(Arc::clone(schema), batch_rows);
+        let parts = parts(&rows, decoding.metadata.metadata());
+        if parts.iter().map(|part| part.take as u64).sum::<u64>() != rows.end - rows.start {
+            return Err(changed(path));
+        }
+        for part in parts {
+            let mut reader = guarded(path, || decoding.open(self, &part, batch_rows))??;
+            let positions = positions(path, &reader, schema)?;
+            let is_small = part.take < batch_rows / 2;
+            if !is_small && !flush(path, &mut small, sink)? {
+                return Ok(false);
+            }
+            let mut read = 0_usize;
+            while let Some(batch) = guarded(path, || reader.next())? {
+                let batch = batch.map_err(|error| damaged(path, &error))?;
+                read += batch.num_rows();
+                let batch = to_set_form(path, &batch, schema, &positions)?;
+                let wanted = match is_small {
+                    true => {
+                        small.push_batch(batch).map_err(|error| damaged(path, &error))?;
+                        small.next_completed_batch().is_none_or(&mut *sink)
+                    }
+                    false => sink(batch),
+                };
+                if !wanted {
+                    return Ok(false);
+                }
+            }
+            if read != part.take {
+                let (group, wanted) = (part.group, part.take);
+                return Err(file_error(
+                    path,
+                    format_args!(
+                        "is damaged: row group {group} gives {read} rows where {wanted} are promised"
+                    ),
+                ));
+            }
+        }
+        flush(path, &mut small, sink)
+    }
+}
+
+/// Hands on the rows of small row groups that were waiting for more; whether more are wanted.
+fn flush(
+    path: &Path,
+    small: &mut BatchCoalescer,
+    sink: &mut dyn FnMut(RecordBatch) -> bool,
+) -> Result<bool, SqlError> {
+    small.finish_buffered_batch().map_err(|error| damaged(path, &error))?;
+    while let Some(batch) = small.next_completed_batch() {
+        if !sink(batch) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// How some columns of a file are decoded.
+struct Decoding {
+    metadata: ArrowReaderMetadata,
+    columns: ProjectionMask,
+}
+
+impl Decoding {
+    fn new(file: &ParquetFile, schema: &Schema) -> Result<Self, SqlError> {
+        let damaged = |error| damaged(&file.path, &error);
+        let plain = match twelve_bytes::as_bytes(file.metadata.metadata()).map_err(damaged)? {
+            Some(footer) => {
+                let footer = Arc::new(footer);
+                let read = |options| ArrowReaderMetadata::try_new(Arc::clone(&footer), options);
+                // As in `load`.
+                let skipped = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
+                read(ArrowReaderOptions::new()).or_else(|_| read(skipped)).map_err(damaged)?
+            }
+            None => file.metadata.clone(),
+        };
+        let own = plain.schema();
+        let decoded = Schema::new_with_metadata(
+            own.fields().iter().map(form::file_form).collect::<Fields>(),
+            own.metadata().clone(),
+        );
+        let options = ArrowReaderOptions::new().with_schema(Arc::new(decoded));
+        let metadata = ArrowReaderMetadata::try_new(Arc::clone(plain.metadata()), options);
+        let metadata = metadata.map_err(damaged)?;
+        let names: HashSet<&String> = schema.fields().iter().map(|field| field.name()).collect();
+        let indices = (0..).zip(own.fields()).filter(|(_, field)| names.contains(field.name()));
+        let roots = indices.map(|(index, _)| index);
+        let columns = ProjectionMask::roots(metadata.parquet_schema(), roots);
+        Ok(Self { metadata, columns })
+    }
+
+    /// A reader over rows of one row group.
+    ///
+    /// Of one, because the decoder of a column goes on with the next row group when a page of this
+    /// one holds fewer values than it should: rows would get values of their neighbours.
+    fn open(
+        &self,
+        file: &ParquetFile,
+        part: &Part,
+        batch_rows: usize,
+    ) -> Result<ParquetRecordBatchReader, SqlError> {
+        let handle = file
+            .handle
+            .try_clone()
+            .map_err(|error| file_error(&file.path, format_args!("cannot be read: {error}")))?;
+        let bounded = BoundedFile::new(handle, self.metadata.metadata(), part.group);
+        let mut builder =
+            ParquetRecordBatchReaderBuilder::new_with_metadata(bounded, self.metadata.clone())
+                .with_projection(self.columns.clone())
+                .with_row_groups(vec![part.group])
+                .with_batch_size(batch_rows);
+        if part.take < part.rows {
+            builder = builder.with_row_selection(RowSelection::from(vec![
+                RowSelector::skip(part.skip),
+                RowSelector::select(part.take),
+                RowSelector::skip(part.rows - part.skip - part.take),
+            ]));
+        }
+        builder.build().map_err(|error| damaged(&file.path, &error))
+    }
+}
+
+/// Where in the reader's batches each column of `schema` is.
+fn positions(
+    path: &Path,
+    reader: &ParquetRecordBatchReader,
+    schema: &Schema,
+) -> Result<Vec<usize>, SqlError> {
+    use arrow::array::RecordBatchReader;
+    let decoded = reader.schema();
+    let by_name: HashMap<&String, usize> =
+        decoded.fields().iter().map(|field| field.name()).zip(0..).collect();
+    let position = |name| by_name.get(name).copied().ok_or_else(|| changed(path));
+    schema.fields().iter().map(|field| position(field.name())).collect()
+}
+
+fn changed(path: &Path) -> SqlError {
+    file_error(path, "has changed since the statement began")
+}
+
+/// What is read of one row group.
+#[derive(Debug)]
+struct Part {
+    group: usize,
+    /// Rows of the group before the first that is read.
+    skip: usize,
+    /// Rows that are read, at least one.
+    take: usize,
+    /// Rows of the group.
+    rows: usize,
+}
+
+/// The row groups that hold some of the rows, in order.
+fn parts(rows: &Range<u64>, metadata: &ParquetMetaData) -> Vec<Part> {
+    let count = |rows: u64| usize::try_from(rows).unwrap_or(usize::MAX);
+    let mut parts = Vec::new();
     let mut start = 0_u64;
-    for (index, group) in metadata.row_groups().iter().enumerate() {
-        let end = start + u64::try_from(group.num_rows()).unwrap_or_default();
-        if end > rows.start && start < rows.end && end > start {
-            groups.push(index);
-            first_of_groups.get_or_insert(start);
-            end_of_groups = end;
+    for (group, data) in metadata.row_groups().iter().enumerate() {
+        let end = start + u64::try_from(data.num_rows()).unwrap_or_default();
+        let (first, last) = (start.max(rows.start), end.min(rows.end));
+        if first < last {
+            parts.push(Part {
+                group,
+                skip: count(first - start),
+                take: count(last - first),
+                rows: count(end - start),
+            });
         }
         start = end;
     }
-    let first = first_of_groups.unwrap_or(rows.start);
-    if first == rows.start && end_of_groups == rows.end {
-        return (groups, None);
-    }
-    let count = |rows: u64| usize::try_from(rows).unwrap_or(usize::MAX);
-    let selection = RowSelection::from(vec![
-        RowSelector::skip(count(rows.start - first)),
-        RowSelector::select(count(rows.end - rows.start)),
-        RowSelector::skip(count(end_of_groups.saturating_sub(rows.end))),
-    ]);
-    (groups, Some(selection))
+    parts
 }
 
-/// Puts the columns of a batch in the order and types of the set's schema.
+/// Puts the columns of a batch, which are at `positions`, in the order and types of `schema`.
 fn to_set_form(
     path: &Path,
     batch: &RecordBatch,
     schema: &SchemaRef,
+    positions: &[usize],
 ) -> Result<RecordBatch, SqlError> {
-    let column = |field: &FieldRef| -> Result<ArrayRef, SqlError> {
-        let array = batch
-            .column_by_name(field.name())
-            .ok_or_else(|| file_error(path, "has changed since the statement began"))?;
-        if array.data_type() == field.data_type() {
+    let options = CastOptions { safe: false, ..CastOptions::default() };
+    let columns = positions.iter().zip(schema.fields()).map(|(position, field)| {
+        let (array, to) = (batch.column(*position), field.data_type());
+        if array.data_type() == to {
             return Ok(Arc::clone(array));
         }
-        let options = CastOptions { safe: false, ..CastOptions::default() };
-        cast_with_options(array, field.data_type(), &options).map_err(|error| damaged(path, &error))
-    };
-    let columns = schema.fields().iter().map(column).collect::<Result<Vec<_>, _>>()?;
+        let decoded = twelve_bytes::decode(array, to);
+        decoded.and_then(|array| cast_with_options(&array, to, &options)).map_err(|error| {
+            match error {
+                ArrowError::ComputeError(what) => {
+                    let name = printable(field.name());
+                    file_error(path, format_args!("cannot be read: column \"{name}\" {what}"))
+                }
+                error => damaged(path, &error),
+            }
+        })
+    });
+    let columns = columns.collect::<Result<Vec<ArrayRef>, SqlError>>()?;
     let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
     RecordBatch::try_new_with_options(Arc::clone(schema), columns, &options)
         .map_err(|error| damaged(path, &error))
@@ -201,6 +371,12 @@ fn rows_of(path: &Path, metadata: &ParquetMetaData) -> Result<u64, SqlError> {
     for group in metadata.row_groups() {
         let group_rows = u64::try_from(group.num_rows()).map_err(|_| wrong())?;
         rows = rows.checked_add(group_rows).ok_or_else(wrong)?;
+        // A column without lists has one value for each row, NULLs included.
+        let is_flat = |c: &&ColumnChunkMetaData| c.column_descr().max_rep_level() == 0;
+        let flat = group.columns().iter().filter(is_flat);
+        if flat.map(|column| column.num_values()).any(|values| values != group.num_rows()) {
+            return Err(wrong());
+        }
     }
     let declared = u64::try_from(metadata.file_metadata().num_rows()).map_err(|_| wrong())?;
     if declared == rows { Ok(rows) } else { Err(wrong()) }
@@ -223,79 +399,4 @@ fn damaged(path: &Path, error: &dyn std::error::Error) -> SqlError {
     let mut sql = file_error(path, format_args!("is not valid Parquet: {}", printable(&what)));
     sql.code = code;
     sql
-}
-
-/// Which names and nullability nested fields get.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Form {
-    /// Those of the file, which its decoder insists on.
-    File,
-    /// The same for all files of a set.
-    Set,
-}
-
-/// A file's column as it is decoded: text and bytes as views at the top, in plain form below.
-fn file_form(field: &FieldRef) -> FieldRef {
-    let data_type = convert_type(field.data_type(), Form::File, true);
-    Arc::new(field.as_ref().clone().with_data_type(data_type))
-}
-
-fn convert_type(data_type: &DataType, form: Form, top: bool) -> DataType {
-    use DataType as T;
-    let child = |field: &FieldRef, name: &str, nullable: bool| -> FieldRef {
-        let data_type = convert_type(field.data_type(), form, false);
-        match form {
-            Form::File => Arc::new(field.as_ref().clone().with_data_type(data_type)),
-            Form::Set => Arc::new(Field::new(name, data_type, nullable)),
-        }
-    };
-    match data_type {
-        T::Utf8 | T::LargeUtf8 | T::Utf8View if top => T::Utf8View,
-        T::Binary | T::LargeBinary | T::BinaryView if top => T::BinaryView,
-        T::LargeUtf8 | T::Utf8View => T::Utf8,
-        T::LargeBinary | T::BinaryView => T::Binary,
-        T::Dictionary(_, value) => convert_type(value, form, top),
-        T::RunEndEncoded(_, value) => convert_type(value.data_type(), form, top),
-        T::List(item) | T::LargeList(item) | T::ListView(item) | T::LargeListView(item) => {
-            T::List(child(item, Field::LIST_FIELD_DEFAULT_NAME, true))
-        }
-        T::FixedSizeList(item, length) => {
-            T::FixedSizeList(child(item, Field::LIST_FIELD_DEFAULT_NAME, true), *length)
-        }
-        T::Struct(fields) => T::Struct(fields.iter().map(|f| child(f, f.name(), true)).collect()),
-        T::Map(entries, sorted) => {
-            let inner = match entries.data_type() {
-                T::Struct(fields) => {
-                    let names = ["key", "value"];
-                    let fields =
-                        fields.iter().zip(names).map(|(f, name)| child(f, name, name == "value"));
-                    T::Struct(fields.collect())
-                }
-                other => other.clone(),
-            };
-            let entries = match form {
-                Form::File => entries.as_ref().clone().with_data_type(inner),
-                Form::Set => Field::new("entries", inner, false),
-            };
-            T::Map(Arc::new(entries), *sorted)
-        }
-        other => other.clone(),
-    }
-}
-
-/// `Some` when a type nests no deeper than `depth`.
-fn check_depth(data_type: &DataType, depth: usize) -> Option<()> {
-    let depth = depth.checked_sub(1)?;
-    match data_type {
-        DataType::List(field)
-        | DataType::LargeList(field)
-        | DataType::ListView(field)
-        | DataType::LargeListView(field)
-        | DataType::FixedSizeList(field, _)
-        | DataType::Map(field, _) => check_depth(field.data_type(), depth),
-        DataType::Struct(fields) => {
-            fields.iter().try_for_each(|field| check_depth(field.data_type(), depth))
-        }
-        _ => Some(()),
-    }
 }

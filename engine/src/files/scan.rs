@@ -3,9 +3,10 @@
 //! Invariant: [`FileScan::split`] is pure, and every row of the set is in exactly one unit of
 //! exactly one partition of exactly one task.
 
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use arrow::datatypes::{Schema, SchemaRef};
+use arrow::datatypes::{DataType, FieldRef, Fields, Schema, SchemaRef};
 
 use super::{AllowedRoots, CsvOptions, FileFormat, FileSet, SourceFile, csv, parquet, shown};
 use crate::error::{ErrorCode, SqlError, printable};
@@ -70,7 +71,8 @@ impl FileScan {
         let (schema, rows) = match format {
             FileFormat::Parquet => {
                 let described = in_parallel(&files, |file| parquet::describe(file, roots))?;
-                let schema = one_schema(&files, described.iter().map(|(schema, _)| schema))?;
+                let schema =
+                    one_schema(&files, described.iter().map(|(schema, _)| schema.as_ref()))?;
                 (schema, described.into_iter().map(|(_, rows)| Some(rows)).collect())
             }
             FileFormat::Csv => {
@@ -195,32 +197,34 @@ fn in_parallel<T: Send>(
     Ok(all)
 }
 
-/// The first file's schema, if all others have the same columns.
+/// The first file's schema, if all others have the same columns. A column without any type in
+/// some files, because all its values are NULL there, has that of the others.
 fn one_schema<'a>(
     files: &[SourceFile],
     schemas: impl Iterator<Item = &'a Schema>,
 ) -> Result<Schema, SqlError> {
     let mut pairs = files.iter().zip(schemas);
     let Some((first_file, first)) = pairs.next() else { return Ok(Schema::empty()) };
-    let expected: std::collections::HashMap<_, _> =
-        first.fields().iter().map(|f| (f.name(), f.data_type())).collect();
+    let mut expected: HashMap<&String, &FieldRef> =
+        first.fields().iter().map(|field| (field.name(), field)).collect();
     let mut differences = Vec::new();
     for (file, schema) in pairs {
         let path = shown(&file.path);
         for field in schema.fields() {
-            let name = printable(field.name());
-            match expected.get(field.name()) {
-                Some(data_type) if *data_type == field.data_type() => {}
-                Some(data_type) => differences.push(format!(
-                    "column \"{name}\" of \"{path}\" is {}, not {data_type}",
-                    field.data_type()
+            let (name, data_type) = (printable(field.name()), field.data_type());
+            match expected.get_mut(field.name()) {
+                Some(known) if known.data_type() == data_type => {}
+                Some(_) if *data_type == DataType::Null => {}
+                Some(known) if *known.data_type() == DataType::Null => *known = field,
+                Some(known) => differences.push(format!(
+                    "column \"{name}\" of \"{path}\" is {data_type}, not {}",
+                    known.data_type()
                 )),
                 None => differences.push(format!("column \"{name}\" of \"{path}\" is extra")),
             }
         }
         if schema.fields().len() < expected.len() || !differences.is_empty() {
-            let found: std::collections::HashSet<_> =
-                schema.fields().iter().map(|f| f.name()).collect();
+            let found: HashSet<&String> = schema.fields().iter().map(|f| f.name()).collect();
             let missing = first.fields().iter().filter(|f| !found.contains(f.name()));
             differences.extend(missing.map(|field| {
                 format!("column \"{}\" is missing in \"{path}\"", printable(field.name()))
@@ -228,7 +232,8 @@ fn one_schema<'a>(
         }
     }
     if differences.is_empty() {
-        return Ok(first.clone());
+        let typed = first.fields().iter().filter_map(|field| expected.get(field.name()));
+        return Ok(Schema::new(typed.map(|field| Arc::clone(field)).collect::<Fields>()));
     }
     let more = differences.len().saturating_sub(DIFFERENCES_SHOWN);
     differences.truncate(DIFFERENCES_SHOWN);

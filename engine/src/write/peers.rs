@@ -23,6 +23,10 @@ use crate::protocol::{AppendBatch, AppendHeader, AppendRequest, MESSAGE_BYTES_MA
 /// Batches on their way to one peer before an append waits.
 const BATCHES_IN_FLIGHT: usize = 2;
 
+/// A message above this is cut in two: a batch of the thousands of rows that operators work on
+/// may be far larger than [`MESSAGE_BYTES_MAX`] when its texts are long.
+const MESSAGE_BYTES_CUT: usize = 8 << 20;
+
 /// A sink of a process that owns no slices: every row goes to a peer.
 #[derive(Debug)]
 pub struct PeerSink {
@@ -93,13 +97,11 @@ impl PeerAppender {
         });
         Ok(PeerStream { sender, call })
     }
-}
 
-#[async_trait]
-impl SliceAppender for PeerAppender {
-    async fn append(&mut self, slice: SliceId, batch: RecordBatch) -> Result<()> {
+    /// Sends one message to the owner of a slice.
+    async fn send(&mut self, slice: SliceId, ipc: Vec<u8>) -> Result<()> {
         let owner = self.target.owner(slice)?;
-        let part = AppendBatch { slice: u32::from(slice.0), ipc: encode(&batch)? };
+        let part = AppendBatch { slice: u32::from(slice.0), ipc };
         let request = AppendRequest { part: Some(Part::Batch(part)) };
         let peer = match self.peers.remove(&owner) {
             Some(peer) => peer,
@@ -112,6 +114,17 @@ impl SliceAppender for PeerAppender {
         // The peer ended the call: its answer says why.
         let answer = joined(peer.call).await;
         answer.and(Err(DataFusionError::Internal(format!("worker {owner} ended an append early"))))
+    }
+}
+
+#[async_trait]
+impl SliceAppender for PeerAppender {
+    async fn append(&mut self, slice: SliceId, batch: RecordBatch) -> Result<()> {
+        let mut due = vec![batch];
+        while let Some(ipc) = next_message(&mut due)? {
+            self.send(slice, ipc).await?;
+        }
+        Ok(())
     }
 
     async fn finish(self: Box<Self>) -> Result<u64> {
@@ -128,9 +141,60 @@ async fn joined(call: SpawnedTask<Result<u64>>) -> Result<u64> {
     call.join().await.map_err(|error| DataFusionError::External(Box::new(error)))?
 }
 
+/// Takes the rows of one message off `due`, whose last batch comes first. Batches that are too
+/// large are cut in two until they are not, or are a single row.
+fn next_message(due: &mut Vec<RecordBatch>) -> Result<Option<Vec<u8>>> {
+    while let Some(batch) = due.pop() {
+        let ipc = encode(&batch)?;
+        let rows = batch.num_rows();
+        if ipc.len() <= MESSAGE_BYTES_CUT || rows <= 1 {
+            return Ok(Some(ipc));
+        }
+        let half = rows / 2;
+        due.push(batch.slice(half, rows - half));
+        due.push(batch.slice(0, half));
+    }
+    Ok(None)
+}
+
 /// One batch as an Arrow IPC stream.
 fn encode(batch: &RecordBatch) -> Result<Vec<u8>> {
     let mut writer = StreamWriter::try_new(Vec::new(), &batch.schema())?;
     writer.write(batch)?;
     Ok(writer.into_inner()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::{ArrayRef, AsArray, StringArray};
+    use arrow::compute::concat_batches;
+    use arrow::ipc::reader::StreamReader;
+
+    use super::*;
+
+    #[test]
+    fn a_batch_larger_than_a_message_is_cut_and_keeps_its_rows_in_order() {
+        const ROWS: usize = 2_000;
+        let texts = (0..ROWS).map(|row| format!("{row:0>20000}"));
+        let column: ArrayRef = Arc::new(StringArray::from_iter_values(texts));
+        let batch = RecordBatch::try_from_iter([("s", column)]).unwrap();
+        let mut due = vec![batch.clone()];
+        let mut parts = Vec::new();
+        while let Some(ipc) = next_message(&mut due).unwrap() {
+            assert!(ipc.len() <= MESSAGE_BYTES_CUT, "{} bytes", ipc.len());
+            let reader = StreamReader::try_new(ipc.as_slice(), None).unwrap();
+            parts.extend(reader.map(|batch| batch.unwrap()));
+        }
+        assert!(parts.len() > 1);
+        let together = concat_batches(&batch.schema(), &parts).unwrap();
+        assert_eq!(together.column(0).as_string::<i32>(), batch.column(0).as_string::<i32>());
+    }
+
+    #[test]
+    fn a_single_row_is_one_message_however_large() {
+        let column: ArrayRef = Arc::new(StringArray::from(vec!["x".repeat(9 << 20)]));
+        let mut due = vec![RecordBatch::try_from_iter([("s", column)]).unwrap()];
+        assert!(next_message(&mut due).unwrap().is_some_and(|ipc| ipc.len() > 9 << 20));
+        assert!(next_message(&mut due).unwrap().is_none());
+    }
 }

@@ -389,20 +389,40 @@ fn deep_nesting_is_an_error_and_no_stack_overflow() {
     });
 }
 
+/// Brackets inside brackets, each the first of a chain: heights that only together are too much.
+fn towers_of_brackets() -> String {
+    let chain = " + 1".repeat(300);
+    format!("SELECT {}1{}", "(".repeat(30), format!("{chain})").repeat(30))
+}
+
+/// The same with CASE, and with a column that is called like its end.
+fn towers_of_cases() -> String {
+    let chain = " + 1".repeat(300);
+    format!("SELECT {}1{}", "CASE WHEN t.end THEN ".repeat(30), format!("{chain} END").repeat(30))
+}
+
 #[test]
 fn long_chains_are_an_error_or_fine_and_no_stack_overflow() {
     on_a_small_stack(|| {
         for (sql, fine) in [
-            (format!("SELECT 1 WHERE {}", vec!["a = 1"; 3_000].join(" OR ")), true),
+            (format!("SELECT 1 WHERE {}", vec!["a.b = 1"; 490].join(" OR ")), true),
+            (format!("SELECT 1 WHERE {}", vec!["a = 1"; 3_000].join(" OR ")), false),
             (format!("SELECT 1 WHERE {}", vec!["a = 1"; 100_000].join(" OR ")), false),
-            (format!("SELECT {}", vec!["1"; 3_000].join(" + ")), true),
+            (format!("SELECT {}", vec!["1"; 490].join(" + ")), true),
+            (format!("SELECT {}", vec!["1"; 3_000].join(" + ")), false),
+            (format!("SELECT {}", vec![vec!["1"; 400].join(" + "); 100].join(", ")), true),
+            (format!("SELECT CASE {} END", "WHEN a = 1 AND b THEN a + 1 ".repeat(1_000)), true),
+            (towers_of_brackets(), false),
+            (towers_of_cases(), false),
             (format!("SELECT {}", vec!["1"; 100_000].join(" + ")), false),
-            (vec!["SELECT 1"; 3_000].join(" UNION ALL "), true),
+            (vec!["SELECT 1"; 1_500].join(" UNION ALL "), true),
+            (vec!["SELECT 1"; 3_000].join(" UNION ALL "), false),
             (vec!["SELECT 1"; 50_000].join(" UNION ALL "), false),
             (format!("SELECT a{}", "[1]".repeat(50_000)), false),
             (format!("SELECT a{}", "::INT".repeat(50_000)), false),
             (format!("SELECT 1 WHERE a IN ({})", vec!["1"; 200_000].join(",")), true),
-            (format!("SELECT * FROM {}", vec!["t"; 3_000].join(" CROSS JOIN ")), true),
+            (format!("SELECT * FROM {}", vec!["t"; 200].join(" CROSS JOIN ")), true),
+            (format!("SELECT * FROM {}", vec!["t"; 3_000].join(" CROSS JOIN ")), false),
         ] {
             let start: String = sql.chars().take(40).collect();
             match dialect::parse(&sql) {
@@ -417,9 +437,77 @@ fn long_chains_are_an_error_or_fine_and_no_stack_overflow() {
 }
 
 #[test]
-fn a_text_over_the_limit_is_refused_unparsed() {
-    let sql = " ".repeat(SQL_BYTES_MAX + 1);
-    assert_eq!(dialect::parse(&sql).unwrap_err().code, ErrorCode::ResourcesExhausted);
+fn a_text_over_a_limit_is_refused_unparsed() {
+    for (sql, part) in [
+        (" ".repeat(SQL_BYTES_MAX + 1), "bytes"),
+        (" ".repeat(SQL_BYTES_MAX), "words, signs and spaces"),
+        (",".repeat(3_000_000), "words, signs and spaces"),
+        (format!("SELECT {}", vec!["1"; 300_000].join(",")), "words and signs"),
+    ] {
+        let error = dialect::parse(&sql).unwrap_err();
+        assert_eq!(error.code, ErrorCode::ResourcesExhausted);
+        assert!(error.message.contains(part) && error.hint.is_some(), "{error:?}");
+    }
+    // One literal of many bytes is one word.
+    let literal = format!("SELECT '{}'", "x".repeat(SQL_BYTES_MAX - 100));
+    assert_eq!(dialect::parse(&literal).unwrap().len(), 1);
+}
+
+#[track_caller]
+fn check_size(sql: &str, refusal: Option<&str>) {
+    match (dialect::parse(sql), refusal) {
+        (Ok(_), None) => {}
+        (Err(error), Some(part)) => {
+            assert_eq!(error.code, ErrorCode::InvalidStatement, "{error}");
+            assert!(error.message.contains(part) && error.position.is_some(), "{error:?}");
+        }
+        (result, _) => panic!("{result:?}"),
+    }
+}
+
+#[test]
+fn with_clauses_count_as_often_as_they_are_named() {
+    let tower = |levels: usize| {
+        let mut sql = "WITH a0 AS (SELECT 1 AS x)".to_owned();
+        for level in 1..=levels {
+            let below = level - 1;
+            sql += &format!(", a{level} AS (SELECT l.x FROM a{below} l, A{below} r)");
+        }
+        format!("{sql} SELECT * FROM a{levels}")
+    };
+    check_size(&tower(8), None);
+    check_size(&tower(40), Some("WITH clauses written out"));
+    // Clauses that nobody names, names of the same letters that are no clauses, and a clause
+    // that is seen only inside of its own query.
+    let many: Vec<_> = (0..500).map(|n| format!("a{n} AS (SELECT 1 AS x)")).collect();
+    check_size(&format!("WITH {} SELECT * FROM a1, \"A1\", s.a1", many.join(", ")), None);
+    let inner = tower(8).replace("SELECT * FROM a8", "SELECT 1 FROM a0");
+    check_size(&format!("SELECT * FROM ({inner}) t, a8"), None);
+}
+
+#[test]
+fn scalar_subqueries_and_grouping_sets_are_bounded() {
+    let scalar =
+        |depth: usize| format!("SELECT {}1{}", "(SELECT ".repeat(depth), ")".repeat(depth));
+    check_size(&scalar(12), None);
+    check_size(&scalar(13), Some("more than 12 scalar subqueries"));
+    check_size(&format!("SELECT {}", vec!["(SELECT 1)"; 100].join(", ")), None);
+    let cube = |columns: usize| {
+        let columns: Vec<_> = (0..columns).map(|n| format!("c{n}")).collect();
+        format!("SELECT 1 FROM t GROUP BY CUBE ({})", columns.join(", "))
+    };
+    check_size(&cube(12), None);
+    check_size(&cube(13), Some("GROUP BY makes 8192 sets"));
+    check_size(&cube(70), Some("sets"));
+    check_size(&format!("{}, ROLLUP (a, b)", cube(11)), Some("GROUP BY makes 6144 sets"));
+    check_size("SELECT 1 FROM t GROUP BY GROUPING SETS ((a, b), (a), ())", None);
+}
+
+#[test]
+fn joins_and_wildcards_of_one_select_are_bounded() {
+    check_size(&format!("SELECT 1 FROM {}", vec!["t"; 200].join(", ")), None);
+    check_size(&format!("SELECT 1 FROM {}", vec!["t"; 201].join(", ")), Some("201 relations"));
+    check_size(&format!("SELECT {} FROM t", vec!["t.*"; 101].join(", ")), Some("101 wildcards"));
 }
 
 proptest! {

@@ -144,6 +144,26 @@ fn errors_are_classified_by_their_type() {
         C::Internal,
         "internal error: PhysicalExpr is odd",
     );
+    let spilled =
+        "The used disk space during the spilling process has exceeded the allowable limit of 1 MB.";
+    check(
+        D::IoError(std::io::Error::other(spilled)),
+        C::ResourcesExhausted,
+        "the statement needs more spill space than there is",
+    );
+    check(
+        D::Internal(
+            "failed to call 'regex_match_dyn_scalar' Compute error: Regular expression did not compile: CompiledTooBig(10485760)"
+                .into(),
+        ),
+        C::DataException,
+        "a regular expression cannot be used: CompiledTooBig(10485760)",
+    );
+    check(
+        D::External("regex parse error:\n    (\n    ^\nerror: unclosed group".into()),
+        C::DataException,
+        "a regular expression cannot be used: unclosed group",
+    );
     check(
         D::External(Box::new(tonic::Status::unavailable("connection refused"))),
         C::Unavailable,

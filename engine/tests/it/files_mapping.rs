@@ -3,10 +3,14 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, Decimal128Array, Int32Array, Int64Array, ListArray, StringArray,
-    TimestampMicrosecondArray, TimestampNanosecondArray, TimestampSecondArray,
+    Array, ArrayRef, AsArray, Decimal128Array, Int32Array, Int64Array, IntervalDayTimeArray,
+    ListArray, MapArray, NullArray, StringArray, TimestampMicrosecondArray,
+    TimestampNanosecondArray, TimestampSecondArray,
 };
-use arrow::datatypes::{DataType, Field, Int32Type, Schema, TimeUnit};
+use arrow::datatypes::{
+    DataType, Field, Int32Type, IntervalDayTime, IntervalMonthDayNano, IntervalMonthDayNanoType,
+    IntervalUnit, Schema, TimeUnit,
+};
 use basalt_engine::error::ErrorCode;
 use basalt_engine::files::{Conversion, checked_cast, checked_cast_column, load_mapping};
 
@@ -91,6 +95,10 @@ fn conversions_are_exact_checked_or_refused() {
         (list(T::Int64), list(T::Int32), None),
         (list(T::Utf8View), list(T::Utf8), Some(Same)),
         (T::Null, T::Int64, Some(Exact)),
+        (T::Null, T::Utf8, Some(Exact)),
+        (T::Null, list(T::Utf8), Some(Exact)),
+        (list(T::Null), list(T::Utf8), Some(Exact)),
+        (T::Interval(IntervalUnit::DayTime), T::Interval(IntervalUnit::MonthDayNano), Some(Same)),
     ] {
         let found = load_mapping(&schema(&[("a", from.clone())]), &schema(&[("a", to.clone())]));
         assert_eq!(found.ok().map(|m| m[0].conversion), expected, "{from} -> {to}");
@@ -147,4 +155,31 @@ fn values_that_fit_arrive_exactly() {
         Arc::new(ListArray::from_iter_primitive::<Int32Type, _, _>([Some(vec![Some(1)])]));
     let wider = DataType::List(Arc::new(Field::new_list_field(DataType::Int64, true)));
     assert_eq!(checked_cast(&lists, &wider).unwrap().data_type(), &wider);
+}
+
+#[test]
+fn values_without_a_type_are_nulls_of_every_type() {
+    let untyped: ArrayRef = Arc::new(NullArray::new(3));
+    let list = DataType::List(Arc::new(Field::new_list_field(DataType::Utf8, true)));
+    for to in [DataType::Utf8, DataType::Date32, list] {
+        let cast = checked_cast(&untyped, &to).unwrap();
+        assert_eq!((cast.data_type(), cast.null_count(), cast.len()), (&to, 3, 3));
+    }
+}
+
+#[test]
+fn layouts_that_the_cast_kernel_does_not_know_arrive_as_well() {
+    let days: ArrayRef = Arc::new(IntervalDayTimeArray::from(vec![IntervalDayTime::new(-3, 5)]));
+    let cast = checked_cast(&days, &DataType::Interval(IntervalUnit::MonthDayNano)).unwrap();
+    let expected = IntervalMonthDayNano::new(0, -3, 5_000_000);
+    assert_eq!(cast.as_primitive::<IntervalMonthDayNanoType>().value(0), expected);
+
+    let keys = StringArray::from(vec!["a", "b"]);
+    let values = Int32Array::from(vec![Some(1), None]);
+    let map = MapArray::new_from_strings(keys.iter().flatten(), &values, &[0, 2]).unwrap();
+    let (entries, offsets, rows, nulls, _) = map.clone().into_parts();
+    let sorted: ArrayRef = Arc::new(MapArray::new(entries, offsets, rows, nulls, true));
+    let stored = basalt_engine::types::storage_type(sorted.data_type()).unwrap();
+    let cast = checked_cast(&sorted, &stored).unwrap();
+    assert_eq!(cast.as_map().entries().column(1), map.entries().column(1));
 }

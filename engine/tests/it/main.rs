@@ -7,4 +7,7 @@ mod dialect_errors;
 mod files;
 mod files_csv;
 mod files_mapping;
+mod files_parquet;
+mod hostile_csv;
+mod hostile_parquet;
 mod types;

@@ -2,8 +2,18 @@
 
 #![allow(clippy::unwrap_used, reason = "a helper of a test may fail it")]
 
+mod append_port;
 mod arrows;
 mod basics;
-mod python_clients;
+mod differential;
+mod exchanges;
+mod hostile_plans;
+mod hostile_sql;
+mod lone;
+mod lying_worker;
+mod ports;
+mod random;
+mod registration;
 mod suites;
 mod vertical;
+mod worker_port;

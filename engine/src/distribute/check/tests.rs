@@ -2,13 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use arrow::datatypes::{DataType, Field, Schema};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use basalt_storage::digest::Digest;
 use basalt_storage::ids::{ColumnId, ColumnVersion, Epoch, SliceId, TableId};
 use basalt_storage::manifest::Layout;
-use datafusion::common::{NullEquality, Statistics};
-use datafusion::physical_expr::Partitioning;
-use datafusion::physical_expr::expressions::col;
+use datafusion::common::{NullEquality, ScalarValue, Statistics};
+use datafusion::config::ConfigOptions;
+use datafusion::functions::math::random;
+use datafusion::physical_expr::expressions::{IsNotNullExpr, col, lit};
+use datafusion::physical_expr::{Partitioning, PhysicalExpr, PhysicalSortExpr, ScalarFunctionExpr};
 use datafusion::physical_plan::aggregates::PhysicalGroupBy;
 
 use super::*;
@@ -30,8 +32,12 @@ fn segment() -> ScanSegment {
     }
 }
 
+fn schema() -> SchemaRef {
+    Arc::new(Schema::new(vec![Field::new("k", DataType::Int64, true)]))
+}
+
 fn scan(segments: Vec<ScanSegment>) -> Arc<SegmentScanExec> {
-    let schema = Arc::new(Schema::new(vec![Field::new("k", DataType::Int64, true)]));
+    let schema = schema();
     let statistics = Statistics::new_unknown(&schema);
     let table = ScanTable {
         epoch: Epoch(1),
@@ -66,24 +72,41 @@ fn shuffled() -> Arc<dyn ExecutionPlan> {
 }
 
 fn join(left: Arc<dyn ExecutionPlan>, right: Arc<dyn ExecutionPlan>) -> Arc<dyn ExecutionPlan> {
+    join_as(JoinType::Inner, PartitionMode::Partitioned, left, right)
+}
+
+fn join_as(
+    kind: JoinType,
+    mode: PartitionMode,
+    left: Arc<dyn ExecutionPlan>,
+    right: Arc<dyn ExecutionPlan>,
+) -> Arc<dyn ExecutionPlan> {
     let on = vec![(col("k", &left.schema()).unwrap(), col("k", &right.schema()).unwrap())];
-    let join = HashJoinExec::try_new(
-        left,
-        right,
-        on,
-        None,
-        &JoinType::Inner,
-        None,
-        PartitionMode::Partitioned,
-        NullEquality::NullEqualsNothing,
-        false,
-    );
-    Arc::new(join.unwrap())
+    let equality = NullEquality::NullEqualsNothing;
+    let join =
+        HashJoinExec::try_new(left, right, on, None, &kind, None, mode, equality, false).unwrap();
+    Arc::new(join)
+}
+
+/// The rows of a leaf in every task, as a join collects them.
+fn broadcast() -> Arc<dyn ExecutionPlan> {
+    let broadcast = Arc::new(BroadcastExec::new(leaf(), TASKS));
+    Arc::new(CoalescePartitionsExec::new(Arc::new(
+        NetworkBroadcastExec::try_new(broadcast, TASKS).unwrap(),
+    )))
 }
 
 fn aggregate(mode: AggregateMode, input: Arc<dyn ExecutionPlan>) -> Arc<dyn ExecutionPlan> {
+    let keys = vec![(col("k", &input.schema()).unwrap(), "k".to_owned())];
+    aggregate_by(PhysicalGroupBy::new_single(keys), mode, input)
+}
+
+fn aggregate_by(
+    keys: PhysicalGroupBy,
+    mode: AggregateMode,
+    input: Arc<dyn ExecutionPlan>,
+) -> Arc<dyn ExecutionPlan> {
     let schema = input.schema();
-    let keys = PhysicalGroupBy::new_single(vec![(col("k", &schema).unwrap(), "k".to_owned())]);
     Arc::new(AggregateExec::try_new(mode, keys, vec![], vec![], input, schema).unwrap())
 }
 
@@ -132,4 +155,112 @@ fn a_row_group_in_two_tasks_or_in_none_is_refused() {
     let none: Arc<dyn ExecutionPlan> = Arc::new(original.restricted(PARTITIONS, |_| false));
     let lost = DistributedLeafExec::try_new(original, vec![none.clone(), none]).unwrap();
     assert!(verdict(Arc::new(lost)).unwrap_err().reason.contains("not assigned"));
+}
+
+#[test]
+fn a_join_that_collects_may_not_emit_the_rows_of_its_replicated_side() {
+    for (kind, safe) in [
+        (JoinType::Inner, true),
+        (JoinType::Right, true),
+        (JoinType::RightSemi, true),
+        (JoinType::RightAnti, true),
+        (JoinType::Left, false),
+        (JoinType::Full, false),
+        (JoinType::LeftSemi, false),
+        (JoinType::LeftAnti, false),
+    ] {
+        let verdict = verdict(join_as(kind, PartitionMode::CollectLeft, broadcast(), leaf()));
+        assert_eq!(verdict.is_ok(), safe, "{kind:?}: {verdict:?}");
+    }
+    let spread = join_as(JoinType::Inner, PartitionMode::CollectLeft, coalesced(leaf()), leaf());
+    assert!(verdict(spread).unwrap_err().reason.contains("build side is spread"));
+}
+
+fn coalesced(input: Arc<dyn ExecutionPlan>) -> Arc<dyn ExecutionPlan> {
+    Arc::new(CoalescePartitionsExec::new(input))
+}
+
+#[test]
+fn a_join_whose_mode_is_undecided_is_refused() {
+    let plan = join_as(JoinType::Inner, PartitionMode::Auto, shuffled(), shuffled());
+    assert_eq!(verdict(plan).unwrap_err().reason, "its mode has not been decided");
+}
+
+#[test]
+fn a_union_with_a_replicated_side_is_refused() {
+    let union = UnionExec::try_new(vec![leaf(), broadcast()]).unwrap();
+    assert!(verdict(union).unwrap_err().reason.contains("more than once"));
+}
+
+#[test]
+fn a_limit_on_the_one_partition_of_each_task_is_refused() {
+    let filter = |input| {
+        let predicate = Arc::new(IsNotNullExpr::new(col("k", &schema()).unwrap()));
+        Arc::new(FilterExec::try_new(predicate, input).unwrap()) as Arc<dyn ExecutionPlan>
+    };
+    let limited = |plan: Arc<dyn ExecutionPlan>| plan.with_fetch(Some(3)).unwrap();
+    let merged = || {
+        let by_k = PhysicalSortExpr::new_default(col("k", &schema()).unwrap());
+        Arc::new(SortPreservingMergeExec::new([by_k].into(), leaf())) as Arc<dyn ExecutionPlan>
+    };
+    for plan in [
+        limited(coalesced(leaf())),
+        limited(merged()),
+        limited(filter(coalesced(leaf()))),
+        limited(join_as(JoinType::Inner, PartitionMode::CollectLeft, broadcast(), merged())),
+    ] {
+        assert_eq!(verdict(plan).unwrap_err().reason, "each task would take its own first rows");
+    }
+    // On several partitions it is no limit of the query's, only a bound for each of them.
+    assert_eq!(verdict(limited(filter(leaf()))), Ok(()));
+    assert_eq!(verdict(Arc::new(LocalLimitExec::new(coalesced(leaf()), 3))), Ok(()));
+}
+
+#[test]
+fn replicas_that_differ_between_tasks_are_refused() {
+    let random = Arc::new(ScalarFunctionExpr::new(
+        "random",
+        random(),
+        vec![],
+        Arc::new(Field::new("random", DataType::Float64, false)),
+        Arc::new(ConfigOptions::default()),
+    ));
+    let columns = |expression: Arc<dyn PhysicalExpr>| {
+        let columns =
+            [(col("k", &schema()).unwrap(), "k".to_owned()), (expression, "x".to_owned())];
+        Arc::new(ProjectionExec::try_new(columns, broadcast()).unwrap()) as Arc<dyn ExecutionPlan>
+    };
+    let joined = |left| join_as(JoinType::Inner, PartitionMode::CollectLeft, left, leaf());
+    assert_eq!(verdict(joined(columns(col("k", &schema()).unwrap()))), Ok(()));
+    assert_eq!(verdict(joined(columns(random))).unwrap_err().node, "ProjectionExec");
+}
+
+#[test]
+fn grouping_sets_are_never_grouped_in_one_step_over_a_shuffle() {
+    let key = (col("k", &schema()).unwrap(), "k".to_owned());
+    let null = (lit(ScalarValue::Int64(None)), "k".to_owned());
+    let sets = PhysicalGroupBy::new(vec![key], vec![null], vec![vec![false], vec![true]], true);
+    let plan = aggregate_by(sets, AggregateMode::SinglePartitioned, shuffled());
+    assert!(verdict(plan).unwrap_err().reason.contains("no shuffle"));
+}
+
+#[test]
+fn a_recursive_query_over_an_exchange_is_refused_even_in_one_task() {
+    let recursive = |term: Arc<dyn ExecutionPlan>| {
+        let static_term = coalesced(scan(vec![segment()]));
+        let query = RecursiveQueryExec::try_new("r".to_owned(), schema(), static_term, term, false);
+        Arc::new(query.unwrap()) as Arc<dyn ExecutionPlan>
+    };
+    assert_eq!(check_plan(&recursive(coalesced(scan(vec![segment()])))), Ok(()));
+    let refusal = check_plan(&recursive(coalesced(shuffled()))).unwrap_err();
+    assert_eq!(refusal.node, "RecursiveQueryExec");
+}
+
+#[test]
+fn a_variant_that_limits_its_rows_by_itself_is_refused() {
+    let original = scan(vec![segment(), segment()]);
+    let whole = original.with_fetch(Some(1)).unwrap();
+    let none: Arc<dyn ExecutionPlan> = Arc::new(original.restricted(PARTITIONS, |_| false));
+    let limited = DistributedLeafExec::try_new(original, vec![whole, none]).unwrap();
+    assert!(verdict(Arc::new(limited)).unwrap_err().reason.contains("limits"));
 }

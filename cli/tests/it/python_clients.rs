@@ -1,4 +1,7 @@
-//! The unmodified Python drivers (ADBC, pyarrow.flight, pandas, polars) against three workers.
+//! The unmodified Python drivers (ADBC, pyarrow.flight, pandas, polars) and `basalt load` against
+//! three workers.
+
+use std::path::Path;
 
 use basalt_engine::files::AllowedRoots;
 use basalt_sql_tests::clients::{Backend, run_client_tests};
@@ -13,7 +16,10 @@ async fn the_python_drivers_work() {
     };
     let cluster = EmbeddedCluster::start(&config).await.unwrap();
     let url = cluster.url();
-    let tests = tokio::task::spawn_blocking(move || run_client_tests(&url, Backend::Cluster));
+    let tests = tokio::task::spawn_blocking(move || {
+        let program = Path::new(env!("CARGO_BIN_EXE_basalt"));
+        run_client_tests(&url, Backend::Cluster { program })
+    });
     if let Err(failure) = tests.await.unwrap() {
         panic!("{failure}");
     }

@@ -1,0 +1,93 @@
+//! How deep the stages of a plan are nested once they are encoded.
+//!
+//! A stage travels as one protobuf message, and prost decodes a hundred messages inside each other
+//! and no more. A worker would refuse a deeper one, and the statement would wait for ten seconds
+//! before it hears of that; so it is refused here, before anything is sent.
+//!
+//! ```text
+//! PhysicalPlanNode > HashJoinExecNode > PhysicalPlanNode > ... > PhysicalExprNode > ...
+//!        0                  1                  2                      two for each level
+//! ```
+//!
+//! Not here: bytes inside bytes (our own nodes), which start anew.
+
+use std::sync::Arc;
+
+use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::error::Result;
+use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_expr::expressions::CaseExpr;
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion_distributed::NetworkBoundaryExt;
+
+use crate::error::{ErrorCode, SqlError};
+
+/// Messages inside each other that prost decodes.
+const LEVELS_MAX: usize = 100;
+
+/// Refuses a plan with a stage that no worker could decode.
+pub(super) fn check_depth(plan: &Arc<dyn ExecutionPlan>) -> Result<()> {
+    let mut waiting = vec![(plan, 0_usize)];
+    while let Some((node, level)) = waiting.pop() {
+        let mut deepest = level + 1;
+        node.apply_expressions(&mut |expr| {
+            deepest = deepest.max(level + 1 + levels_of(expr));
+            Ok(TreeNodeRecursion::Continue)
+        })?;
+        if deepest > LEVELS_MAX {
+            return Err(SqlError::new(
+                ErrorCode::InvalidStatement,
+                "the statement is nested too deeply: its plan cannot be sent to a worker",
+            )
+            .with_hint("store what comes in between with CREATE TABLE ... AS SELECT")
+            .into());
+        }
+        // What is below a boundary is a message of its own.
+        let below = if node.is_network_boundary() { 0 } else { level + 2 };
+        waiting.extend(node.children().into_iter().map(|child| (child, below)));
+    }
+    Ok(())
+}
+
+/// Messages inside each other that an expression becomes.
+fn levels_of(expr: &Arc<dyn PhysicalExpr>) -> usize {
+    let mut deepest = 0;
+    let mut waiting = vec![(expr, 0_usize)];
+    while let Some((expr, level)) = waiting.pop() {
+        // The branches of a CASE are messages between it and their expressions.
+        let own = if expr.is::<CaseExpr>() { 3 } else { 2 };
+        deepest = deepest.max(level + 2);
+        waiting.extend(expr.children().into_iter().map(|child| (child, level + own)));
+    }
+    deepest
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::datatypes::Schema;
+    use datafusion::physical_plan::coop::CooperativeExec;
+    use datafusion::physical_plan::empty::EmptyExec;
+    use datafusion_proto::physical_plan::AsExecutionPlan;
+    use datafusion_proto::physical_plan::DefaultPhysicalExtensionCodec;
+    use datafusion_proto::protobuf::PhysicalPlanNode;
+    use prost::Message;
+
+    use super::*;
+
+    /// What the check says is what the decoder does, at the limit and beyond.
+    #[test]
+    fn a_stage_is_refused_where_prost_would_refuse_it() {
+        let mut plan: Arc<dyn ExecutionPlan> = Arc::new(EmptyExec::new(Arc::new(Schema::empty())));
+        let mut refused = 0;
+        for _ in 0..60 {
+            plan = Arc::new(CooperativeExec::new(plan));
+            let codec = DefaultPhysicalExtensionCodec {};
+            let encoded = PhysicalPlanNode::try_from_physical_plan(Arc::clone(&plan), &codec);
+            let bytes = encoded.unwrap().encode_to_vec();
+            let decodes = PhysicalPlanNode::decode(bytes.as_slice()).is_ok();
+            assert_eq!(check_depth(&plan).is_ok(), decodes, "after {refused} refusals");
+            refused += usize::from(!decodes);
+        }
+        assert!(refused > 5, "the limit was not reached");
+    }
+}

@@ -1,0 +1,77 @@
+//! How large a logical plan is, before anything works on it.
+//!
+//! A plan shares its parts: a view that names another twice holds one plan two times. What works on
+//! it, from the optimizer to the encoder, walks it as a tree, and a tower of thirty such views has
+//! a thousand million nodes. Texts are measured by the dialect; this measures what views add.
+//!
+//! Invariant: measuring stops at the limit, so it takes no longer than the limit is large.
+
+use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::error::Result;
+use datafusion::logical_expr::LogicalPlan;
+
+use crate::error::{ErrorCode, SqlError};
+
+/// Nodes of a plan, counted as a tree. TPC-DS stays below 200; a thousand branches of UNION ALL
+/// over views have some thousands.
+pub const PLAN_NODES_MAX: usize = 20_000;
+
+/// Columns of a plan's rows: what a table can have. A join of two such rows is planned in
+/// seconds, and without this limit every view could double them.
+pub const PLAN_COLUMNS_MAX: usize = 20_000;
+
+/// Refuses a plan that is too large to work on.
+///
+/// # Errors
+///
+/// [`ErrorCode::InvalidStatement`] naming the limit.
+pub fn check_plan_size(plan: &LogicalPlan) -> Result<()> {
+    let columns = plan.schema().fields().len();
+    if columns > PLAN_COLUMNS_MAX {
+        return Err(too_large(format!(
+            "the query has {columns} columns: at most {PLAN_COLUMNS_MAX} are allowed"
+        )));
+    }
+    let mut nodes = 0_usize;
+    plan.apply_with_subqueries(|_| {
+        nodes += 1;
+        Ok(if nodes > PLAN_NODES_MAX {
+            TreeNodeRecursion::Stop
+        } else {
+            TreeNodeRecursion::Continue
+        })
+    })?;
+    if nodes > PLAN_NODES_MAX {
+        return Err(too_large(format!(
+            "the query has more than {PLAN_NODES_MAX} plan nodes, views written out"
+        )));
+    }
+    Ok(())
+}
+
+fn too_large(message: String) -> datafusion::error::DataFusionError {
+    SqlError::new(ErrorCode::InvalidStatement, message)
+        .with_hint("store what comes in between with CREATE TABLE ... AS SELECT")
+        .into()
+}
+
+#[cfg(test)]
+mod tests {
+    use datafusion::logical_expr::{LogicalPlanBuilder, lit};
+
+    use super::*;
+    use crate::error::from_datafusion;
+
+    #[test]
+    fn a_plan_that_names_itself_twice_thirty_times_over_is_refused_at_once() {
+        let mut plan = LogicalPlanBuilder::values(vec![vec![lit(1)]]).unwrap().build().unwrap();
+        check_plan_size(&plan).unwrap();
+        for _ in 0..30 {
+            let twice = LogicalPlanBuilder::from(plan.clone()).union(plan).unwrap();
+            plan = twice.limit(0, Some(1)).unwrap().build().unwrap();
+        }
+        let error = from_datafusion(check_plan_size(&plan).unwrap_err());
+        assert_eq!(error.code, ErrorCode::InvalidStatement);
+        assert!(error.message.contains("plan nodes"), "{error}");
+    }
+}

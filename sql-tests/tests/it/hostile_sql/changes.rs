@@ -1,0 +1,185 @@
+//! Values that do not fit, statements that there are not, names that move (FAULTS A5: 17, 18, 21,
+//! 23 to 25).
+
+use arrow::array::{ArrayRef, Int32Array, NullArray, RecordBatch, StringArray};
+use basalt_sql_tests::client::{IngestMode, IngestTarget};
+use std::sync::Arc;
+
+use super::arena::Arena;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn values_that_do_not_fit_are_refused_and_nothing_of_them_stays() {
+    let mut arena = Arena::start().await;
+    arena
+        .done(
+            "CREATE TABLE v (i SMALLINT, n INTEGER NOT NULL, d DECIMAL(4, 2), f DOUBLE, \
+             t TIMESTAMP, day DATE, b BOOLEAN, s VARCHAR)",
+        )
+        .await;
+    for (columns, values, code) in [
+        ("n", "(1, 2)", "INVALID_STATEMENT"),
+        ("n, i", "(1)", "INVALID_STATEMENT"),
+        ("n", "(1), (1, 2)", "INVALID_STATEMENT"),
+        ("n, nope", "(1, 2)", "UNDEFINED_COLUMN"),
+        ("n, n", "(1, 2)", "INVALID_STATEMENT"),
+        ("n", "(NULL)", "NOT_NULL_VIOLATION"),
+        ("i", "(1)", "NOT_NULL_VIOLATION"),
+        ("n", "(2147483648)", "DATA_EXCEPTION"),
+        ("n", "(-2147483649)", "DATA_EXCEPTION"),
+        ("n, i", "(1, 32768)", "DATA_EXCEPTION"),
+        ("n", "('abc')", "DATA_EXCEPTION"),
+        ("n", "('0x10')", "DATA_EXCEPTION"),
+        ("n", "('')", "DATA_EXCEPTION"),
+        ("n", "(1e10)", "DATA_EXCEPTION"),
+        ("n", "('NaN'::DOUBLE)", "DATA_EXCEPTION"),
+        ("n", "(99999999999999999999999999999999999999999)", "DATA_EXCEPTION"),
+        ("n, d", "(1, 123.4)", "DATA_EXCEPTION"),
+        ("n, d", "(1, 'NaN')", "DATA_EXCEPTION"),
+        ("n, day", "(1, '2026-02-30')", "DATA_EXCEPTION"),
+        ("n, day", "(1, '294277-01-01')", "DATA_EXCEPTION"),
+        ("n, t", "(1, '294277-01-01 00:00:00')", "DATA_EXCEPTION"),
+        ("n, t", "(1, '2026-01-01 25:00:00')", "DATA_EXCEPTION"),
+        ("n, t", "(1, '2026-01-01 23:59:61')", "DATA_EXCEPTION"),
+        ("n, b", "(1, 'perhaps')", "DATA_EXCEPTION"),
+        ("n", "(1), (2), ('three')", "DATA_EXCEPTION"),
+    ] {
+        arena.refuses_with(&format!("INSERT INTO v ({columns}) VALUES {values}"), code).await;
+    }
+    for sql in [
+        "INSERT INTO v SELECT * FROM small",
+        "INSERT INTO v (n) SELECT value FROM generate_series(2147483640, 2147483650)",
+        "INSERT INTO v (n) SELECT CASE WHEN value = 99999 THEN NULL ELSE value END FROM generate_series(1, 100000)",
+        "INSERT INTO nope VALUES (1)",
+        "INSERT INTO sys.tables VALUES (1)",
+        "INSERT INTO information_schema.tables VALUES (1)",
+    ] {
+        arena.survives(sql).await;
+    }
+    arena.answers("SELECT count(*) FROM v", "0").await;
+    // A leap second is the second after it or an error, never another value.
+    arena.survives("INSERT INTO v (n, t) VALUES (60, '2016-12-31 23:59:60')").await;
+    arena
+        .answers(
+            "SELECT count(*) FROM v WHERE t <> TIMESTAMP '2017-01-01 00:00:00' AND t <> TIMESTAMP '2016-12-31 23:59:59'",
+            "0",
+        )
+        .await;
+    // What a double can be, it is.
+    let doubles =
+        "INSERT INTO v (n, f) VALUES (1, 'NaN'), (2, 'Infinity'), (3, '-Infinity'), (4, -0.0)";
+    arena.done(doubles).await;
+    arena.answers("SELECT f FROM v WHERE n < 5 ORDER BY n", "NaN\ninf\n-inf\n-0.0").await;
+    arena.done("DROP TABLE v").await;
+    arena.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn statements_that_there_are_not_are_refused_by_name() {
+    let mut arena = Arena::start().await;
+    for sql in [
+        "UPDATE small SET n = 2",
+        "UPDATE small SET n = b.n FROM small b",
+        "DELETE FROM small",
+        "DELETE FROM small WHERE n = 1",
+        "MERGE INTO small USING small b ON true WHEN MATCHED THEN DELETE",
+        "TRUNCATE small",
+        "ALTER TABLE small ADD COLUMN x INT",
+        "GRANT ALL ON small TO public",
+        "PREPARE p AS SELECT 1",
+        "EXECUTE p",
+    ] {
+        let word = sql.split(' ').next().unwrap();
+        let error = arena.refuses(sql, "FEATURE_NOT_SUPPORTED", word).await;
+        assert!(error.hint.is_some(), "{sql}");
+    }
+    for sql in ["BEGIN", "COMMIT", "ROLLBACK"] {
+        arena.survives(sql).await;
+    }
+    arena.answers("SELECT sum(n) FROM small", "6").await;
+    arena.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn parameters_of_the_wrong_number_or_type_are_refused() {
+    let mut arena = Arena::start().await;
+    let numbers: ArrayRef = Arc::new(Int32Array::from(vec![1]));
+    let texts: ArrayRef = Arc::new(StringArray::from(vec!["x"]));
+    let row = |columns: &[&ArrayRef]| {
+        let named =
+            columns.iter().enumerate().map(|(at, array)| (format!("p{at}"), (*array).clone()));
+        RecordBatch::try_from_iter(named).unwrap()
+    };
+    for (sql, parameters, code) in [
+        ("SELECT $1 + $2", row(&[&numbers]), "INVALID_PARAMETER"),
+        ("SELECT n FROM small WHERE n = $1", row(&[&numbers, &numbers]), "INVALID_PARAMETER"),
+        ("INSERT INTO small VALUES ($1, 'x')", row(&[&texts]), "DATA_EXCEPTION"),
+        ("SELECT n FROM small WHERE n = $1::INT", row(&[&texts]), "DATA_EXCEPTION"),
+    ] {
+        let error = arena.run_prepared(sql, parameters).await.unwrap_err();
+        assert_eq!(error.code(), Some(code), "{sql}: {error}");
+        arena.answers("SELECT count(*) FROM small", "3").await;
+    }
+    for sql in ["SELECT $0", "SELECT $70000", "SELECT ?, $1", "SELECT :name"] {
+        arena.refuses(sql, "INVALID_STATEMENT", "").await;
+    }
+    arena.refuses("SELECT $1", "INVALID_PARAMETER", "1 parameters and 0 values").await;
+    arena.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_dropped_and_made_again_under_a_scan_is_read_as_it_was() {
+    let mut arena = Arena::start().await;
+    let old = "CREATE TABLE moved AS SELECT value AS v FROM generate_series(1, 500000)";
+    arena.done(old).await;
+    let mut rows = arena.client.query("SELECT v FROM moved").await.unwrap();
+    let first = rows.next_batch().await.unwrap().unwrap();
+    arena.done("DROP TABLE moved").await;
+    arena.done("CREATE TABLE moved AS SELECT -value AS v FROM generate_series(1, 10)").await;
+    let mut count = first.num_rows();
+    let mut sum = sum_of(&first);
+    while let Some(batch) = rows.next_batch().await.unwrap() {
+        count += batch.num_rows();
+        sum += sum_of(&batch);
+    }
+    assert_eq!((count, sum), (500_000, 500_000 * 500_001 / 2), "all of the old rows and no other");
+    arena.answers("SELECT count(*), sum(v) FROM moved", "10|-55").await;
+    arena.done("DROP TABLE moved").await;
+    arena.refuses("SELECT * FROM moved", "UNDEFINED_TABLE", "\"moved\" does not exist").await;
+    arena.refuses("DROP TABLE moved", "UNDEFINED_TABLE", "moved").await;
+    arena.done("DROP TABLE IF EXISTS moved").await;
+    arena.stop().await;
+}
+
+fn sum_of(batch: &RecordBatch) -> i64 {
+    use arrow::array::AsArray;
+    let values = batch.column(0).as_primitive::<arrow::datatypes::Int64Type>();
+    values.values().iter().sum()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn uploads_of_too_many_rows_in_no_bytes_are_refused_and_tiny_batches_are_loaded() {
+    let mut arena = Arena::start().await;
+    let target = || IngestTarget {
+        schema: None,
+        table: "small".to_owned(),
+        mode: IngestMode::Append,
+        options: std::collections::HashMap::new(),
+    };
+    let nulls = |rows: usize| {
+        let null = || Arc::new(NullArray::new(rows)) as ArrayRef;
+        RecordBatch::try_from_iter([("n", null()), ("s", null())]).unwrap()
+    };
+    let batch = nulls((1 << 31) - 1);
+    let (schema, stream) = (batch.schema(), futures::stream::iter([Ok(batch)]));
+    let error = arena.client.ingest(target(), schema, stream).await.unwrap_err();
+    assert_eq!(error.code(), Some("RESOURCES_EXHAUSTED"), "{error}");
+    arena.answers("SELECT count(*) FROM small", "3").await;
+    arena.done("CREATE TABLE tiny AS SELECT n, s FROM small WHERE false").await;
+    let tiny = || IngestTarget { table: "tiny".to_owned(), ..target() };
+    let batches = std::iter::repeat_with(move || Ok(nulls(1))).take(20_000);
+    let rows = arena.client.ingest(tiny(), nulls(0).schema(), futures::stream::iter(batches));
+    assert_eq!(rows.await.unwrap(), 20_000);
+    arena.answers("SELECT count(*), count(n) FROM tiny", "20000|0").await;
+    arena.done("DROP TABLE tiny").await;
+    arena.stop().await;
+}

@@ -1,0 +1,170 @@
+//! Statements that would take all memory, or never end (FAULTS A5: 6 to 9, 19, 20).
+
+use basalt_coordinator::statements::registry::RunState;
+
+use super::arena::{Arena, eventually};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn functions_that_make_too_much_are_refused() {
+    let mut arena = Arena::start().await;
+    for call in [
+        "repeat('x', 2147483647)",
+        "repeat('x', 9223372036854775807)",
+        "repeat('xxxxxxxxxx', 200000000)",
+        "lpad('x', 2147483647, 'y')",
+        "rpad('x', 2000000000, 'y')",
+        "replace(repeat('a', 100000), 'a', repeat('b', 100000))",
+        "regexp_replace(repeat('a', 100000), '.', repeat('b', 100000), 'g')",
+        "array_repeat(1, 2000000000)",
+        "array_repeat(array_repeat(1, 100000), 100000)",
+        "array_resize([1], 2000000000, 7)",
+        "array_to_string(array_repeat('x', 100000), repeat(',', 100000))",
+        "range(1, 9223372036854775807)",
+        "generate_series(1, 9223372036854775807)",
+        "range(TIMESTAMP '2000-01-01', TIMESTAMP '2020-01-01', INTERVAL '1 nanosecond')",
+        "levenshtein(repeat('a', 1000000), repeat('b', 1000000))",
+    ] {
+        let name = call.split('(').next().unwrap();
+        arena.refuses(&format!("SELECT {call}"), "RESOURCES_EXHAUSTED", name).await;
+    }
+    // Of columns, so that no planner can fold them, and on workers.
+    for call in [
+        "repeat(s, 200000000 + n)",
+        "lpad(s, 200000000 + n, 'y')",
+        "replace(repeat(s, 50000 + n), s, repeat('b', 100000))",
+        "array_repeat(n, 100000000 + n)",
+        "range(n, n + 1000000000)",
+        "concat(repeat(s, 150000000), repeat(s, 100000000), repeat(s, 100000000))",
+    ] {
+        let sql = format!("SELECT octet_length({call}::VARCHAR) FROM small WHERE n < 3");
+        arena.refuses(&sql, "RESOURCES_EXHAUSTED", "in one call").await;
+    }
+    // What is little is what it always was.
+    arena.answers("SELECT repeat(s, n), lpad(s, 3, '-') FROM small WHERE n = 2", "bb|--b").await;
+    arena.answers("SELECT replace(s, 'a', 'xy') FROM small WHERE n = 1", "xy").await;
+    arena.answers("SELECT range(1, n) FROM small WHERE n = 3", "[1, 2]").await;
+    arena.answers("SELECT concat(s, n, NULL, 'z') FROM small WHERE n = 1", "a1z").await;
+    arena.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn aggregates_of_too_much_are_refused() {
+    let mut arena = Arena::start().await;
+    let endless = "generate_series(1, 100000000)";
+    for aggregate in [
+        "string_agg(repeat('x', 1000) || value, ',')",
+        "array_agg(value || repeat('x', 1000))",
+        "count(DISTINCT value || repeat('x', 100))",
+    ] {
+        let sql = format!("SELECT length({aggregate}::VARCHAR) FROM {endless}");
+        let sql = match aggregate.starts_with("count") {
+            true => format!("SELECT {aggregate} FROM {endless}"),
+            false => sql,
+        };
+        arena.refuses(&sql, "RESOURCES_EXHAUSTED", "").await;
+    }
+    arena.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn joins_and_sorts_beyond_memory_and_disk_are_refused() {
+    let mut arena = Arena::start().await;
+    let create =
+        "CREATE TABLE big AS SELECT value AS v, 'x' || value AS s FROM generate_series(1, 200000)";
+    arena.done(create).await;
+    for sql in [
+        "SELECT * FROM big a CROSS JOIN big b ORDER BY a.s || b.s, a.v - b.v",
+        "SELECT a.s || b.s AS k, count(*) FROM big a CROSS JOIN big b GROUP BY k",
+        "SELECT count(*) FROM (SELECT DISTINCT a.v, b.v FROM big a CROSS JOIN big b)",
+    ] {
+        arena.refuses(sql, "RESOURCES_EXHAUSTED", "").await;
+    }
+    arena.done("DROP TABLE big").await;
+    arena.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn windows_over_more_than_memory_are_refused() {
+    let mut arena = Arena::start().await;
+    let series = "generate_series(1, 100000000)";
+    let window = format!("SELECT max(w) FROM (SELECT max(value) OVER () AS w FROM {series})");
+    arena.refuses(&window, "RESOURCES_EXHAUSTED", "WindowAggExec").await;
+    arena.done("CREATE TABLE big AS SELECT value AS v FROM generate_series(1, 1000000)").await;
+    let text = "SELECT max(w) FROM (SELECT max(s) OVER () AS w FROM \
+                (SELECT repeat('x', 400) || v AS s FROM big))";
+    arena.refuses(text, "RESOURCES_EXHAUSTED", "WindowAggExec").await;
+    let small = "SELECT max(w) FROM (SELECT sum(v) OVER (PARTITION BY v % 10) AS w FROM big WHERE v <= 1000)";
+    arena.answers(small, "50500").await;
+    arena.done("DROP TABLE big").await;
+    arena.stop().await;
+}
+
+/// Statements that never end, until their client lets go.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_never_ends_is_ended_by_its_client() {
+    let mut arena = Arena::start().await;
+    for sql in [
+        "SELECT * FROM generate_series(1, 9223372036854775807)",
+        "SELECT count(*) FROM generate_series(1, 9223372036854775807) WHERE value % 3 = 1",
+        "WITH RECURSIVE t AS (SELECT 1 AS n UNION ALL SELECT n FROM t) SELECT * FROM t",
+        "WITH RECURSIVE t AS (SELECT 1 AS n UNION ALL SELECT n FROM t) SELECT count(*) FROM t",
+        "SELECT count(*) FROM generate_series(1, 10000000) a CROSS JOIN generate_series(1, 10000000) b WHERE (a.value + b.value) % 7 = 1",
+    ] {
+        // The server knows it as running; then its client goes away.
+        let mut client = arena.client.clone();
+        let text = sql.to_owned();
+        let fetch = tokio::spawn(async move {
+            let mut rows = client.query(&text).await?;
+            while rows.next_batch().await?.is_some() {}
+            Ok::<_, basalt_sql_tests::client::ClientError>(())
+        });
+        let registry = arena.cluster().coordinator().statements().registry().clone();
+        let is = |state: RunState| {
+            let run = registry.list().into_iter().find(|run| run.text == sql);
+            run.is_some_and(|run| run.state == state)
+        };
+        eventually("the statement runs", || is(RunState::Running)).await;
+        assert!(!fetch.is_finished(), "{sql}");
+        fetch.abort();
+        eventually("the statement was cancelled", || is(RunState::Cancelled)).await;
+        arena.answers("SELECT count(*) FROM small", "3").await;
+    }
+    // What grows with every round of a recursion is ended by its memory.
+    let growing = "WITH RECURSIVE t AS (SELECT n, repeat('x', 1000) AS s FROM small UNION ALL \
+                   SELECT a.n, a.s FROM t a CROSS JOIN small) SELECT count(*) FROM t";
+    arena.refuses(growing, "RESOURCES_EXHAUSTED", "").await;
+    arena.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_last_number_ends_a_series() {
+    let mut arena = Arena::start().await;
+    let last = "SELECT count(*) FROM generate_series(9223372036854775806, 9223372036854775807)";
+    arena.survives(last).await;
+    arena.survives("SELECT count(*) FROM range(9223372036854775806, 9223372036854775807, 5)").await;
+    arena
+        .survives(
+            "SELECT count(*) FROM generate_series(-9223372036854775807, -9223372036854775808, -1)",
+        )
+        .await;
+    arena.refuses_with("SELECT * FROM generate_series(1, 10, 0)", "INVALID_STATEMENT").await;
+    arena.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn patterns_are_bounded() {
+    let mut arena = Arena::start().await;
+    let long = "a".repeat(10 << 20);
+    for pattern in [
+        format!("SELECT regexp_like(s, '{long}') FROM small"),
+        "SELECT regexp_like(s, '(((a{1,1000}){1,1000}){1,1000})') FROM small".to_owned(),
+        format!("SELECT regexp_like(s, '{}') FROM small", "(a*)*".repeat(10_000)),
+        "SELECT regexp_like(repeat('a', 100000), '(a*)*b')".to_owned(),
+        format!("SELECT s LIKE '{}' FROM small", "%a".repeat(100_000)),
+        "SELECT s ~ '(' FROM small".to_owned(),
+        "SELECT regexp_replace(s, '[', 'x') FROM small".to_owned(),
+    ] {
+        arena.survives(&pattern).await;
+    }
+    arena.stop().await;
+}
