@@ -12,6 +12,8 @@
 //! partitioning (DESIGN.md, traps).
 
 mod exec;
+mod open_row_group;
+mod predicate;
 mod properties;
 mod pruning;
 mod stream;
