@@ -8,30 +8,13 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, BooleanArray};
 use arrow::compute::filter;
-use arrow::datatypes::{DataType, SchemaRef};
+use arrow::datatypes::SchemaRef;
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
-use basalt_storage::row_group::RowGroupColumn;
 use datafusion::common::internal_datafusion_err;
 use datafusion::error::Result;
 
+use super::column_rows::ColumnRows;
 use super::predicate::TestedBatch;
-use crate::error::storage_error;
-
-/// The values of one column of a row group, in order.
-pub(super) enum ColumnRows {
-    Stored(Box<RowGroupColumn>),
-    Absent(DataType),
-}
-
-impl ColumnRows {
-    /// Exactly `rows` more values.
-    pub(super) fn take(&mut self, rows: usize) -> Result<ArrayRef> {
-        match self {
-            Self::Absent(data_type) => Ok(arrow::array::new_null_array(data_type, rows)),
-            Self::Stored(reader) => reader.take(rows).map_err(storage_error),
-        }
-    }
-}
 
 /// A row group being handed out, batch by batch.
 pub(super) struct OpenRowGroup {

@@ -17,7 +17,7 @@ use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::expressions::Column;
 use datafusion::physical_expr::utils::collect_columns;
 
-use super::open_row_group::ColumnRows;
+use super::column_rows::ColumnRows;
 use super::pruning::ZonePruner;
 
 /// A predicate split from the columns it needs.

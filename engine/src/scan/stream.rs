@@ -24,7 +24,8 @@ use datafusion::physical_plan::metrics::{
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use futures::stream;
 
-use super::open_row_group::{ColumnRows, OpenRowGroup};
+use super::column_rows::ColumnRows;
+use super::open_row_group::OpenRowGroup;
 use super::predicate::{Predicate, row_selection};
 use super::{ScanSegment, ScanTable, SegmentScanExec};
 use crate::chunks::{ChunkRead, ChunkSource, ChunkSourceExtension, ReadCost};
