@@ -90,7 +90,7 @@ def faults_of(basalt, sql, expected):
     if not expected:
         return ["no peer answers"]
     faults = ((peer, check(last_query(sql), whole, limited, rows)) for peer, rows in expected.items())
-    return [f"DIFFERS from {peer}: {fault}"[:600] for peer, fault in faults if fault]
+    return [f"DIFFERS from {peer}: {fault}"[:1500] for peer, fault in faults if fault]
 
 
 def compare_topology(basalt, topology, queries, expected):

@@ -34,6 +34,8 @@ def test_a_float_beside_a_decimal_agrees_at_the_digits_of_the_decimal():
     ours = table(a=pa.array([Decimal("25.522006")], pa.decimal128(19, 6)))
     assert first_difference(ours, table(a=[25.522005853])) is None
     assert first_difference(ours, table(a=[25.5219])) is not None
+    percent = table(a=pa.array([Decimal("52.68389800")], pa.decimal128(30, 8)))
+    assert first_difference(percent, table(a=[52.68389862695996])) is None
 
 
 def test_midnight_is_a_date():
