@@ -7,10 +7,12 @@
 //!
 //! - [`suggest`](did_you_mean): names that the user may have meant
 //! - [`from_datafusion`]: the one place where [`DataFusionError`] is crossed
+//! - `wording`: its sentences about types in the words of SQL
 
 mod from_datafusion;
 mod suggest;
 mod transport;
+mod wording;
 
 use std::fmt;
 

@@ -29,6 +29,7 @@ use crate::files::{AllowedRoots, CsvOptions, FileFormat, ReadFiles};
 use crate::settings::Settings;
 use crate::snapshot::{CATALOG, DEFAULT_SCHEMA, Snapshot};
 use crate::snapshot_catalog::SnapshotCatalog;
+use crate::types::SqlTypes;
 use crate::write::{PeerSink, SliceSink, SliceSinkExtension};
 use crate::yielding::YieldAfterExpansion;
 
@@ -105,6 +106,7 @@ pub(crate) fn nested_state(spec: &Arc<SessionSpec>, view_depth: usize) -> Result
         .with_runtime_env(Arc::clone(&spec.runtime))
         .with_default_features()
         .with_catalog_list(Arc::new(catalogs))
+        .with_type_planner(Arc::new(SqlTypes))
         .with_physical_optimizer_rule(Arc::new(YieldAfterExpansion))
         .with_distributed_option_extension(options)
         .with_distributed_planner()
@@ -134,6 +136,8 @@ fn base_config() -> SessionConfig {
     options.execution.enable_file_stream_work_stealing = false;
     options.execution.parquet.schema_force_view_types = true;
     options.sql_parser.map_string_types_to_utf8view = true;
+    // Errors of planning name the line and the column that they mean.
+    options.sql_parser.collect_spans = true;
     config
 }
 

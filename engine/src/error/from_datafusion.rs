@@ -12,6 +12,7 @@ use arrow_flight::error::FlightError;
 use datafusion::common::{Column, Diagnostic, SchemaError};
 use datafusion::error::DataFusionError;
 
+use super::wording::{no_signature, with_sql_types};
 use super::{ErrorCode, Position, SqlError, did_you_mean, did_you_mean_among, printable};
 use crate::dialect;
 use crate::snapshot::{CATALOG, DEFAULT_SCHEMA};
@@ -157,8 +158,8 @@ fn from_arrow(error: &ArrowError, context: &Context<'_>) -> SqlError {
         ArrowError::ArithmeticOverflow(text) => {
             plain(ErrorCode::DataException, &format!("value out of range: {}", lower_first(text)))
         }
-        ArrowError::CastError(text)
-        | ArrowError::ParseError(text)
+        ArrowError::CastError(text) => plain(ErrorCode::DataException, &with_sql_types(text)),
+        ArrowError::ParseError(text)
         | ArrowError::ComputeError(text)
         | ArrowError::InvalidArgumentError(text) => plain(ErrorCode::DataException, text),
         ArrowError::MemoryError(text) => plain(ErrorCode::ResourcesExhausted, text),
@@ -271,11 +272,19 @@ fn from_plan_text(text: &str, context: &Context<'_>) -> SqlError {
         let sql = SqlError::new(ErrorCode::UndefinedFunction, message);
         return at(did_you_mean(sql, &name, suggested.map(|(name, _)| name)));
     }
+    if let Some((message, hint)) = no_signature(text) {
+        return at(SqlError::new(ErrorCode::DatatypeMismatch, message).with_hint(hint));
+    }
     let code = PLAN_TEXTS
         .iter()
         .find(|(part, _)| text.contains(part))
         .map_or(ErrorCode::InvalidStatement, |(_, code)| *code);
-    with_details(code, text, context)
+    let mut sql = with_details(code, text, context);
+    if code == ErrorCode::DatatypeMismatch {
+        sql.message = with_sql_types(&sql.message);
+        sql.hint = sql.hint.map(|hint| with_sql_types(&hint));
+    }
+    sql
 }
 
 /// Parts of planning errors that tell their kind.
