@@ -26,6 +26,8 @@ def load():
         os.remove(database)
     start = time.perf_counter()
     connection = duckdb.connect(database)
+    # Its progress bar goes to standard output, where only answers may be.
+    connection.execute("SET enable_progress_bar = false")
     for table in tables:
         file = os.path.join(files, f"{table}.parquet").replace("'", "''")
         connection.execute(f"CREATE TABLE {table} AS SELECT * FROM read_parquet('{file}')")
