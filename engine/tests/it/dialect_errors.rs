@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use basalt_engine::arithmetic::with_checked_arithmetic;
 use basalt_engine::dialect::{self, Statement};
 use basalt_engine::error::{
     ErrorCode, Position, SqlError, from_datafusion, from_datafusion_with_relations,
@@ -19,12 +20,11 @@ use datafusion::prelude::{SessionConfig, SessionContext};
 async fn session() -> SessionContext {
     let mut config = SessionConfig::new().with_default_catalog_and_schema("basalt", "public");
     config.options_mut().sql_parser.collect_spans = true;
-    let state = SessionStateBuilder::new()
+    let builder = SessionStateBuilder::new()
         .with_config(config)
         .with_default_features()
-        .with_type_planner(Arc::new(SqlTypes))
-        .build();
-    let context = SessionContext::new_with_state(state);
+        .with_type_planner(Arc::new(SqlTypes));
+    let context = SessionContext::new_with_state(with_checked_arithmetic(builder).build());
     for table in [
         "CREATE TABLE sales AS VALUES (1, 'a', 2.5::DOUBLE, DATE '2026-01-01')",
         "CREATE TABLE items AS SELECT column1 AS id, column2 AS \"Amount\" FROM (VALUES (1, 2))",
@@ -121,8 +121,13 @@ fn errors_are_classified_by_their_type() {
     check(arrow(A::DivideByZero), C::DataException, "division by zero");
     check(
         arrow(A::ArithmeticOverflow("Overflow happened on: 1 + 2".into())),
-        C::DataException,
-        "value out of range: overflow happened on: 1 + 2",
+        C::NumericOutOfRange,
+        "value out of range: 1 + 2",
+    );
+    check(
+        arrow(A::CastError("Can't cast value 300 to type Int8".into())),
+        C::NumericOutOfRange,
+        "can't cast value 300 to type Int8",
     );
     check(
         arrow(A::CastError("Cannot cast string 'x' to value of Int64 type".into())),
