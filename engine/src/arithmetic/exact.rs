@@ -7,36 +7,40 @@
 //! sum = low + wraps * 2^128        low: what i128 arithmetic gives; wraps: how often it wrapped
 //! ```
 
-use arrow::array::{Array, ArrowPrimitiveType, PrimitiveArray};
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, ArrowPrimitiveType, PrimitiveArray};
 use arrow::buffer::NullBuffer;
 use arrow::datatypes::{
     DataType, Decimal32Type, Decimal64Type, Decimal128Type, Int64Type, UInt64Type, i256,
 };
 
 /// What can be summed exactly.
-pub(super) trait Summand: ArrowPrimitiveType<Native: Into<i128>> + std::fmt::Debug {
+pub(super) trait Summand:
+    ArrowPrimitiveType<Native: Into<i128> + Into<Self::Low>> + std::fmt::Debug
+{
     /// Whether 2^63 values cannot overflow 128 bits, so that nobody needs to look.
     const NARROW: bool;
+
+    /// What a sum per group is kept in.
+    type Low: Low;
 }
 
-impl Summand for Int64Type {
-    const NARROW: bool = true;
+macro_rules! summand {
+    ($($type:ty, narrow: $narrow:literal, $low:ty;)*) => { $(
+        impl Summand for $type {
+            const NARROW: bool = $narrow;
+            type Low = $low;
+        }
+    )* };
 }
 
-impl Summand for UInt64Type {
-    const NARROW: bool = true;
-}
-
-impl Summand for Decimal32Type {
-    const NARROW: bool = true;
-}
-
-impl Summand for Decimal64Type {
-    const NARROW: bool = true;
-}
-
-impl Summand for Decimal128Type {
-    const NARROW: bool = false;
+summand! {
+    Int64Type, narrow: true, i64;
+    UInt64Type, narrow: true, u64;
+    Decimal32Type, narrow: true, i64;
+    Decimal64Type, narrow: true, i64;
+    Decimal128Type, narrow: false, i128;
 }
 
 /// A sum.
@@ -81,11 +85,11 @@ impl ExactSum {
     }
 
     pub(super) fn to_i256(self) -> i256 {
-        join(self.low, self.wraps)
+        self.low.join_wide(self.wraps)
     }
 
     pub(super) fn from_i256(value: i256) -> Self {
-        let (low, wraps) = split(value);
+        let (low, wraps) = i128::split_wide(value);
         Self { low, wraps }
     }
 
@@ -109,20 +113,115 @@ impl ExactSum {
 
 /// What wrapped when a value was added: up for a positive one, down for a negative one.
 #[inline(always)]
-pub(super) fn carry(value: i128) -> i64 {
+fn carry(value: i128) -> i64 {
     if value < 0 { -1 } else { 1 }
 }
 
-/// The two parts as one number.
-pub(super) fn join(low: i128, wraps: i64) -> i256 {
-    i256::from_parts(low as u128, i128::from(wraps) - i128::from(low < 0))
+/// The low part of a sum of which there are many, as narrow as its summands: the sum is
+/// `low + wraps * 2^BITS`, and memory is what many groups cost.
+pub(super) trait Low: Copy + Default + std::fmt::Debug + Send + Sync + 'static {
+    /// Adds `value`; what is to be added to `wraps`, too, is nearly always 0.
+    fn add(&mut self, value: Self) -> i64;
+
+    /// A number as the two parts.
+    fn split(value: i128) -> (Self, i64);
+
+    /// As [`split`](Self::split), of what [`join_wide`](Self::join_wide) made.
+    fn split_wide(value: i256) -> (Self, i64);
+
+    /// The two parts as a number, if 128 bits hold it.
+    fn join(self, wraps: i64) -> Option<i128>;
+
+    /// The two parts as a number.
+    fn join_wide(self, wraps: i64) -> i256;
+
+    /// Sums that never wrapped, as numbers.
+    fn widen(sums: Vec<Self>) -> Vec<i128>;
+
+    /// Sums that never wrapped, as they are.
+    fn array(sums: Vec<Self>, nulls: Option<NullBuffer>) -> ArrayRef;
 }
 
-/// One number as the two parts. It came from [`join`], so the second fits.
-pub(super) fn split(value: i256) -> (i128, i64) {
-    let (low, high) = value.to_parts();
-    let low = low as i128;
-    (low, (high + i128::from(low < 0)) as i64)
+macro_rules! narrow_low {
+    ($type:ty, $array:ty, |$value:ident| $carry:expr) => {
+        impl Low for $type {
+            #[inline(always)]
+            fn add(&mut self, $value: Self) -> i64 {
+                let (sum, wrapped) = self.overflowing_add($value);
+                *self = sum;
+                if wrapped { $carry } else { 0 }
+            }
+
+            #[inline(always)]
+            fn split(value: i128) -> (Self, i64) {
+                let low = value as Self;
+                (low, ((value - i128::from(low)) >> 64) as i64)
+            }
+
+            fn split_wide(value: i256) -> (Self, i64) {
+                Self::split(value.as_i128())
+            }
+
+            #[inline(always)]
+            fn join(self, wraps: i64) -> Option<i128> {
+                (i128::from(wraps) << 64).checked_add(i128::from(self))
+            }
+
+            fn join_wide(self, wraps: i64) -> i256 {
+                i256::from_i128((i128::from(wraps) << 64).wrapping_add(i128::from(self)))
+            }
+
+            fn widen(sums: Vec<Self>) -> Vec<i128> {
+                sums.into_iter().map(i128::from).collect()
+            }
+
+            fn array(sums: Vec<Self>, nulls: Option<NullBuffer>) -> ArrayRef {
+                Arc::new(PrimitiveArray::<$array>::new(sums.into(), nulls))
+            }
+        }
+    };
+}
+
+narrow_low!(i64, Int64Type, |value| if value < 0 { -1 } else { 1 });
+narrow_low!(u64, UInt64Type, |value| 1);
+
+impl Low for i128 {
+    #[inline(always)]
+    fn add(&mut self, value: Self) -> i64 {
+        let (sum, wrapped) = self.overflowing_add(value);
+        *self = sum;
+        if wrapped { carry(value) } else { 0 }
+    }
+
+    #[inline(always)]
+    fn split(value: i128) -> (Self, i64) {
+        (value, 0)
+    }
+
+    #[inline(always)]
+    fn split_wide(value: i256) -> (Self, i64) {
+        let (low, high) = value.to_parts();
+        let low = low as i128;
+        (low, (high + i128::from(low < 0)) as i64)
+    }
+
+    #[inline(always)]
+    fn join(self, wraps: i64) -> Option<i128> {
+        (wraps == 0).then_some(self)
+    }
+
+    #[inline(always)]
+    fn join_wide(self, wraps: i64) -> i256 {
+        i256::from_parts(self as u128, i128::from(wraps) - i128::from(self < 0))
+    }
+
+    fn widen(sums: Vec<Self>) -> Vec<i128> {
+        sums
+    }
+
+    fn array(sums: Vec<Self>, nulls: Option<NullBuffer>) -> ArrayRef {
+        Arc::new(PrimitiveArray::<Decimal128Type>::new(sums.into(), nulls))
+    }
 }
 
 /// The sum modulo 2^128, and whether it wrapped on the way.
@@ -137,8 +236,14 @@ fn wrapping_sum<N: Copy + Into<i128>>(values: &[N], nulls: Option<&NullBuffer>) 
     match nulls {
         None => values.iter().for_each(|value| add((*value).into())),
         Some(nulls) => {
-            for (value, valid) in values.iter().zip(nulls.iter()) {
-                add(if valid { (*value).into() } else { 0 });
+            // Without a branch at each value: what is NULL adds zero.
+            let bits = nulls.inner().bit_chunks();
+            let chunks = values.chunks(64).zip(bits.iter_padded());
+            for (chunk, valid) in chunks {
+                for (index, value) in chunk.iter().enumerate() {
+                    let keep = -i128::from(valid >> index & 1);
+                    add((*value).into() & keep);
+                }
             }
         }
     }

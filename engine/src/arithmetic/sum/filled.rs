@@ -42,9 +42,14 @@ impl Filled {
         match valid {
             None => rows.for_each(|(group, value)| add(*group, *value)),
             Some(valid) => {
-                for (_, (group, value)) in valid.iter().zip(rows).filter(|(is_valid, _)| *is_valid)
-                {
-                    add(*group, *value);
+                let chunks = groups.chunks(64).zip(values.chunks(64));
+                let bits = valid.inner().bit_chunks();
+                for ((groups, values), mut valid) in chunks.zip(bits.iter_padded()) {
+                    while valid != 0 {
+                        let row = valid.trailing_zeros() as usize;
+                        add(groups[row], values[row]);
+                        valid &= valid - 1;
+                    }
                 }
             }
         }

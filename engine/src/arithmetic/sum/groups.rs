@@ -14,15 +14,15 @@ use datafusion::common::exec_err;
 use datafusion::error::Result;
 use datafusion::logical_expr::{EmitTo, GroupsAccumulator};
 
-use super::super::exact::{Summand, carry, join, limits, split};
+use super::super::exact::{Low, Summand, limits};
 use super::SumOf;
 use super::filled::Filled;
 
 /// The sums of all groups, as in [`exact`](super::super::exact) but with the parts in two lists.
 #[derive(Debug)]
-pub(super) struct GroupedSums<T> {
+pub(super) struct GroupedSums<T: Summand> {
     of: SumOf,
-    low: Vec<i128>,
+    low: Vec<T::Low>,
     wraps: Wraps,
     filled: Filled,
     argument: PhantomData<fn(T)>,
@@ -61,64 +61,54 @@ impl<T: Summand> GroupedSums<T> {
         Self { of, low: Vec::new(), wraps, filled, argument: PhantomData }
     }
 
-    /// Adds each valid value to the sum of its group.
-    fn add_all<V: Summand>(
+    /// Adds each valid value, as the two parts of a sum, to the sum of its group.
+    fn add_all<V: Copy>(
         &mut self,
-        values: &[V::Native],
+        values: &[V],
         valid: Option<&NullBuffer>,
         groups: &[usize],
         total_groups: usize,
+        parts: impl Fn(V) -> (T::Low, i64),
     ) {
-        self.low.resize(total_groups, 0);
+        self.low.resize(total_groups, T::Low::default());
         let (low, wraps) = (&mut self.low, &mut self.wraps);
         self.filled.visit(values, valid, groups, total_groups, |group, value| {
-            let value: i128 = value.into();
-            let sum = &mut low[group];
-            if V::NARROW {
-                *sum = sum.wrapping_add(value);
-                return;
-            }
-            let (next, wrapped) = sum.overflowing_add(value);
-            *sum = next;
-            if wrapped {
-                wraps.add(group, carry(value));
+            let (value, value_wraps) = parts(value);
+            let by = low[group].add(value) + value_wraps;
+            if by != 0 {
+                wraps.add(group, by);
             }
         });
     }
 
-    /// As [`add_all`](Self::add_all), for partial sums in the wide form.
-    fn add_all_wide(
-        &mut self,
-        partials: &[i256],
-        valid: Option<&NullBuffer>,
-        groups: &[usize],
-        total_groups: usize,
-    ) {
-        self.low.resize(total_groups, 0);
-        let (low, wraps) = (&mut self.low, &mut self.wraps);
-        self.filled.visit(partials, valid, groups, total_groups, |group, partial| {
-            let (value, value_wraps) = split(partial);
-            let sum = &mut low[group];
-            let (next, wrapped) = sum.overflowing_add(value);
-            *sum = next;
-            if wrapped || value_wraps != 0 {
-                wraps.add(group, value_wraps + if wrapped { carry(value) } else { 0 });
-            }
-        });
-    }
-
-    /// Refuses sums that do not fit the result.
-    fn check(&self, low: &[i128], wraps: &Wraps) -> Result<()> {
+    /// The sums as values of the result, if it holds all of them.
+    fn results<R>(
+        &self,
+        low: &[T::Low],
+        wraps: &Wraps,
+        convert: impl Fn(i128) -> R,
+    ) -> Result<Vec<R>> {
         let (min, max) = limits(&self.of.result);
-        let outside = |sum: i128| (sum < min) | (sum > max);
-        let any = low.iter().fold(false, |any, sum| any | outside(*sum));
-        if !any && wraps.0.is_empty() {
-            return Ok(());
+        let groups = low.iter().enumerate();
+        groups
+            .map(|(group, low)| match low.join(wraps.get(group)) {
+                Some(sum) if (min..=max).contains(&sum) => Ok(convert(sum)),
+                other => self.of.checked(other).map(&convert),
+            })
+            .collect()
+    }
+
+    /// As [`results`](Self::results), for decimals, and without a copy when all is well.
+    fn decimals(&self, low: Vec<T::Low>, wraps: &Wraps) -> Result<Vec<i128>> {
+        let (min, max) = limits(&self.of.result);
+        if wraps.0.is_empty() {
+            let sums = T::Low::widen(low);
+            if let Some(sum) = sums.iter().find(|sum| !(min..=max).contains(*sum)) {
+                self.of.checked(Some(*sum))?;
+            }
+            return Ok(sums);
         }
-        for (group, sum) in low.iter().enumerate() {
-            self.of.checked((wraps.get(group) == 0).then_some(*sum))?;
-        }
-        Ok(())
+        self.results(&low, wraps, |sum| sum)
     }
 }
 
@@ -133,7 +123,8 @@ impl<T: Summand> GroupsAccumulator for GroupedSums<T> {
         let [values] = values else { return exec_err!("sum of {} arguments", values.len()) };
         let values = values.as_primitive::<T>();
         let valid = passing(values.nulls(), filter);
-        self.add_all::<T>(values.values(), valid.as_ref(), groups, total_groups);
+        let parts = |value: T::Native| (value.into(), 0);
+        self.add_all(values.values(), valid.as_ref(), groups, total_groups, parts);
         Ok(())
     }
 
@@ -148,11 +139,11 @@ impl<T: Summand> GroupsAccumulator for GroupedSums<T> {
         match partials.data_type() {
             DataType::Decimal128(..) => {
                 let partials = partials.as_primitive::<Decimal128Type>().values();
-                self.add_all::<Decimal128Type>(partials, valid.as_ref(), groups, total_groups);
+                self.add_all(partials, valid.as_ref(), groups, total_groups, T::Low::split);
             }
             DataType::Decimal256(..) => {
                 let partials = partials.as_primitive::<Decimal256Type>().values();
-                self.add_all_wide(partials, valid.as_ref(), groups, total_groups);
+                self.add_all(partials, valid.as_ref(), groups, total_groups, T::Low::split_wide);
             }
             other => return exec_err!("a partial sum is {other}"),
         }
@@ -163,20 +154,21 @@ impl<T: Summand> GroupsAccumulator for GroupedSums<T> {
         let low = emit_to.take_needed(&mut self.low);
         let wraps = self.wraps.take(emit_to);
         let nulls = self.filled.take(emit_to);
-        self.check(&low, &wraps)?;
-        // Checked above: what is cut off here is the sign only.
+        // In its limits: what is cut off here is the sign only.
         Ok(match &self.of.result {
+            // 64 bits that never wrapped are the sum.
+            DataType::Int64 | DataType::UInt64 if wraps.0.is_empty() => T::Low::array(low, nulls),
             DataType::Int64 => {
-                let sums: Vec<_> = low.into_iter().map(|sum| sum as i64).collect();
+                let sums = self.results(&low, &wraps, |sum| sum as i64)?;
                 Arc::new(Int64Array::new(sums.into(), nulls))
             }
             DataType::UInt64 => {
-                let sums: Vec<_> = low.into_iter().map(|sum| sum as u64).collect();
+                let sums = self.results(&low, &wraps, |sum| sum as u64)?;
                 Arc::new(UInt64Array::new(sums.into(), nulls))
             }
             result => {
-                let sums = Decimal128Array::new(low.into(), nulls);
-                Arc::new(sums.with_data_type(result.clone()))
+                let sums = self.decimals(low, &wraps)?;
+                Arc::new(Decimal128Array::new(sums.into(), nulls).with_data_type(result.clone()))
             }
         })
     }
@@ -186,17 +178,22 @@ impl<T: Summand> GroupsAccumulator for GroupedSums<T> {
         let wraps = self.wraps.take(emit_to);
         let nulls = self.filled.take(emit_to);
         Ok(vec![match self.of.state() {
-            DataType::Decimal256(precision, scale) => {
-                let joined =
-                    low.iter().enumerate().map(|(group, low)| join(*low, wraps.get(group)));
-                let sums = Decimal256Array::new(joined.collect::<Vec<_>>().into(), nulls);
-                Arc::new(sums.with_precision_and_scale(precision, scale)?)
+            state @ DataType::Decimal256(..) => {
+                let groups = low.iter().enumerate();
+                let sums = groups.map(|(group, low)| low.join_wide(wraps.get(group)));
+                let sums = Decimal256Array::new(sums.collect::<Vec<_>>().into(), nulls);
+                Arc::new(sums.with_data_type(state))
             }
             state => {
-                if wraps.0.iter().any(|wraps| *wraps != 0) {
-                    self.of.partial(None)?;
-                }
-                Arc::new(Decimal128Array::new(low.into(), nulls).with_data_type(state))
+                let sums = if wraps.0.is_empty() {
+                    T::Low::widen(low)
+                } else {
+                    let groups = low.iter().enumerate();
+                    groups
+                        .map(|(group, low)| self.of.partial(low.join(wraps.get(group))))
+                        .collect::<Result<_>>()?
+                };
+                Arc::new(Decimal128Array::new(sums.into(), nulls).with_data_type(state))
             }
         }])
     }
@@ -211,10 +208,9 @@ impl<T: Summand> GroupsAccumulator for GroupedSums<T> {
         let nulls = passing(values.nulls(), filter);
         let sums = values.values().iter().map(|value| (*value).into());
         Ok(vec![match self.of.state() {
-            DataType::Decimal256(precision, scale) => {
+            state @ DataType::Decimal256(..) => {
                 let sums: Vec<_> = sums.map(i256::from_i128).collect();
-                let sums = Decimal256Array::new(sums.into(), nulls);
-                Arc::new(sums.with_precision_and_scale(precision, scale)?)
+                Arc::new(Decimal256Array::new(sums.into(), nulls).with_data_type(state))
             }
             state => {
                 let sums: Vec<i128> = sums.collect();
@@ -226,7 +222,7 @@ impl<T: Summand> GroupsAccumulator for GroupedSums<T> {
     fn size(&self) -> usize {
         size_of_val(self)
             + self.of.name.capacity()
-            + self.low.capacity() * size_of::<i128>()
+            + self.low.capacity() * size_of::<T::Low>()
             + self.wraps.0.capacity() * size_of::<i64>()
             + self.filled.size()
     }
