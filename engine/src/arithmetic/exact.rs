@@ -120,8 +120,11 @@ fn carry(value: i128) -> i64 {
 /// The low part of a sum of which there are many, as narrow as its summands: the sum is
 /// `low + wraps * 2^BITS`, and memory is what many groups cost.
 pub(super) trait Low: Copy + Default + std::fmt::Debug + Send + Sync + 'static {
-    /// Adds `value`; what is to be added to `wraps`, too, is nearly always 0.
-    fn add(&mut self, value: Self) -> i64;
+    /// The sum, and whether it wrapped, which is nearly never.
+    fn plus(self, value: Self) -> (Self, bool);
+
+    /// What is to be added to `wraps` when adding `value` wrapped.
+    fn carry(value: Self) -> i64;
 
     /// A number as the two parts.
     fn split(value: i128) -> (Self, i64);
@@ -146,10 +149,12 @@ macro_rules! narrow_low {
     ($type:ty, $array:ty, |$value:ident| $carry:expr) => {
         impl Low for $type {
             #[inline(always)]
-            fn add(&mut self, $value: Self) -> i64 {
-                let (sum, wrapped) = self.overflowing_add($value);
-                *self = sum;
-                if wrapped { $carry } else { 0 }
+            fn plus(self, value: Self) -> (Self, bool) {
+                self.overflowing_add(value)
+            }
+
+            fn carry($value: Self) -> i64 {
+                $carry
             }
 
             #[inline(always)]
@@ -183,14 +188,16 @@ macro_rules! narrow_low {
 }
 
 narrow_low!(i64, Int64Type, |value| if value < 0 { -1 } else { 1 });
-narrow_low!(u64, UInt64Type, |value| 1);
+narrow_low!(u64, UInt64Type, |_value| 1);
 
 impl Low for i128 {
     #[inline(always)]
-    fn add(&mut self, value: Self) -> i64 {
-        let (sum, wrapped) = self.overflowing_add(value);
-        *self = sum;
-        if wrapped { carry(value) } else { 0 }
+    fn plus(self, value: Self) -> (Self, bool) {
+        self.overflowing_add(value)
+    }
+
+    fn carry(value: Self) -> i64 {
+        carry(value)
     }
 
     #[inline(always)]

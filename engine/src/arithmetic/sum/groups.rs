@@ -74,9 +74,11 @@ impl<T: Summand> GroupedSums<T> {
         let (low, wraps) = (&mut self.low, &mut self.wraps);
         self.filled.visit(values, valid, groups, total_groups, |group, value| {
             let (value, value_wraps) = parts(value);
-            let by = low[group].add(value) + value_wraps;
-            if by != 0 {
-                wraps.add(group, by);
+            let sum = &mut low[group];
+            let (next, wrapped) = sum.plus(value);
+            *sum = next;
+            if wrapped || value_wraps != 0 {
+                wraps.add(group, value_wraps + if wrapped { T::Low::carry(value) } else { 0 });
             }
         });
     }
