@@ -21,6 +21,7 @@ use datafusion_distributed::{
 };
 
 use crate::allow_list::check_allowed;
+use crate::arithmetic::{with_checked_arithmetic, with_checked_functions};
 use crate::channels::Channels;
 use crate::chunks::{ChunkSource, ChunkSourceExtension};
 use crate::codec::EngineCodec;
@@ -101,7 +102,7 @@ pub(crate) fn nested_state(spec: &Arc<SessionSpec>, view_depth: usize) -> Result
         time_zone: spec.settings.time_zone.clone(),
         target_partitions: spec.settings.target_partitions,
     };
-    let mut builder = SessionStateBuilder::new()
+    let builder = SessionStateBuilder::new()
         .with_config(config)
         .with_runtime_env(Arc::clone(&spec.runtime))
         .with_default_features()
@@ -116,6 +117,7 @@ pub(crate) fn nested_state(spec: &Arc<SessionSpec>, view_depth: usize) -> Result
         .with_distributed_desired_task_count_handler(desired_tasks)
         .with_distributed_scale_up_leaf_node_handler(scale_up_leaf)
         .with_distributed_route_tasks_handler(route_tasks);
+    let mut builder = with_checked_arithmetic(builder);
     let functions = builder.table_functions().get_or_insert_default();
     functions.clear();
     let roots = Arc::new(spec.allowed_roots.clone());
@@ -182,7 +184,7 @@ pub fn fragment_state(
     config.set_extension(Arc::new(ChunkSourceExtension(Arc::clone(&services.chunks))));
     config.set_extension(Arc::new(SliceSinkExtension(Arc::clone(&services.sink))));
     config.set_extension(Arc::new(services.allowed_roots.clone()));
-    Ok(builder
+    Ok(with_checked_functions(builder)
         .with_distributed_user_codec(EngineCodec)
         .with_distributed_channel_resolver(services.channels.clone())
         .with_distributed_worker_plan_rewrite_handler(admit_plan)

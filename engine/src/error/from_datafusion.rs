@@ -156,7 +156,14 @@ fn from_arrow(error: &ArrowError, context: &Context<'_>) -> SqlError {
         ArrowError::ExternalError(inner) => from_external(inner.as_ref(), context),
         ArrowError::DivideByZero => plain(ErrorCode::DataException, "division by zero"),
         ArrowError::ArithmeticOverflow(text) => {
-            plain(ErrorCode::DataException, &format!("value out of range: {}", lower_first(text)))
+            let what = text.strip_prefix("Overflow happened on: ").map(str::to_owned);
+            let what = what.unwrap_or_else(|| lower_first(text));
+            plain(ErrorCode::NumericOutOfRange, &format!("value out of range: {what}"))
+        }
+        ArrowError::CastError(text) | ArrowError::InvalidArgumentError(text)
+            if OUT_OF_RANGE_TEXTS.iter().any(|part| text.contains(part)) =>
+        {
+            plain(ErrorCode::NumericOutOfRange, text)
         }
         ArrowError::CastError(text) => plain(ErrorCode::DataException, &with_sql_types(text)),
         ArrowError::ParseError(text)
@@ -179,6 +186,10 @@ fn from_arrow(error: &ArrowError, context: &Context<'_>) -> SqlError {
         }
     }
 }
+
+/// Parts of the texts that Arrow's casts have for a number that does not fit its new type.
+const OUT_OF_RANGE_TEXTS: [&str; 3] =
+    ["Can't cast value", "to store in a Decimal", "is out of range"];
 
 fn from_schema(error: &SchemaError, context: &Context<'_>) -> SqlError {
     let at = |mut sql: SqlError, field: Option<&Column>| {

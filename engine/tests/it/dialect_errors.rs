@@ -169,8 +169,13 @@ fn errors_are_classified_by_their_type() {
     check(arrow(A::DivideByZero), C::DataException, "division by zero");
     check(
         arrow(A::ArithmeticOverflow("Overflow happened on: 1 + 2".into())),
-        C::DataException,
-        "value out of range: overflow happened on: 1 + 2",
+        C::NumericOutOfRange,
+        "value out of range: 1 + 2",
+    );
+    check(
+        arrow(A::CastError("Can't cast value 300 to type Int8".into())),
+        C::NumericOutOfRange,
+        "can't cast value 300 to type TINYINT",
     );
     check(
         arrow(A::CastError("Cannot cast string 'x' to value of Int64 type".into())),
