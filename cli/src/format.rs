@@ -5,7 +5,9 @@
 //! interactive table shows the first rows only and says so.
 
 mod csv;
+mod escape;
 mod json;
+mod plan;
 mod table;
 mod value;
 
@@ -15,6 +17,7 @@ use arrow::error::ArrowError;
 
 pub use csv::CsvWriter;
 pub use json::JsonWriter;
+pub use plan::PlanWriter;
 pub use table::{TableOptions, TableWriter};
 
 /// How results are printed.
@@ -32,6 +35,8 @@ pub enum Format {
 pub enum ResultWriter {
     /// See [`TableWriter`].
     Table(TableWriter),
+    /// See [`PlanWriter`]: what [`Format::Table`] makes of EXPLAIN.
+    Plan(PlanWriter),
     /// See [`CsvWriter`].
     Csv(CsvWriter),
     /// See [`JsonWriter`].
@@ -49,6 +54,7 @@ impl ResultWriter {
         table: TableOptions,
     ) -> Result<Self, ArrowError> {
         Ok(match format {
+            Format::Table if PlanWriter::fits(schema) => Self::Plan(PlanWriter),
             Format::Table => Self::Table(TableWriter::new(schema, table)),
             Format::Csv => Self::Csv(CsvWriter::new(schema)),
             Format::Json => Self::Json(JsonWriter::new(schema)),
@@ -62,6 +68,7 @@ impl ResultWriter {
     pub fn write(&mut self, batch: &RecordBatch, out: &mut Vec<u8>) -> Result<(), ArrowError> {
         match self {
             Self::Table(writer) => writer.write(batch, out),
+            Self::Plan(_) => PlanWriter::write(batch, out),
             Self::Csv(writer) => writer.write(batch, out),
             Self::Json(writer) => writer.write(batch, out),
         }
@@ -72,7 +79,7 @@ impl ResultWriter {
         match self {
             Self::Table(writer) => writer.finish(out),
             Self::Csv(writer) => writer.finish(out),
-            Self::Json(_) => {}
+            Self::Plan(_) | Self::Json(_) => {}
         }
     }
 }

@@ -10,6 +10,6 @@ mod queries;
 mod tables;
 
 pub use data::{generate, parquet_rows};
-pub use load::{Loaded, load};
+pub use load::{Loaded, drop_tables, load};
 pub use queries::{QUERIES, Query, run, statements};
 pub use tables::{TABLES, Table};

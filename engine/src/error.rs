@@ -7,10 +7,12 @@
 //!
 //! - [`suggest`](did_you_mean): names that the user may have meant
 //! - [`from_datafusion`]: the one place where [`DataFusionError`] is crossed
+//! - `wording`: its sentences about types in the words of SQL
 
 mod from_datafusion;
 mod suggest;
 mod transport;
+mod wording;
 
 use std::fmt;
 
@@ -38,8 +40,10 @@ pub enum ErrorCode {
     DatatypeMismatch,
     /// The statement is well formed and means nothing valid. SQLSTATE 42P10.
     InvalidStatement,
-    /// A value cannot be computed: overflow, division by zero, a bad cast. SQLSTATE 22000.
+    /// A value cannot be computed: division by zero, a bad cast. SQLSTATE 22000.
     DataException,
+    /// A number does not fit its type: a sum, a product, a cast. SQLSTATE 22003.
+    NumericOutOfRange,
     /// A NULL for a NOT NULL column. SQLSTATE 23502.
     NotNullViolation,
     /// Something valid that this engine does not do (yet). SQLSTATE 0A000.
@@ -68,7 +72,7 @@ pub enum ErrorCode {
 
 impl ErrorCode {
     /// Every code, in the order of documentation.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::SyntaxError,
         Self::UndefinedTable,
         Self::UndefinedColumn,
@@ -77,6 +81,7 @@ impl ErrorCode {
         Self::DatatypeMismatch,
         Self::InvalidStatement,
         Self::DataException,
+        Self::NumericOutOfRange,
         Self::NotNullViolation,
         Self::FeatureNotSupported,
         Self::InvalidParameter,
@@ -107,6 +112,7 @@ impl ErrorCode {
             Self::DatatypeMismatch => "DATATYPE_MISMATCH",
             Self::InvalidStatement => "INVALID_STATEMENT",
             Self::DataException => "DATA_EXCEPTION",
+            Self::NumericOutOfRange => "NUMERIC_OUT_OF_RANGE",
             Self::NotNullViolation => "NOT_NULL_VIOLATION",
             Self::FeatureNotSupported => "FEATURE_NOT_SUPPORTED",
             Self::InvalidParameter => "INVALID_PARAMETER",
@@ -133,6 +139,7 @@ impl ErrorCode {
             Self::DatatypeMismatch => "42804",
             Self::InvalidStatement => "42P10",
             Self::DataException => "22000",
+            Self::NumericOutOfRange => "22003",
             Self::NotNullViolation => "23502",
             Self::FeatureNotSupported => "0A000",
             Self::InvalidParameter => "22023",

@@ -7,6 +7,7 @@
 //! - [`dialect`]: from text to statements
 //! - [`types`]: SQL, storage, scan and wire types
 //! - [`settings`]: what SQL may set
+//! - [`arithmetic`]: integer arithmetic and sums that never wrap
 //! - [`session`]: the sessions that plans are made and run in, with [`runtime`] limits
 //! - [`table`], [`scan`], [`chunks`]: reading stored tables
 //! - [`plan_size`], `functions`, `window_memory`: limits of plans, functions and windows
@@ -17,6 +18,7 @@
 //! - [`protocol`], [`secret`], [`channels`], [`fence`]: the internal gRPC contracts
 
 pub mod allow_list;
+pub mod arithmetic;
 pub mod channels;
 pub mod chunks;
 pub mod codec;

@@ -11,7 +11,10 @@
 //! task's scan (RULES 1). A scan never asks which segments exist and never claims hash
 //! partitioning (DESIGN.md, traps).
 
+mod column_rows;
 mod exec;
+mod open_row_group;
+mod predicate;
 mod properties;
 mod pruning;
 mod stream;

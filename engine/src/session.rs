@@ -22,6 +22,7 @@ use datafusion_distributed::{
 };
 
 use crate::allow_list::check_allowed;
+use crate::arithmetic::{with_checked_arithmetic, with_checked_functions};
 use crate::channels::Channels;
 use crate::chunks::{ChunkSource, ChunkSourceExtension};
 use crate::codec::EngineCodec;
@@ -34,6 +35,7 @@ use crate::settings::Settings;
 use crate::snapshot::{CATALOG, DEFAULT_SCHEMA, Snapshot};
 use crate::snapshot_catalog::SnapshotCatalog;
 use crate::subqueries::{GuardScalarSubqueries, ProjectScalarSubqueries, single_row};
+use crate::types::SqlTypes;
 use crate::window_memory::count_windows;
 use crate::write::{PeerSink, SliceSink, SliceSinkExtension};
 use crate::yielding::YieldAfterExpansion;
@@ -111,11 +113,12 @@ pub(crate) fn nested_state(spec: &Arc<SessionSpec>, view_depth: usize) -> Result
         time_zone: spec.settings.time_zone.clone(),
         target_partitions: spec.settings.target_partitions,
     };
-    let mut builder = SessionStateBuilder::new()
+    let builder = SessionStateBuilder::new()
         .with_config(config)
         .with_runtime_env(Arc::clone(&spec.runtime))
         .with_default_features()
         .with_catalog_list(Arc::new(catalogs))
+        .with_type_planner(Arc::new(SqlTypes))
         .with_analyzer_rule(Arc::new(GuardScalarSubqueries))
         .with_analyzer_rule(Arc::new(ProjectScalarSubqueries))
         .with_analyzer_rule(Arc::new(PortableWindows))
@@ -129,6 +132,7 @@ pub(crate) fn nested_state(spec: &Arc<SessionSpec>, view_depth: usize) -> Result
         .with_distributed_desired_task_count_handler(desired_tasks)
         .with_distributed_scale_up_leaf_node_handler(scale_up_leaf)
         .with_distributed_route_tasks_handler(route_tasks);
+    let mut builder = with_checked_arithmetic(builder);
     let functions = builder.table_functions().get_or_insert_default();
     functions.clear();
     let roots = Arc::new(spec.allowed_roots.clone());
@@ -151,6 +155,8 @@ fn base_config() -> SessionConfig {
     options.execution.enable_file_stream_work_stealing = false;
     options.execution.parquet.schema_force_view_types = true;
     options.sql_parser.map_string_types_to_utf8view = true;
+    // Errors of planning name the line and the column that they mean.
+    options.sql_parser.collect_spans = true;
     config
 }
 
@@ -196,7 +202,7 @@ pub fn fragment_state(
         check_allowed(&event.plan, &fence)?;
         Ok(WorkerPlanRewriteEventResponse::new(count_windows(event.plan)?))
     };
-    let mut state = builder
+    let mut state = with_checked_functions(builder)
         .with_distributed_user_codec(EngineCodec)
         .with_distributed_channel_resolver(services.channels.clone())
         .with_distributed_worker_plan_rewrite_handler(admit)

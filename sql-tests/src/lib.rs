@@ -4,8 +4,10 @@
 //! - [`slt`]: runs sqllogictest files against a cluster or plain DataFusion
 //! - [`clients`]: the Python drivers' tests and their virtual environment
 //! - [`cluster`]: a whole cluster in one process
+//! - [`explain`]: counters out of EXPLAIN ANALYZE
 
 pub mod client;
 pub mod clients;
 pub mod cluster;
+pub mod explain;
 pub mod slt;

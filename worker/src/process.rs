@@ -17,9 +17,9 @@ use basalt_storage::vfs::{RealVfs, Vfs};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
-use tokio_stream::wrappers::TcpListenerStream;
 use tonic::service::InterceptorLayer;
 use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
 use url::Url;
 use uuid::Uuid;
 
@@ -84,10 +84,12 @@ impl Worker {
             .max_encoding_message_size(MESSAGE_BYTES_MAX);
         let secret = config.secret.clone();
         let (stop, stopped) = oneshot::channel::<()>();
+        // The server's own option does not reach connections that come from outside of it, and
+        // with Nagle's algorithm every small exchange waits 40 ms for a delayed acknowledgement.
+        let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
         let server = Server::builder()
             .initial_stream_window_size(WINDOW_BYTES)
             .initial_connection_window_size(WINDOW_BYTES)
-            .tcp_nodelay(true)
             .http2_keepalive_interval(Some(KEEPALIVE))
             .http2_keepalive_timeout(Some(KEEPALIVE))
             .http2_max_header_list_size(HEADER_BYTES_MAX)
@@ -100,7 +102,7 @@ impl Worker {
                     .max_decoding_message_size(MESSAGE_BYTES_MAX)
                     .max_encoding_message_size(MESSAGE_BYTES_MAX),
             )
-            .serve_with_incoming_shutdown(TcpListenerStream::new(listener), async {
+            .serve_with_incoming_shutdown(incoming, async {
                 let _ = stopped.await;
             });
         let server = tokio::spawn(server);

@@ -1,7 +1,8 @@
-//! `basalt bench`: a cluster against plain DataFusion, side by side on the same files.
+//! `basalt bench`: a cluster against its peers, side by side on the same files.
 
 mod cluster;
 mod datafusion;
+mod duckdb;
 mod report;
 
 use std::io::Write;
@@ -17,13 +18,15 @@ use crate::{terminal, tpch};
 
 use cluster::{ClusterChoice, Target};
 use datafusion::PlainDataFusion;
-use report::{QueryResult, Report};
+use duckdb::DuckDb;
+use report::{LoadResult, QueryResult, Report};
 
-/// Measure a cluster against plain DataFusion on the same files
+/// Measure a cluster against its peers on the same files
 ///
 /// Loads the files into the cluster by COPY where its tables are missing, then runs every query
-/// warm on both, alternating, and prints the medians and their ratio. Without --url, --processes
-/// or --workers it measures an embedded cluster of three workers.
+/// warm on the cluster and on plain DataFusion over the files, alternating, and prints the medians
+/// and their ratio. --duckdb adds DuckDB with native tables to loads and queries. Without --url,
+/// --processes or --workers it measures an embedded cluster of three workers.
 #[derive(Debug, Args)]
 pub struct BenchArgs {
     /// What to run
@@ -35,11 +38,14 @@ pub struct BenchArgs {
     /// Generate the tables that are missing in --data at this scale
     #[arg(long, value_name = "SF")]
     scale: Option<f64>,
-    /// Measured runs of every query, after one to warm up
+    /// Measured runs of every query, after one to warm up, and of loading
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..))]
     runs: u16,
     #[command(flatten)]
     cluster: ClusterChoice,
+    /// Measure DuckDB too, with this Python, which has the package `duckdb`
+    #[arg(long, value_name = "PYTHON")]
+    duckdb: Option<PathBuf>,
     /// Write everything that was measured to this file
     #[arg(long, value_name = "OUT")]
     json: Option<PathBuf>,
@@ -56,10 +62,16 @@ pub(super) async fn run(args: BenchArgs) -> anyhow::Result<()> {
     if let Some(scale) = args.scale {
         tpch::generate(&args.data, scale).await?;
     }
-    let plain = PlainDataFusion::open(&args.data).await?;
+    let mut peers = Peers {
+        datafusion: PlainDataFusion::open(&args.data).await?,
+        duckdb: match &args.duckdb {
+            Some(python) => Some(DuckDb::start(python, &args.data, args.cluster.data_dir()).await?),
+            None => None,
+        },
+    };
     let target = Target::start(&args.cluster, &args.data).await?;
     let measured = tokio::select! {
-        measured = measure(&args, &target, &plain) => measured,
+        measured = measure(&args, &target, &mut peers) => measured,
         Ok(()) = tokio::signal::ctrl_c() => Err(crate::exit::Interrupted.into()),
     };
     let stopped = target.stop().await;
@@ -75,18 +87,20 @@ pub(super) async fn run(args: BenchArgs) -> anyhow::Result<()> {
     report.check_rows()
 }
 
-async fn measure(
-    args: &BenchArgs,
-    target: &Target,
-    plain: &PlainDataFusion,
-) -> anyhow::Result<Report> {
+/// What the cluster is measured against.
+struct Peers {
+    datafusion: PlainDataFusion,
+    duckdb: Option<DuckDb>,
+}
+
+async fn measure(args: &BenchArgs, target: &Target, peers: &mut Peers) -> anyhow::Result<Report> {
     let mut client = Client::connect(target.url()).await?;
-    let loaded = tpch::load(&mut client, &args.data).await?;
+    let load = measure_load(args, target, &mut client, peers).await?;
     let bar = terminal::bar(tpch::QUERIES.len() as u64, "measuring");
     let mut queries = Vec::new();
     for query in &tpch::QUERIES {
         bar.set_message(format!("measuring {}", query.name));
-        let result = measure_query(&mut client, plain, query, args.runs)
+        let result = measure_query(&mut client, peers, query, args.runs)
             .await
             .with_context(|| format!("query {}", query.name))?;
         queries.push(result);
@@ -98,35 +112,64 @@ async fn measure(
         cluster: target.description().to_owned(),
         data: args.data.display().to_string(),
         machine: Machine::here(),
-        target_partitions: plain.target_partitions(),
+        target_partitions: peers.datafusion.target_partitions(),
+        duckdb_version: peers.duckdb.as_ref().map(|duckdb| duckdb.version().to_owned()),
         runs: args.runs,
-        rows: loaded.rows,
-        tables_loaded: loaded.tables,
-        load_seconds: loaded.time.as_secs_f64(),
+        load,
         queries,
     })
 }
 
-/// One query on both sides: one run each to warm up, then alternating, so that what slows the
-/// machine down slows both.
+/// Loading: `runs` times on a cluster of our own, alternating with DuckDB; once, and only what is
+/// missing, on somebody else's.
+async fn measure_load(
+    args: &BenchArgs,
+    target: &Target,
+    client: &mut Client,
+    peers: &mut Peers,
+) -> anyhow::Result<LoadResult> {
+    let mut load = LoadResult::default();
+    for run in 0..if target.is_ours() { args.runs } else { 1 } {
+        if run > 0 {
+            tpch::drop_tables(client).await?;
+        }
+        let loaded = tpch::load(client, &args.data).await?;
+        load.rows = loaded.rows;
+        if loaded.tables > 0 {
+            load.basalt_ms.push(milliseconds(loaded.time));
+        }
+        if let Some(duckdb) = &mut peers.duckdb {
+            load.duckdb_ms.push(duckdb.load().await?);
+        }
+    }
+    Ok(load)
+}
+
+/// One query on all sides: one run each to warm up, then alternating, so that what slows the
+/// machine down slows all of them.
 async fn measure_query(
     client: &mut Client,
-    plain: &PlainDataFusion,
+    peers: &mut Peers,
     query: &tpch::Query,
     runs: u16,
 ) -> anyhow::Result<QueryResult> {
-    let (basalt_rows, _) = tpch::run(client, query).await?;
-    let datafusion_rows = plain.run(query).await?;
-    let mut basalt = Vec::new();
-    let mut datafusion = Vec::new();
+    let mut result = QueryResult::new(query.name);
+    (result.basalt_rows, _) = tpch::run(client, query).await?;
+    result.datafusion_rows = peers.datafusion.run(query).await?;
+    if let Some(duckdb) = &mut peers.duckdb {
+        result.duckdb_rows = Some(duckdb.run(query).await?.1);
+    }
     for _ in 0..runs {
         let (_, time) = tpch::run(client, query).await?;
-        basalt.push(milliseconds(time));
+        result.basalt_ms.push(milliseconds(time));
         let start = Instant::now();
-        plain.run(query).await?;
-        datafusion.push(milliseconds(start.elapsed()));
+        peers.datafusion.run(query).await?;
+        result.datafusion_ms.push(milliseconds(start.elapsed()));
+        if let Some(duckdb) = &mut peers.duckdb {
+            result.duckdb_ms.push(duckdb.run(query).await?.0);
+        }
     }
-    Ok(QueryResult::new(query.name, basalt_rows, datafusion_rows, basalt, datafusion))
+    Ok(result)
 }
 
 fn milliseconds(time: Duration) -> f64 {

@@ -10,8 +10,8 @@ use crate::{roles, serve};
 /// Creates the cluster when the data folder is new, and writes its secret to
 /// <data-dir>/cluster.secret: workers need a copy. Prints `basalt coordinator ready: URL`.
 ///
-/// Defaults: data in ./basalt-data/coordinator, Flight SQL on 127.0.0.1:50051, console on
-/// 127.0.0.1:8080, COPY may read nothing.
+/// Defaults: data in ./basalt-data/coordinator, Flight SQL on 127.0.0.1:50051, COPY may
+/// read nothing.
 #[derive(Debug, Args)]
 pub struct CoordinatorArgs {
     #[command(flatten)]

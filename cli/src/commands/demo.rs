@@ -21,8 +21,8 @@ use crate::{data_dir, roles, serve, terminal, tpch};
 /// through the Flight SQL endpoint, prints rows and times, and serves until Ctrl-C. A second run
 /// uses what the first one made.
 ///
-/// Defaults: data in ./basalt-data, Flight SQL on 127.0.0.1:50051, console on 127.0.0.1:8080,
-/// COPY may read the current folder.
+/// Defaults: data in ./basalt-data, Flight SQL on 127.0.0.1:50051, COPY may read the
+/// current folder.
 #[derive(Debug, Args)]
 pub struct DemoArgs {
     /// Scale of TPC-H: 1 is about 1 GB as text and 8.7 million rows

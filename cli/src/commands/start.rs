@@ -7,8 +7,8 @@ use crate::{data_dir, roles, serve};
 
 /// Serve an embedded cluster: coordinator and workers in this process
 ///
-/// Defaults: data in ./basalt-data/cluster, Flight SQL on 127.0.0.1:50051, console on
-/// 127.0.0.1:8080, COPY may read the current folder.
+/// Defaults: data in ./basalt-data/cluster, Flight SQL on 127.0.0.1:50051, COPY may read
+/// the current folder.
 #[derive(Debug, Args)]
 pub struct StartArgs {
     #[command(flatten)]

@@ -14,6 +14,7 @@ use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
+use super::escape::escaped;
 use super::value::{ColumnText, is_number};
 
 /// Rows that decide the widths of the columns.
@@ -58,7 +59,7 @@ impl TableWriter {
             .fields()
             .iter()
             .map(|field| {
-                let name = on_one_line(field.name());
+                let name = escaped(field.name());
                 Column { width: name.width(), name, is_number: is_number(field.data_type()) }
             })
             .collect();
@@ -89,7 +90,7 @@ impl TableWriter {
         for row in 0..usize::try_from(shown).unwrap_or(batch.num_rows()) {
             let cells = columns
                 .iter()
-                .map(|column| Ok(column.value(row)?.map(|text| on_one_line(&text))))
+                .map(|column| Ok(column.value(row)?.map(|text| escaped(&text))))
                 .collect::<Result<Vec<_>, ArrowError>>()?;
             self.pending.push(cells);
             self.rows_shown += 1;
@@ -216,19 +217,4 @@ impl TableWriter {
 fn push_line(out: &mut Vec<u8>, line: &str) {
     out.extend_from_slice(line.as_bytes());
     out.push(b'\n');
-}
-
-/// Control characters as escapes: a value can neither break the table nor drive the terminal.
-fn on_one_line(text: &str) -> String {
-    if !text.contains(char::is_control) {
-        return text.to_owned();
-    }
-    text.chars().fold(String::new(), |mut shown, letter| {
-        if letter.is_control() {
-            shown.extend(letter.escape_default());
-        } else {
-            shown.push(letter);
-        }
-        shown
-    })
 }

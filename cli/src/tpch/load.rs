@@ -62,6 +62,17 @@ pub async fn load(client: &mut Client, dir: &Path) -> anyhow::Result<Loaded> {
     Ok(loaded)
 }
 
+/// Drops all tables, with what is in them.
+///
+/// # Errors
+/// What the server says.
+pub async fn drop_tables(client: &mut Client) -> anyhow::Result<()> {
+    for table in &TABLES {
+        client.execute_update(&format!("DROP TABLE IF EXISTS {}", table.name)).await?;
+    }
+    Ok(())
+}
+
 async fn count(client: &mut Client, table: &Table) -> anyhow::Result<u64> {
     let (_, batches) = client.query_all(&format!("SELECT count(*) FROM {}", table.name)).await?;
     let batch = batches.iter().find(|batch| batch.num_rows() == 1).context("count(*) has a row")?;

@@ -182,3 +182,16 @@ fn a_long_table_is_written_whole_when_nothing_limits_it() {
     assert_eq!(output.lines().count(), 5_002);
     assert!(output.ends_with(" 4999\n"));
 }
+
+#[test]
+fn plans_are_shown_line_by_line_and_never_cut() {
+    let kinds: ArrayRef = Arc::new(StringArray::from(vec!["logical_plan", "physical_plan"]));
+    let plans: ArrayRef =
+        Arc::new(StringArray::from(vec!["Limit\n  TableScan: t\n", "┌── a line that is wider"]));
+    let batch = RecordBatch::try_from_iter([("plan_type", kinds), ("plan", plans)]).unwrap();
+    let narrow = TableOptions { width: Some(12), ..TableOptions::default() };
+    assert_eq!(
+        text(Format::Table, &batch, narrow),
+        "-- logical_plan\nLimit\n  TableScan: t\n-- physical_plan\n┌── a line that is wider\n"
+    );
+}

@@ -9,6 +9,7 @@ use basalt_cli::tpch::{QUERIES, Query, TABLES, generate, load, statements};
 use basalt_engine::files::AllowedRoots;
 use basalt_sql_tests::client::{Answer, Client};
 use basalt_sql_tests::cluster::{EmbeddedCluster, EmbeddedConfig};
+use basalt_sql_tests::explain::scan_counters;
 use datafusion::prelude::{ParquetReadOptions, SessionContext};
 
 /// Scale of the data in CI.
@@ -69,18 +70,22 @@ async fn on_cluster(client: &mut Client, query: &Query) -> Vec<String> {
     last
 }
 
-/// Tasks of one scan of lineitem and the share of rows of the busiest and the idlest worker.
-async fn check_horizontal_split(client: &mut Client) {
-    let sql = "SELECT owner, sum(s.rows) AS r FROM sys.segments s JOIN sys.slices o \
-               ON s.slice = o.slice WHERE table_name = 'lineitem' GROUP BY owner";
-    let (_, batches) = client.query_all(sql).await.unwrap();
-    let shares: Vec<f64> =
-        rows(&batches).iter().map(|row| row.split('|').nth(1).unwrap().parse().unwrap()).collect();
-    let total: f64 = shares.iter().sum();
-    assert_eq!(shares.len(), 3);
-    for share in &shares {
-        assert!((0.25..=0.42).contains(&(share / total)), "{shares:?}");
+/// Each of three workers reads its part of lineitem and nothing but the column that is asked for.
+async fn check_splits(client: &mut Client) {
+    let sum = "SELECT sum(l_quantity) FROM lineitem";
+    let read = scan_counters(client, sum, "lineitem", "rows_read").await.unwrap();
+    let total: f64 = read.iter().sum();
+    assert_eq!(read.len(), 3);
+    for rows in &read {
+        assert!((0.25..=0.42).contains(&(rows / total)), "{read:?}");
     }
+    let one = scan_counters(client, sum, "lineitem", "local_bytes").await.unwrap();
+    let all = "SELECT * FROM lineitem";
+    let all = scan_counters(client, all, "lineitem", "local_bytes").await.unwrap();
+    let (one, all): (f64, f64) = (one.iter().sum(), all.iter().sum());
+    assert!(one > 0.0 && one < all / 10.0, "one of 16 columns read {one} bytes of {all}");
+    let from_peers = scan_counters(client, sum, "lineitem", "peer_bytes").await.unwrap();
+    assert_eq!(from_peers, [0.0; 3]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -98,7 +103,7 @@ async fn all_queries_agree_with_plain_datafusion_on_every_topology() {
         let mut client = Client::connect(&cluster.url()).await.unwrap();
         load(&mut client, &data).await.unwrap();
         if workers == 3 {
-            check_horizontal_split(&mut client).await;
+            check_splits(&mut client).await;
         }
         for partitions in [1, 2, 4] {
             let set = format!("SET target_partitions = {partitions}");

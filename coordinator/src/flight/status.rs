@@ -37,6 +37,7 @@ pub(super) fn grpc_code(code: ErrorCode) -> Code {
         | ErrorCode::DatatypeMismatch
         | ErrorCode::InvalidStatement
         | ErrorCode::DataException
+        | ErrorCode::NumericOutOfRange
         | ErrorCode::NotNullViolation
         | ErrorCode::InvalidParameter
         | ErrorCode::SourceFile => Code::InvalidArgument,

@@ -142,8 +142,9 @@ pub(super) async fn explain(
     let mut lines: Vec<(&str, String)> = Vec::new();
     if explain.analyze {
         let stream = execute_stream(Arc::clone(&distributed.plan), state.task_ctx());
-        let batches: Vec<_> = stream.map_err(error)?.try_collect().await.map_err(error)?;
-        let rows: usize = batches.iter().map(RecordBatch::num_rows).sum();
+        // Counted as they come: the rows themselves may be more than memory holds.
+        let count = async |rows, batch: RecordBatch| Ok(rows + batch.num_rows());
+        let rows = stream.map_err(error)?.try_fold(0, count).await.map_err(error)?;
         let format = match explain.verbose {
             true => DistributedMetricsFormat::PerTask,
             false => DistributedMetricsFormat::Aggregated,

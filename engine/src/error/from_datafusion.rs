@@ -12,6 +12,7 @@ use arrow_flight::error::FlightError;
 use datafusion::common::{Column, Diagnostic, SchemaError};
 use datafusion::error::DataFusionError;
 
+use super::wording::{no_signature, with_sql_types};
 use super::{ErrorCode, Position, SqlError, did_you_mean, did_you_mean_among, printable};
 use crate::dialect;
 use crate::snapshot::{CATALOG, DEFAULT_SCHEMA};
@@ -204,10 +205,17 @@ fn from_arrow(error: &ArrowError, context: &Context<'_>) -> SqlError {
         ArrowError::ExternalError(inner) => from_external(inner.as_ref(), context),
         ArrowError::DivideByZero => plain(ErrorCode::DataException, "division by zero"),
         ArrowError::ArithmeticOverflow(text) => {
-            plain(ErrorCode::DataException, &format!("value out of range: {}", lower_first(text)))
+            let what = text.strip_prefix("Overflow happened on: ").map(str::to_owned);
+            let what = what.unwrap_or_else(|| lower_first(text));
+            plain(ErrorCode::NumericOutOfRange, &format!("value out of range: {what}"))
         }
-        ArrowError::CastError(text)
-        | ArrowError::ParseError(text)
+        ArrowError::CastError(text) | ArrowError::InvalidArgumentError(text)
+            if OUT_OF_RANGE_TEXTS.iter().any(|part| text.contains(part)) =>
+        {
+            plain(ErrorCode::NumericOutOfRange, text)
+        }
+        ArrowError::CastError(text) => plain(ErrorCode::DataException, &with_sql_types(text)),
+        ArrowError::ParseError(text)
         | ArrowError::ComputeError(text)
         | ArrowError::InvalidArgumentError(text) => plain(ErrorCode::DataException, text),
         ArrowError::MemoryError(text) => plain(ErrorCode::ResourcesExhausted, text),
@@ -227,6 +235,10 @@ fn from_arrow(error: &ArrowError, context: &Context<'_>) -> SqlError {
         }
     }
 }
+
+/// Parts of the texts that Arrow's casts have for a number that does not fit its new type.
+const OUT_OF_RANGE_TEXTS: [&str; 3] =
+    ["Can't cast value", "to store in a Decimal", "is out of range"];
 
 fn from_schema(error: &SchemaError, context: &Context<'_>) -> SqlError {
     let at = |mut sql: SqlError, field: Option<&Column>| {
@@ -320,11 +332,19 @@ fn from_plan_text(text: &str, context: &Context<'_>) -> SqlError {
         let sql = SqlError::new(ErrorCode::UndefinedFunction, message);
         return at(did_you_mean(sql, &name, suggested.map(|(name, _)| name)));
     }
+    if let Some((message, hint)) = no_signature(text) {
+        return at(SqlError::new(ErrorCode::DatatypeMismatch, message).with_hint(hint));
+    }
     let code = PLAN_TEXTS
         .iter()
         .find(|(part, _)| text.contains(part))
         .map_or(ErrorCode::InvalidStatement, |(_, code)| *code);
-    with_details(code, text, context)
+    let mut sql = with_details(code, text, context);
+    if code == ErrorCode::DatatypeMismatch {
+        sql.message = with_sql_types(&sql.message);
+        sql.hint = sql.hint.map(|hint| with_sql_types(&hint));
+    }
+    sql
 }
 
 /// Parts of planning errors that tell their kind.

@@ -8,26 +8,25 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, BooleanArray};
-use arrow::compute::{BatchCoalescer, filter, prep_null_mask_filter};
-use arrow::datatypes::{Schema, SchemaRef};
-use arrow::record_batch::{RecordBatch, RecordBatchOptions};
-use basalt_storage::row_group::{RowGroupColumn, RowSelection, open_row_group};
+use arrow::compute::BatchCoalescer;
+use arrow::datatypes::SchemaRef;
+use arrow::record_batch::RecordBatch;
+use basalt_storage::row_group::{RowSelection, open_row_group};
 use basalt_storage::segment_meta::SegmentMeta;
 use basalt_storage::segment_reader::VerifiedBytes;
 use datafusion::common::runtime::SpawnedTask;
 use datafusion::common::{DataFusionError, internal_datafusion_err};
 use datafusion::error::Result;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
-use datafusion::physical_expr::PhysicalExpr;
-use datafusion::physical_expr::utils::collect_columns;
 use datafusion::physical_plan::metrics::{
     BaselineMetrics, Count, ExecutionPlanMetricsSet, MetricBuilder, MetricCategory, RecordOutput,
 };
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use futures::stream;
 
-use super::pruning::ZonePruner;
+use super::column_rows::ColumnRows;
+use super::open_row_group::OpenRowGroup;
+use super::predicate::{Predicate, row_selection};
 use super::{ScanSegment, ScanTable, SegmentScanExec};
 use crate::chunks::{ChunkRead, ChunkSource, ChunkSourceExtension, ReadCost};
 use crate::error::storage_error;
@@ -65,16 +64,6 @@ struct Fetched {
     meta: Arc<SegmentMeta>,
     /// Chunks of the first-step columns, in their order.
     bytes: Vec<VerifiedBytes>,
-}
-
-/// A predicate split from the columns it needs.
-struct Predicate {
-    /// Over a batch of just `columns`.
-    expr: Arc<dyn PhysicalExpr>,
-    /// Indexes into the read columns, ascending.
-    columns: Vec<usize>,
-    schema: SchemaRef,
-    pruner: ZonePruner,
 }
 
 struct ScanMetrics {
@@ -324,8 +313,8 @@ impl PartitionScan {
         let sparse = (passed as f64) < rows as f64 * SELECTION_SHARE_MAX;
         let selection = sparse.then(|| row_selection(&tested));
         let opened = self.open_columns(&fetched, &others, &bytes, selection.as_ref())?;
-        OpenRowGroup::filtered(tested, opened, &predicate.columns, &self.projection, sparse)
-            .map(Some)
+        let columns = &predicate.columns;
+        Ok(Some(OpenRowGroup::filtered(tested, opened, columns, &self.projection, sparse)))
     }
 
     fn open_columns(
@@ -384,218 +373,4 @@ fn distinct(projection: &[usize]) -> Vec<usize> {
     columns.sort_unstable();
     columns.dedup();
     columns
-}
-
-impl Predicate {
-    fn new(predicate: &Arc<dyn PhysicalExpr>, read_schema: &SchemaRef) -> Result<Self> {
-        let mut columns: Vec<_> =
-            collect_columns(predicate).iter().map(|column| column.index()).collect();
-        columns.sort_unstable();
-        columns.dedup();
-        let schema: SchemaRef = Arc::new(read_schema.project(&columns)?);
-        let expr = reassign_by_index(predicate, &columns, &schema)?;
-        let pruner = ZonePruner::new(Arc::clone(predicate), Arc::clone(read_schema));
-        Ok(Self { expr, columns, schema, pruner })
-    }
-
-    /// Runs the predicate over all rows of a row group.
-    fn test(
-        &self,
-        mut columns: Vec<(usize, ColumnRows)>,
-        rows: usize,
-        batch_rows: usize,
-    ) -> Result<Vec<TestedBatch>> {
-        let mut tested = Vec::with_capacity(rows.div_ceil(batch_rows.max(1)));
-        let mut left = rows;
-        while left > 0 {
-            let expected = left.min(batch_rows);
-            let arrays: Vec<ArrayRef> = columns
-                .iter_mut()
-                .map(|(_, column)| column.take(expected))
-                .collect::<Result<_>>()?;
-            let options = RecordBatchOptions::new().with_row_count(Some(expected));
-            let batch =
-                RecordBatch::try_new_with_options(Arc::clone(&self.schema), arrays, &options)?;
-            let mask = self.expr.evaluate(&batch)?.into_array(expected)?;
-            let mask = mask
-                .as_any()
-                .downcast_ref::<BooleanArray>()
-                .ok_or_else(|| internal_datafusion_err!("a predicate is not boolean"))?;
-            let mask = match mask.null_count() {
-                0 => mask.clone(),
-                _ => prep_null_mask_filter(mask),
-            };
-            let passed = mask.true_count();
-            tested.push(TestedBatch { columns: batch.columns().to_vec(), mask, passed });
-            left -= expected;
-        }
-        Ok(tested)
-    }
-}
-
-/// Rewrites column references from the read schema to a subset of it, by position: names may
-/// repeat, positions do not.
-fn reassign_by_index(
-    expr: &Arc<dyn PhysicalExpr>,
-    columns: &[usize],
-    schema: &Schema,
-) -> Result<Arc<dyn PhysicalExpr>> {
-    use datafusion::common::tree_node::{Transformed, TreeNode};
-    use datafusion::physical_expr::expressions::Column;
-    Arc::clone(expr)
-        .transform(|node| {
-            let Some(column) = node.downcast_ref::<Column>() else {
-                return Ok(Transformed::no(node));
-            };
-            let index = columns.binary_search(&column.index()).map_err(|_| {
-                internal_datafusion_err!(
-                    "a predicate names column {} that it does not read",
-                    column.name()
-                )
-            })?;
-            let column = Column::new(schema.field(index).name(), index);
-            Ok(Transformed::yes(Arc::new(column) as Arc<dyn PhysicalExpr>))
-        })
-        .map(|transformed| transformed.data)
-}
-
-/// A batch of the predicate's columns and which of its rows pass.
-struct TestedBatch {
-    columns: Vec<ArrayRef>,
-    mask: BooleanArray,
-    passed: usize,
-}
-
-/// The rows that pass, as parquet's reader takes them.
-fn row_selection(tested: &[TestedBatch]) -> RowSelection {
-    let masks: Vec<_> = tested.iter().map(|batch| batch.mask.clone()).collect();
-    RowSelection::from_filters(&masks)
-}
-
-/// The values of one column of a row group, in order.
-enum ColumnRows {
-    Stored(Box<RowGroupColumn>),
-    Absent(arrow::datatypes::DataType),
-}
-
-impl ColumnRows {
-    /// Exactly `rows` more values.
-    fn take(&mut self, rows: usize) -> Result<ArrayRef> {
-        match self {
-            Self::Absent(data_type) => Ok(arrow::array::new_null_array(data_type, rows)),
-            Self::Stored(reader) => reader.take(rows).map_err(storage_error),
-        }
-    }
-}
-
-/// A row group being handed out, batch by batch.
-struct OpenRowGroup {
-    /// What is left of the predicate's verdict; empty when there is no predicate.
-    tested: VecDeque<TestedBatch>,
-    tested_columns: Vec<usize>,
-    columns: Vec<(usize, ColumnRows)>,
-    projection: Vec<usize>,
-    rows_left: usize,
-    batch_rows: usize,
-    filtered: bool,
-    /// Whether `columns` were opened with the row selection of `tested`.
-    selected: bool,
-}
-
-impl OpenRowGroup {
-    fn plain(
-        columns: Vec<(usize, ColumnRows)>,
-        projection: &[usize],
-        rows: usize,
-        batch_rows: usize,
-    ) -> Self {
-        Self {
-            tested: VecDeque::new(),
-            tested_columns: vec![],
-            columns,
-            projection: projection.to_vec(),
-            rows_left: rows,
-            batch_rows,
-            filtered: false,
-            selected: false,
-        }
-    }
-
-    fn filtered(
-        tested: Vec<TestedBatch>,
-        columns: Vec<(usize, ColumnRows)>,
-        tested_columns: &[usize],
-        projection: &[usize],
-        selected: bool,
-    ) -> Result<Self> {
-        Ok(Self {
-            tested: tested.into(),
-            tested_columns: tested_columns.to_vec(),
-            columns,
-            projection: projection.to_vec(),
-            rows_left: 0,
-            batch_rows: 0,
-            filtered: true,
-            selected,
-        })
-    }
-
-    /// The next batch and the mask still to be applied to it.
-    fn next(&mut self, schema: &SchemaRef) -> Result<Option<(RecordBatch, Option<BooleanArray>)>> {
-        if !self.filtered {
-            let rows = self.rows_left.min(self.batch_rows);
-            if rows == 0 {
-                return Ok(None);
-            }
-            self.rows_left -= rows;
-            return self.zip(&[], rows, schema).map(|batch| Some((batch, None)));
-        }
-        loop {
-            let Some(tested) = self.tested.pop_front() else { return Ok(None) };
-            let rows = tested.mask.len();
-            if self.selected {
-                if tested.passed == 0 {
-                    continue;
-                }
-                let kept: Vec<_> = tested
-                    .columns
-                    .iter()
-                    .map(|column| filter(column, &tested.mask))
-                    .collect::<std::result::Result<_, _>>()?;
-                return self.zip(&kept, tested.passed, schema).map(|batch| Some((batch, None)));
-            }
-            // Columns decoded in full must advance past batches that have no survivor, too.
-            let batch = self.zip(&tested.columns, rows, schema)?;
-            if tested.passed == 0 {
-                continue;
-            }
-            let mask = (tested.passed < rows).then_some(tested.mask);
-            return Ok(Some((batch, mask)));
-        }
-    }
-
-    /// Puts `rows` values of each output column side by side.
-    fn zip(&mut self, tested: &[ArrayRef], rows: usize, schema: &SchemaRef) -> Result<RecordBatch> {
-        let mut decoded: Vec<(usize, ArrayRef)> = Vec::with_capacity(self.columns.len());
-        for (column, reader) in &mut self.columns {
-            decoded.push((*column, reader.take(rows)?));
-        }
-        let arrays = self
-            .projection
-            .iter()
-            .map(|column| {
-                let from_test = self.tested_columns.iter().position(|tested| tested == column);
-                match from_test.and_then(|index| tested.get(index)) {
-                    Some(array) => Ok(Arc::clone(array)),
-                    None => decoded
-                        .iter()
-                        .find(|(read, _)| read == column)
-                        .map(|(_, array)| Arc::clone(array))
-                        .ok_or_else(|| internal_datafusion_err!("an output column was not read")),
-                }
-            })
-            .collect::<Result<Vec<_>>>()?;
-        let options = RecordBatchOptions::new().with_row_count(Some(rows));
-        Ok(RecordBatch::try_new_with_options(Arc::clone(schema), arrays, &options)?)
-    }
 }

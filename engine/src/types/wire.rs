@@ -101,9 +101,8 @@ fn column_to_wire(array: &ArrayRef, field: &Field) -> Result<ArrayRef, SqlError>
     if array.data_type() == field.data_type() {
         return Ok(Arc::clone(array));
     }
-    // An optimised plan may compute a decimal with more digits than were announced.
-    let is_decimal = array.data_type().is_decimal() && field.data_type().is_decimal();
-    if wire_type(array.data_type()) != *field.data_type() && !is_decimal {
+    let found = wire_type(array.data_type());
+    if found != *field.data_type() && !is_other_precision(&found, field.data_type()) {
         return Err(mismatch(format!(
             "column \"{}\" has type {} where {} was announced",
             printable(field.name()),
@@ -114,6 +113,19 @@ fn column_to_wire(array: &ArrayRef, field: &Field) -> Result<ArrayRef, SqlError>
     let options = CastOptions { safe: false, ..CastOptions::default() };
     cast_with_options(array, field.data_type(), &options)
         .map_err(|error| from_datafusion(error.into()))
+}
+
+/// Whether types differ in the precision of a decimal only. DataFusion rewrites a sum beside a
+/// distinct aggregate into a sum of sums, which announces DECIMAL(p) and returns DECIMAL(p + 10);
+/// the cast refuses a value that does not fit what was announced.
+fn is_other_precision(found: &DataType, announced: &DataType) -> bool {
+    match (found, announced) {
+        (DataType::Decimal128(_, found), DataType::Decimal128(_, announced))
+        | (DataType::Decimal256(_, found), DataType::Decimal256(_, announced)) => {
+            found == announced
+        }
+        _ => false,
+    }
 }
 
 fn mismatch(what: String) -> SqlError {

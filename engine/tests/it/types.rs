@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, DictionaryArray, Int32Array, ListBuilder, RecordBatch, StringViewArray,
-    StringViewBuilder, StructArray,
+    Array, ArrayRef, Decimal128Array, DictionaryArray, Int32Array, ListBuilder, RecordBatch,
+    StringViewArray, StringViewBuilder, StructArray,
 };
 use arrow::datatypes::{DataType, Field, Fields, Int32Type, IntervalUnit, Schema, TimeUnit};
 use basalt_engine::dialect::{self, Statement};
@@ -159,4 +159,17 @@ fn a_batch_that_was_not_announced_is_a_bug_and_not_a_cast() {
     assert_eq!(to_wire(&batch, &wire_schema(&schema)).unwrap_err().code, ErrorCode::Internal);
     let empty = wire_schema(&Schema::empty());
     assert_eq!(to_wire(&batch, &empty).unwrap_err().code, ErrorCode::Internal);
+}
+
+#[test]
+fn a_decimal_of_another_precision_is_cast_to_the_one_that_was_announced() {
+    let announced =
+        wire_schema(&Schema::new(vec![Field::new("s", DataType::Decimal128(5, 2), true)]));
+    let batch = |value: i128| {
+        let sums = Decimal128Array::from(vec![value]).with_precision_and_scale(15, 2).unwrap();
+        RecordBatch::try_from_iter([("s", Arc::new(sums) as ArrayRef)]).unwrap()
+    };
+    let wire = to_wire(&batch(99_999), &announced).unwrap();
+    assert_eq!(wire.schema(), announced);
+    assert!(to_wire(&batch(100_000), &announced).is_err(), "1000.00 has more than five digits");
 }

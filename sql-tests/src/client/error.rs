@@ -176,6 +176,7 @@ fn sqlstate_of(code: &str) -> Option<String> {
         DatatypeMismatch,
         InvalidStatement,
         DataException,
+        NumericOutOfRange,
         NotNullViolation,
         FeatureNotSupported,
         InvalidParameter,

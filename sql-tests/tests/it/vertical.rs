@@ -4,18 +4,28 @@ use std::path::{Path, PathBuf};
 
 use basalt_sql_tests::client::Client;
 use basalt_sql_tests::cluster::{EmbeddedCluster, EmbeddedConfig};
+use basalt_sql_tests::explain::scan_counters;
 
-/// Files of all columns but one, below a worker's chunks.
-fn files_of_other_columns(dir: &Path, column: u32, found: &mut Vec<PathBuf>) {
+/// Column files below a worker's chunks.
+fn column_files(dir: &Path, found: &mut Vec<PathBuf>) {
     for entry in std::fs::read_dir(dir).unwrap() {
         let path = entry.unwrap().path();
-        let name = path.file_name().unwrap().to_string_lossy().into_owned();
         if path.is_dir() {
-            files_of_other_columns(&path, column, found);
-        } else if name.ends_with(".parquet") && !name.starts_with(&format!("c{column}.")) {
+            column_files(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "parquet") {
             found.push(path);
         }
     }
+}
+
+/// Files of one column, and those of all others.
+fn split_files(dir: &Path, column: u32) -> (Vec<PathBuf>, Vec<PathBuf>) {
+    let mut files = Vec::new();
+    column_files(dir, &mut files);
+    let prefix = format!("c{column}.");
+    let is_of_column =
+        |path: &PathBuf| path.file_name().unwrap().to_string_lossy().starts_with(&prefix);
+    files.into_iter().partition(is_of_column)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -28,8 +38,11 @@ async fn a_sum_needs_the_files_of_its_own_column_only() {
                   SELECT value AS a, value * 2 AS b, 'x' || value AS c \
                   FROM generate_series(1, 200000)";
     client.execute_update(create).await.unwrap();
-    let mut others = Vec::new();
-    files_of_other_columns(&dir.path().join("worker-0/chunks"), 2, &mut others);
+    let read = scan_counters(&mut client, "SELECT sum(b) FROM wide", "wide", "local_bytes").await;
+    let read: f64 = read.unwrap().iter().sum();
+    let (own, others) = split_files(&dir.path().join("worker-0/chunks"), 2);
+    let stored: u64 = own.iter().map(|file| file.metadata().unwrap().len()).sum();
+    assert!(read > 0.0 && read <= stored as f64, "{read} bytes of {stored} of the column");
     assert_eq!(others.len(), 2, "one segment with files of two other columns: {others:?}");
     for file in others {
         std::fs::remove_file(file).unwrap();

@@ -27,6 +27,13 @@ pub(super) struct ClusterChoice {
     data_dir: PathBuf,
 }
 
+impl ClusterChoice {
+    /// Where everything that is started for this run keeps its data.
+    pub(super) fn data_dir(&self) -> &Path {
+        &self.data_dir
+    }
+}
+
 enum Kind {
     Remote,
     Processes(ProcessCluster, TempDir),
@@ -73,6 +80,11 @@ impl Target {
 
     pub(super) fn url(&self) -> &str {
         &self.url
+    }
+
+    /// Whether it was started for this run and holds nothing but its tables.
+    pub(super) fn is_ours(&self) -> bool {
+        !matches!(self.kind, Kind::Remote)
     }
 
     /// What it is, for the report.

@@ -8,42 +8,46 @@ use serde::Serialize;
 use crate::machine::Machine;
 use crate::shell::grouped;
 
-/// One query on both sides; times in milliseconds.
+/// One query on all sides; times in milliseconds, in the order of the runs.
 #[derive(Debug, Clone, Serialize)]
 pub(super) struct QueryResult {
     name: &'static str,
-    basalt_rows: u64,
-    datafusion_rows: u64,
-    basalt_median_ms: f64,
-    datafusion_median_ms: f64,
-    /// Basalt's median over DataFusion's: below 1 is faster.
-    ratio: f64,
-    basalt_ms: Vec<f64>,
-    datafusion_ms: Vec<f64>,
+    pub(super) basalt_rows: u64,
+    pub(super) datafusion_rows: u64,
+    pub(super) duckdb_rows: Option<u64>,
+    pub(super) basalt_ms: Vec<f64>,
+    pub(super) datafusion_ms: Vec<f64>,
+    pub(super) duckdb_ms: Vec<f64>,
 }
 
 impl QueryResult {
-    pub(super) fn new(
-        name: &'static str,
-        basalt_rows: u64,
-        datafusion_rows: u64,
-        basalt_ms: Vec<f64>,
-        datafusion_ms: Vec<f64>,
-    ) -> Self {
-        let basalt_median_ms = median(&basalt_ms);
-        let datafusion_median_ms = median(&datafusion_ms);
-        let ratio = basalt_median_ms / datafusion_median_ms;
+    /// Nothing measured yet.
+    pub(super) fn new(name: &'static str) -> Self {
         Self {
             name,
-            basalt_rows,
-            datafusion_rows,
-            basalt_median_ms,
-            datafusion_median_ms,
-            ratio,
-            basalt_ms,
-            datafusion_ms,
+            basalt_rows: 0,
+            datafusion_rows: 0,
+            duckdb_rows: None,
+            basalt_ms: vec![],
+            datafusion_ms: vec![],
+            duckdb_ms: vec![],
         }
     }
+
+    fn rows_agree(&self) -> bool {
+        self.basalt_rows == self.datafusion_rows
+            && self.duckdb_rows.is_none_or(|rows| rows == self.basalt_rows)
+    }
+}
+
+/// Loading all tables; times in milliseconds.
+#[derive(Debug, Clone, Default, Serialize)]
+pub(super) struct LoadResult {
+    pub(super) rows: u64,
+    /// By COPY; empty when the tables were there.
+    pub(super) basalt_ms: Vec<f64>,
+    /// By CREATE TABLE AS and CHECKPOINT.
+    pub(super) duckdb_ms: Vec<f64>,
 }
 
 /// A whole measurement.
@@ -54,11 +58,9 @@ pub(super) struct Report {
     pub(super) data: String,
     pub(super) machine: Machine,
     pub(super) target_partitions: usize,
+    pub(super) duckdb_version: Option<String>,
     pub(super) runs: u16,
-    pub(super) rows: u64,
-    /// Tables that this run loaded; `load_seconds` is their COPY and 0 when there were none.
-    pub(super) tables_loaded: usize,
-    pub(super) load_seconds: f64,
+    pub(super) load: LoadResult,
     pub(super) queries: Vec<QueryResult>,
 }
 
@@ -77,48 +79,71 @@ impl Report {
             machine.cores, machine.processor, machine.system
         )?;
         writeln!(text, "{} from {}: {}", self.suite, self.data, self.cluster)?;
-        writeln!(
+        write!(
             text,
-            "against plain DataFusion on Parquet, {} target partitions; medians of {} hot runs",
-            self.target_partitions, self.runs
+            "against plain DataFusion on Parquet, {} target partitions",
+            self.target_partitions
         )?;
-        if self.tables_loaded > 0 {
-            let rows = grouped(self.rows);
-            writeln!(text, "loaded {rows} rows by COPY in {:.2} s", self.load_seconds)?;
+        if let Some(version) = &self.duckdb_version {
+            write!(text, ", and DuckDB {version} on its own tables")?;
         }
-        writeln!(text, "\n query |     rows | basalt ms | datafusion ms | ratio")?;
-        writeln!(text, "-------+----------+-----------+---------------+-------")?;
-        for query in &self.queries {
-            writeln!(
+        writeln!(text, "; medians of {} hot runs", self.runs)?;
+        self.write_load(&mut text)?;
+        self.write_queries(&mut text)?;
+        Ok(text)
+    }
+
+    fn write_load(&self, text: &mut String) -> std::fmt::Result {
+        let load = &self.load;
+        if load.basalt_ms.is_empty() {
+            return Ok(());
+        }
+        let basalt = median(&load.basalt_ms);
+        let rows = grouped(load.rows);
+        let runs = load.basalt_ms.len();
+        write!(text, "loaded {rows} rows by COPY in {:.2} s", basalt / 1000.0)?;
+        if !load.duckdb_ms.is_empty() {
+            let duckdb = median(&load.duckdb_ms);
+            write!(
                 text,
-                " {:<5} | {:>8} | {:>9.1} | {:>13.1} | {:>5.2}{}",
-                query.name,
-                query.basalt_rows,
-                query.basalt_median_ms,
-                query.datafusion_median_ms,
-                query.ratio,
-                if query.basalt_rows == query.datafusion_rows { "" } else { "  ROWS DIFFER" },
+                ", DuckDB by CREATE TABLE AS and CHECKPOINT in {:.2} s: ratio {:.2}",
+                duckdb / 1000.0,
+                basalt / duckdb
             )?;
         }
-        let basalt: f64 = self.queries.iter().map(|query| query.basalt_median_ms).sum();
-        let datafusion: f64 = self.queries.iter().map(|query| query.datafusion_median_ms).sum();
-        writeln!(
-            text,
-            " total |          | {basalt:>9.1} | {datafusion:>13.1} | {:>5.2}",
-            basalt / datafusion
-        )?;
-        Ok(text)
+        writeln!(text, " (medians of {runs})")
+    }
+
+    fn write_queries(&self, text: &mut String) -> std::fmt::Result {
+        let mut header = " query |     rows | basalt ms | datafusion ms | ratio".to_owned();
+        if self.duckdb_version.is_some() {
+            header += " | duckdb ms | ratio";
+        }
+        let rule: String = header.chars().map(|c| if c == '|' { '+' } else { '-' }).collect();
+        writeln!(text, "\n{header}\n{rule}")?;
+        let mut totals = Medians::default();
+        for query in &self.queries {
+            let medians = Medians::of(query);
+            let warning = if query.rows_agree() { "" } else { "  ROWS DIFFER" };
+            let line = medians.line(query.name, &query.basalt_rows.to_string());
+            writeln!(text, "{line}{warning}")?;
+            totals.add(&medians);
+        }
+        writeln!(text, "{}", totals.line("total", ""))
     }
 
     /// A figure for a wrong answer is worth nothing.
     ///
     /// # Errors
-    /// When the two sides disagree about the number of rows of a query.
+    /// When the sides disagree about the number of rows of a query.
     pub(super) fn check_rows(&self) -> anyhow::Result<()> {
         for query in &self.queries {
-            if query.basalt_rows != query.datafusion_rows {
+            if !query.rows_agree() {
+                let duckdb = query
+                    .duckdb_rows
+                    .map_or_else(String::new, |rows| format!(" and {rows} in DuckDB"));
                 bail!(
-                    "query {} has {} rows on the cluster and {} in DataFusion",
+                    "query {} has {} rows on the cluster, {} in DataFusion{duckdb}",
                     query.name,
                     query.basalt_rows,
                     query.datafusion_rows
@@ -126,6 +151,45 @@ impl Report {
             }
         }
         Ok(())
+    }
+}
+
+/// Medians of one query, or their sums over all; milliseconds.
+#[derive(Debug, Clone, Copy, Default)]
+struct Medians {
+    basalt: f64,
+    datafusion: f64,
+    duckdb: Option<f64>,
+}
+
+impl Medians {
+    fn of(query: &QueryResult) -> Self {
+        Self {
+            basalt: median(&query.basalt_ms),
+            datafusion: median(&query.datafusion_ms),
+            duckdb: (!query.duckdb_ms.is_empty()).then(|| median(&query.duckdb_ms)),
+        }
+    }
+
+    fn add(&mut self, other: &Self) {
+        self.basalt += other.basalt;
+        self.datafusion += other.datafusion;
+        if let Some(duckdb) = other.duckdb {
+            *self.duckdb.get_or_insert_default() += duckdb;
+        }
+    }
+
+    /// A line of the table; a ratio below 1 means that Basalt is faster.
+    fn line(&self, name: &str, rows: &str) -> String {
+        let Self { basalt, datafusion, duckdb } = self;
+        let mut line = format!(
+            " {name:<5} | {rows:>8} | {basalt:>9.1} | {datafusion:>13.1} | {:>5.2}",
+            basalt / datafusion
+        );
+        if let Some(duckdb) = duckdb {
+            line += &format!(" | {duckdb:>9.1} | {:>5.2}", basalt / duckdb);
+        }
+        line
     }
 }
 

@@ -1,0 +1,70 @@
+//! Integer arithmetic and sums that never wrap: an overflow is an error (DESIGN.md, FAULTS A5 19).
+//!
+//! DataFusion wraps: `9223372036854775807 + 1` is negative there, at run time and when it folds
+//! constants. Two things replace that, and every session, planning or running fragments, has both:
+//!
+//! ```text
+//! analyzer      a + b  ->  checked_add(a, b)        integers only; before constants are folded
+//!   optimizer     sum(a + 1), sum(a + 2)            left as they are, for DataFusion's rewrite
+//!                                                   into one sum and one count (`sum`)
+//! last rule     what the optimizer made or was left  ->  checked_...
+//! ```
+//!
+//! - `operators`: the scalar functions, with `kernels` that check a batch at a time
+//! - `rewrite`: the two rules that put them into plans
+//! - [`sum`](mod@sum): the aggregate, over `exact` sums that the order of rows cannot change
+//! - `two_steps`: one of DataFusion's rules, kept from overflowing on the way
+//!
+//! Functions, not the flag of DataFusion's `BinaryExpr`: they travel to workers by name, in plans
+//! and in the predicates of scans, where the flag is lost. Their columns keep the names of the
+//! operators. Decimals are checked by Arrow itself; floats do not overflow. What is not covered:
+//! `INTERVAL` arithmetic, and constants in the arguments of table functions, which DataFusion
+//! folds before any rule can see them.
+
+mod exact;
+mod kernels;
+mod operators;
+mod out_of_range;
+mod rewrite;
+pub mod sum;
+mod two_steps;
+
+use std::sync::Arc;
+
+use datafusion::execution::SessionStateBuilder;
+use datafusion::logical_expr::{AggregateUDF, ScalarUDF};
+use datafusion::optimizer::{Optimizer, OptimizerRule};
+
+use operators::{CheckedArithmetic, Operation};
+use rewrite::{CheckAll, CheckBeforeFolding};
+use sum::CheckedSum;
+use two_steps::{TWO_STEPS, WideFirstStep};
+
+/// Gives a session the functions. A fragment's plan names them, so workers need them too.
+pub fn with_checked_functions(mut builder: SessionStateBuilder) -> SessionStateBuilder {
+    let scalars = builder.scalar_functions().get_or_insert_default();
+    scalars
+        .extend(Operation::ALL.map(|operation| {
+            Arc::new(ScalarUDF::new_from_impl(CheckedArithmetic::new(operation)))
+        }));
+    // The last of a name counts.
+    let sums = [CheckedSum::new(), CheckedSum::wide()];
+    let sums = sums.map(|sum| Arc::new(AggregateUDF::new_from_impl(sum)));
+    builder.aggregate_functions().get_or_insert_default().extend(sums);
+    builder
+}
+
+/// Gives a session that plans the functions and the rules that use them, beside DataFusion's own.
+pub fn with_checked_arithmetic(builder: SessionStateBuilder) -> SessionStateBuilder {
+    let rules = Optimizer::new().rules.into_iter().map(|rule| match rule.name() {
+        TWO_STEPS => Arc::new(WideFirstStep(rule)) as Arc<dyn OptimizerRule + Send + Sync>,
+        _ => rule,
+    });
+    with_checked_functions(builder)
+        .with_analyzer_rule(Arc::new(CheckBeforeFolding))
+        .with_optimizer_rules(rules.collect())
+        .with_optimizer_rule(Arc::new(CheckAll))
+}
+
+#[cfg(test)]
+mod tests;

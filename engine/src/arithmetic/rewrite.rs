@@ -1,0 +1,167 @@
+//! The two rules that replace integer operators by checked functions.
+//!
+//! Invariant: no integer `+`, `-`, `*` or unary minus that DataFusion could fold or run is left
+//! after either rule, but for `sum(x + 1)` after the first: nothing can fold what has a column, and
+//! DataFusion's rewrite of many such sums knows operators only.
+
+use std::sync::{Arc, LazyLock};
+
+use arrow::datatypes::DataType;
+use datafusion::common::DFSchema;
+use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
+use datafusion::config::ConfigOptions;
+use datafusion::error::Result;
+use datafusion::logical_expr::expr::{AggregateFunction, ScalarFunction};
+use datafusion::logical_expr::expr_rewriter::NamePreserver;
+use datafusion::logical_expr::utils::merge_schema;
+use datafusion::logical_expr::{BinaryExpr, Expr, ExprSchemable, LogicalPlan, Operator, ScalarUDF};
+use datafusion::optimizer::analyzer::AnalyzerRule;
+use datafusion::optimizer::optimizer::ApplyOrder;
+use datafusion::optimizer::{OptimizerConfig, OptimizerRule};
+
+use super::operators::{CheckedArithmetic, Operation};
+
+/// Runs once per plan, after type coercion and before anything folds constants.
+#[derive(Debug)]
+pub(super) struct CheckBeforeFolding;
+
+impl AnalyzerRule for CheckBeforeFolding {
+    fn name(&self) -> &'static str {
+        "check_integer_arithmetic"
+    }
+
+    fn analyze(&self, plan: LogicalPlan, _: &ConfigOptions) -> Result<LogicalPlan> {
+        let check = |plan| check_node(plan, LinearSums::Leave);
+        plan.transform_up_with_subqueries(check).map(|transformed| transformed.data)
+    }
+}
+
+/// The last rule of every optimizer pass, for what the rules before it made.
+#[derive(Debug)]
+pub(super) struct CheckAll;
+
+impl OptimizerRule for CheckAll {
+    fn name(&self) -> &'static str {
+        "check_all_integer_arithmetic"
+    }
+
+    fn apply_order(&self) -> Option<ApplyOrder> {
+        Some(ApplyOrder::BottomUp)
+    }
+
+    fn rewrite(
+        &self,
+        plan: LogicalPlan,
+        _: &dyn OptimizerConfig,
+    ) -> Result<Transformed<LogicalPlan>> {
+        check_node(plan, LinearSums::Check)
+    }
+}
+
+/// What becomes of `sum(x + 1)`.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum LinearSums {
+    Leave,
+    Check,
+}
+
+fn check_node(plan: LogicalPlan, linear_sums: LinearSums) -> Result<Transformed<LogicalPlan>> {
+    if !has_arithmetic(&plan)? {
+        return Ok(Transformed::no(plan));
+    }
+    // Only types are looked up in it, so the order of its columns does not matter.
+    let mut schema = merge_schema(&plan.inputs());
+    if let LogicalPlan::TableScan(scan) = &plan {
+        let source = scan.source.schema();
+        schema.merge(&DFSchema::try_from_qualified_schema(scan.table_name.clone(), &source)?);
+    }
+    // The functions are named like the operators, except in the ORDER BY of a window.
+    let names = NamePreserver::new(&plan);
+    plan.map_expressions(|expr| {
+        let name = names.save(&expr);
+        let checked = expr.transform_up(|expr| match expr {
+            Expr::AggregateFunction(function) if linear_sums == LinearSums::Leave => {
+                Ok(leave_linear_sum(function))
+            }
+            other => check(other, &schema),
+        })?;
+        Ok(checked.update_data(|expr| name.restore(expr)))
+    })
+}
+
+/// Whether a node has anything to look at: most have not.
+fn has_arithmetic(plan: &LogicalPlan) -> Result<bool> {
+    let mut found = false;
+    plan.apply_expressions(|expr| {
+        found |= expr.exists(|expr| {
+            Ok(match expr {
+                Expr::BinaryExpr(binary) => Operation::of(binary.op).is_some(),
+                Expr::Negative(_) => true,
+                _ => false,
+            })
+        })?;
+        Ok(if found { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+    })?;
+    Ok(found)
+}
+
+fn check(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
+    match expr {
+        Expr::BinaryExpr(BinaryExpr { left, op, right }) => {
+            if let Some(operation) = Operation::of(op) {
+                let data_type = left.get_type(schema)?;
+                // Coercion leaves two integers of one type; dates and decimals are not for us.
+                if data_type.is_integer() && right.get_type(schema)? == data_type {
+                    return Ok(Transformed::yes(call(operation, vec![*left, *right])));
+                }
+            }
+            Ok(Transformed::no(Expr::BinaryExpr(BinaryExpr { left, op, right })))
+        }
+        Expr::Negative(operand) if is_signed(&operand.get_type(schema)?) => {
+            Ok(Transformed::yes(call(Operation::Negate, vec![*operand])))
+        }
+        other => Ok(Transformed::no(other)),
+    }
+}
+
+fn is_signed(data_type: &DataType) -> bool {
+    data_type.is_signed_integer()
+}
+
+fn call(operation: Operation, args: Vec<Expr>) -> Expr {
+    static FUNCTIONS: LazyLock<[Arc<ScalarUDF>; 4]> = LazyLock::new(|| {
+        Operation::ALL
+            .map(|operation| Arc::new(ScalarUDF::new_from_impl(CheckedArithmetic::new(operation))))
+    });
+    let function = Arc::clone(&FUNCTIONS[operation as usize]);
+    Expr::ScalarFunction(ScalarFunction::new_udf(function, args))
+}
+
+/// `sum(checked_add(x, 1))` as `sum(x + 1)`.
+fn leave_linear_sum(mut function: AggregateFunction) -> Transformed<Expr> {
+    let is_sum = function.func.name() == "sum" && function.params.args.len() == 1;
+    let argument = function.params.args.first_mut();
+    match argument {
+        Some(argument) if is_sum => match linear(argument) {
+            Some(operator) => {
+                *argument = operator;
+                Transformed::yes(Expr::AggregateFunction(function))
+            }
+            None => Transformed::no(Expr::AggregateFunction(function)),
+        },
+        _ => Transformed::no(Expr::AggregateFunction(function)),
+    }
+}
+
+/// The addition of a literal and something that has a column, as an operator.
+fn linear(expr: &Expr) -> Option<Expr> {
+    let Expr::ScalarFunction(ScalarFunction { func, args }) = expr else { return None };
+    let [left, right] = args.as_slice() else { return None };
+    let linear = func.name() == Operation::Add.name()
+        && (left.as_literal().is_some() && right.any_column_refs()
+            || right.as_literal().is_some() && left.any_column_refs());
+    linear.then(|| {
+        let (left, right) = (Box::new(left.clone()), Box::new(right.clone()));
+        Expr::BinaryExpr(BinaryExpr::new(left, Operator::Plus, right))
+    })
+}

@@ -1,0 +1,115 @@
+//! A scan's predicate over the rows of one row group.
+//!
+//! Only the columns that it names are decoded for it. A row passes when the predicate is true:
+//! NULL does not pass.
+
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, BooleanArray};
+use arrow::compute::prep_null_mask_filter;
+use arrow::datatypes::{Schema, SchemaRef};
+use arrow::record_batch::{RecordBatch, RecordBatchOptions};
+use basalt_storage::row_group::RowSelection;
+use datafusion::common::internal_datafusion_err;
+use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::error::Result;
+use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_expr::expressions::Column;
+use datafusion::physical_expr::utils::collect_columns;
+
+use super::column_rows::ColumnRows;
+use super::pruning::ZonePruner;
+
+/// A predicate split from the columns it needs.
+pub(super) struct Predicate {
+    /// Over a batch of just `columns`.
+    expr: Arc<dyn PhysicalExpr>,
+    /// Indexes into the read columns, ascending.
+    pub(super) columns: Vec<usize>,
+    schema: SchemaRef,
+    pub(super) pruner: ZonePruner,
+}
+
+/// A batch of the predicate's columns and which of its rows pass.
+pub(super) struct TestedBatch {
+    pub(super) columns: Vec<ArrayRef>,
+    pub(super) mask: BooleanArray,
+    pub(super) passed: usize,
+}
+
+impl Predicate {
+    pub(super) fn new(predicate: &Arc<dyn PhysicalExpr>, read_schema: &SchemaRef) -> Result<Self> {
+        let mut columns: Vec<_> =
+            collect_columns(predicate).iter().map(|column| column.index()).collect();
+        columns.sort_unstable();
+        columns.dedup();
+        let schema: SchemaRef = Arc::new(read_schema.project(&columns)?);
+        let expr = reassign_by_index(predicate, &columns, &schema)?;
+        let pruner = ZonePruner::new(Arc::clone(predicate), Arc::clone(read_schema));
+        Ok(Self { expr, columns, schema, pruner })
+    }
+
+    /// Runs the predicate over all rows of a row group.
+    pub(super) fn test(
+        &self,
+        mut columns: Vec<(usize, ColumnRows)>,
+        rows: usize,
+        batch_rows: usize,
+    ) -> Result<Vec<TestedBatch>> {
+        let mut tested = Vec::with_capacity(rows.div_ceil(batch_rows.max(1)));
+        let mut left = rows;
+        while left > 0 {
+            let expected = left.min(batch_rows);
+            let arrays: Vec<ArrayRef> = columns
+                .iter_mut()
+                .map(|(_, column)| column.take(expected))
+                .collect::<Result<_>>()?;
+            let options = RecordBatchOptions::new().with_row_count(Some(expected));
+            let batch =
+                RecordBatch::try_new_with_options(Arc::clone(&self.schema), arrays, &options)?;
+            let mask = self.expr.evaluate(&batch)?.into_array(expected)?;
+            let mask = mask
+                .as_any()
+                .downcast_ref::<BooleanArray>()
+                .ok_or_else(|| internal_datafusion_err!("a predicate is not boolean"))?;
+            let mask = match mask.null_count() {
+                0 => mask.clone(),
+                _ => prep_null_mask_filter(mask),
+            };
+            let passed = mask.true_count();
+            tested.push(TestedBatch { columns: batch.columns().to_vec(), mask, passed });
+            left -= expected;
+        }
+        Ok(tested)
+    }
+}
+
+/// Rewrites column references from the read schema to a subset of it, by position: names may
+/// repeat, positions do not.
+fn reassign_by_index(
+    expr: &Arc<dyn PhysicalExpr>,
+    columns: &[usize],
+    schema: &Schema,
+) -> Result<Arc<dyn PhysicalExpr>> {
+    Arc::clone(expr)
+        .transform(|node| {
+            let Some(column) = node.downcast_ref::<Column>() else {
+                return Ok(Transformed::no(node));
+            };
+            let index = columns.binary_search(&column.index()).map_err(|_| {
+                internal_datafusion_err!(
+                    "a predicate names column {} that it does not read",
+                    column.name()
+                )
+            })?;
+            let column = Column::new(schema.field(index).name(), index);
+            Ok(Transformed::yes(Arc::new(column) as Arc<dyn PhysicalExpr>))
+        })
+        .map(|transformed| transformed.data)
+}
+
+/// The rows that pass, as parquet's reader takes them.
+pub(super) fn row_selection(tested: &[TestedBatch]) -> RowSelection {
+    let masks: Vec<_> = tested.iter().map(|batch| batch.mask.clone()).collect();
+    RowSelection::from_filters(&masks)
+}
