@@ -7,6 +7,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
+use basalt_storage::durable_write::{create_dir_durable, write_file_durable};
 use serde::Deserialize;
 
 #[derive(Debug, Deserialize)]
@@ -24,9 +25,9 @@ pub fn claim(data_dir: &Path, workers: usize) -> anyhow::Result<()> {
     let text = match std::fs::read_to_string(&marker) {
         Ok(text) => text,
         Err(error) if error.kind() == ErrorKind::NotFound => {
-            std::fs::create_dir_all(data_dir)
+            create_dir_durable(data_dir)
                 .with_context(|| format!("data folder {} cannot be made", data_dir.display()))?;
-            return std::fs::write(&marker, format!("workers = {workers}\n"))
+            return write_file_durable(&marker, format!("workers = {workers}\n").as_bytes())
                 .with_context(|| format!("{} cannot be written", marker.display()));
         }
         Err(error) => {

@@ -9,6 +9,7 @@ use basalt_engine::files::AllowedRoots;
 use basalt_engine::protocol::PROTOCOL_VERSION;
 use basalt_engine::runtime::Resources;
 use basalt_engine::secret::ClusterSecret;
+use basalt_storage::durable_write::create_dir_durable;
 use datafusion::error::DataFusionError;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -96,8 +97,8 @@ impl Coordinator {
             return Err(CoordinatorError::NotLoopback { address });
         }
         let spill = config.resources.spill_dir.clone();
-        std::fs::create_dir_all(&spill)
-            .map_err(|source| CoordinatorError::Directory { path: spill, source })?;
+        let make = create_dir_durable(&config.data_dir).and_then(|()| create_dir_durable(&spill));
+        make.map_err(|source| CoordinatorError::Directory { path: spill, source })?;
         let catalog = open_catalog(&config).await?;
         let secret = catalog.secret().clone();
         let versions =

@@ -18,7 +18,7 @@ use uuid::Uuid;
 
 use crate::durable_write::{DurableWriter, NewFile, Placement, remove_tree};
 use crate::error::{Result, StorageError};
-use crate::ids::{ChunkId, SliceId, TableId, TxnId};
+use crate::ids::{ChunkId, SliceId, TableId, TxnId, WorkerId};
 use crate::layout::{
     CHUNKS_DIR, LOCK_FILE, QUARANTINE_DIR, SegmentKey, TMP_DIR, parse_number, parse_slice_entry,
     relative,
@@ -85,6 +85,16 @@ impl ChunkStore {
     /// [`StorageError::Corrupt`], [`StorageError::NewerFormat`].
     pub fn read_identity(dir: &Path, vfs: &dyn Vfs) -> Result<Option<Identity>> {
         identity::read(dir, vfs)
+    }
+
+    /// The id of the worker that a data directory is for, chosen now when it has none.
+    ///
+    /// On `Ok` the id survives a crash: what registers with it comes back as the same worker.
+    ///
+    /// # Errors
+    /// [`StorageError::Io`], [`StorageError::Corrupt`].
+    pub fn reserve_worker(dir: &Path, vfs: &dyn Vfs) -> Result<WorkerId> {
+        identity::reserve(dir, vfs)
     }
 
     /// Whose data directory this is.

@@ -31,6 +31,51 @@ use crate::vfs::Vfs;
 /// as long as one file of the same total size; serially 3 to 10 times.
 const SYNC_THREADS: usize = 8;
 
+/// Makes a directory and those above it that are missing.
+///
+/// On `Ok` the directory survives a crash: each was synced in the one above it, and the last one
+/// also when it was there, because whoever made it may not have.
+///
+/// # Errors
+/// What the file system says.
+pub fn create_dir_durable(path: &Path) -> io::Result<()> {
+    let parent = match path.parent() {
+        Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
+        Some(parent) => parent,
+        None => return Ok(()),
+    };
+    if path.is_dir() {
+        return sync_dir(parent);
+    }
+    create_dir_durable(parent)?;
+    match std::fs::create_dir(path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists || !path.is_dir() => Err(error),
+        _ => sync_dir(parent),
+    }
+}
+
+/// Writes a small file beside its final name, syncs it and renames it into place.
+///
+/// On `Ok` it survives a crash; after an error it is there whole, as it was before, or not at all.
+///
+/// # Errors
+/// What the file system says.
+#[expect(clippy::disallowed_methods, reason = "this is the module that also syncs the folder")]
+pub fn write_file_durable(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let staged = path.with_extension("new");
+    std::fs::write(&staged, bytes)?;
+    std::fs::File::open(&staged)?.sync_all()?;
+    std::fs::rename(&staged, path)?;
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => sync_dir(parent),
+        _ => sync_dir(Path::new(".")),
+    }
+}
+
+fn sync_dir(path: &Path) -> io::Result<()> {
+    std::fs::File::open(path)?.sync_all()
+}
+
 /// A file to write.
 #[derive(Debug, Clone)]
 pub(crate) struct NewFile {

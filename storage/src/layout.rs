@@ -43,6 +43,7 @@ pub const WIDE_COLUMNS_MAX: usize = 1_000;
 pub const BLOCK_BYTES: u64 = 65_536;
 
 pub(crate) const IDENTITY_FILE: &str = "IDENTITY.json";
+pub(crate) const WORKER_ID_FILE: &str = "WORKER_ID";
 pub(crate) const LOCK_FILE: &str = "LOCK";
 pub(crate) const CHUNKS_DIR: &str = "chunks";
 pub(crate) const TMP_DIR: &str = "tmp";

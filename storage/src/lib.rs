@@ -22,7 +22,7 @@
 
 pub mod chunk_store;
 pub mod digest;
-mod durable_write;
+pub mod durable_write;
 mod encoding;
 pub mod error;
 pub mod ids;

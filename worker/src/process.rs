@@ -12,6 +12,7 @@ use basalt_engine::protocol::chunks_server::ChunksServer;
 use basalt_engine::protocol::ingest_server::IngestServer;
 use basalt_engine::session::WorkerServices;
 use basalt_storage::chunk_store::{ChunkStore, Identity};
+use basalt_storage::durable_write::create_dir_durable;
 use basalt_storage::ids::{Epoch, WorkerId};
 use basalt_storage::vfs::{RealVfs, Vfs};
 use tokio::net::TcpListener;
@@ -162,7 +163,7 @@ async fn join(
 ) -> Result<(Arc<ChunkStore>, Registration, Joined), WorkerError> {
     let dir = &config.data_dir;
     let io = |source| WorkerError::DataDir { path: dir.clone(), source };
-    fs::create_dir_all(dir).map_err(io)?;
+    create_dir_durable(dir).map_err(io)?;
     fs::create_dir_all(&config.resources.spill_dir).map_err(io)?;
     let vfs: Arc<dyn Vfs> = Arc::new(RealVfs);
     let known = ChunkStore::read_identity(dir, vfs.as_ref())?;
@@ -173,7 +174,8 @@ async fn join(
     let registration = Registration {
         coordinator: config.coordinator.clone(),
         secret: config.secret.clone(),
-        worker: known.map_or_else(WorkerId::generate, |identity| identity.worker),
+        // Durable before anybody hears of it: a worker that dies while it joins is no new one.
+        worker: ChunkStore::reserve_worker(dir, vfs.as_ref())?,
         incarnation: Uuid::new_v4(),
         url,
         cluster: known.map(|identity| identity.cluster),

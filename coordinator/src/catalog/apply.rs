@@ -91,7 +91,7 @@ impl<'a> Draft<'a> {
             Change::CreateSchema { name } => self.create_schema(name),
             Change::DropSchema { name } => self.drop_schema(&name),
             Change::CreateTable(new) => self.create_table(new),
-            Change::DropTable { table } => self.drop_table(table),
+            Change::DropTable { table, version } => self.drop_table(table, version),
             Change::CreateView { schema, name, query } => self.create_view(schema, name, query),
             Change::DropView { schema, name } => self.drop_view(&schema, &name),
             Change::AddSegments { table, schema_version, segments } => {
@@ -282,8 +282,16 @@ impl<'a> Draft<'a> {
         }
     }
 
-    fn drop_table(&mut self, id: TableId) -> Result<(), CatalogError> {
+    fn drop_table(&mut self, id: TableId, version: Option<u64>) -> Result<(), CatalogError> {
         let (entry, table) = self.table(id)?;
+        if version.is_some_and(|read| read != table.version) {
+            return Err(CatalogError::Conflict {
+                object: format!("table \"{}.{}\"", entry.schema, entry.name),
+                what: "changed",
+                // Rows are only ever added, so the last segment's writer is who changed it.
+                winner: table.segments.last().map_or(self.txn, |segment| segment.txn),
+            });
+        }
         let table = Arc::clone(table);
         self.put_relation(&entry.schema, &entry.name, None)?;
         Arc::make_mut(&mut self.next.tables).remove(&id);

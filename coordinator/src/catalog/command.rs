@@ -145,6 +145,10 @@ pub enum Change {
     DropTable {
         /// The table.
         table: TableId,
+        /// Its version when the statement read it: a table that changed since is a conflict.
+        /// `None` drops whatever is in it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        version: Option<u64>,
     },
     /// Creates a view.
     CreateView {

@@ -10,6 +10,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
 
+use basalt_storage::durable_write::create_dir_durable;
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
@@ -33,7 +34,7 @@ impl Directory {
     ///
     /// Fails as [`Self::lock`] does.
     pub(super) fn create(path: &Path) -> Result<Self, CatalogError> {
-        make_directory(path)
+        create_dir_durable(path)
             .map_err(|source| CatalogError::Io { path: path.to_owned(), source })?;
         Self::lock(path)
     }
@@ -99,19 +100,6 @@ impl Directory {
             sync_directory(&self.path)
         };
         adopt().map_err(|source| CatalogError::Io { path: self.catalog(), source })
-    }
-}
-
-/// Makes a directory and those above it, each durable in the one above.
-fn make_directory(path: &Path) -> io::Result<()> {
-    if path.as_os_str().is_empty() || path.is_dir() {
-        return Ok(());
-    }
-    let parent = path.parent().unwrap_or(Path::new("."));
-    make_directory(parent)?;
-    match fs::create_dir(path) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists || !path.is_dir() => Err(error),
-        _ => sync_directory(if parent.as_os_str().is_empty() { Path::new(".") } else { parent }),
     }
 }
 

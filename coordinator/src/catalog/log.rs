@@ -120,6 +120,9 @@ impl Log {
     ) -> Result<(), redb::Error> {
         let mut txn = self.db.begin_write()?;
         txn.set_durability(Durability::Immediate)?;
+        // With one phase, redb answers a damaged newest commit by going back to the one before,
+        // silently; with two it refuses to open.
+        txn.set_two_phase_commit(true);
         {
             let mut log = txn.open_table(LOG)?;
             for (seq, record) in (self.chain.seq + 1..).zip(records) {

@@ -56,7 +56,9 @@ fn drop_relation(
         }
     };
     match (find_relation(snapshot, &schema, &name.name).map_err(missing)?, view) {
-        (Relation::Table(table), false) => Ok(Some(Change::DropTable { table: table.id })),
+        (Relation::Table(table), false) => {
+            Ok(Some(Change::DropTable { table: table.id, version: None }))
+        }
         (Relation::View(_), true) => Ok(Some(Change::DropView { schema, name: name.name.clone() })),
         (relation, _) => Err(wrong_kind(name, relation)),
     }
@@ -91,6 +93,11 @@ pub(super) fn make_room(
     match existing(snapshot, name) {
         None => Ok(Existing::Free(vec![])),
         Some(_) if if_not_exists => Ok(Existing::Keep),
+        // What replaces a table may be made of its rows: rows that came since would be lost.
+        Some(Relation::Table(table)) if or_replace && !view => {
+            let version = Some(table.version);
+            Ok(Existing::Free(vec![Change::DropTable { table: table.id, version }]))
+        }
         Some(_) if or_replace => drop_relation(snapshot, name, false, view)
             .map(|change| Existing::Free(change.into_iter().collect())),
         Some(_) => {
@@ -347,7 +354,7 @@ impl Statements {
         let mut changes = Vec::new();
         if drop.cascade {
             changes.extend(schema.relations.values().map(|relation| match relation {
-                Relation::Table(table) => Change::DropTable { table: table.id },
+                Relation::Table(table) => Change::DropTable { table: table.id, version: None },
                 Relation::View(view) => {
                     Change::DropView { schema: drop.name.clone(), name: view.name.clone() }
                 }

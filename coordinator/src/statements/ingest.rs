@@ -99,7 +99,7 @@ impl Statements {
                     .with_hint("ingest with mode append or replace, or another table name"));
             }
             (IngestMode::Replace, Some(Relation::Table(table))) => {
-                changes.push(Change::DropTable { table: table.id });
+                changes.push(Change::DropTable { table: table.id, version: None });
             }
             (IngestMode::Replace, Some(Relation::View(_))) => {
                 let message = format!("\"{}\" is a view", name.name);

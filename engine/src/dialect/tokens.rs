@@ -213,6 +213,9 @@ struct Level {
     operand: usize,
     /// Height of what `AND` and `OR` have joined so far, those included.
     logical: usize,
+    /// Height of the highest branch of a CASE so far; those of all CASEs of one expression count
+    /// together, which is never too little.
+    branches: usize,
     /// Height of the highest of the expressions that are complete.
     highest: usize,
     /// Joins and set operations.
@@ -222,7 +225,7 @@ struct Level {
 impl Level {
     /// Height of the level so far.
     fn height(&self) -> usize {
-        self.highest.max(self.logical + 1).max(self.operand + 1)
+        self.highest.max(self.logical.max(self.operand).max(self.branches) + 1)
     }
 
     /// Puts one more token on the tree.
@@ -236,11 +239,12 @@ impl Level {
             }
             // Branches of a CASE stand beside each other; what comes after its END stands on them.
             Role::Branch => {
-                self.logical = self.logical.max(self.operand);
+                self.branches = self.branches.max(self.logical).max(self.operand);
+                self.logical = 0;
                 self.operand = 0;
             }
             Role::End => {
-                self.operand = self.operand.max(self.logical) + 1;
+                self.operand = self.operand.max(self.logical).max(self.branches) + 1;
                 self.logical = 0;
             }
             Role::Boundary => self.end_expression(),
@@ -252,7 +256,8 @@ impl Level {
     }
 
     fn end_expression(&mut self) {
-        *self = Self { operand: 0, logical: 0, highest: self.height(), ..*self };
+        let highest = self.height();
+        *self = Self { highest, relational: self.relational, ..Self::default() };
     }
 }
 

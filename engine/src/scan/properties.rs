@@ -107,6 +107,8 @@ fn bound(
 ) -> Precision<ScalarValue> {
     let exact = values.iter().all(|value| match value {
         Some(ZoneValue::Bytes { exact, .. }) => *exact,
+        // Zone maps widen a zero to the zero of the other sign.
+        Some(ZoneValue::Float(value)) => *value != 0.0,
         Some(_) => true,
         None => false,
     });

@@ -15,7 +15,7 @@ use basalt_storage::row_group::{RowSelection, open_row_group};
 use basalt_storage::segment_meta::SegmentMeta;
 use basalt_storage::segment_reader::VerifiedBytes;
 use datafusion::common::runtime::SpawnedTask;
-use datafusion::common::{DataFusionError, internal_datafusion_err};
+use datafusion::common::{DataFusionError, internal_datafusion_err, internal_err};
 use datafusion::error::Result;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_plan::metrics::{
@@ -240,7 +240,21 @@ impl PartitionScan {
             }
         }
         self.metrics.baseline.done();
+        self.check_balance()?;
         Ok(None)
+    }
+
+    /// Every row that this partition was given was read or pruned (RULES 1).
+    fn check_balance(&self) -> Result<()> {
+        let assigned = self.metrics.rows_assigned.value();
+        let seen = self.metrics.rows_read.value() + self.metrics.rows_pruned.value();
+        if self.rows_left.is_none() && assigned != seen {
+            return internal_err!(
+                "a scan of {} was given {assigned} rows and saw {seen}",
+                self.table.name
+            );
+        }
+        Ok(())
     }
 
     fn emit(&mut self, batch: RecordBatch) -> RecordBatch {

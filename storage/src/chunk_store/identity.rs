@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::durable_write::{DurableWriter, NewFile, Placement};
 use crate::error::{Result, StorageError};
 use crate::ids::{ClusterId, WorkerId};
-use crate::layout::{CHUNKS_DIR, FORMAT_VERSION, IDENTITY_FILE, TMP_DIR};
+use crate::layout::{CHUNKS_DIR, FORMAT_VERSION, IDENTITY_FILE, TMP_DIR, WORKER_ID_FILE};
 use crate::vfs::Vfs;
 
 /// The file is about 150 bytes; more than this is not it.
@@ -71,6 +71,46 @@ pub(super) fn read(dir: &Path, vfs: &dyn Vfs) -> Result<Option<Identity>> {
     }
     let IdentityFile { cluster, worker, .. } = serde_json::from_slice(&bytes).map_err(corrupt)?;
     Ok(Some(Identity { cluster, worker }))
+}
+
+/// The id of the worker that a data directory is for, chosen once: `WORKER_ID`.
+///
+/// On `Ok` the id survives a crash. It is there before the worker registers anywhere, so that one
+/// that dies between registering and writing its identity comes back as itself, and not as another
+/// member of the cluster.
+pub(super) fn reserve(dir: &Path, vfs: &dyn Vfs) -> Result<WorkerId> {
+    if let Some(identity) = read(dir, vfs)? {
+        return Ok(identity.worker);
+    }
+    if let Some(reserved) = read_reserved(dir, vfs)? {
+        return Ok(reserved);
+    }
+    let worker = WorkerId::generate();
+    let writer = DurableWriter::new(dir);
+    let tmp = dir.join(TMP_DIR);
+    writer.ensure_dir(vfs, &tmp)?;
+    // A name of its own: another process may be doing the same, and the first to publish wins.
+    let staged = tmp.join(format!("{WORKER_ID_FILE}.{worker}"));
+    let bytes = Bytes::from(format!("{worker}\n"));
+    let file = NewFile { staged: staged.clone(), bytes };
+    let placement = Placement { staged, target: dir.join(WORKER_ID_FILE), is_dir: false };
+    match writer.publish(vfs, &[file], &[placement]) {
+        Ok(()) => Ok(worker),
+        Err(error) => read_reserved(dir, vfs)?.ok_or(error),
+    }
+}
+
+fn read_reserved(dir: &Path, vfs: &dyn Vfs) -> Result<Option<WorkerId>> {
+    let path = dir.join(WORKER_ID_FILE);
+    let length = match vfs.file_length(&path) {
+        Ok(length) => length.min(IDENTITY_BYTES_MAX),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(StorageError::io("read", path, error)),
+    };
+    let bytes =
+        vfs.read_at(&path, 0, length as usize).map_err(|e| StorageError::io("read", &path, e))?;
+    let id = std::str::from_utf8(&bytes).ok().and_then(|text| text.trim().parse().ok());
+    id.map(Some).ok_or_else(|| StorageError::corrupt(&path, "it is no worker id"))
 }
 
 /// Checks the identity of a data directory, or gives it one when it has neither one nor chunks.

@@ -41,6 +41,24 @@ fn another_worker_is_refused_and_the_same_one_is_not() {
 }
 
 #[test]
+fn a_worker_keeps_the_id_that_was_reserved_for_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let reserved = ChunkStore::reserve_worker(dir.path(), &RealVfs).unwrap();
+    assert_eq!(ChunkStore::reserve_worker(dir.path(), &RealVfs).unwrap(), reserved);
+    let identity = Identity { worker: reserved, ..IDENTITY };
+    drop(ChunkStore::open(dir.path(), identity, Arc::new(RealVfs)).unwrap());
+    fs::remove_file(dir.path().join("WORKER_ID")).unwrap();
+    assert_eq!(ChunkStore::reserve_worker(dir.path(), &RealVfs).unwrap(), reserved);
+}
+
+#[test]
+fn a_worker_id_that_is_none_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("WORKER_ID"), "me").unwrap();
+    assert_eq!(code(ChunkStore::reserve_worker(dir.path(), &RealVfs)), "CORRUPT");
+}
+
+#[test]
 fn chunks_without_an_identity_are_not_taken_over() {
     let test = TestStore::new();
     test.store.publish(vec![encoded(vec![ints(10)])]).unwrap();

@@ -46,12 +46,30 @@ async fn replacing_a_table_swaps_it_for_another_in_one_step() {
     let txn = TxnId::generate();
     let segments = vec![segment(new, txn, 5, fixture.workers[0])];
     let changes = vec![
-        Change::DropTable { table: old },
+        Change::DropTable { table: old, version: None },
         Change::CreateTable(new_table(new, "t")),
         Change::AddSegments { table: new, schema_version: 1, segments },
     ];
     fixture.catalog.commit(Command::new(txn, 0, changes)).await.unwrap();
     assert_eq!((fixture.table("t").id, rows(&fixture.table("t"))), (new, 5));
+}
+
+#[tokio::test]
+async fn replacing_a_table_that_changed_since_it_was_read_is_a_conflict_that_names_the_writer() {
+    let fixture = Fixture::new().await;
+    let table = fixture.create_table("t").await;
+    let read = fixture.table("t").version;
+    let insert = append(table, 1, fixture.workers[0]);
+    let winner = insert.txn;
+    fixture.catalog.commit(insert).await.unwrap();
+    let replace = command(vec![Change::DropTable { table, version: Some(read) }]);
+    let error = fixture.catalog.commit(replace).await.unwrap_err();
+    assert!(error.is_retryable());
+    let message = format!("table \"public.t\" was changed by transaction {winner}");
+    assert_eq!(error.to_string(), message);
+    assert_eq!(rows(&fixture.table("t")), 1);
+    let version = Some(fixture.table("t").version);
+    fixture.catalog.commit(command(vec![Change::DropTable { table, version }])).await.unwrap();
 }
 
 #[tokio::test]
@@ -73,7 +91,7 @@ async fn a_command_with_one_bad_change_changes_nothing() {
 async fn appending_to_a_dropped_table_is_a_retryable_conflict_that_names_the_winner() {
     let fixture = Fixture::new().await;
     let table = fixture.create_table("t").await;
-    let drop = command(vec![Change::DropTable { table }]);
+    let drop = command(vec![Change::DropTable { table, version: None }]);
     let winner = drop.txn;
     fixture.catalog.commit(drop).await.unwrap();
     fixture.create_table("t").await;
@@ -198,7 +216,11 @@ async fn table_ids_are_never_handed_out_twice_also_after_a_restart() {
 async fn a_dropped_table_does_not_give_its_id_back() {
     let fixture = Fixture::new().await;
     let table = fixture.create_table("t").await;
-    fixture.catalog.commit(command(vec![Change::DropTable { table }])).await.unwrap();
+    fixture
+        .catalog
+        .commit(command(vec![Change::DropTable { table, version: None }]))
+        .await
+        .unwrap();
     let again = command(vec![Change::CreateTable(new_table(table, "t"))]);
     let error = fixture.catalog.commit(again).await.unwrap_err();
     assert!(matches!(error, CatalogError::InvalidCommand { .. }), "{error}");

@@ -80,7 +80,7 @@ impl Model {
                 self.relations.remove(&key);
                 dropped
             }
-            Change::DropTable { table } => {
+            Change::DropTable { table, .. } => {
                 let key = self.find(*table)?;
                 self.relations.remove(&key).map(|_| ())
             }
@@ -167,7 +167,7 @@ impl Script {
                 table.schema = Self::schema(schema);
                 Change::CreateTable(table)
             }
-            Step::DropTable(table) => Change::DropTable { table: self.table(table) },
+            Step::DropTable(table) => Change::DropTable { table: self.table(table), version: None },
             Step::CreateView { schema, name } => Change::CreateView {
                 schema: Self::schema(schema),
                 name: Self::name(name),

@@ -260,6 +260,26 @@ async fn a_file_damaged_below_redb_is_refused_or_unharmed_and_never_a_panic() {
 }
 
 #[tokio::test]
+async fn damage_after_a_crash_never_goes_back_to_an_earlier_commit() {
+    let fixture = Fixture::new().await;
+    let table = fixture.create_table("t").await;
+    fixture.append(table, 3).await;
+    // The file as it is while it is open: what a crash now would leave.
+    let path = fixture.path().join("catalog.redb");
+    let sound = std::fs::read(&path).unwrap();
+    let copy = tempfile::tempdir().unwrap();
+    let secret = "cluster.secret";
+    std::fs::copy(fixture.path().join(secret), copy.path().join(secret)).unwrap();
+    let used: Vec<usize> = (0..sound.len()).filter(|&at| sound[at] != 0).collect();
+    for at in used.iter().step_by((used.len() / 120).max(1)) {
+        std::fs::write(copy.path().join("catalog.redb"), flipped(sound.clone(), *at)).unwrap();
+        if let Ok(catalog) = Catalog::open(copy.path()) {
+            assert_eq!(catalog.snapshot().version, fixture.catalog.snapshot().version, "byte {at}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn thousands_of_small_commits_come_back_after_a_restart() {
     let fixture = Fixture::new().await;
     let table = fixture.create_table("t").await;

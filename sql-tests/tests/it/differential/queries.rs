@@ -149,7 +149,7 @@ fn join_condition(random: &mut Random) -> String {
         "x.s = y.s AND x.g = y.g",
         "x.k = y.k AND x.s = y.s",
         "x.d = y.d",
-        "x.k IS NOT DISTINCT FROM y.k AND x.g = y.g",
+        "(x.k IS NOT DISTINCT FROM y.k) AND x.g = y.g",
         "x.k > y.k + 22",
         "x.g = 1",
     ]);
@@ -225,8 +225,11 @@ fn window(random: &mut Random, depth: u64) -> String {
     let source = operand(random, depth);
     let order = "ORDER BY k NULLS FIRST, g NULLS FIRST, s NULLS FIRST, d NULLS FIRST";
     let partition = random.pick(&["PARTITION BY k", "PARTITION BY g, s", ""]);
-    let value = match random.below(5) {
+    let value = match random.below(8) {
         0 => format!("row_number() OVER ({partition} {order})"),
+        5 => format!("lag(g) IGNORE NULLS OVER ({partition} {order})"),
+        6 => format!("count(k) FILTER (WHERE g > 0) OVER ({partition} {order})"),
+        7 => format!("nth_value(g, 2) OVER ({partition} {order} DESC)"),
         1 => format!("rank() OVER ({partition} ORDER BY d DESC NULLS LAST)"),
         2 => format!("count(*) OVER ({partition})"),
         3 => format!("lag(k, 1, -1) OVER ({partition} {order})"),
