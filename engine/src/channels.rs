@@ -75,11 +75,7 @@ impl Channels {
                     .keep_alive_timeout(KEEPALIVE_TIMEOUT)
                     .keep_alive_while_idle(true)
                     .initial_stream_window_size(STREAM_WINDOW_BYTES)
-                    .initial_connection_window_size(if std::env::var("X_CONN").is_ok() {
-                        8 << 20
-                    } else {
-                        CONNECTION_WINDOW_BYTES
-                    }) // XTEMP
+                    .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
                     .tcp_nodelay(true)
                     .connect_lazy();
                 open.insert(url.clone(), channel.clone());
@@ -131,9 +127,6 @@ impl fmt::Debug for Channels {
 #[async_trait]
 impl ChannelResolver for Channels {
     async fn get_worker_client_for_url(&self, url: &Url) -> Result<Box<dyn WorkerChannel>> {
-        if std::env::var("X_NOSPLIT").is_ok() {
-            return Ok(datafusion_distributed::grpc::create_worker_client(self.get(url)?));
-        } // XTEMP
         Ok(Box::new(PartitionStreams::new(self.get(url)?)))
     }
 }

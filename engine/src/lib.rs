@@ -41,6 +41,7 @@ pub mod session;
 pub mod settings;
 pub mod snapshot;
 mod snapshot_catalog;
+pub mod stack;
 mod subqueries;
 pub mod table;
 pub mod types;

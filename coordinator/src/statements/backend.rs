@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use basalt_engine::dialect::{self, Explain, ParsedStatement, Statement};
 use basalt_engine::error::{ErrorCode, SqlError, from_datafusion};
 use basalt_engine::snapshot::{CATALOG, Snapshot};
+use basalt_engine::stack::LargeStack;
 use basalt_engine::types::wire_schema;
 use datafusion::common::ScalarValue;
 use futures::stream::BoxStream;
@@ -28,48 +29,54 @@ impl SqlBackend for Statements {
         session: SessionId,
         sql: &str,
     ) -> Result<StatementDescription, SqlError> {
-        let parsed = parse_one(sql)?;
-        let count = parsed.parameters;
-        let pinned = self.pin(session)?;
-        let none = |rows| {
-            parameter_fields(None, count)
-                .map(|parameters| StatementDescription { rows, parameters })
-                .map_err(from_datafusion)
-        };
-        match parsed.statement {
-            Statement::Query(query) => {
-                let plan = pinned.query_plan(query).await?;
-                let parameters =
-                    parameter_fields(Some(&plan), count).map_err(|e| pinned.error(e))?;
-                let rows = Some(wire_schema(&pinned.result_schema(&plan)));
-                Ok(StatementDescription { rows, parameters })
+        LargeStack::new(async move {
+            let parsed = parse_one(sql)?;
+            let count = parsed.parameters;
+            let pinned = self.pin(session)?;
+            let none = |rows| {
+                parameter_fields(None, count)
+                    .map(|parameters| StatementDescription { rows, parameters })
+                    .map_err(from_datafusion)
+            };
+            match parsed.statement {
+                Statement::Query(query) => {
+                    let plan = pinned.query_plan(query).await?;
+                    let parameters =
+                        parameter_fields(Some(&plan), count).map_err(|e| pinned.error(e))?;
+                    let rows = Some(wire_schema(&pinned.result_schema(&plan)));
+                    Ok(StatementDescription { rows, parameters })
+                }
+                Statement::Insert(insert) => {
+                    let plan = pinned.insert_plan(&insert).await?;
+                    let parameters =
+                        parameter_fields(Some(&plan), count).map_err(|e| pinned.error(e))?;
+                    Ok(StatementDescription { rows: None, parameters })
+                }
+                statement => none(show::schema(&statement).map(|schema| wire_schema(&schema))),
             }
-            Statement::Insert(insert) => {
-                let plan = pinned.insert_plan(&insert).await?;
-                let parameters =
-                    parameter_fields(Some(&plan), count).map_err(|e| pinned.error(e))?;
-                Ok(StatementDescription { rows: None, parameters })
-            }
-            statement => none(show::schema(&statement).map(|schema| wire_schema(&schema))),
-        }
+        })
+        .await
     }
 
     async fn execute(&self, request: ExecuteRequest) -> Result<Outcome, SqlError> {
-        let parsed = parse_one(&request.sql)?;
-        let values = match &request.parameters {
-            None => vec![],
-            Some(batch) if batch.num_rows() == 1 => {
-                parameter_row(batch, 0).map_err(from_datafusion)?
-            }
-            Some(batch) => {
-                let message =
-                    format!("{} rows of parameters were given, not one", batch.num_rows());
-                return Err(SqlError::new(ErrorCode::InvalidParameter, message));
-            }
-        };
-        check_count(parsed.parameters, values.len())?;
-        let run = self.inner.registry.start(request.session, &request.sql);
-        self.run(request.session, parsed, values, run).await
+        LargeStack::new(async move {
+            let parsed = parse_one(&request.sql)?;
+            let values = match &request.parameters {
+                None => vec![],
+                Some(batch) if batch.num_rows() == 1 => {
+                    parameter_row(batch, 0).map_err(from_datafusion)?
+                }
+                Some(batch) => {
+                    let message =
+                        format!("{} rows of parameters were given, not one", batch.num_rows());
+                    return Err(SqlError::new(ErrorCode::InvalidParameter, message));
+                }
+            };
+            check_count(parsed.parameters, values.len())?;
+            let run = self.inner.registry.start(request.session, &request.sql);
+            self.run(request.session, parsed, values, run).await
+        })
+        .await
     }
 
     async fn execute_update(
@@ -78,25 +85,28 @@ impl SqlBackend for Statements {
         sql: &str,
         parameters: Option<Vec<RecordBatch>>,
     ) -> Result<u64, SqlError> {
-        match parameters {
-            Some(rows) if rows.iter().any(|batch| batch.num_columns() > 0) => {
-                let run = self.inner.registry.start(session, sql);
-                run.finish(self.execute_many(session, sql, rows)).await
-            }
-            _ => {
-                let mut affected = 0;
-                for parsed in dialect::parse(sql)? {
-                    check_count(parsed.parameters, 0)?;
-                    let run = self.inner.registry.start(session, &parsed.text);
-                    if let Outcome::Done { rows_affected: Some(rows) } =
-                        self.run(session, parsed, vec![], run).await?
-                    {
-                        affected += rows;
-                    }
+        LargeStack::new(async move {
+            match parameters {
+                Some(rows) if rows.iter().any(|batch| batch.num_columns() > 0) => {
+                    let run = self.inner.registry.start(session, sql);
+                    run.finish(self.execute_many(session, sql, rows)).await
                 }
-                Ok(affected)
+                _ => {
+                    let mut affected = 0;
+                    for parsed in dialect::parse(sql)? {
+                        check_count(parsed.parameters, 0)?;
+                        let run = self.inner.registry.start(session, &parsed.text);
+                        if let Outcome::Done { rows_affected: Some(rows) } =
+                            self.run(session, parsed, vec![], run).await?
+                        {
+                            affected += rows;
+                        }
+                    }
+                    Ok(affected)
+                }
             }
-        }
+        })
+        .await
     }
 
     async fn ingest(
@@ -114,16 +124,20 @@ impl SqlBackend for Statements {
     }
 
     async fn relation_schema(&self, schema: &str, relation: &str) -> Result<SchemaRef, SqlError> {
-        let pinned = self.pin(SessionId(u64::MAX))?;
-        let provider = pinned.state.catalog_list().catalog(CATALOG).and_then(|c| c.schema(schema));
-        let table = match provider {
-            Some(provider) => provider.table(relation).await.map_err(|e| pinned.error(e))?,
-            None => None,
-        };
-        table.map(|table| wire_schema(&table.schema())).ok_or_else(|| {
-            let message = format!("relation \"{schema}.{relation}\" does not exist");
-            SqlError::new(ErrorCode::UndefinedTable, message)
+        LargeStack::new(async move {
+            let pinned = self.pin(SessionId(u64::MAX))?;
+            let provider =
+                pinned.state.catalog_list().catalog(CATALOG).and_then(|c| c.schema(schema));
+            let table = match provider {
+                Some(provider) => provider.table(relation).await.map_err(|e| pinned.error(e))?,
+                None => None,
+            };
+            table.map(|table| wire_schema(&table.schema())).ok_or_else(|| {
+                let message = format!("relation \"{schema}.{relation}\" does not exist");
+                SqlError::new(ErrorCode::UndefinedTable, message)
+            })
         })
+        .await
     }
 
     fn cancel(&self, query: QueryId) -> bool {

@@ -3,7 +3,7 @@
 //! They take operands of one integer type, which is what type coercion leaves, and give that type
 //! back. A column that one computes is named as the operator would name it.
 
-use std::fmt::Display;
+use std::fmt::{Display, Write};
 use std::sync::Arc;
 
 use arrow::compute::cast;
@@ -102,6 +102,28 @@ impl CheckedArithmetic {
     }
 }
 
+impl CheckedArithmetic {
+    /// `a + b - c`. A chain leans to the left and is as long as a statement may be: its name is
+    /// made without a call for each operator, which would need more stack than a thread has.
+    fn chain_name(&self, left: &Expr, right: &Expr) -> String {
+        let mut operands = vec![(self.operation.symbol(), right)];
+        let mut first = left;
+        while let Expr::ScalarFunction(call) = first
+            && let Some(inner) = call.func.inner().downcast_ref::<Self>()
+            && let [left, right] = call.args.as_slice()
+        {
+            operands.push((inner.operation.symbol(), right));
+            first = left;
+        }
+        let mut name = first.schema_name().to_string();
+        for (symbol, operand) in operands.into_iter().rev() {
+            // Writing to a String cannot fail.
+            let _ = write!(name, " {symbol} {}", operand.schema_name());
+        }
+        name
+    }
+}
+
 impl ScalarUDFImpl for CheckedArithmetic {
     fn name(&self) -> &str {
         self.operation.name()
@@ -138,10 +160,7 @@ impl ScalarUDFImpl for CheckedArithmetic {
     fn schema_name(&self, args: &[Expr]) -> Result<String> {
         match args {
             [operand] => Ok(format!("(- {})", operand.schema_name())),
-            [left, right] => {
-                let (left, right) = (left.schema_name(), right.schema_name());
-                Ok(format!("{left} {} {right}", self.operation.symbol()))
-            }
+            [left, right] => Ok(self.chain_name(left, right)),
             _ => plan_err!("{} has {} operands", self.name(), args.len()),
         }
     }

@@ -212,7 +212,7 @@ fn from_arrow(error: &ArrowError, context: &Context<'_>) -> SqlError {
         ArrowError::CastError(text) | ArrowError::InvalidArgumentError(text)
             if OUT_OF_RANGE_TEXTS.iter().any(|part| text.contains(part)) =>
         {
-            plain(ErrorCode::NumericOutOfRange, text)
+            plain(ErrorCode::NumericOutOfRange, &with_sql_types(text))
         }
         ArrowError::CastError(text) => plain(ErrorCode::DataException, &with_sql_types(text)),
         ArrowError::ParseError(text)

@@ -24,12 +24,23 @@ const TYPES: [(&str, &str); 17] = [
 /// The text with the names of types as SQL has them. What stands in quotes is the user's own, and
 /// a name before a parenthesis is part of an expression (`Int64(1)`): both stay.
 pub(super) fn with_sql_types(text: &str) -> String {
-    let parts = text.split('\'').enumerate();
-    let parts = parts.map(|(index, part)| match index % 2 {
-        0 => renamed(part),
-        _ => part.to_owned(),
-    });
-    parts.collect::<Vec<_>>().join("'")
+    let mut shown = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(open) = opening_quote(rest) {
+        let (before, quoted) = rest.split_at(open);
+        let end = quoted[1..].find('\'').map_or(quoted.len(), |close| close + 2);
+        let (quoted, after) = quoted.split_at(end);
+        shown.push_str(&renamed(before));
+        shown.push_str(quoted);
+        rest = after;
+    }
+    shown + &renamed(rest)
+}
+
+/// Where a quoted part begins; the apostrophe of "can't" begins none.
+fn opening_quote(text: &str) -> Option<usize> {
+    let mut quotes = text.match_indices('\'').map(|(at, _)| at);
+    quotes.find(|at| !text[..*at].ends_with(char::is_alphanumeric))
 }
 
 fn renamed(text: &str) -> String {
@@ -74,8 +85,8 @@ mod tests {
     #[test]
     fn types_have_their_sql_names_but_not_inside_quotes_and_expressions() {
         assert_eq!(
-            with_sql_types("string 'Int32' in Int64(1) returning Utf8View, not Boolean"),
-            "string 'Int32' in Int64(1) returning VARCHAR, not BOOLEAN"
+            with_sql_types("can't cast 'Int32' in Int64(1) of Utf8View to Boolean"),
+            "can't cast 'Int32' in Int64(1) of VARCHAR to BOOLEAN"
         );
     }
 
