@@ -11,15 +11,14 @@
 //! ```
 //!
 //! - `operators`: the scalar functions, with `kernels` that check a batch at a time
-//! - `rewrite`: the two rules that put them into plans
+//! - `rewrite`: the rules that put them into plans
 //! - [`sum`](mod@sum): the aggregate, over `exact` sums that the order of rows cannot change
 //! - `two_steps`: one of DataFusion's rules, kept from overflowing on the way
 //!
 //! Functions, not the flag of DataFusion's `BinaryExpr`: they travel to workers by name, in plans
 //! and in the predicates of scans, where the flag is lost. Their columns keep the names of the
-//! operators. Decimals are checked by Arrow itself; floats do not overflow. What is not covered:
-//! `INTERVAL` arithmetic, and constants in the arguments of table functions, which DataFusion
-//! folds before any rule can see them.
+//! operators. Decimals are checked by Arrow itself; floats do not overflow. Not covered: arithmetic
+//! of `INTERVAL`s.
 
 mod exact;
 mod kernels;
@@ -36,7 +35,7 @@ use datafusion::logical_expr::{AggregateUDF, ScalarUDF};
 use datafusion::optimizer::{Optimizer, OptimizerRule};
 
 use operators::{CheckedArithmetic, Operation};
-use rewrite::{CheckAll, CheckBeforeFolding};
+use rewrite::{CheckAll, CheckBeforeFolding, CheckConstants};
 use sum::CheckedSum;
 use two_steps::{TWO_STEPS, WideFirstStep};
 
@@ -60,7 +59,10 @@ pub fn with_checked_arithmetic(builder: SessionStateBuilder) -> SessionStateBuil
         TWO_STEPS => Arc::new(WideFirstStep(rule)) as Arc<dyn OptimizerRule + Send + Sync>,
         _ => rule,
     });
-    with_checked_functions(builder)
+    let mut builder = with_checked_functions(builder);
+    let planners = builder.expr_planners().get_or_insert_default();
+    planners.insert(0, Arc::new(CheckConstants));
+    builder
         .with_analyzer_rule(Arc::new(CheckBeforeFolding))
         .with_optimizer_rules(rules.collect())
         .with_optimizer_rule(Arc::new(CheckAll))

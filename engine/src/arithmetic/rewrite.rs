@@ -1,4 +1,4 @@
-//! The two rules that replace integer operators by checked functions.
+//! What replaces integer operators by checked functions: two rules, and a planner of constants.
 //!
 //! Invariant: no integer `+`, `-`, `*` or unary minus that DataFusion could fold or run is left
 //! after either rule, but for `sum(x + 1)` after the first: nothing can fold what has a column, and
@@ -7,19 +7,49 @@
 use std::sync::{Arc, LazyLock};
 
 use arrow::datatypes::DataType;
-use datafusion::common::DFSchema;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
+use datafusion::common::{DFSchema, ScalarValue};
 use datafusion::config::ConfigOptions;
 use datafusion::error::Result;
 use datafusion::logical_expr::expr::{AggregateFunction, ScalarFunction};
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
+use datafusion::logical_expr::planner::{ExprPlanner, PlannerResult, RawBinaryExpr};
 use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{BinaryExpr, Expr, ExprSchemable, LogicalPlan, Operator, ScalarUDF};
 use datafusion::optimizer::analyzer::AnalyzerRule;
 use datafusion::optimizer::optimizer::ApplyOrder;
 use datafusion::optimizer::{OptimizerConfig, OptimizerRule};
+use datafusion::sql::sqlparser::ast::BinaryOperator;
 
 use super::operators::{CheckedArithmetic, Operation};
+
+/// Plans constants as functions at once: DataFusion folds those in the arguments of table functions
+/// before it has a plan.
+#[derive(Debug)]
+pub(super) struct CheckConstants;
+
+impl ExprPlanner for CheckConstants {
+    fn plan_binary_op(
+        &self,
+        expr: RawBinaryExpr,
+        _: &DFSchema,
+    ) -> Result<PlannerResult<RawBinaryExpr>> {
+        let operation = match expr.op {
+            BinaryOperator::Plus => Operation::Add,
+            BinaryOperator::Minus => Operation::Subtract,
+            BinaryOperator::Multiply => Operation::Multiply,
+            _ => return Ok(PlannerResult::Original(expr)),
+        };
+        let is_constant = |expr: &Expr| match expr {
+            Expr::Literal(ScalarValue::Int64(Some(_)), _) => true,
+            other => is_checked(other),
+        };
+        Ok(match is_constant(&expr.left) && is_constant(&expr.right) {
+            true => PlannerResult::Planned(call(operation, vec![expr.left, expr.right])),
+            false => PlannerResult::Original(expr),
+        })
+    }
+}
 
 /// Runs once per plan, after type coercion and before anything folds constants.
 #[derive(Debug)]
@@ -109,32 +139,53 @@ fn check(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
     match expr {
         Expr::BinaryExpr(BinaryExpr { left, op, right }) => {
             if let Some(operation) = Operation::of(op) {
-                let data_type = left.get_type(schema)?;
+                let data_type = operand_type(&left, schema)?;
                 // Coercion leaves two integers of one type; dates and decimals are not for us.
-                if data_type.is_integer() && right.get_type(schema)? == data_type {
+                if data_type.is_integer() && operand_type(&right, schema)? == data_type {
                     return Ok(Transformed::yes(call(operation, vec![*left, *right])));
                 }
             }
             Ok(Transformed::no(Expr::BinaryExpr(BinaryExpr { left, op, right })))
         }
-        Expr::Negative(operand) if is_signed(&operand.get_type(schema)?) => {
+        Expr::Negative(operand) if operand_type(&operand, schema)?.is_signed_integer() => {
             Ok(Transformed::yes(call(Operation::Negate, vec![*operand])))
         }
         other => Ok(Transformed::no(other)),
     }
 }
 
-fn is_signed(data_type: &DataType) -> bool {
-    data_type.is_signed_integer()
-}
+/// The functions that this module puts into plans, in the order of [`Operation::ALL`].
+static FUNCTIONS: LazyLock<[Arc<ScalarUDF>; 4]> = LazyLock::new(|| {
+    Operation::ALL
+        .map(|operation| Arc::new(ScalarUDF::new_from_impl(CheckedArithmetic::new(operation))))
+});
 
 fn call(operation: Operation, args: Vec<Expr>) -> Expr {
-    static FUNCTIONS: LazyLock<[Arc<ScalarUDF>; 4]> = LazyLock::new(|| {
-        Operation::ALL
-            .map(|operation| Arc::new(ScalarUDF::new_from_impl(CheckedArithmetic::new(operation))))
-    });
     let function = Arc::clone(&FUNCTIONS[operation as usize]);
     Expr::ScalarFunction(ScalarFunction::new_udf(function, args))
+}
+
+/// Whether an expression came from [`call`].
+fn is_checked(expr: &Expr) -> bool {
+    match expr {
+        Expr::ScalarFunction(function) => {
+            FUNCTIONS.iter().any(|known| Arc::ptr_eq(known, &function.func))
+        }
+        _ => false,
+    }
+}
+
+/// An expression's type. What came from [`call`] has the type of its first operand, and so on: a sum
+/// of thousands of terms, as generators write it, must not cost the square of their number.
+fn operand_type(expr: &Expr, schema: &DFSchema) -> Result<DataType> {
+    let mut expr = expr;
+    while let Expr::ScalarFunction(function) = expr
+        && is_checked(expr)
+        && let Some(first) = function.args.first()
+    {
+        expr = first;
+    }
+    expr.get_type(schema)
 }
 
 /// `sum(checked_add(x, 1))` as `sum(x + 1)`.

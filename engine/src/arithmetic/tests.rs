@@ -102,6 +102,26 @@ async fn constants_that_the_optimizer_makes_do_not_wrap() {
 }
 
 #[tokio::test]
+async fn constant_arguments_of_table_functions_do_not_wrap() {
+    for end in [
+        "9223372036854775807 + 1",
+        "2 * (9223372036854775807 - 0)",
+        "1 - 2 - 9223372036854775807 - 1",
+    ] {
+        let sql = format!("SELECT count(*) FROM generate_series({end}, 3)");
+        assert!(values(&session(), &sql).await.is_err(), "{sql}");
+    }
+    check("SELECT count(*) FROM generate_series(1, 2 * 3 + 4)", &["10"]).await;
+    check("SELECT 7 LIMIT 2 - 1", &["7"]).await;
+}
+
+#[tokio::test]
+async fn an_expression_of_a_thousand_terms_is_exact() {
+    let sql = format!("SELECT {} FROM (VALUES (3)) t(x)", vec!["x"; 1000].join(" + "));
+    check(&sql, &["3000"]).await;
+}
+
+#[tokio::test]
 async fn what_is_not_evaluated_does_not_overflow() {
     check("SELECT CASE WHEN false THEN 9223372036854775807 + 1 ELSE 7 END", &["7"]).await;
     check("SELECT coalesce(7, 9223372036854775807 + 1)", &["7"]).await;
