@@ -7,9 +7,9 @@ use std::ops::ControlFlow;
 
 use datafusion::sql::parser::Statement as DFStatement;
 use datafusion::sql::sqlparser::ast::{
-    Expr, FunctionArg, FunctionArgExpr, Ident, ObjectNamePart, Query, Select, Spanned,
-    Statement as SqlStatement, TableFactor, Value, ValueWithSpan, Visit, VisitMut, Visitor,
-    VisitorMut,
+    Expr, FunctionArg, FunctionArgExpr, Ident, ObjectNamePart, Query, Select, SetExpr, SetOperator,
+    SetQuantifier, Spanned, Statement as SqlStatement, TableFactor, Value, ValueWithSpan, Visit,
+    VisitMut, Visitor, VisitorMut,
 };
 
 use super::size;
@@ -30,6 +30,22 @@ pub(super) fn check(query: &Query) -> Result<(), SqlError> {
     }
 }
 
+/// Whether a chain of set operations has INTERSECT ALL or EXCEPT ALL, which DataFusion plans as
+/// semi and anti joins: they keep every duplicate or none, where SQL counts them.
+fn counts_duplicates(body: &SetExpr) -> bool {
+    let mut bodies = vec![body];
+    while let Some(body) = bodies.pop() {
+        let SetExpr::SetOperation { op, set_quantifier, left, right } = body else { continue };
+        let counted = !matches!(op, SetOperator::Union)
+            && matches!(set_quantifier, SetQuantifier::All | SetQuantifier::AllByName);
+        if counted {
+            return true;
+        }
+        bodies.extend([left.as_ref(), right.as_ref()]);
+    }
+    false
+}
+
 struct ReadsOnly;
 
 impl Visitor for ReadsOnly {
@@ -42,6 +58,15 @@ impl Visitor for ReadsOnly {
         }
         if for_clause.is_some() || settings.is_some() || format_clause.is_some() {
             return refuse("FOR XML, FOR JSON, SETTINGS or FORMAT in a query", "leave it out");
+        }
+        if counts_duplicates(&query.body) {
+            let error = SqlError::new(
+                ErrorCode::FeatureNotSupported,
+                "INTERSECT ALL and EXCEPT ALL are not supported",
+            );
+            return ControlFlow::Break(Box::new(error.with_hint(
+                "leave ALL out, or number equal rows with row_number() and compare the numbers too",
+            )));
         }
         ControlFlow::Continue(())
     }

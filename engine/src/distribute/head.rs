@@ -81,7 +81,9 @@ fn one_task_stage(head: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>
     stage.query_id = query_id;
     stage.num = stages + 1;
     let boundary = boundary.with_input_stage(Stage::Local(stage))?;
-    Ok(boundary)
+    // EXPLAIN looks for stages below nodes and would overlook a boundary on top; with one partition
+    // this node only hands on.
+    Ok(Arc::new(CoalescePartitionsExec::new(boundary)))
 }
 
 /// The query id of a plan's stages, a new one when it has none, and the largest stage number.

@@ -180,7 +180,7 @@ fn errors_are_classified_by_their_type() {
     check(
         arrow(A::CastError("Cannot cast string 'x' to value of Int64 type".into())),
         C::DataException,
-        "cannot cast string 'x' to value of Int64 type",
+        "cannot cast string 'x' to value of BIGINT type",
     );
     check(
         D::ResourcesExhausted("Failed to allocate 1 MB".into()),
