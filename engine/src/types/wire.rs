@@ -115,14 +115,15 @@ fn column_to_wire(array: &ArrayRef, field: &Field) -> Result<ArrayRef, SqlError>
         .map_err(|error| from_datafusion(error.into()))
 }
 
-/// Whether types differ in the precision of a decimal only. DataFusion rewrites a sum beside a
-/// distinct aggregate into a sum of sums, which announces DECIMAL(p) and returns DECIMAL(p + 10);
-/// the cast refuses a value that does not fit what was announced.
+/// Whether types are decimals of another precision or of fewer digits after the point. DataFusion
+/// rewrites a sum beside a distinct aggregate into a sum of sums, which announces DECIMAL(p) and
+/// returns DECIMAL(p + 10), and `round(x, 2)` announces the scale of x; the cast loses no digit and
+/// refuses a value that does not fit what was announced.
 fn is_other_precision(found: &DataType, announced: &DataType) -> bool {
     match (found, announced) {
         (DataType::Decimal128(_, found), DataType::Decimal128(_, announced))
         | (DataType::Decimal256(_, found), DataType::Decimal256(_, announced)) => {
-            found == announced
+            found <= announced
         }
         _ => false,
     }
