@@ -74,7 +74,7 @@ impl Rows {
             .map(|_| {
                 let values = (0..BATCH_ROWS).map(|_| {
                     let value = random.next();
-                    (!nulls || value % 10 != 0).then_some(i64::from(value as i32) * 1000)
+                    (!nulls || !value.is_multiple_of(10)).then_some(i64::from(value as i32) * 1000)
                 });
                 match data_type {
                     DataType::Int64 => Arc::new(values.collect::<Int64Array>()) as ArrayRef,

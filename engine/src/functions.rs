@@ -42,7 +42,7 @@ pub(crate) fn bound(state: &mut SessionState) -> Result<()> {
     for (name, cost) in COSTS {
         // A build without the function has nothing to bound.
         if let Ok(plain) = state.udf(name) {
-            let bounded = Bounded { inner: Arc::clone(plain.inner()), name: *name, cost: *cost };
+            let bounded = Bounded { inner: Arc::clone(plain.inner()), name, cost: *cost };
             state.register_udf(Arc::new(ScalarUDF::new_from_impl(bounded)))?;
         }
     }

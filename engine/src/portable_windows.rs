@@ -112,7 +112,7 @@ fn with_flags(window: &mut WindowFunction) -> bool {
         return false;
     }
     let ignore_nulls = window.params.null_treatment == Some(NullTreatment::IgnoreNulls);
-    let flagged = Flagged::new(Arc::clone(function), ignore_nulls, false);
+    let flagged = Flagged::function(Arc::clone(function), ignore_nulls, false);
     window.fun = WindowFunctionDefinition::WindowUDF(flagged);
     true
 }
@@ -125,7 +125,7 @@ pub(crate) fn flagged_functions() -> Vec<Arc<WindowUDF>> {
         .filter(|function| FLAGGED.contains(&function.name()))
         .flat_map(|function| {
             flags.map(|(ignore_nulls, is_reversed)| {
-                Flagged::new(Arc::clone(&function), ignore_nulls, is_reversed)
+                Flagged::function(Arc::clone(&function), ignore_nulls, is_reversed)
             })
         })
         .collect()
@@ -141,7 +141,7 @@ struct Flagged {
 }
 
 impl Flagged {
-    fn new(inner: Arc<WindowUDF>, ignore_nulls: bool, is_reversed: bool) -> Arc<WindowUDF> {
+    fn function(inner: Arc<WindowUDF>, ignore_nulls: bool, is_reversed: bool) -> Arc<WindowUDF> {
         let nulls = if ignore_nulls { "_ignore_nulls" } else { "" };
         let reversed = if is_reversed { "_reversed" } else { "" };
         let name = format!("basalt_{}{nulls}{reversed}", inner.name());
@@ -188,7 +188,7 @@ impl WindowUDFImpl for Flagged {
     fn reverse_expr(&self) -> ReversedUDWF {
         match self.inner.reverse_expr() {
             ReversedUDWF::Reversed(inner) => {
-                let turned = Self::new(inner, self.ignore_nulls, !self.is_reversed);
+                let turned = Self::function(inner, self.ignore_nulls, !self.is_reversed);
                 ReversedUDWF::Reversed(turned)
             }
             other => other,

@@ -166,7 +166,7 @@ fn padded(row: &Row<'_>) -> u64 {
 /// `replace(text, from, to)`: as if all of the text were `from`.
 fn replaced(row: &Row<'_>) -> u64 {
     let (text, from, to) = (row.size(0), row.size(1), row.size(2));
-    let places = if from == 0 { text + 1 } else { text / from };
+    let places = text.checked_div(from).unwrap_or(text + 1);
     text.saturating_add(places.saturating_mul(to))
 }
 

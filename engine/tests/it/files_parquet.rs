@@ -47,7 +47,7 @@ fn write_intervals(path: &Path) {
     let value = FixedLenByteArray::from(ByteArray::from(bytes));
     while let Some(mut column) = group.next_column().unwrap() {
         let typed = column.typed::<FixedLenByteArrayType>();
-        typed.write_batch(&[value.clone()], Some(&[1, 0]), None).unwrap();
+        typed.write_batch(std::slice::from_ref(&value), Some(&[1, 0]), None).unwrap();
         column.close().unwrap();
     }
     group.close().unwrap();

@@ -54,7 +54,7 @@ async fn bytes_that_are_no_text_are_named() {
     check("a,b\n1,x\0y\n", "octet_length(b)", "3").await;
     check_error([0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3, 0xcb, 0x48, 0xcd, 0xc9], "not valid UTF-8")
         .await;
-    check_error(b"a\0,\0b\0\n\01\0,\02\0\n\0", "").await;
+    check_error(b"a\0,\0b\0\n\x001\0,\x002\0\n\0", "").await;
     check_error([0xfe, 0xff, 0, b'a'], "is UTF-16").await;
     check_error(b"a,b\n1,\xed\xa0\x80\n", "line 2: text is not valid UTF-8").await;
 }

@@ -29,10 +29,13 @@ struct Lies {
     sealed: Vec<Vec<u8>>,
 }
 
+/// What to say of a table's rows in a transaction.
+type Script = Box<dyn Fn(TxnId, TableId) -> Lies + Send>;
+
 #[derive(Clone)]
 struct LyingWorker {
     /// Called with the transaction and the table of a statement.
-    lies: Arc<Mutex<Box<dyn Fn(TxnId, TableId) -> Lies + Send>>>,
+    lies: Arc<Mutex<Script>>,
     asked: Arc<Mutex<Option<(TxnId, TableId)>>>,
 }
 
