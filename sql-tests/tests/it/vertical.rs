@@ -42,8 +42,8 @@ async fn a_sum_needs_the_files_of_its_own_column_only() {
     let read: f64 = read.unwrap().iter().sum();
     let (own, others) = split_files(&dir.path().join("worker-0/chunks"), 2);
     let stored: u64 = own.iter().map(|file| file.metadata().unwrap().len()).sum();
-    // Whole blocks are read and checked, and two row groups may share one.
-    assert!(read > 0.0 && read <= 2.0 * stored as f64, "{read} bytes of {stored} of the column");
+    // Whole blocks are read and checked, and two row groups may share one; counters have three digits.
+    assert!(read > 0.0 && read <= 2.01 * stored as f64, "{read} bytes of {stored} of the column");
     let beside: u64 = others.iter().map(|file| file.metadata().unwrap().len()).sum();
     assert!(read < beside as f64 / 4.0, "{read} bytes, and the other columns have {beside}");
     assert_eq!(others.len(), 2, "one segment with files of two other columns: {others:?}");

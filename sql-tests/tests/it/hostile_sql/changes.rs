@@ -33,7 +33,7 @@ async fn values_that_do_not_fit_are_refused_and_nothing_of_them_stays() {
         ("n", "(1e10)", "NUMERIC_OUT_OF_RANGE"),
         ("n", "('NaN'::DOUBLE)", "NUMERIC_OUT_OF_RANGE"),
         ("n", "(99999999999999999999999999999999999999999)", "NUMERIC_OUT_OF_RANGE"),
-        ("n, d", "(1, 123.4)", "DATA_EXCEPTION"),
+        ("n, d", "(1, 123.4)", "NUMERIC_OUT_OF_RANGE"),
         ("n, d", "(1, 'NaN')", "DATA_EXCEPTION"),
         ("n, day", "(1, '2026-02-30')", "DATA_EXCEPTION"),
         ("n, day", "(1, '294277-01-01')", "DATA_EXCEPTION"),
