@@ -14,13 +14,6 @@ import pyarrow.flight as flight
 import pytest
 
 URL = os.environ.get("BASALT_URL", "grpc://127.0.0.1:50051")
-FAKE = os.environ.get("BASALT_FAKE") == "1"
-
-
-def pytest_collection_modifyitems(items):
-    for item in items:
-        if FAKE and item.get_closest_marker("real_cluster"):
-            item.add_marker(pytest.mark.skip(reason="needs a real cluster"))
 
 
 def basalt_load(table, *paths):

@@ -97,7 +97,6 @@ def test_c31_executemany_inserts_every_row(cursor, name):
     check_executemany(cursor, name(), 100)
 
 
-@pytest.mark.real_cluster
 def test_c31_executemany_inserts_10_000_rows_in_one_commit(cursor, name):
     check_executemany(cursor, name(), 10_000)
 
@@ -109,7 +108,6 @@ def test_c31_executemany_of_nothing_sends_nothing(cursor, name):
     assert one(cursor, f"SELECT count(*) FROM {table}") == 0
 
 
-@pytest.mark.real_cluster
 def test_c31_executemany_is_all_or_nothing(cursor, name):
     table = name()
     cursor.execute(f"CREATE TABLE {table} (n BIGINT NOT NULL)")

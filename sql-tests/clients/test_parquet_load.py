@@ -9,7 +9,6 @@ import pytest
 from conftest import basalt_load, one, rows
 from parquet_wire import check_equal, quoted
 
-pytestmark = pytest.mark.real_cluster
 
 AWKWARD = [
     "a b",

@@ -8,7 +8,6 @@ from conftest import basalt_load, rows
 from parquet_files import FILES, READ, duckdb_writes
 from parquet_wire import check_equal, quoted, sql_type
 
-pytestmark = pytest.mark.real_cluster
 
 # Columns whose types pyarrow's reader does not tell: see check_equal.
 SPECIAL = {"intervals": {"interval"}, "in_utc": {"timestamp_s_Europe/Berlin", "timestamp_s_+05:30"}}

@@ -14,6 +14,9 @@ use std::process::{Command, Output};
 /// The folder of the Python tests and their requirements.
 const TESTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../sql-tests/clients");
 
+/// The folder of the comparison with other engines, whose rules have tests.
+const COMPARISON: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../sql-tests/compare");
+
 /// Why the client tests could not be run, or that they failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientTestError {
@@ -34,18 +37,6 @@ pub enum ClientTestError {
         status: std::process::ExitStatus,
         /// What it wrote, both streams.
         output: String,
-    },
-}
-
-/// What the tests run against.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Backend<'a> {
-    /// The service over a stand-in backend: tests marked `real_cluster` are skipped.
-    Fake,
-    /// A cluster: every test runs.
-    Cluster {
-        /// The `basalt` program, for what its client commands do.
-        program: &'a Path,
     },
 }
 
@@ -78,20 +69,21 @@ pub fn python_env() -> Result<PathBuf, ClientTestError> {
     Ok(python)
 }
 
-/// Runs the Python tests against a Flight SQL endpoint (`grpc://host:port`).
+/// Runs the Python tests against a cluster behind a Flight SQL endpoint (`grpc://host:port`), and
+/// the tests of the comparison with other engines, which need no cluster.
+///
+/// `program` is `basalt`, for what its client commands do.
 ///
 /// # Errors
 /// As [`python_env`], and when a test fails, with pytest's report.
-pub fn run_client_tests(url: &str, backend: Backend<'_>) -> Result<(), ClientTestError> {
+pub fn run_client_tests(url: &str, program: &Path) -> Result<(), ClientTestError> {
     let python = python_env()?;
     let mut pytest = Command::new(python);
-    pytest.args(["-m", "pytest", "-q", "-p", "no:cacheprovider", "--durations=5", TESTS]);
-    pytest.env("BASALT_URL", url).env("PYTHONDONTWRITEBYTECODE", "1");
-    match backend {
-        Backend::Fake => pytest.env("BASALT_FAKE", "1"),
-        Backend::Cluster { program } => pytest.env("BASALT_FAKE", "0").env("BASALT_BIN", program),
-    };
-    run(&mut pytest, "pytest sql-tests/clients")
+    pytest.args(["-m", "pytest", "-q", "-p", "no:cacheprovider", "--durations=5"]);
+    // Named, because pytest would take the common folder of both and find no settings there.
+    pytest.arg("-c").arg(Path::new(TESTS).join("pytest.ini")).args([TESTS, COMPARISON]);
+    pytest.env("BASALT_URL", url).env("BASALT_BIN", program).env("PYTHONDONTWRITEBYTECODE", "1");
+    run(&mut pytest, "pytest sql-tests/clients sql-tests/compare")
 }
 
 /// The target folder that the running program is in.

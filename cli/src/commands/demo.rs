@@ -48,7 +48,8 @@ pub(super) async fn run(args: DemoArgs) -> anyhow::Result<()> {
 
     let mut out = std::io::stdout();
     let shown = config.data_dir.display();
-    writeln!(out, "TPC-H scale {} on {} workers, data in {shown}", args.scale, config.workers)?;
+    let workers = if config.workers == 1 { "worker" } else { "workers" };
+    writeln!(out, "TPC-H scale {} on {} {workers}, data in {shown}", args.scale, config.workers)?;
     tpch::generate(&files, args.scale).await?;
     data_dir::claim(&config.data_dir, config.workers)?;
     let running = roles::start_cluster(config).await?;

@@ -2,7 +2,7 @@
 //! acknowledged is there, and no half of a statement is ever seen (RULES 8, 9).
 //!
 //! `BASALT_KILL_ROUNDS` (6) and `BASALT_KILL_SEED` (1) choose a longer or another run:
-//! `BASALT_KILL_ROUNDS=200 cargo test --workspace --release -- --nocapture sigkill`
+//! `BASALT_KILL_ROUNDS=200 cargo test --workspace -- --nocapture sigkill`
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

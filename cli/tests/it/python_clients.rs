@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use basalt_engine::files::AllowedRoots;
-use basalt_sql_tests::clients::{Backend, run_client_tests};
+use basalt_sql_tests::clients::run_client_tests;
 use basalt_sql_tests::cluster::{EmbeddedCluster, EmbeddedConfig};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -17,8 +17,7 @@ async fn the_python_drivers_work() {
     let cluster = EmbeddedCluster::start(&config).await.unwrap();
     let url = cluster.url();
     let tests = tokio::task::spawn_blocking(move || {
-        let program = Path::new(env!("CARGO_BIN_EXE_basalt"));
-        run_client_tests(&url, Backend::Cluster { program })
+        run_client_tests(&url, Path::new(env!("CARGO_BIN_EXE_basalt")))
     });
     if let Err(failure) = tests.await.unwrap() {
         panic!("{failure}");
