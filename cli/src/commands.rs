@@ -3,6 +3,7 @@
 mod bench;
 mod coordinator;
 mod demo;
+mod fuzz;
 mod load;
 mod slt;
 mod sql;
@@ -46,6 +47,8 @@ pub enum Command {
     Status(status::StatusArgs),
     /// Run sqllogictest files against a cluster
     Slt(slt::SltArgs),
+    /// Compare generated queries with plain DataFusion and with themselves
+    Fuzz(fuzz::FuzzArgs),
     /// Measure a cluster against plain DataFusion on the same files
     Bench(bench::BenchArgs),
 }
@@ -73,6 +76,7 @@ impl Command {
             Self::Load(args) => load::run(args).await,
             Self::Status(args) => status::run(args).await,
             Self::Slt(args) => slt::run(args).await,
+            Self::Fuzz(args) => fuzz::run(args).await,
             Self::Bench(args) => bench::run(args).await,
         }
     }

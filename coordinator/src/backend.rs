@@ -9,8 +9,8 @@ use std::sync::Arc;
 use arrow::datatypes::{Field, SchemaRef};
 use arrow::record_batch::RecordBatch;
 use async_trait::async_trait;
-use basalt_engine::error::SqlError;
-use basalt_engine::snapshot::Snapshot;
+use basalt_engine::error::{ErrorCode, SqlError};
+use basalt_engine::snapshot::{DEFAULT_SCHEMA, Snapshot};
 use futures::stream::BoxStream;
 use uuid::Uuid;
 
@@ -136,6 +136,28 @@ pub trait SqlBackend: Send + Sync + 'static {
 
     /// Cancels a running statement; `false` when it is unknown or over.
     fn cancel(&self, query: QueryId) -> bool;
+
+    /// The schema that a session creates in when a name has none; `None` when it has no such.
+    fn session_schema(&self, _session: SessionId) -> Option<String> {
+        Some(DEFAULT_SCHEMA.to_owned())
+    }
+
+    /// Makes a schema the whole search path of a session; `None` sets the path to the default.
+    ///
+    /// Fails when there is no such schema.
+    fn set_session_schema(
+        &self,
+        _session: SessionId,
+        schema: Option<&str>,
+    ) -> Result<(), SqlError> {
+        match schema {
+            None | Some(DEFAULT_SCHEMA) => Ok(()),
+            Some(_) => {
+                let message = "sessions have one schema";
+                Err(SqlError::new(ErrorCode::InvalidParameter, message))
+            }
+        }
+    }
 
     /// Forgets a session's settings: its connection is closed.
     fn close_session(&self, session: SessionId);

@@ -49,9 +49,12 @@ pub mod state;
 mod verify;
 mod writer;
 
-pub use command::{Change, Command, NewCluster, NewTable, Request, RequestKey, SliceHash};
+pub use command::{
+    Change, Command, NewCluster, NewTable, Request, RequestKey, SegmentDeletes, SegmentSeen,
+    SliceHash,
+};
 pub use error::{CatalogError, ObjectKind};
-pub use lookup::{find_relation, find_table};
+pub use lookup::{find_relation, find_schema, find_table};
 pub use state::{ClusterState, RequestOutcome, State};
 pub use verify::{Report, verify};
 

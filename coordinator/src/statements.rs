@@ -14,22 +14,32 @@
 //! - [`registry`]: statements that run, and those that ran lately
 //! - `query`: statements that return rows
 //! - `parameters`: `$1..$n`
-//! - `show`: SHOW, DESCRIBE, EXPLAIN
-//! - `definition`: CREATE and DROP
-//! - `insert`: INSERT, CREATE TABLE AS, COPY
+//! - `show`: SHOW, DESCRIBE, EXPLAIN, with `create_text`
+//! - `names`: names without a schema
+//! - `definition`: CREATE and DROP, with `declared`: defaults, lengths and keys
+//! - `insert`: INSERT, CREATE TABLE AS, COPY, with `insert_defaults`
+//! - `modify`: DELETE and UPDATE
+//! - `compact`: small segments merged, VACUUM
 //! - `ingest`: rows that a client uploads
 //! - `transaction`: append, seal, commit or abort
 
 mod backend;
+mod compact;
+mod create_text;
+mod declared;
 mod definition;
 mod ingest;
 mod insert;
+mod insert_defaults;
+mod modify;
+mod names;
 mod parameters;
 mod query;
 pub mod registry;
 mod session;
 mod show;
 mod transaction;
+mod view_text;
 
 use std::sync::Arc;
 
@@ -38,6 +48,7 @@ use basalt_engine::dialect::{self, ParsedStatement};
 use basalt_engine::error::{ErrorCode, SqlError};
 use basalt_engine::files::AllowedRoots;
 use datafusion::execution::runtime_env::RuntimeEnv;
+use tokio::sync::Semaphore;
 
 use crate::catalog::Catalog;
 use crate::membership::Members;
@@ -58,6 +69,8 @@ struct Inner {
     allowed_roots: AllowedRoots,
     sessions: Sessions,
     registry: Arc<Registry>,
+    /// One turn: compactions of one coordinator run one by one.
+    compaction: Arc<Semaphore>,
 }
 
 impl Statements {
@@ -77,6 +90,7 @@ impl Statements {
             allowed_roots,
             sessions: Sessions::default(),
             registry: Arc::new(Registry::default()),
+            compaction: Arc::new(Semaphore::new(1)),
         };
         Self { inner: Arc::new(inner) }
     }

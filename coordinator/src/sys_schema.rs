@@ -1,44 +1,80 @@
 //! The schema `sys`: the state of cluster and statements as tables.
 //!
-//! Computed when a statement is planned, from the pinned snapshot and this process's memory, so it
-//! answers while workers are down (RULES 34).
+//! A table is computed when a statement names it, once per statement, from the pinned snapshot and
+//! this process's memory, so it answers while workers are down (RULES 34).
 
-use std::sync::Arc;
+use std::fmt;
+use std::sync::{Arc, OnceLock};
 use std::time::UNIX_EPOCH;
 
 use arrow::array::{ArrayRef, StringArray, TimestampMicrosecondArray, UInt64Array};
 use arrow::record_batch::RecordBatch;
+use async_trait::async_trait;
 use basalt_engine::snapshot::{Distribution, Relation, Snapshot, TableSnapshot};
 use basalt_storage::manifest::Layout;
-use datafusion::catalog::{MemTable, MemorySchemaProvider, SchemaProvider};
+use datafusion::catalog::{MemTable, SchemaProvider, TableProvider};
 use datafusion::error::Result;
 
 use crate::membership::Members;
 use crate::statements::registry::{Registry, RunState};
 
-/// The tables of `sys` as they are now. A table that cannot be computed is left out and logged.
-pub(crate) fn sys_schema(
-    snapshot: &Snapshot,
-    members: &Members,
-    registry: &Registry,
-) -> Arc<dyn SchemaProvider> {
-    let schema = MemorySchemaProvider::new();
-    let tables = [
-        ("workers", workers(snapshot, members)),
-        ("slices", slices(snapshot)),
-        ("tables", tables(snapshot)),
-        ("segments", segments(snapshot)),
-        ("queries", queries(registry)),
-    ];
-    for (name, batch) in tables {
-        let registered = batch
-            .and_then(|batch| MemTable::try_new(batch.schema(), vec![vec![batch]]))
-            .and_then(|table| schema.register_table(name.to_owned(), Arc::new(table)));
-        if let Err(error) = registered {
-            tracing::error!(table = name, %error, "a sys table cannot be computed");
-        }
+const NAMES: [&str; 5] = ["workers", "slices", "tables", "segments", "queries"];
+
+/// The tables of `sys` as one statement sees them.
+pub(crate) struct SysSchema {
+    snapshot: Arc<Snapshot>,
+    members: Arc<Members>,
+    registry: Arc<Registry>,
+    /// What was computed already, in the order of [`NAMES`].
+    computed: [OnceLock<Arc<dyn TableProvider>>; NAMES.len()],
+}
+
+impl SysSchema {
+    pub(crate) fn new(
+        snapshot: Arc<Snapshot>,
+        members: Arc<Members>,
+        registry: Arc<Registry>,
+    ) -> Self {
+        Self { snapshot, members, registry, computed: Default::default() }
     }
-    Arc::new(schema)
+
+    fn compute(&self, name: &str) -> Result<Option<RecordBatch>> {
+        Ok(Some(match name {
+            "workers" => workers(&self.snapshot, &self.members)?,
+            "slices" => slices(&self.snapshot)?,
+            "tables" => tables(&self.snapshot)?,
+            "segments" => segments(&self.snapshot)?,
+            "queries" => queries(&self.registry)?,
+            _ => return Ok(None),
+        }))
+    }
+}
+
+impl fmt::Debug for SysSchema {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SysSchema")
+    }
+}
+
+#[async_trait]
+impl SchemaProvider for SysSchema {
+    fn table_names(&self) -> Vec<String> {
+        NAMES.map(str::to_owned).to_vec()
+    }
+
+    async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>> {
+        let Some(place) = NAMES.iter().position(|known| *known == name) else { return Ok(None) };
+        if let Some(table) = self.computed[place].get() {
+            return Ok(Some(Arc::clone(table)));
+        }
+        let Some(batch) = self.compute(name)? else { return Ok(None) };
+        let table = Arc::new(MemTable::try_new(batch.schema(), vec![vec![batch]])?);
+        Ok(Some(Arc::clone(self.computed[place].get_or_init(|| table))))
+    }
+
+    fn table_exist(&self, name: &str) -> bool {
+        NAMES.contains(&name)
+    }
 }
 
 fn strings(values: impl Iterator<Item = String>) -> ArrayRef {
@@ -114,7 +150,7 @@ fn tables(snapshot: &Snapshot) -> Result<RecordBatch> {
         ("sort_key", strings(tables.iter().map(|table| sort_key(table)))),
         ("columns", numbers(tables.iter().map(|table| table.schema.columns.len() as u64))),
         ("segments", numbers(tables.iter().map(|table| table.segments.len() as u64))),
-        ("rows", numbers(tables.iter().map(|table| total(table, |segment| segment.rows)))),
+        ("rows", numbers(tables.iter().map(|table| total(table, |segment| segment.live_rows())))),
         ("bytes", numbers(tables.iter().map(|table| total(table, |segment| segment.bytes)))),
     ])?)
 }
@@ -139,6 +175,7 @@ fn segments(snapshot: &Snapshot) -> Result<RecordBatch> {
         ("segment", strings(all.iter().map(|(_, segment)| segment.segment.to_string()))),
         ("layout", strings(all.iter().map(|(_, segment)| layout(segment.layout)))),
         ("rows", numbers(all.iter().map(|(_, segment)| segment.rows))),
+        ("rows_deleted", numbers(all.iter().map(|(_, segment)| segment.rows_deleted()))),
         ("row_groups", numbers(all.iter().map(|(_, segment)| segment.row_groups.len() as u64))),
         ("bytes", numbers(all.iter().map(|(_, segment)| segment.bytes))),
         ("txn", strings(all.iter().map(|(_, segment)| segment.txn.to_string()))),

@@ -18,32 +18,46 @@
 //! - `grammar`: DataFusion's dialect, with bounded work
 //! - `parser`: one statement's tokens, and the dispatch on its first words
 //! - `create_table`: `CREATE TABLE` with Redshift's attributes
+//! - `keys`: keys of `CREATE TABLE`
 //! - `copy`: `COPY ... FROM` and its options
+//! - `modify`: `DELETE` and `UPDATE`
+//! - `vacuum`: `VACUUM`
 //! - `relation`: views, schemas and `DROP`
 //! - `session`: `SET`, `SHOW`, `EXPLAIN` and transactions
 //! - `query`: what a query may contain
 //! - `size`: how large it may become
+//! - `references`: the relations it names
+//! - `repeated`: columns it has twice
 //! - [`names`]: identifiers and qualified names
 //! - `syntax`: sqlparser's errors as [`SqlError`]
 
 mod copy;
 mod create_table;
 mod grammar;
+mod keys;
+mod modify;
 pub mod names;
 mod parser;
 mod query;
+mod references;
 mod relation;
+mod repeated;
 mod session;
 mod size;
 pub mod statement;
 mod syntax;
 mod tokens;
+mod vacuum;
 
+pub use modify::{Assignment, Delete, Rows, Update};
 pub use names::{NAME_CHARS_MAX, ObjectRef};
+pub use repeated::shown_names;
 pub use statement::{
     ColumnSpec, CopyFrom, CreateSchema, CreateTable, CreateView, DistributionSpec, DropSchema,
-    DropTable, DropView, Explain, Insert, ParsedStatement, Statement,
+    DropTable, DropView, Explain, Insert, KeySpec, KeySpecKind, ParsedStatement, Statement,
 };
+
+use datafusion::sql::sqlparser::ast::Expr;
 
 use crate::error::{ErrorCode, SqlError};
 
@@ -81,6 +95,19 @@ pub fn parse_one(sql: &str) -> Result<ParsedStatement, SqlError> {
                 .at(second.start)
                 .with_hint("send one statement at a time"))
         }
+    }
+}
+
+/// Parses a text that is an expression and nothing else, as [`ColumnSpec::default`] has it.
+///
+/// # Errors
+///
+/// [`ErrorCode::SyntaxError`] when it is none.
+pub fn parse_expression(text: &str) -> Result<Expr, SqlError> {
+    let lists = tokens::split(text)?;
+    match lists.as_slice() {
+        [list] => parser::parse_expression(list),
+        _ => Err(SqlError::new(ErrorCode::SyntaxError, "the text is not one expression")),
     }
 }
 

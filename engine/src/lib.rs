@@ -7,13 +7,16 @@
 //! - [`dialect`]: from text to statements
 //! - [`types`]: SQL, storage, scan and wire types
 //! - [`settings`]: what SQL may set
+//! - [`defaults`], [`row_checks`]: DEFAULT, NOT NULL and lengths of columns
 //! - [`arithmetic`]: integer arithmetic and sums that never wrap
+//! - `snapshot_catalog`, `information_schema`, `session_functions`: what names mean in a session
 //! - [`session`]: the sessions that plans are made and run in, with [`runtime`] limits
 //! - [`table`], [`scan`], [`chunks`]: reading stored tables
 //! - [`plan_size`], `functions`, `window_memory`: limits of plans, functions and windows
 //! - [`files`]: reading files from outside
 //! - [`mod@write`]: rows into segments
 //! - [`distribute`]: which worker runs what, and the plan checker
+//! - `filter_routes`: filters that find their column, where columns share a name
 //! - [`codec`], `recursive`, [`plan_gate`], [`allow_list`], [`ipc`]: plans and rows on the wire
 //! - [`protocol`], [`secret`], [`channels`], [`fence`]: the internal gRPC contracts
 
@@ -22,22 +25,27 @@ pub mod arithmetic;
 pub mod channels;
 pub mod chunks;
 pub mod codec;
+pub mod defaults;
 pub mod dialect;
 pub mod distribute;
 pub mod error;
 pub mod fence;
 pub mod files;
+mod filter_routes;
 mod functions;
+mod information_schema;
 pub mod ipc;
 pub mod plan_gate;
 pub mod plan_size;
 mod portable_windows;
 pub mod protocol;
 mod recursive;
+pub mod row_checks;
 pub mod runtime;
 pub mod scan;
 pub mod secret;
 pub mod session;
+mod session_functions;
 pub mod settings;
 pub mod snapshot;
 mod snapshot_catalog;

@@ -17,6 +17,7 @@ mod open_row_group;
 mod predicate;
 mod properties;
 mod pruning;
+pub mod row_ids;
 mod stream;
 mod wire;
 
@@ -24,11 +25,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::datatypes::{Field, Schema, SchemaRef};
+use basalt_storage::delete_vector::DeleteVector;
 use basalt_storage::digest::Digest;
 use basalt_storage::ids::{ColumnId, ColumnVersion, Epoch, SegmentId, SliceId, TableId, WorkerId};
 use basalt_storage::manifest::{Layout, SegmentRecord};
 pub use exec::SegmentScanExec;
 pub(crate) use properties::table_statistics;
+use row_ids::{ROW_ID_COLUMN, row_id_field};
 use url::Url;
 
 use crate::snapshot::{ClusterView, TableSnapshot};
@@ -70,6 +73,10 @@ pub struct ScanSegment {
     pub column_versions: Vec<Option<ColumnVersion>>,
     /// Workers with a copy, the slice's owner first.
     pub holders: Vec<WorkerId>,
+    /// The rows that the snapshot does not see.
+    pub deleted: Option<DeleteVector>,
+    /// Its place in the snapshot's list of the table's segments, for [`row_ids`].
+    pub ordinal: u32,
 }
 
 /// A range of row groups of one segment: the unit of assignment to tasks and partitions.
@@ -84,19 +91,25 @@ pub struct ScanUnit {
 }
 
 impl ScanTable {
-    /// A scan of some columns (by index into the table's schema) of a table.
+    /// A scan of some columns (by index into the table's schema) of a table. The index after the
+    /// last column stands for row ids ([`row_ids`]).
     pub fn new(table: &TableSnapshot, cluster: &ClusterView, columns: &[usize]) -> Self {
-        let columns: Vec<_> =
-            columns.iter().filter_map(|index| table.schema.columns.get(*index)).collect();
-        let fields = columns
+        let (ids, fields): (Vec<_>, Vec<_>) = columns
             .iter()
-            .map(|column| Field::new(&column.name, scan_type(&column.data_type), column.nullable));
+            .map(|index| match table.schema.columns.get(*index) {
+                None => (ROW_ID_COLUMN, row_id_field()),
+                Some(column) => {
+                    let data_type = scan_type(&column.data_type);
+                    (column.id, Field::new(&column.name, data_type, column.nullable))
+                }
+            })
+            .unzip();
         Self {
             epoch: cluster.epoch,
             table: table.id,
             name: format!("{}.{}", table.schema_name, table.name),
-            schema: Arc::new(Schema::new(fields.collect::<Vec<_>>())),
-            columns: columns.iter().map(|column| column.id).collect(),
+            schema: Arc::new(Schema::new(fields)),
+            columns: ids,
             endpoints: cluster.workers.clone(),
         }
     }
@@ -104,7 +117,7 @@ impl ScanTable {
 
 impl ScanSegment {
     /// What a scan of `columns` must know of a segment.
-    pub fn new(record: &SegmentRecord, columns: &[ColumnId]) -> Self {
+    pub fn new(ordinal: u32, record: &SegmentRecord, columns: &[ColumnId]) -> Self {
         Self {
             slice: record.slice,
             segment: record.segment,
@@ -117,6 +130,8 @@ impl ScanSegment {
                 .map(|column| record.columns.get(column).map(|column| column.version))
                 .collect(),
             holders: record.holders.clone(),
+            deleted: record.deleted.clone(),
+            ordinal,
         }
     }
 }
@@ -172,6 +187,8 @@ mod tests {
             meta_digest: Digest::of(b""),
             column_versions: vec![],
             holders: vec![],
+            deleted: None,
+            ordinal: 0,
         }
     }
 

@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use datafusion::catalog::{MemoryCatalogProviderList, SchemaProvider, TableFunction};
 use datafusion::common::extensions_options;
@@ -29,11 +29,13 @@ use crate::codec::EngineCodec;
 use crate::distribute::{LimitedBuildSides, Topology, desired_tasks, route_tasks, scale_up_leaf};
 use crate::fence::Fence;
 use crate::files::{AllowedRoots, CsvOptions, FileFormat, ReadFiles};
+use crate::filter_routes::physical_rules;
 use crate::functions;
 use crate::portable_windows::{PortableWindows, flagged_functions};
+use crate::session_functions::session_functions;
 use crate::settings::Settings;
-use crate::snapshot::{CATALOG, DEFAULT_SCHEMA, Snapshot};
-use crate::snapshot_catalog::SnapshotCatalog;
+use crate::snapshot::{CATALOG, Snapshot};
+use crate::snapshot_catalog::{SEARCH_PATH_SCHEMA, SnapshotCatalog, view_path};
 use crate::subqueries::{GuardScalarSubqueries, ProjectScalarSubqueries, single_row};
 use crate::types::SqlTypes;
 use crate::window_memory::count_windows;
@@ -81,20 +83,31 @@ impl fmt::Debug for SessionSpec {
 
 /// The session that a statement is planned in.
 pub fn planning_state(spec: &Arc<SessionSpec>) -> Result<SessionState> {
-    nested_state(spec, 0)
+    nested_state(spec, 0, spec.settings.search_path.as_slice().into())
 }
 
-/// The session that a new view's query is planned in: one view deep, as when the view is used.
+/// The session that a new view's query is planned in: one view deep, as when the view is used,
+/// with the names of the session that makes it.
 pub fn view_state(spec: &Arc<SessionSpec>) -> Result<SessionState> {
-    nested_state(spec, 1)
+    nested_state(spec, 1, spec.settings.search_path.as_slice().into())
+}
+
+/// The session that the text of a view is planned in when the view is used.
+pub fn stored_view_state(spec: &Arc<SessionSpec>) -> Result<SessionState> {
+    nested_state(spec, 1, view_path())
 }
 
 /// The session that a view's query is planned in, `view_depth` views deep.
-pub(crate) fn nested_state(spec: &Arc<SessionSpec>, view_depth: usize) -> Result<SessionState> {
+pub(crate) fn nested_state(
+    spec: &Arc<SessionSpec>,
+    view_depth: usize,
+    search_path: Arc<[String]>,
+) -> Result<SessionState> {
     let config = spec.settings.apply(base_config())?;
     let config = config
-        .with_information_schema(true)
-        .with_default_catalog_and_schema(CATALOG, DEFAULT_SCHEMA)
+        // Ours is a schema of the catalog like any other.
+        .with_information_schema(false)
+        .with_default_catalog_and_schema(CATALOG, SEARCH_PATH_SCHEMA)
         .with_create_default_catalog_and_schema(false)
         .with_extension(Arc::new(Topology::new(&spec.snapshot.cluster)))
         .with_extension(Arc::new(spec.allowed_roots.clone()))
@@ -102,7 +115,7 @@ pub(crate) fn nested_state(spec: &Arc<SessionSpec>, view_depth: usize) -> Result
             spec.channels.clone(),
         )))));
     let catalogs = MemoryCatalogProviderList::new();
-    let catalog = SnapshotCatalog::new(Arc::clone(spec), view_depth);
+    let catalog = SnapshotCatalog::new(Arc::clone(spec), view_depth, search_path);
     datafusion::catalog::CatalogProviderList::register_catalog(
         &catalogs,
         CATALOG.to_owned(),
@@ -122,6 +135,7 @@ pub(crate) fn nested_state(spec: &Arc<SessionSpec>, view_depth: usize) -> Result
         .with_analyzer_rule(Arc::new(GuardScalarSubqueries))
         .with_analyzer_rule(Arc::new(ProjectScalarSubqueries))
         .with_analyzer_rule(Arc::new(PortableWindows))
+        .with_physical_optimizer_rules(physical_rules())
         .with_physical_optimizer_rule(Arc::new(YieldAfterExpansion))
         .with_physical_optimizer_rule(Arc::new(LimitedBuildSides))
         .with_distributed_option_extension(options)
@@ -144,12 +158,23 @@ pub(crate) fn nested_state(spec: &Arc<SessionSpec>, view_depth: usize) -> Result
     let generate = datafusion::functions_table::all_default_table_functions();
     functions.extend(generate.into_iter().map(|f| (f.name().to_owned(), f)));
     let mut state = builder.build();
+    // The moment that now() and current_date are of; without it they cannot be planned.
+    state.mark_start_execution();
     functions::bound(&mut state)?;
+    for function in session_functions(&spec.settings) {
+        state.register_udf(function)?;
+    }
     Ok(state)
 }
 
 /// What both sides have in common.
 fn base_config() -> SessionConfig {
+    // Made once: a new configuration asks the system for its cores, file by file.
+    static BASE: LazyLock<SessionConfig> = LazyLock::new(new_base_config);
+    BASE.clone()
+}
+
+fn new_base_config() -> SessionConfig {
     let mut config = SessionConfig::new();
     let options = config.options_mut();
     options.execution.enable_file_stream_work_stealing = false;

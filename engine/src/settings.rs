@@ -3,11 +3,21 @@
 //! A setting changes how one session's statements are planned. None of them is a resource limit of
 //! the server, and DataFusion's own options cannot be reached by name (RULES 29).
 
+use std::sync::LazyLock;
+
 use datafusion::error::DataFusionError;
 use datafusion::prelude::SessionConfig;
 use datafusion_distributed::{DistributedConfig, DistributedExt};
 
 use crate::error::{ErrorCode, SqlError};
+use crate::snapshot::DEFAULT_SCHEMA;
+use crate::types::identifier;
+
+/// The setting that names without a schema are looked up along.
+pub const SEARCH_PATH: &str = "search_path";
+
+/// Schemas of one search path: every name without a schema is looked for in each of them.
+const PATH_LENGTH_MAX: usize = 100;
 
 /// What a reader of one exchanged partition holds before it stops asking for more, in bytes. There
 /// is a stream for each pair of tasks and each partition (`channels`), so this is a part of the
@@ -26,6 +36,9 @@ pub struct Settings {
     pub time_zone: String,
     /// Compression of exchanges between workers.
     pub exchange_compression: ExchangeCompression,
+    /// The schemas that a name without one is looked for in, in order; what is created without
+    /// one goes into the first.
+    pub search_path: Vec<String>,
 }
 
 /// How exchanges between workers are compressed.
@@ -61,21 +74,26 @@ pub struct Setting {
 }
 
 /// Names and descriptions, in alphabetical order.
-const SETTINGS: [(&str, &str); 4] = [
+const SETTINGS: [(&str, &str); 5] = [
     ("batch_rows", "rows per batch, 1 to 65536"),
     ("exchange_compression", "compression between workers: none, lz4 or zstd"),
+    (SEARCH_PATH, "schemas of names without one; the first is where CREATE goes"),
     ("target_partitions", "parallel partitions per task, 1 (raised to 2) to 256"),
     ("timezone", "time zone of TIMESTAMP WITH TIME ZONE, an IANA name or an offset"),
 ];
 
+/// Asked once: the answer comes from several files of the system, and every statement needs it.
+static CORES: LazyLock<usize> =
+    LazyLock::new(|| std::thread::available_parallelism().map_or(2, usize::from));
+
 impl Default for Settings {
     fn default() -> Self {
-        let cores = std::thread::available_parallelism().map_or(2, usize::from);
         Self {
-            target_partitions: cores.clamp(2, 256),
+            target_partitions: CORES.clamp(2, 256),
             batch_rows: 8192,
             time_zone: "+00:00".to_owned(),
             exchange_compression: ExchangeCompression::None,
+            search_path: vec![DEFAULT_SCHEMA.to_owned()],
         }
     }
 }
@@ -96,6 +114,7 @@ impl Settings {
                 })?;
                 self.time_zone = value.to_owned();
             }
+            SEARCH_PATH => self.search_path = path_of(value)?,
             _ => {
                 self.exchange_compression = match value.to_ascii_lowercase().as_str() {
                     "none" => ExchangeCompression::None,
@@ -126,6 +145,10 @@ impl Settings {
             "batch_rows" => self.batch_rows.to_string(),
             "target_partitions" => self.target_partitions.to_string(),
             "timezone" => self.time_zone.clone(),
+            SEARCH_PATH => {
+                let names: Vec<_> = self.search_path.iter().map(|name| identifier(name)).collect();
+                names.join(", ")
+            }
             _ => self.exchange_compression.name().to_owned(),
         };
         let (name, description) =
@@ -155,6 +178,32 @@ impl Settings {
         config.set_distributed_option_extension(distributed);
         Ok(config)
     }
+}
+
+/// The names of a search path as [`Settings::get`] shows it: separated by commas, those that need
+/// it in double quotes.
+fn path_of(value: &str) -> Result<Vec<String>, SqlError> {
+    let mut path: Vec<String> = Vec::new();
+    let mut name = String::new();
+    let mut quoted = false;
+    let mut chars = value.chars().peekable();
+    while let Some(c) = chars.next() {
+        match c {
+            '"' if quoted && chars.peek() == Some(&'"') => name.extend(chars.next()),
+            '"' => quoted = !quoted,
+            ',' if !quoted => path.push(std::mem::take(&mut name)),
+            ' ' if !quoted => {}
+            c => name.push(c),
+        }
+    }
+    path.push(name);
+    let mut seen = std::collections::HashSet::new();
+    path.retain(|name| seen.insert(name.clone()));
+    if quoted || path.len() > PATH_LENGTH_MAX || path.iter().any(String::is_empty) {
+        let allowed = format!("1 to {PATH_LENGTH_MAX} names of schemas with commas between them");
+        return Err(invalid(SEARCH_PATH, value, &allowed));
+    }
+    Ok(path)
 }
 
 /// The name a setting is listed under; other spellings are accepted.

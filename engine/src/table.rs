@@ -1,25 +1,51 @@
 //! A stored table as DataFusion sees it, over one pinned snapshot.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use async_trait::async_trait;
+use basalt_storage::delete_vector::DeleteVector;
+use basalt_storage::manifest::SegmentRecord;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::Statistics;
 use datafusion::error::Result;
 use datafusion::logical_expr::{Expr, TableType};
 use datafusion::physical_plan::ExecutionPlan;
 
+use crate::scan::row_ids::row_id_field;
 use crate::scan::{ScanSegment, ScanTable, SegmentScanExec, table_statistics};
 use crate::snapshot::{ClusterView, TableSnapshot};
 use crate::types::scan_type;
 
 /// A table of the snapshot that a statement has pinned.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct SegmentTable {
     table: Arc<TableSnapshot>,
     cluster: Arc<ClusterView>,
     schema: SchemaRef,
+    chosen: Option<Arc<ChosenRows>>,
+}
+
+/// Some rows of a table at one commit, by the place of their segment in the snapshot's list.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ChosenRows(BTreeMap<u32, DeleteVector>);
+
+impl ChosenRows {
+    /// The rows of some segments.
+    pub fn new(by_segment: BTreeMap<u32, DeleteVector>) -> Self {
+        Self(by_segment)
+    }
+
+    /// How many there are.
+    pub fn rows(&self) -> u64 {
+        self.0.values().map(DeleteVector::rows).sum()
+    }
+
+    /// The rows of each segment that has any.
+    pub fn by_segment(&self) -> impl Iterator<Item = (u32, &DeleteVector)> {
+        self.0.iter().map(|(ordinal, rows)| (*ordinal, rows))
+    }
 }
 
 impl SegmentTable {
@@ -30,12 +56,38 @@ impl SegmentTable {
                 Field::new(&column.name, scan_type(&column.data_type), column.nullable)
             });
         let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
-        Self { table, cluster, schema }
+        Self { table, cluster, schema, chosen: None }
     }
 
     /// The table at its commit.
     pub fn snapshot(&self) -> &Arc<TableSnapshot> {
         &self.table
+    }
+
+    /// The same table with one more column, the last: its row ids.
+    #[must_use]
+    pub fn with_row_ids(&self) -> Self {
+        let mut fields = self.schema.fields().to_vec();
+        fields.push(Arc::new(row_id_field()));
+        Self { schema: Arc::new(Schema::new(fields)), ..self.clone() }
+    }
+
+    /// The same table without the rows that are not chosen.
+    #[must_use]
+    pub fn with_only(&self, chosen: Arc<ChosenRows>) -> Self {
+        Self { chosen: Some(chosen), ..self.clone() }
+    }
+
+    /// The segments to scan, each with its place in the snapshot's list.
+    fn segments(&self) -> Vec<(u32, Arc<SegmentRecord>)> {
+        let all = (0..).zip(self.table.segments.iter().map(Arc::clone));
+        let Some(chosen) = &self.chosen else { return all.collect() };
+        all.filter_map(|(ordinal, segment)| {
+            let deleted = DeleteVector::complement(chosen.0.get(&ordinal), segment.rows);
+            let kept = chosen.0.contains_key(&ordinal);
+            kept.then(|| (ordinal, Arc::new(SegmentRecord { deleted, ..(*segment).clone() })))
+        })
+        .collect()
     }
 }
 
@@ -61,12 +113,12 @@ impl TableProvider for SegmentTable {
             None => (0..self.schema.fields().len()).collect(),
         };
         let table = ScanTable::new(&self.table, &self.cluster, &columns);
-        let statistics = table_statistics(&table, &self.table.segments);
-        let segments: Vec<_> = self
-            .table
-            .segments
-            .iter()
-            .map(|record| ScanSegment::new(record, &table.columns))
+        let (ordinals, records): (Vec<_>, Vec<_>) = self.segments().into_iter().unzip();
+        let statistics = table_statistics(&table, &records);
+        let segments: Vec<_> = ordinals
+            .into_iter()
+            .zip(&records)
+            .map(|(ordinal, record)| ScanSegment::new(ordinal, record, &table.columns))
             .collect();
         let partitions = state.config().target_partitions();
         let scan = SegmentScanExec::new(Arc::new(table), segments, partitions, statistics);

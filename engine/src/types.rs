@@ -13,27 +13,30 @@
 //! little as nullability (RULES 26).
 //!
 //! - `sql`: SQL type names
+//! - `names`: and back
 //! - `wire`: the wire form
 
+mod names;
 mod sql;
 mod wire;
 
 use arrow::datatypes::DataType;
 
-pub use sql::{SqlTypes, TIME_ZONE, arrow_type};
+pub use names::{column_type_name, identifier, type_name};
+pub use sql::{SqlTypes, TIME_ZONE, arrow_type, split_length};
 pub use wire::{to_wire, wire_schema, wire_type};
 
 use crate::error::SqlError;
 use datafusion::sql::sqlparser::ast::DataType as SqlType;
 
-/// The type a column is stored in when it is declared with this SQL type.
+/// The type a column is stored in when it is declared with this SQL type, whatever its length.
 ///
 /// # Errors
 ///
 /// [`ErrorCode::FeatureNotSupported`](crate::error::ErrorCode::FeatureNotSupported) for types that
 /// this engine does not have.
 pub fn storage_type_of(sql_type: &SqlType) -> Result<DataType, SqlError> {
-    storage_type(&arrow_type(sql_type)?)
+    storage_type(&arrow_type(&split_length(sql_type)?.0)?)
 }
 
 /// The form in which values of a type are stored.

@@ -42,6 +42,19 @@ def test_c05_the_current_catalog_and_schema_are_told_and_only_they_can_be_set(co
     assert connection.adbc_current_db_schema == "public"
 
 
+def test_c05_an_unqualified_table_resolves_through_the_current_schema(connection):
+    with connection.cursor() as cursor:
+        cursor.execute('CREATE SCHEMA "C 05"')
+        cursor.execute('CREATE TABLE "C 05".c05_here AS SELECT 5 AS n')
+        connection.adbc_current_db_schema = "C 05"
+        assert connection.adbc_current_db_schema == "C 05"
+        assert one(cursor, "SELECT n FROM c05_here") == 5
+        connection.adbc_current_db_schema = "public"
+        with pytest.raises(flightsql.Error):
+            cursor.execute("SELECT n FROM c05_here")
+        cursor.execute('DROP SCHEMA "C 05" CASCADE')
+
+
 def test_c09_a_default_connection_warns_that_there_are_no_transactions_and_works(url):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")

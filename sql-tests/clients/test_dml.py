@@ -141,3 +141,12 @@ def test_tables_are_shared_between_connections(cursor, name):
     with connect() as other, other.cursor() as writing:
         writing.execute(f"INSERT INTO {table} VALUES (5)")
     assert one(cursor, f"SELECT n FROM {table}") == 5
+
+
+def test_c31_executemany_takes_the_defaults_of_columns_it_leaves_out(connection):
+    with connection.cursor() as cursor:
+        cursor.execute("CREATE TABLE c31_defaults (k INTEGER, s VARCHAR(2) DEFAULT 'no', t TIMESTAMPTZ DEFAULT now())")
+        cursor.executemany("INSERT INTO c31_defaults (s, k) VALUES (DEFAULT, ?)", [(1,), (2,), (3,)])
+        cursor.execute("SELECT count(*), count(DISTINCT t), min(s), max(s), sum(k) FROM c31_defaults")
+        assert cursor.fetchone() == (3, 1, "no", "no", 6)
+        cursor.execute("DROP TABLE c31_defaults")

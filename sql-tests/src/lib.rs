@@ -5,9 +5,11 @@
 //! - [`clients`]: the Python drivers' tests and their virtual environment
 //! - [`cluster`]: a whole cluster in one process
 //! - [`explain`]: counters out of EXPLAIN ANALYZE
+//! - [`fuzz`]: generated queries against plain DataFusion and against themselves
 
 pub mod client;
 pub mod clients;
 pub mod cluster;
 pub mod explain;
+pub mod fuzz;
 pub mod slt;

@@ -54,9 +54,10 @@ fn lineitem(scale: f64) -> Result<(Arc<TableSchema>, Vec<RecordBatch>), Box<dyn 
             name: field.name().clone(),
             data_type: storage_type(field.data_type())?,
             nullable: false,
+            declared: Default::default(),
         });
     }
-    let schema = Arc::new(TableSchema { version: 1, columns });
+    let schema = Arc::new(TableSchema { version: 1, columns, keys: vec![] });
     let mut batches = Vec::new();
     for batch in generator {
         let batch = batch?;

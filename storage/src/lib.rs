@@ -7,6 +7,7 @@
 //! - [`types`]: the closed set of storable types
 //! - [`schema`]: a table's columns, by stable id
 //! - [`manifest`]: what the catalog knows about a segment
+//! - [`delete_vector`]: which rows of a segment are deleted
 //! - [`zone_map`]: bounds and NULL counts
 //! - [`slice_hash`]: which slice a row belongs to
 //! - [`layout`]: paths and sizes
@@ -21,6 +22,7 @@
 //! The bytes themselves are specified in `FORMAT.md`.
 
 pub mod chunk_store;
+pub mod delete_vector;
 pub mod digest;
 pub mod durable_write;
 mod encoding;

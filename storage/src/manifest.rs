@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::delete_vector::DeleteVector;
 use crate::digest::Digest;
 use crate::ids::{ColumnId, ColumnVersion, SegmentId, SliceId, TableId, TxnId, WorkerId};
 use crate::zone_map::ZoneMap;
@@ -18,7 +19,7 @@ pub enum Layout {
     Packed,
 }
 
-/// A segment as a commit names it. Immutable: a new column version is a new record.
+/// A segment as a commit names it. Immutable: a new column version or delete vector is a new record.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SegmentRecord {
     /// The table the segment belongs to.
@@ -43,6 +44,21 @@ pub struct SegmentRecord {
     pub columns: BTreeMap<ColumnId, ColumnRecord>,
     /// Workers with a verified copy of every chunk, the slice's owner first.
     pub holders: Vec<WorkerId>,
+    /// The rows that this snapshot does not see; absent when it sees all of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deleted: Option<DeleteVector>,
+}
+
+impl SegmentRecord {
+    /// Rows that are deleted.
+    pub fn rows_deleted(&self) -> u64 {
+        self.deleted.as_ref().map_or(0, DeleteVector::rows)
+    }
+
+    /// Rows that a snapshot sees.
+    pub fn live_rows(&self) -> u64 {
+        self.rows.saturating_sub(self.rows_deleted())
+    }
 }
 
 /// One column of a segment as a commit names it.

@@ -26,6 +26,60 @@ pub struct Column {
     pub data_type: DataType,
     /// Whether NULL is allowed.
     pub nullable: bool,
+    /// What was declared of it beyond its type.
+    #[serde(default, skip_serializing_if = "Declared::is_nothing")]
+    pub declared: Declared,
+}
+
+/// What was declared of a column beyond its type.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Declared {
+    /// The text of its DEFAULT expression.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub default: Option<String>,
+    /// The most characters a value may have: the `n` of `VARCHAR(n)`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chars_max: Option<u32>,
+}
+
+impl Declared {
+    /// Whether nothing was declared.
+    pub fn is_nothing(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// A key of a table. It is information for people and tools and never enforced, so nothing may
+/// conclude from it that rows are distinct.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TableKey {
+    /// Its name, unique in the table.
+    pub name: String,
+    /// What it says.
+    pub kind: KeyKind,
+    /// Its columns, in order.
+    pub columns: Vec<ColumnId>,
+}
+
+/// What a key says of its columns.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum KeyKind {
+    /// `PRIMARY KEY`.
+    Primary,
+    /// `UNIQUE`.
+    Unique,
+    /// `FOREIGN KEY`: by names, because the other table may be dropped and made again.
+    Foreign {
+        /// The schema of the table that it refers to.
+        schema: String,
+        /// That table.
+        table: String,
+        /// Its columns, one for each of the key's.
+        columns: Vec<String>,
+    },
 }
 
 /// The columns of a table at one schema version, in the order of `SELECT *`.
@@ -35,6 +89,9 @@ pub struct TableSchema {
     pub version: u32,
     /// The columns.
     pub columns: Vec<Column>,
+    /// The keys, none of them enforced.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub keys: Vec<TableKey>,
 }
 
 impl TableSchema {

@@ -3,13 +3,14 @@
 //! The draft copies the few maps of pointers that changes can touch and collects additions to
 //! the two large sets, so that a refused command costs nothing to undo.
 
+mod rows;
+
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ops::Range;
 use std::sync::Arc;
 
 use basalt_engine::snapshot::{Relation, SchemaSnapshot, TableSnapshot, ViewSnapshot};
 use basalt_storage::ids::{Epoch, SegmentId, TableId, TxnId, WorkerId};
-use basalt_storage::manifest::SegmentRecord;
 
 use super::command::{Change, NewCluster, NewTable};
 use super::error::{CatalogError, ObjectKind};
@@ -96,6 +97,10 @@ impl<'a> Draft<'a> {
             Change::DropView { schema, name } => self.drop_view(&schema, &name),
             Change::AddSegments { table, schema_version, segments } => {
                 self.add_segments(table, schema_version, segments)
+            }
+            Change::DeleteRows { table, segments } => self.delete_rows(table, segments),
+            Change::ReplaceSegments { table, schema_version, replaced, segments } => {
+                self.replace_segments(table, schema_version, &replaced, segments)
             }
         }
     }
@@ -252,6 +257,7 @@ impl<'a> Draft<'a> {
             name: new.name,
             replicas: new.replicas,
             created_by: self.txn,
+            changed_by: self.txn,
         };
         Arc::make_mut(&mut self.next.unused_tables).remove(&new.id);
         Arc::make_mut(&mut self.next.tables).insert(new.id, entry);
@@ -288,8 +294,7 @@ impl<'a> Draft<'a> {
             return Err(CatalogError::Conflict {
                 object: format!("table \"{}.{}\"", entry.schema, entry.name),
                 what: "changed",
-                // Rows are only ever added, so the last segment's writer is who changed it.
-                winner: table.segments.last().map_or(self.txn, |segment| segment.txn),
+                winner: entry.changed_by,
             });
         }
         let table = Arc::clone(table);
@@ -327,42 +332,6 @@ impl<'a> Draft<'a> {
                 suggestion: suggest_relation(found, name),
             }),
         }
-    }
-
-    fn add_segments(
-        &mut self,
-        id: TableId,
-        schema_version: u32,
-        segments: Vec<SegmentRecord>,
-    ) -> Result<(), CatalogError> {
-        let (entry, table) = self.table(id)?;
-        if table.schema.version != schema_version {
-            return Err(CatalogError::Conflict {
-                object: format!("table \"{}.{}\"", entry.schema, entry.name),
-                what: "changed",
-                winner: entry.created_by,
-            });
-        }
-        let Some(cluster) = &self.next.cluster else {
-            return Err(CatalogError::invalid("there is no cluster yet"));
-        };
-        for segment in &segments {
-            rules::check_new_segment(segment, table, cluster, self.txn)?;
-        }
-        let mut grown = TableSnapshot::clone(table);
-        grown.version = self.version;
-        grown.segments.reserve(segments.len());
-        for segment in segments {
-            let known = self.base.segments.contains(&segment.segment);
-            if known || !self.next.segments_added.insert(segment.segment) {
-                return Err(CatalogError::invalid(format!(
-                    "segment {} is in the catalog already",
-                    segment.segment
-                )));
-            }
-            grown.segments.push(Arc::new(segment));
-        }
-        self.put_relation(&entry.schema, &entry.name, Some(Relation::Table(Arc::new(grown))))
     }
 }
 

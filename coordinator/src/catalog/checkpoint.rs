@@ -65,7 +65,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Checkpoint, CatalogError> {
     if Digest::of(covered) != Digest::from_bytes(*digest) {
         return Err(corrupt("fails its digest"));
     }
-    if format != FORMAT_VERSION {
+    if format > FORMAT_VERSION {
         return Err(CatalogError::NewerFormat {
             place: "the checkpoint".to_owned(),
             found: format,
@@ -141,6 +141,9 @@ struct TableDocument<'a> {
     sort_key: Cow<'a, [ColumnId]>,
     replicas: u16,
     created_by: TxnId,
+    /// Absent in format 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    changed_by: Option<TxnId>,
     segments: Vec<Cow<'a, SegmentRecord>>,
 }
 
@@ -185,6 +188,7 @@ fn table_document<'a>(
         sort_key: table.sort_key.as_slice().into(),
         replicas: entry.replicas,
         created_by: entry.created_by,
+        changed_by: Some(entry.changed_by),
         segments: table.segments.iter().map(|segment| Cow::Borrowed(segment.as_ref())).collect(),
     }))
 }
@@ -252,6 +256,7 @@ fn restore_table(
         name: name.clone(),
         replicas: document.replicas,
         created_by: document.created_by,
+        changed_by: document.changed_by.unwrap_or(document.created_by),
     };
     if Arc::make_mut(&mut state.tables).insert(document.id, entry).is_some() {
         return Err(corrupt(format!("lists table {} twice", document.id)));

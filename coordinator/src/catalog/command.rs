@@ -8,8 +8,9 @@
 use std::fmt;
 
 use basalt_engine::snapshot::Distribution;
+use basalt_storage::delete_vector::DeleteVector;
 use basalt_storage::digest::Digest;
-use basalt_storage::ids::{ClusterId, ColumnId, Epoch, TableId, TxnId, WorkerId};
+use basalt_storage::ids::{ClusterId, ColumnId, Epoch, SegmentId, TableId, TxnId, WorkerId};
 use basalt_storage::manifest::SegmentRecord;
 use basalt_storage::schema::TableSchema;
 use serde::{Deserialize, Serialize};
@@ -175,6 +176,46 @@ pub enum Change {
         /// The segments, durable on their holders.
         segments: Vec<SegmentRecord>,
     },
+    /// Deletes rows by position. Conflicts with whoever deleted from or rewrote the same segment
+    /// since the statement read it; never with an append. (Since format 2.)
+    DeleteRows {
+        /// The table.
+        table: TableId,
+        /// The rows, by segment; a segment that loses its last row is gone.
+        segments: Vec<SegmentDeletes>,
+    },
+    /// Puts the same rows into other segments. Conflicts as `DeleteRows` does. (Since format 2.)
+    ReplaceSegments {
+        /// The table.
+        table: TableId,
+        /// The schema version that the new segments were written for.
+        schema_version: u32,
+        /// The segments that go, as they were when their rows were read.
+        replaced: Vec<SegmentSeen>,
+        /// The segments that come, durable on their holders, with as many rows as live in those.
+        segments: Vec<SegmentRecord>,
+    },
+}
+
+/// A segment as a statement read it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SegmentSeen {
+    /// The segment.
+    pub segment: SegmentId,
+    /// How many of its rows were deleted. Deletes only ever add up, so the number identifies
+    /// which of them the statement saw.
+    pub rows_deleted: u64,
+}
+
+/// Rows that a statement deletes from one segment.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SegmentDeletes {
+    /// The segment as the statement read it.
+    pub seen: SegmentSeen,
+    /// The rows, none of which was deleted before.
+    pub rows: DeleteVector,
 }
 
 /// What is decided once in the life of a cluster.

@@ -275,7 +275,9 @@ impl CatalogError {
             Self::InvalidName { .. } => {
                 Some("a name has 1 to 255 characters, none of which controls a terminal".to_owned())
             }
-            Self::SchemaNotEmpty { .. } => Some("drop its tables and views first".to_owned()),
+            Self::SchemaNotEmpty { .. } => {
+                Some("drop its tables and views first, or use DROP SCHEMA ... CASCADE".to_owned())
+            }
             Self::Conflict { .. } => Some("run the statement again".to_owned()),
             Self::RequestKeyReused { .. } => Some("use another key for another write".to_owned()),
             Self::OutcomeUnknown { .. } => Some(

@@ -10,6 +10,19 @@ use super::error::{CatalogError, ObjectKind};
 /// Names longer than this get no suggestion: the distance costs the product of two lengths.
 const SUGGEST_CHARS_MAX: usize = 64;
 
+/// The schema `name`.
+///
+/// Fails with [`CatalogError::UnknownSchema`].
+pub fn find_schema<'a>(
+    snapshot: &'a Snapshot,
+    name: &str,
+) -> Result<&'a Arc<SchemaSnapshot>, CatalogError> {
+    snapshot.schemas.get(name).ok_or_else(|| CatalogError::UnknownSchema {
+        schema: name.to_owned(),
+        suggestion: suggest_schema(&snapshot.schemas, name),
+    })
+}
+
 /// The relation `schema.name`.
 ///
 /// Fails with [`CatalogError::UnknownSchema`] or [`CatalogError::UnknownRelation`].
@@ -18,10 +31,7 @@ pub fn find_relation<'a>(
     schema: &str,
     name: &str,
 ) -> Result<&'a Relation, CatalogError> {
-    let found = snapshot.schemas.get(schema).ok_or_else(|| CatalogError::UnknownSchema {
-        schema: schema.to_owned(),
-        suggestion: suggest_schema(&snapshot.schemas, schema),
-    })?;
+    let found = find_schema(snapshot, schema)?;
     found.relations.get(name).ok_or_else(|| CatalogError::UnknownRelation {
         schema: schema.to_owned(),
         name: name.to_owned(),

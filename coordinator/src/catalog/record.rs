@@ -21,7 +21,11 @@ use super::command::Command;
 use super::error::CatalogError;
 
 /// The newest format of records and checkpoints that this program reads, and the one it writes.
-pub const FORMAT_VERSION: u16 = 1;
+///
+/// - 1: the first
+/// - 2: rows are deleted and segments replaced; `DeleteRows`, `ReplaceSegments`, delete vectors
+///   columns have defaults and lengths, tables have keys
+pub const FORMAT_VERSION: u16 = 2;
 
 const MAGIC: &[u8; 4] = b"BLOG";
 const HEADER_BYTES: usize = 60;
@@ -134,7 +138,7 @@ impl<'a> RawRecord<'a> {
             return Err(corrupt("fails its checksum"));
         }
         let reserved = at.take::<2>().ok_or_else(too_short)?;
-        if format != FORMAT_VERSION || reserved != [0; 2] {
+        if format == 0 || reserved != [0; 2] {
             return Err(corrupt("has an impossible header"));
         }
         let seq = u64::from_le_bytes(at.take().ok_or_else(too_short)?);

@@ -98,6 +98,17 @@ pub(super) fn check_new_table(new: &NewTable) -> Result<(), CatalogError> {
             return invalid("its sort key names a column twice".to_owned());
         }
     }
+    for key in &new.columns.keys {
+        if key.columns.is_empty() {
+            return invalid(format!("its key \"{}\" has no columns", key.name));
+        }
+        if key.columns.iter().any(|column| !ids.contains(column)) {
+            return invalid(format!(
+                "its key \"{}\" names a column that it does not have",
+                key.name
+            ));
+        }
+    }
     if !(1..=REPLICAS_MAX).contains(&new.replicas) {
         return invalid(format!("it wants {} replicas, not 1 to {REPLICAS_MAX}", new.replicas));
     }
@@ -128,6 +139,9 @@ pub(super) fn check_new_segment(
     }
     if table.distribution == Distribution::All && segment.slice.0 != 0 {
         return invalid("is not of slice 0, where all rows of an ALL table are");
+    }
+    if segment.deleted.is_some() {
+        return invalid("is new and has deleted rows");
     }
     let rows: u64 = segment.row_groups.iter().map(|&rows| u64::from(rows)).sum();
     if rows != segment.rows || rows == 0 || segment.row_groups.contains(&0) {

@@ -73,6 +73,8 @@ pub(super) struct TableEntry {
     pub(super) name: String,
     pub(super) replicas: u16,
     pub(super) created_by: TxnId,
+    /// The transaction that last changed its rows, or created it: who won when another conflicts.
+    pub(super) changed_by: TxnId,
 }
 
 /// A table that is gone.

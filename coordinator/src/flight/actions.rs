@@ -76,8 +76,13 @@ impl FlightSqlServer {
                 let status = self.cancel_info(&request.info.unwrap_or_default()) as i32;
                 Ok(Some(CancelFlightInfoResult { status }.encode_to_vec()))
             }
-            SET_SESSION_OPTIONS => session_options::set(body).map(Some),
-            GET_SESSION_OPTIONS => Ok(Some(session_options::get())),
+            SET_SESSION_OPTIONS => {
+                let set = |schema: Option<&str>| self.backend().set_session_schema(session, schema);
+                session_options::set(body, set).map(Some)
+            }
+            GET_SESSION_OPTIONS => {
+                Ok(Some(session_options::get(self.backend().session_schema(session))))
+            }
             CLOSE_SESSION => {
                 self.reset_session(session);
                 Ok(Some(session_options::closed()))

@@ -6,7 +6,7 @@
 //!
 //! A ticket of metadata is the command itself: it is stateless, and answered when fetched.
 //!
-//! - `keys`: primary and foreign keys, of which there are none
+//! - `keys`: primary keys; foreign keys are not told
 //! - `pattern`: LIKE patterns
 //! - `types`: the SQL types, and what is said of a column besides its Arrow type
 
@@ -62,9 +62,7 @@ impl FlightSqlServer {
             Command::CommandGetTableTypes(_) => {
                 strings(table_types_schema(), vec![vec![TABLE, VIEW]])?
             }
-            Command::CommandGetPrimaryKeys(_) => {
-                RecordBatch::new_empty(keys::primary_keys_schema())
-            }
+            Command::CommandGetPrimaryKeys(c) => keys::primary_keys(&self.backend().snapshot(), c)?,
             Command::CommandGetImportedKeys(_)
             | Command::CommandGetExportedKeys(_)
             | Command::CommandGetCrossReference(_) => {

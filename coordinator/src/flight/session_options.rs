@@ -1,12 +1,13 @@
 //! Session options: the catalog and the schema that a session is in.
 //!
-//! There is one catalog, and unqualified names resolve through one schema: setting either to
-//! what it is anyway succeeds, any other value is an INVALID_VALUE and any other option an
-//! INVALID_NAME. Bodies are bare protobuf messages, which arrow-flight 59 does not have.
+//! There is one catalog: setting it to what it is anyway succeeds. The schema becomes the session's
+//! search path, as by `SET SCHEMA`, when there is one of that name. Any other value is an
+//! INVALID_VALUE and any other option an INVALID_NAME. Bodies are bare protobuf messages, which arrow-flight 59 does not have.
 
 use std::collections::HashMap;
 
-use basalt_engine::snapshot::{CATALOG, DEFAULT_SCHEMA};
+use basalt_engine::error::SqlError;
+use basalt_engine::snapshot::CATALOG;
 use prost::Message;
 use tonic::Status;
 
@@ -87,14 +88,17 @@ enum CloseStatus {
 }
 
 /// Answers SetSessionOptions: the options that could not be set, with the reason.
-pub(super) fn set(body: &[u8]) -> Result<Vec<u8>, Status> {
+pub(super) fn set(
+    body: &[u8],
+    set_schema: impl Fn(Option<&str>) -> Result<(), SqlError>,
+) -> Result<Vec<u8>, Status> {
     let request = SetSessionOptionsRequest::decode(body)
         .map_err(|e| status::invalid(format!("SetSessionOptionsRequest is malformed: {e}")))?;
     let errors = request
         .session_options
         .into_iter()
         .filter_map(|(name, option)| {
-            let value = refusal(&name, option.value.as_ref())? as i32;
+            let value = refusal(&name, option.value.as_ref(), &set_schema)? as i32;
             Some((name, OptionError { value }))
         })
         .collect();
@@ -102,27 +106,33 @@ pub(super) fn set(body: &[u8]) -> Result<Vec<u8>, Status> {
 }
 
 /// Why an option cannot be set to a value; no value resets it.
-fn refusal(name: &str, value: Option<&OptionValue>) -> Option<OptionErrorValue> {
-    let only = match name {
-        "catalog" => CATALOG,
-        "schema" => DEFAULT_SCHEMA,
+fn refusal(
+    name: &str,
+    value: Option<&OptionValue>,
+    set_schema: impl Fn(Option<&str>) -> Result<(), SqlError>,
+) -> Option<OptionErrorValue> {
+    let text = match value {
+        None => None,
+        Some(OptionValue::Text(text)) => Some(text.as_str()),
+        Some(_) if matches!(name, "catalog" | "schema") => {
+            return Some(OptionErrorValue::InvalidValue);
+        }
+        Some(_) => return Some(OptionErrorValue::InvalidName),
+    };
+    let done = match name {
+        "catalog" => text.is_none_or(|text| text == CATALOG),
+        "schema" => set_schema(text).is_ok(),
         _ => return Some(OptionErrorValue::InvalidName),
     };
-    match value {
-        None => None,
-        Some(OptionValue::Text(text)) if text == only => None,
-        Some(_) => Some(OptionErrorValue::InvalidValue),
-    }
+    (!done).then_some(OptionErrorValue::InvalidValue)
 }
 
 /// Answers GetSessionOptions.
-pub(super) fn get() -> Vec<u8> {
-    let text =
-        |value: &str| SessionOptionValue { value: Some(OptionValue::Text(value.to_owned())) };
-    let session_options = HashMap::from([
-        ("catalog".to_owned(), text(CATALOG)),
-        ("schema".to_owned(), text(DEFAULT_SCHEMA)),
-    ]);
+pub(super) fn get(schema: Option<String>) -> Vec<u8> {
+    let text = |value| SessionOptionValue { value: Some(OptionValue::Text(value)) };
+    let catalog = ("catalog".to_owned(), text(CATALOG.to_owned()));
+    let schema = schema.map(|schema| ("schema".to_owned(), text(schema)));
+    let session_options = [catalog].into_iter().chain(schema).collect();
     GetSessionOptionsResult { session_options }.encode_to_vec()
 }
 
@@ -133,6 +143,8 @@ pub(super) fn closed() -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
+    use basalt_engine::error::ErrorCode;
+
     use super::*;
 
     #[track_caller]
@@ -141,7 +153,11 @@ mod tests {
         let request = SetSessionOptionsRequest {
             session_options: HashMap::from([(name.to_owned(), option)]),
         };
-        let result = set(&request.encode_to_vec()).unwrap();
+        let only_public = |schema: Option<&str>| match schema {
+            None | Some("public") => Ok(()),
+            Some(other) => Err(SqlError::new(ErrorCode::UndefinedTable, other)),
+        };
+        let result = set(&request.encode_to_vec(), only_public).unwrap();
         let errors = SetSessionOptionsResult::decode(result.as_slice()).unwrap().errors;
         assert_eq!(errors.get(name).map(|e| e.value), expected.map(|e| e as i32));
     }
@@ -150,7 +166,7 @@ mod tests {
     fn only_what_is_true_can_be_set() {
         let text = |t: &str| Some(OptionValue::Text(t.to_owned()));
         check_set("catalog", text(CATALOG), None);
-        check_set("schema", text(DEFAULT_SCHEMA), None);
+        check_set("schema", text("public"), None);
         check_set("schema", None, None);
         check_set("schema", text("other"), Some(OptionErrorValue::InvalidValue));
         check_set("catalog", Some(OptionValue::Int(1)), Some(OptionErrorValue::InvalidValue));

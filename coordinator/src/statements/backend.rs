@@ -7,12 +7,14 @@ use arrow::record_batch::RecordBatch;
 use async_trait::async_trait;
 use basalt_engine::dialect::{self, Explain, ParsedStatement, Statement};
 use basalt_engine::error::{ErrorCode, SqlError, from_datafusion};
+use basalt_engine::settings::SEARCH_PATH;
 use basalt_engine::snapshot::{CATALOG, Snapshot};
 use basalt_engine::stack::LargeStack;
 use basalt_engine::types::wire_schema;
 use datafusion::common::ScalarValue;
 use futures::stream::BoxStream;
 
+use super::definition::quoted;
 use super::parameters::{bind, check_count, parameter_fields, parameter_row};
 use super::query::ready_rows;
 use super::registry::RunGuard;
@@ -30,7 +32,7 @@ impl SqlBackend for Statements {
         sql: &str,
     ) -> Result<StatementDescription, SqlError> {
         LargeStack::new(async move {
-            let parsed = parse_one(sql)?;
+            let parsed = self.qualified(session, parse_one(sql)?)?;
             let count = parsed.parameters;
             let pinned = self.pin(session)?;
             let none = |rows| {
@@ -48,6 +50,18 @@ impl SqlBackend for Statements {
                 }
                 Statement::Insert(insert) => {
                     let plan = pinned.insert_plan(&insert).await?;
+                    let parameters =
+                        parameter_fields(Some(&plan), count).map_err(|e| pinned.error(e))?;
+                    Ok(StatementDescription { rows: None, parameters })
+                }
+                Statement::Delete(delete) => {
+                    let plan = pinned.modify_plan(&delete.rows, &[]).await?;
+                    let parameters =
+                        parameter_fields(Some(&plan), count).map_err(|e| pinned.error(e))?;
+                    Ok(StatementDescription { rows: None, parameters })
+                }
+                Statement::Update(update) => {
+                    let plan = pinned.modify_plan(&update.rows, &update.assignments).await?;
                     let parameters =
                         parameter_fields(Some(&plan), count).map_err(|e| pinned.error(e))?;
                     Ok(StatementDescription { rows: None, parameters })
@@ -144,6 +158,17 @@ impl SqlBackend for Statements {
         self.inner.registry.cancel(query)
     }
 
+    fn session_schema(&self, session: SessionId) -> Option<String> {
+        self.inner.sessions.settings(session).search_path.into_iter().next()
+    }
+
+    fn set_session_schema(&self, session: SessionId, schema: Option<&str>) -> Result<(), SqlError> {
+        match schema {
+            Some(schema) => self.set(session, SEARCH_PATH, &quoted(schema)),
+            None => self.inner.sessions.change(session, |settings| settings.reset(SEARCH_PATH)),
+        }
+    }
+
     fn close_session(&self, session: SessionId) {
         self.inner.sessions.forget(session);
     }
@@ -162,6 +187,7 @@ impl Statements {
         values: Vec<ScalarValue>,
         run: RunGuard,
     ) -> Result<Outcome, SqlError> {
+        let parsed = self.qualified(session, parsed)?;
         match parsed.statement {
             Statement::Query(query) => {
                 let pinned = self.pin(session)?;
@@ -198,7 +224,9 @@ impl Statements {
             Statement::CreateTable(create) if create.query.is_some() => {
                 self.create_table_as(session, &create, values).await.map(Some)
             }
-            Statement::CreateTable(create) => self.create_table(&create).await.map(|()| None),
+            Statement::CreateTable(create) => {
+                self.create_table(session, &create).await.map(|()| None)
+            }
             Statement::DropTable(drop) => self.drop_tables(&drop).await.map(|()| None),
             Statement::CreateView(create) => {
                 self.create_view(session, &create).await.map(|()| None)
@@ -207,12 +235,14 @@ impl Statements {
             Statement::CreateSchema(create) => self.create_schema(&create).await.map(|()| None),
             Statement::DropSchema(drop) => self.drop_schema(&drop).await.map(|()| None),
             Statement::Insert(insert) => self.insert(session, &insert, values).await.map(Some),
+            Statement::Delete(delete) => self.delete(session, &delete, &values).await.map(Some),
+            Statement::Update(update) => self.update(session, &update, &values).await.map(Some),
+            Statement::Vacuum(table) => {
+                let table = table.as_ref().map(|(table, position)| (table, *position));
+                self.vacuum(session, table).await.map(|_| None)
+            }
             Statement::CopyFrom(copy) => self.copy_from(session, &copy).await.map(Some),
-            Statement::Set { name, value } => self
-                .inner
-                .sessions
-                .change(session, |settings| settings.set(&name, &value))
-                .map(|()| None),
+            Statement::Set { name, value } => self.set(session, &name, &value).map(|()| None),
             Statement::Reset { name } => {
                 let name = name.as_deref().unwrap_or("all");
                 self.inner.sessions.change(session, |settings| settings.reset(name)).map(|()| None)

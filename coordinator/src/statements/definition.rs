@@ -6,21 +6,22 @@ use std::sync::Arc;
 use arrow::datatypes::Fields;
 use basalt_engine::dialect::{
     ColumnSpec, CreateSchema, CreateTable, CreateView, DistributionSpec, DropSchema, DropTable,
-    DropView, ObjectRef,
+    DropView, ObjectRef, shown_names,
 };
 use basalt_engine::error::{ErrorCode, SqlError, printable};
 use basalt_engine::session::view_state;
 use basalt_engine::snapshot::{DEFAULT_SCHEMA, Distribution, Relation, Snapshot};
 use basalt_engine::types::{storage_type, storage_type_of};
 use basalt_storage::ids::{ColumnId, TableId, TxnId};
-use basalt_storage::schema::{Column, TableSchema};
+use basalt_storage::schema::{Column, Declared, TableSchema};
 use datafusion::sql::parser::Statement as DFStatement;
 use datafusion::sql::sqlparser::ast;
 
 use super::Statements;
+use super::declared::declare;
 use super::session::Pinned;
 use crate::backend::SessionId;
-use crate::catalog::{Change, NewTable, find_relation};
+use crate::catalog::{Change, NewTable, find_relation, find_schema};
 
 /// Copies of a table unless REPLICAS says otherwise: there is no replication yet.
 const REPLICAS_DEFAULT: u16 = 1;
@@ -122,7 +123,8 @@ pub(super) fn table_schema(
                 return Err(SqlError::new(ErrorCode::DuplicateObject, message)
                     .with_hint("give each column a name of its own, with AS in a query"));
             }
-            Ok(Column { id: ColumnId(id), name, data_type, nullable })
+            let declared = Declared::default();
+            Ok(Column { id: ColumnId(id), name, data_type, nullable, declared })
         })
         .collect::<Result<Vec<_>, _>>()?;
     if columns.is_empty() {
@@ -131,7 +133,7 @@ pub(super) fn table_schema(
             "a table needs at least one column",
         ));
     }
-    Ok(TableSchema { version: 1, columns })
+    Ok(TableSchema { version: 1, columns, keys: vec![] })
 }
 
 /// The columns of a table that is made for rows of these fields; one error lists every column
@@ -161,10 +163,6 @@ pub(super) fn stored_columns(fields: &Fields) -> Result<TableSchema, SqlError> {
 }
 
 fn declared(spec: &ColumnSpec) -> Result<(String, arrow::datatypes::DataType, bool), SqlError> {
-    if spec.default.is_some() {
-        let message = format!("column \"{}\": DEFAULT is not supported yet", spec.name);
-        return Err(SqlError::new(ErrorCode::FeatureNotSupported, message).at(spec.position));
-    }
     let data_type = storage_type_of(&spec.data_type).map_err(|error| {
         let message = format!("column \"{}\": {}", spec.name, error.message);
         SqlError { message, ..error }.at(spec.position)
@@ -234,13 +232,19 @@ pub(super) fn new_table(
 
 impl Statements {
     /// `CREATE TABLE` with declared columns.
-    pub(super) async fn create_table(&self, create: &CreateTable) -> Result<(), SqlError> {
-        let snapshot = self.inner.catalog.snapshot();
+    pub(super) async fn create_table(
+        &self,
+        session: SessionId,
+        create: &CreateTable,
+    ) -> Result<(), SqlError> {
+        let pinned = self.pin(session)?;
+        let snapshot = &pinned.spec.snapshot;
         let room =
-            make_room(&snapshot, &create.name, create.or_replace, create.if_not_exists, false)
+            make_room(snapshot, &create.name, create.or_replace, create.if_not_exists, false)
                 .map_err(|error| error.at(create.name_position))?;
         let Existing::Free(mut changes) = room else { return Ok(()) };
-        let columns = table_schema(create.columns.iter().map(declared))?;
+        let mut columns = table_schema(create.columns.iter().map(declared))?;
+        declare(&pinned.state, snapshot, create, &mut columns)?;
         let id = self.inner.catalog.allocate_table_id().await?;
         changes.push(Change::CreateTable(new_table(id, create, columns)?));
         self.commit(TxnId::generate(), changes, None).await.map(|_| ())
@@ -296,7 +300,8 @@ impl Statements {
             spec: Arc::clone(&pinned.spec),
         };
         let plan = used.query_plan(statement).await?;
-        let fields = plan.schema().fields();
+        let shown = shown_names(plan.schema().as_arrow());
+        let fields = shown.fields();
         let names: Vec<String> = match create.columns.is_empty() {
             true => fields.iter().map(|field| field.name().clone()).collect(),
             false if create.columns.len() == fields.len() => create.columns.clone(),
@@ -315,17 +320,15 @@ impl Statements {
         table_schema(
             names.iter().map(|name| Ok((name.clone(), arrow::datatypes::DataType::Null, true))),
         )?;
+        let text = pinned.view_text(create);
         let query = match create.columns.is_empty() {
-            true => create.query_text.clone(),
+            true => text,
             false => {
                 let columns: Vec<_> = names.iter().map(|name| quoted(name)).collect();
-                format!(
-                    "SELECT * FROM ({}) AS view_query({})",
-                    create.query_text,
-                    columns.join(", ")
-                )
+                format!("SELECT * FROM ({text}) AS view_query({})", columns.join(", "))
             }
         };
+        pinned.stored_view_plan(&query).await?;
         let (schema, name) = (schema_of(&create.name), create.name.name.clone());
         changes.push(Change::CreateView { schema, name, query });
         self.commit(TxnId::generate(), changes, None).await.map(|_| ())
@@ -344,13 +347,10 @@ impl Statements {
     /// `DROP SCHEMA`, with its relations when CASCADE says so.
     pub(super) async fn drop_schema(&self, drop: &DropSchema) -> Result<(), SqlError> {
         let snapshot = self.inner.catalog.snapshot();
-        let Some(schema) = snapshot.schemas.get(&drop.name) else {
-            if drop.if_exists {
-                return Ok(());
-            }
-            let message = format!("schema \"{}\" does not exist", drop.name);
-            return Err(SqlError::new(ErrorCode::UndefinedTable, message));
-        };
+        if drop.if_exists && !snapshot.schemas.contains_key(&drop.name) {
+            return Ok(());
+        }
+        let schema = find_schema(&snapshot, &drop.name)?;
         let mut changes = Vec::new();
         if drop.cascade {
             changes.extend(schema.relations.values().map(|relation| match relation {

@@ -7,13 +7,14 @@ use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use basalt_engine::dialect::{CreateTable, DistributionSpec, ObjectRef};
 use basalt_engine::error::{ErrorCode, Position, SqlError, from_datafusion};
 use basalt_engine::files::{ColumnMapping, checked_cast_column, load_mapping};
+use basalt_engine::row_checks::check_rows;
 use basalt_engine::snapshot::{Relation, Snapshot};
 use basalt_engine::write::{AppendTarget, PeerSink, SliceRouter, SliceSink};
 use futures::StreamExt;
 use futures::stream::BoxStream;
 
 use super::Statements;
-use super::definition::{new_table, schema_of, stored_columns};
+use super::definition::{new_table, stored_columns};
 use super::insert::append_target;
 use crate::backend::{IngestMode, IngestRequest};
 use crate::catalog::{Change, find_table};
@@ -74,8 +75,15 @@ impl Statements {
         request: &IngestRequest,
         source: &Schema,
     ) -> Result<Destination, SqlError> {
-        let name = ObjectRef { schema: request.schema_name.clone(), name: request.table.clone() };
-        let schema = schema_of(&name);
+        let schema = match (&request.schema_name, request.mode) {
+            (Some(schema), _) => schema.clone(),
+            // What is made anew goes where CREATE TABLE would put it.
+            (None, IngestMode::Create | IngestMode::Replace) => {
+                self.creation_schema(request.session)?
+            }
+            (None, _) => self.schema_of_name(request.session, &request.table)?,
+        };
+        let name = ObjectRef { schema: Some(schema.clone()), name: request.table.clone() };
         let existing =
             snapshot.schemas.get(&schema).and_then(|schema| schema.relations.get(&name.name));
         let mut changes = Vec::new();
@@ -137,6 +145,7 @@ fn with_options(name: ObjectRef, options: &[(String, String)]) -> Result<CreateT
         distribution: None,
         sort_key: vec![],
         replicas: None,
+        keys: vec![],
         query: None,
     };
     for (option, value) in options {
@@ -205,14 +214,8 @@ fn to_storage(
         .map(|(column, mapped)| {
             let array =
                 checked_cast_column(&column.name, batch.column(mapped.source), &column.data_type)?;
-            if !column.nullable && arrow::array::Array::null_count(&array) > 0 {
-                let message = format!(
-                    "column \"{}\" of table {} does not allow NULL",
-                    column.name, target.table_name
-                );
-                return Err(SqlError::new(ErrorCode::NotNullViolation, message));
-            }
-            Ok(array)
+            check_rows(column, &array, &target.table_name, batch)?;
+            Ok::<_, SqlError>(array)
         })
         .collect::<Result<Vec<_>, _>>()?;
     let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));

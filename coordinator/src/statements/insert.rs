@@ -6,9 +6,10 @@ use std::sync::Arc;
 use arrow::array::{AsArray, RecordBatch};
 use arrow::compute::concat_batches;
 use arrow::datatypes::{Field, Schema, UInt64Type};
-use basalt_engine::dialect::{CopyFrom, CreateTable, Insert, Statement};
+use basalt_engine::defaults::default_expr;
+use basalt_engine::dialect::{CopyFrom, CreateTable, Insert, ObjectRef, Statement};
 use basalt_engine::distribute::plan_distributed;
-use basalt_engine::error::{ErrorCode, SqlError, from_datafusion};
+use basalt_engine::error::{ErrorCode, Position, SqlError, from_datafusion};
 use basalt_engine::files::{ColumnMapping, FileFormat, FileTable, load_mapping};
 use basalt_engine::plan_size::check_plan_size;
 use basalt_engine::snapshot::{ClusterView, Distribution, TableSnapshot};
@@ -19,6 +20,7 @@ use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, Tr
 use datafusion::common::{Column, DFSchema, ScalarValue, TableReference};
 use datafusion::datasource::{MemTable, provider_as_source};
 use datafusion::error::DataFusionError;
+use datafusion::execution::SessionState;
 use datafusion::logical_expr::expr::Placeholder;
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, Values};
 use datafusion::physical_plan::execute_stream;
@@ -29,6 +31,7 @@ use futures::TryStreamExt;
 use super::definition::{
     Existing, make_room, new_table, quoted, quoted_ref, schema_of, stored_columns,
 };
+use super::insert_defaults::{fill_defaults, source_with_defaults};
 use super::parameters::{bind, check_count, parameter_row};
 use super::session::Pinned;
 use super::transaction::Transaction;
@@ -43,13 +46,14 @@ impl Pinned {
     /// The rows of an INSERT, in the order and types of the target's columns.
     pub(super) async fn insert_plan(&self, insert: &Insert) -> Result<LogicalPlan, SqlError> {
         // The target must be a stored table, whatever DataFusion would insert into.
-        self.insert_target(insert)?;
+        let table = self.insert_target(insert)?;
+        let source = source_with_defaults(insert, &table)?;
         let columns: Vec<_> = insert.columns.iter().map(|column| quoted(column)).collect();
         let columns = match columns.is_empty() {
             true => String::new(),
             false => format!(" ({})", columns.join(", ")),
         };
-        let sql = format!("INSERT INTO {}{columns} {}", quoted_ref(&insert.table), insert.source);
+        let sql = format!("INSERT INTO {}{columns} {source}", quoted_ref(&insert.table));
         let plan = self.state.create_logical_plan(&sql).await.map_err(|error| {
             // Positions count in the text above, which the user never wrote.
             SqlError { position: None, ..self.error(error) }
@@ -57,7 +61,9 @@ impl Pinned {
         match plan {
             LogicalPlan::Dml(dml) => {
                 check_plan_size(&dml.input).map_err(|e| self.error(e))?;
-                nullable_values(Arc::unwrap_or_clone(dml.input)).map_err(|e| self.error(e))
+                nullable_values(Arc::unwrap_or_clone(dml.input))
+                    .and_then(|rows| fill_defaults(&self.state, rows, &table, &insert.columns))
+                    .map_err(|e| self.error(e))
             }
             other => Err(SqlError::new(
                 ErrorCode::Internal,
@@ -67,14 +73,23 @@ impl Pinned {
     }
 
     fn insert_target(&self, insert: &Insert) -> Result<Arc<TableSnapshot>, SqlError> {
-        let schema = schema_of(&insert.table);
-        find_table(&self.spec.snapshot, &schema, &insert.table.name)
+        self.table_to_write(&insert.table, insert.table_position)
+    }
+
+    /// The stored table that a statement names as what it changes.
+    pub(super) fn table_to_write(
+        &self,
+        table: &ObjectRef,
+        position: Position,
+    ) -> Result<Arc<TableSnapshot>, SqlError> {
+        let schema = schema_of(table);
+        find_table(&self.spec.snapshot, &schema, &table.name)
             .map(Arc::clone)
-            .map_err(|error| SqlError::from(error).at(insert.table_position))
+            .map_err(|error| SqlError::from(error).at(position))
     }
 
     /// A new transaction's target in a table of the snapshot.
-    fn target(&self, table: &TableSnapshot, local_slices: bool) -> AppendTarget {
+    pub(super) fn target(&self, table: &TableSnapshot, local_slices: bool) -> AppendTarget {
         append_target(
             &self.spec.snapshot.cluster,
             table.id,
@@ -138,7 +153,7 @@ impl Statements {
         sql: &str,
         parameters: Vec<RecordBatch>,
     ) -> Result<u64, SqlError> {
-        let parsed = parse_one(sql)?;
+        let parsed = self.qualified(session, parse_one(sql)?)?;
         let Statement::Insert(insert) = parsed.statement else {
             let message =
                 format!("{} cannot be run with rows of parameters", parsed.statement.kind());
@@ -234,7 +249,8 @@ impl Statements {
         // Rows of Parquet files are split evenly over the workers, so they may stay where they are.
         let local = even && files.scan().format == FileFormat::Parquet;
         let mapping = load_mapping(&files.scan().schema, &filled)?;
-        let plan = copy_plan(files, table, &filled, &mapping).map_err(|e| pinned.error(e))?;
+        let plan = copy_plan(&pinned.state, files, table, &filled, &mapping)
+            .map_err(|e| pinned.error(e))?;
         let transaction = self.begin(pinned.target(table, local))?;
         let rows = self.append(&pinned, plan, transaction.target()).await?;
         self.commit_rows(transaction, vec![], rows).await
@@ -251,7 +267,7 @@ impl Statements {
     }
 
     /// Runs a plan into a target; returns how many rows its slices' owners took.
-    async fn append(
+    pub(super) async fn append(
         &self,
         pinned: &Pinned,
         rows: LogicalPlan,
@@ -298,11 +314,14 @@ fn load_schema(table: &TableSnapshot, columns: Option<&[String]>) -> Result<Tabl
         }
     }
     let columns = table.schema.columns.iter().filter(|column| names.contains(&column.name));
-    Ok(TableSchema { version: table.schema.version, columns: columns.cloned().collect() })
+    let version = table.schema.version;
+    Ok(TableSchema { version, columns: columns.cloned().collect(), keys: vec![] })
 }
 
-/// The table's columns in order: from the file where it has them, NULL where COPY leaves them out.
+/// The table's columns in order: from the file where it has them, and their defaults where
+/// COPY leaves them out.
 fn copy_plan(
+    state: &SessionState,
     files: FileTable,
     table: &TableSnapshot,
     filled: &Schema,
@@ -321,7 +340,7 @@ fn copy_plan(
         .map(|column| {
             let value = match sources.get(&column.name) {
                 Some(name) => Expr::Column(Column::new(Some(TableReference::bare("files")), *name)),
-                None => Expr::Literal(ScalarValue::try_new_null(&column.data_type)?, None),
+                None => default_expr(state, column)?,
             };
             Ok(value.alias(column.name.clone()))
         })

@@ -6,6 +6,7 @@ use std::task::{Context, Poll};
 
 use arrow::datatypes::{Schema, SchemaRef};
 use arrow::record_batch::RecordBatch;
+use basalt_engine::dialect::shown_names;
 use basalt_engine::distribute::plan_distributed;
 use basalt_engine::error::{SqlError, from_datafusion};
 use basalt_engine::plan_size::check_plan_size;
@@ -38,7 +39,7 @@ impl Pinned {
     pub(super) fn result_schema(&self, plan: &LogicalPlan) -> Schema {
         let options = self.state.config_options();
         let coerced = self.state.analyzer().execute_and_check(plan.clone(), options, |_, _| {});
-        coerced.as_ref().unwrap_or(plan).schema().as_arrow().clone()
+        shown_names(coerced.as_ref().unwrap_or(plan).schema().as_arrow())
     }
 }
 

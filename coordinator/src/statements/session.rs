@@ -3,14 +3,17 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use basalt_engine::error::{SqlError, from_datafusion};
+use basalt_engine::error::{SqlError, did_you_mean_among, from_datafusion};
 use basalt_engine::session::{SessionSpec, planning_state};
 use basalt_engine::settings::Settings;
+use basalt_engine::types::identifier;
+use datafusion::catalog::SchemaProvider;
 use datafusion::execution::SessionState;
 
 use super::Statements;
 use crate::backend::SessionId;
-use crate::sys_schema::sys_schema;
+use crate::catalog::find_schema;
+use crate::sys_schema::SysSchema;
 
 /// The settings of sessions that have changed any; all others have the defaults.
 #[derive(Debug, Default)]
@@ -51,7 +54,12 @@ impl Statements {
     /// Pins the newest snapshot for one statement.
     pub(super) fn pin(&self, session: SessionId) -> Result<Pinned, SqlError> {
         let snapshot = self.inner.catalog.snapshot();
-        let sys = sys_schema(&snapshot, &self.inner.members, &self.inner.registry);
+        let (members, registry) = (&self.inner.members, &self.inner.registry);
+        let sys: Arc<dyn SchemaProvider> = Arc::new(SysSchema::new(
+            Arc::clone(&snapshot),
+            Arc::clone(members),
+            Arc::clone(registry),
+        ));
         let spec = Arc::new(SessionSpec {
             snapshot,
             settings: self.inner.sessions.settings(session),
@@ -75,6 +83,46 @@ impl Pinned {
             .values()
             .flat_map(|schema| schema.relations.keys().map(String::as_str))
             .collect();
-        basalt_engine::error::from_datafusion_with_relations(error, &names)
+        let error = basalt_engine::error::from_datafusion_with_relations(error, &names);
+        let error = self.unknown_schema(error);
+        self.other_schema(error)
+    }
+
+    /// A table that exists in a schema outside of the search path.
+    fn other_schema(&self, error: SqlError) -> SqlError {
+        let name = error.message.strip_prefix("table \"");
+        let name = name.and_then(|rest| rest.strip_suffix("\" does not exist"));
+        let Some(name) = name else { return error };
+        let mut schemas = self.spec.snapshot.schemas.iter();
+        match schemas.find(|(_, found)| found.relations.contains_key(name)) {
+            None => error,
+            Some((schema, _)) => {
+                let written = format!("{}.{}", identifier(schema), identifier(name));
+                error.with_hint(format!("write {written}, or add its schema to search_path"))
+            }
+        }
+    }
+
+    /// A table that does not exist because its schema does not.
+    fn unknown_schema(&self, error: SqlError) -> SqlError {
+        let missing = error.message.strip_prefix("table \"").and_then(|rest| {
+            let (name, end) = rest.split_once('"')?;
+            (end == " does not exist").then_some(name.split_once('.')?.0)
+        });
+        let computed = self.spec.computed_schemas.keys().map(String::as_str);
+        let mut known = computed.chain(["information_schema"]);
+        match missing.filter(|schema| !known.any(|known| known == *schema)) {
+            None => error,
+            Some(schema) => match find_schema(&self.spec.snapshot, schema) {
+                Ok(_) => error,
+                Err(unknown) => {
+                    let unknown = SqlError { hint: None, ..SqlError::from(unknown) };
+                    let schemas: Vec<_> =
+                        self.spec.snapshot.schemas.keys().map(String::as_str).collect();
+                    let told = did_you_mean_among(unknown, schema, "schemas", &schemas);
+                    SqlError { position: error.position, ..told }
+                }
+            },
+        }
     }
 }

@@ -2,13 +2,16 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, BooleanArray, StringArray};
+use arrow::array::{ArrayRef, StringArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::record_batch::RecordBatch;
 use basalt_engine::dialect::{Explain, ObjectRef, Statement};
 use basalt_engine::distribute::plan_distributed;
 use basalt_engine::error::{ErrorCode, SqlError, from_datafusion};
 use basalt_engine::snapshot::{Relation, Snapshot};
+use basalt_engine::types::{column_type_name, type_name, wire_schema};
+use basalt_storage::ids::ColumnId;
+use basalt_storage::schema::{KeyKind, TableSchema};
 use datafusion::execution::SessionStateBuilder;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::execute_stream;
@@ -17,6 +20,7 @@ use datafusion_distributed::{
 };
 use futures::TryStreamExt;
 
+use super::create_text::create_text;
 use super::definition::schema_of;
 use super::registry::RunGuard;
 use super::session::Pinned;
@@ -29,12 +33,9 @@ pub(super) fn schema(statement: &Statement) -> Option<SchemaRef> {
         Statement::ShowTables => &["table_schema", "table_name", "table_type"],
         Statement::ShowSchemas => &["schema_name"],
         Statement::ShowColumns(_) | Statement::Describe(_) => {
-            return Some(Arc::new(Schema::new(vec![
-                Field::new("column_name", DataType::Utf8, true),
-                Field::new("data_type", DataType::Utf8, true),
-                Field::new("is_nullable", DataType::Boolean, true),
-            ])));
+            &["column_name", "column_type", "null", "key", "default"]
         }
+        Statement::ShowCreate(_) => &["name", "create_statement"],
         Statement::Explain(_) => &["plan_type", "plan"],
         _ => return None,
     };
@@ -69,6 +70,14 @@ pub(super) async fn rows(pinned: &Pinned, statement: &Statement) -> Result<Recor
         Statement::ShowColumns(name) | Statement::Describe(name) => {
             columns_of(pinned, name).await?
         }
+        Statement::ShowCreate(name) => {
+            let relation = find_relation(&pinned.spec.snapshot, &schema_of(name), &name.name)?;
+            let created = create_text(relation)?;
+            vec![
+                text([name.to_string().as_str()].into_iter()),
+                text([created.as_str()].into_iter()),
+            ]
+        }
         other => {
             let message = format!("{} has no rows to show", other.kind());
             return Err(SqlError::new(ErrorCode::Internal, message));
@@ -98,31 +107,48 @@ fn relations(snapshot: &Snapshot) -> Vec<(&str, &str, &'static str)> {
         .collect()
 }
 
+/// Name, type, NULL or not, keys and default of each column.
 async fn columns_of(pinned: &Pinned, name: &ObjectRef) -> Result<Vec<ArrayRef>, SqlError> {
-    let schema_name = schema_of(name);
-    let fields: Vec<(String, String, bool)> =
-        match find_relation(&pinned.spec.snapshot, &schema_name, &name.name)? {
-            Relation::Table(table) => table
-                .schema
-                .columns
-                .iter()
-                .map(|column| (column.name.clone(), column.data_type.to_string(), column.nullable))
-                .collect(),
-            Relation::View(view) => {
-                let plan = pinned.state.create_logical_plan(&view.query).await;
-                let plan = plan.map_err(|error| pinned.error(error))?;
-                let wire = basalt_engine::types::wire_schema(&pinned.result_schema(&plan));
-                wire.fields()
-                    .iter()
-                    .map(|field| (field.name().clone(), field.data_type().to_string(), true))
-                    .collect()
-            }
-        };
-    Ok(vec![
-        text(fields.iter().map(|(name, ..)| name.as_str())),
-        text(fields.iter().map(|(_, data_type, _)| data_type.as_str())),
-        Arc::new(BooleanArray::from_iter(fields.iter().map(|(.., nullable)| Some(*nullable)))),
-    ])
+    let mut rows: Vec<[Option<String>; 5]> = Vec::new();
+    let yes_or_no = |yes| Some(if yes { "YES" } else { "NO" }.to_owned());
+    match find_relation(&pinned.spec.snapshot, &schema_of(name), &name.name)? {
+        Relation::Table(table) => {
+            rows.extend(table.schema.columns.iter().map(|column| {
+                [
+                    Some(column.name.clone()),
+                    Some(column_type_name(column)),
+                    yes_or_no(column.nullable),
+                    key_of(&table.schema, column.id).map(str::to_owned),
+                    column.declared.default.clone(),
+                ]
+            }));
+        }
+        Relation::View(view) => {
+            let plan = pinned.stored_view_plan(&view.query).await?;
+            let wire = wire_schema(&pinned.result_schema(&plan));
+            rows.extend(wire.fields().iter().map(|field| {
+                let shown = type_name(field.data_type()).unwrap_or_else(|arrow| arrow);
+                [Some(field.name().clone()), Some(shown), yes_or_no(true), None, None]
+            }));
+        }
+    }
+    let column = |index: usize| {
+        let values = rows.iter().map(|row| row.get(index).and_then(Option::as_deref));
+        Arc::new(StringArray::from_iter(values)) as ArrayRef
+    };
+    Ok((0..5).map(column).collect())
+}
+
+/// The most telling key that a column is in: `PRI`, `UNI` or `FK`.
+fn key_of(schema: &TableSchema, column: ColumnId) -> Option<&'static str> {
+    let keys = || schema.keys.iter().filter(|key| key.columns.contains(&column));
+    if keys().any(|key| key.kind == KeyKind::Primary) {
+        return Some("PRI");
+    }
+    if keys().any(|key| key.kind == KeyKind::Unique) {
+        return Some("UNI");
+    }
+    keys().next().map(|_| "FK")
 }
 
 /// The plans of a statement; with ANALYZE after running it, with what every task did.

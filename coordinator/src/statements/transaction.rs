@@ -24,7 +24,7 @@ use futures::future::try_join_all;
 use url::Url;
 
 use super::Statements;
-use crate::catalog::{Change, Command, Committed, wall_clock_ms};
+use crate::catalog::{Change, Command, Committed, SegmentSeen, wall_clock_ms};
 
 /// A write under way. Dropped before [`Transaction::commit`], it aborts on every worker.
 pub(super) struct Transaction {
@@ -175,6 +175,31 @@ impl Statements {
         }
         transaction.disarm();
         let result = self.commit(target.txn, changes, Some(rows)).await;
+        if let Err(error) = &result {
+            transaction.rearm(error);
+        }
+        result?;
+        self.compact_soon(target.table);
+        Ok(rows)
+    }
+
+    /// Seals a transaction and commits its segments in the place of others with as many rows.
+    pub(super) async fn commit_replaced(
+        &self,
+        mut transaction: Transaction,
+        replaced: Vec<SegmentSeen>,
+        rows: u64,
+    ) -> Result<u64, SqlError> {
+        let segments = transaction.seal(rows).await?;
+        let target = Arc::clone(transaction.target());
+        let change = Change::ReplaceSegments {
+            table: target.table,
+            schema_version: target.schema.version,
+            replaced,
+            segments,
+        };
+        transaction.disarm();
+        let result = self.commit(target.txn, vec![change], None).await;
         if let Err(error) = &result {
             transaction.rearm(error);
         }

@@ -2,8 +2,10 @@
 //! each other.
 
 mod commits;
+mod declarations;
 mod directory;
 pub(crate) mod fixtures;
 mod model;
 mod recovery;
+mod rows;
 mod rules;

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! CREATE [OR REPLACE] TABLE [IF NOT EXISTS] name
-//!   [ ( column type [NOT NULL | NULL] [DEFAULT e] [DISTKEY] [SORTKEY], ... ) ]
+//!   [ ( column type [NOT NULL | NULL] [DEFAULT e] [key] [DISTKEY] [SORTKEY] | key, ... ) ]
 //!   attribute* [ AS query attribute* ]
 //! attribute: DISTSTYLE AUTO|EVEN|ALL|KEY   DISTKEY (column)
 //!            [COMPOUND] SORTKEY (column, ...) | SORTKEY AUTO   REPLICAS n
@@ -11,12 +11,15 @@
 //! Invariant: each attribute is given at most once, and what is given does not contradict itself;
 //! attributes that would be ignored are refused.
 
-use datafusion::sql::sqlparser::ast::{ColumnOption, Expr};
+use datafusion::sql::sqlparser::ast::ColumnOption;
 use datafusion::sql::sqlparser::parser::Parser;
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
 
 use super::parser::StatementParser;
-use super::statement::{ColumnSpec, CreateTable, DistributionSpec, Statement};
+use super::statement::{
+    ColumnSpec, CreateTable, DistributionSpec, KeySpec, KeySpecKind, Statement,
+};
+use super::{keys, query};
 use crate::error::{ErrorCode, Position, SqlError, did_you_mean, printable};
 
 /// The most copies a table can ask for; clusters are smaller than this.
@@ -38,8 +41,9 @@ pub(super) fn create_table(
     }
     let (name, name_position) = parser.object_ref()?;
     let mut attributes = Attributes::default();
+    let mut keys = Vec::new();
     let columns = if *parser.peek_token(0) == Token::LParen {
-        column_list(parser, &mut attributes)?
+        column_list(parser, &mut attributes, &mut keys)?
     } else {
         Vec::new()
     };
@@ -68,6 +72,7 @@ pub(super) fn create_table(
         distribution,
         sort_key: attributes.sort_key.unwrap_or_default().into_iter().map(|(n, _)| n).collect(),
         replicas: attributes.replicas,
+        keys,
         query,
     })))
 }
@@ -76,14 +81,22 @@ pub(super) fn create_table(
 fn column_list(
     parser: &mut StatementParser<'_>,
     attributes: &mut Attributes,
+    keys: &mut Vec<KeySpec>,
 ) -> Result<Vec<ColumnSpec>, SqlError> {
     parser.expect_token(&Token::LParen)?;
     let mut columns: Vec<ColumnSpec> = Vec::new();
     let mut seen = std::collections::HashSet::new();
     let mut inline_sort_key = Vec::new();
     loop {
-        refuse_table_constraint(parser)?;
-        let (column, in_sort_key) = column(parser, attributes)?;
+        refuse_like(parser)?;
+        if let Some(key) = keys::of_table(parser)? {
+            keys.push(key);
+            if parser.token(&Token::Comma) {
+                continue;
+            }
+            break;
+        }
+        let (column, in_sort_key) = column(parser, attributes, keys)?;
         if !seen.insert(column.name.clone()) {
             return Err(contradiction(
                 &format!("column \"{}\" is declared more than once", printable(&column.name)),
@@ -103,6 +116,7 @@ fn column_list(
         }
     }
     parser.expect_token(&Token::RParen)?;
+    keys::apply(keys, &mut columns)?;
     if !inline_sort_key.is_empty() {
         attributes.sort_key = Some(inline_sort_key);
     }
@@ -113,6 +127,7 @@ fn column_list(
 fn column(
     parser: &mut StatementParser<'_>,
     attributes: &mut Attributes,
+    keys: &mut Vec<KeySpec>,
 ) -> Result<(ColumnSpec, bool), SqlError> {
     let (name, position) = parser.name()?;
     if matches!(parser.peek_token(0), Token::Comma | Token::RParen) {
@@ -125,7 +140,7 @@ fn column(
     }
     let data_type = parser.run(Parser::parse_data_type)?;
     let mut not_null = None;
-    let mut default: Option<Expr> = None;
+    let mut default = None;
     let mut sort_key = false;
     loop {
         let at = parser.position();
@@ -141,18 +156,22 @@ fn column(
                 return Err(twice("NULL or NOT NULL"));
             }
         } else if parser.peek_word(0).is_some_and(|word| word.eq_ignore_ascii_case("DEFAULT")) {
-            // sqlparser's production, because it does not take `1 NOT NULL` for an expression.
-            let option = parser.run(Parser::parse_optional_column_option)?;
-            let Some(ColumnOption::Default(value)) = option else {
-                return parser.expected("an expression");
-            };
-            if default.replace(value).is_some() {
+            if default.replace(default_value(parser)?).is_some() {
                 return Err(twice("DEFAULT"));
             }
         } else if parser.word("DISTKEY") {
             attributes.set_dist_key((name.clone(), at))?;
         } else if parser.word("SORTKEY") {
             sort_key = true;
+        } else if let Some(key) = keys::of_column(parser, &(name.clone(), position))? {
+            if key.kind == KeySpecKind::Primary && not_null == Some(false) {
+                let what = printable(&name);
+                return Err(contradiction(
+                    &format!("column \"{what}\" is NULL and PRIMARY KEY"),
+                    key.position,
+                ));
+            }
+            keys.push(key);
         } else {
             break;
         }
@@ -162,22 +181,28 @@ fn column(
     Ok((ColumnSpec { name, data_type, not_null, default, position }, sort_key))
 }
 
-/// A constraint that would be stored and not enforced would make wrong answers look right.
-const NO_CONSTRAINTS: &str = "leave it out: only NOT NULL is enforced, so only it is accepted";
+/// The text of what follows `DEFAULT`, and where it is.
+fn default_value(parser: &mut StatementParser<'_>) -> Result<(String, Position), SqlError> {
+    let mark = parser.text_mark(1);
+    let position = parser.position_of_token(1);
+    // sqlparser's production, because it does not take `1 NOT NULL` for an expression.
+    match parser.run(Parser::parse_optional_column_option)? {
+        Some(ColumnOption::Default(value)) => {
+            query::check_expression(&value).map_err(|error| SqlError {
+                position: error.position.or(Some(position)),
+                ..error
+            })?;
+            Ok((parser.text_since(mark), position))
+        }
+        _ => parser.expected("an expression"),
+    }
+}
 
-fn refuse_table_constraint(parser: &StatementParser<'_>) -> Result<(), SqlError> {
-    let Some(word) = parser.peek_word(0).map(str::to_ascii_uppercase) else { return Ok(()) };
-    let second = parser.peek_word(1).map(str::to_ascii_uppercase).unwrap_or_default();
-    let bracket = *parser.peek_token(1) == Token::LParen;
-    match (word.as_str(), second.as_str()) {
-        ("PRIMARY" | "FOREIGN", "KEY") => {
-            Err(parser.refuse(&format!("{word} KEY"), NO_CONSTRAINTS))
+fn refuse_like(parser: &StatementParser<'_>) -> Result<(), SqlError> {
+    match parser.peek_word(0) {
+        Some(word) if word.eq_ignore_ascii_case("LIKE") => {
+            Err(parser.refuse("CREATE TABLE with LIKE", "list the columns, or use AS"))
         }
-        ("UNIQUE" | "CHECK" | "EXCLUDE", _) if bracket => Err(parser.refuse(&word, NO_CONSTRAINTS)),
-        ("CONSTRAINT", _) if matches!(parser.peek_token(1), Token::Word(_)) => {
-            Err(parser.refuse("CONSTRAINT", NO_CONSTRAINTS))
-        }
-        ("LIKE", _) => Err(parser.refuse("CREATE TABLE with LIKE", "list the columns, or use AS")),
         _ => Ok(()),
     }
 }
@@ -185,9 +210,6 @@ fn refuse_table_constraint(parser: &StatementParser<'_>) -> Result<(), SqlError>
 fn refuse_column_option(parser: &StatementParser<'_>) -> Result<(), SqlError> {
     let Some(word) = parser.peek_word(0).map(str::to_ascii_uppercase) else { return Ok(()) };
     match word.as_str() {
-        "PRIMARY" | "UNIQUE" | "REFERENCES" | "CHECK" | "CONSTRAINT" | "FOREIGN" => {
-            Err(parser.refuse(&word, NO_CONSTRAINTS))
-        }
         "ENCODE" => Err(parser.refuse(
             "ENCODE",
             "leave it out: encodings are chosen by measuring a sample of each column",

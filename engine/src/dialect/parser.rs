@@ -3,7 +3,7 @@
 //! Invariant: every method leaves either a position behind in its error or the parser after what
 //! it read. What follows a complete statement is an error, never ignored.
 
-use datafusion::sql::sqlparser::ast::{Ident, Query};
+use datafusion::sql::sqlparser::ast::{Expr, Ident, Query};
 use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 use datafusion::sql::sqlparser::tokenizer::{Location, Token, TokenWithSpan};
@@ -12,7 +12,7 @@ use super::names::{self, ObjectRef};
 use super::statement::{Insert, ParsedStatement, Statement};
 use super::syntax::{parser_error, position_of};
 use super::tokens::TokenList;
-use super::{copy, create_table, query, relation, session};
+use super::{copy, create_table, modify, query, relation, repeated, session, vacuum};
 use crate::error::{ErrorCode, Position, SqlError, printable};
 
 /// Parses one statement of a script.
@@ -25,6 +25,14 @@ pub(super) fn parse_statement(list: TokenList) -> Result<ParsedStatement, SqlErr
     Ok(ParsedStatement { statement, text, start, parameters })
 }
 
+/// Parses all of the tokens as one expression.
+pub(super) fn parse_expression(list: &TokenList) -> Result<Expr, SqlError> {
+    let mut parser = StatementParser::new(list);
+    let expression = parser.run(Parser::parse_expr)?;
+    parser.expect_end()?;
+    Ok(expression)
+}
+
 /// Only queries and what runs a query once can have parameters.
 fn check_parameters(
     statement: &Statement,
@@ -35,7 +43,7 @@ fn check_parameters(
         Statement::Explain(explain) => &explain.statement,
         other => other,
     };
-    if parameters == 0 || matches!(explained, Statement::Query(_) | Statement::Insert(_)) {
+    if parameters == 0 || explained.takes_parameters() {
         return Ok(());
     }
     Err(SqlError::new(
@@ -234,7 +242,9 @@ impl<'a> StatementParser<'a> {
             None => error.at(position),
             Some(_) => error,
         })?;
-        query::prepare_table_functions(&mut query);
+        query::prepare(&mut query)
+            .map_err(|error| SqlError { position: error.position.or(Some(position)), ..error })?;
+        repeated::tell_apart(&mut query);
         Ok(query)
     }
 
@@ -257,13 +267,27 @@ impl<'a> StatementParser<'a> {
         Ok(query)
     }
 
-    /// A query and its text.
-    pub(super) fn query_with_text(&mut self) -> Result<(Box<Query>, String), SqlError> {
-        let from = self.parser.peek_token_ref().span.start;
-        let query = self.query()?;
+    /// Where the text of the token `n` ahead begins, for [`Self::text_since`].
+    pub(super) fn text_mark(&self, n: usize) -> Location {
+        self.parser.peek_nth_token_ref(n).span.start
+    }
+
+    /// The text from a mark to the end of the last token that was read.
+    pub(super) fn text_since(&self, mark: Location) -> String {
         let last = self.next_index().saturating_sub(1);
         let to = self.list.tokens.get(last).map_or(self.end, |token| token.span.end);
-        Ok((query, self.list.slice(from, to).to_owned()))
+        self.list.slice(mark, to).to_owned()
+    }
+
+    /// How many bytes of text lie between two locations.
+    pub(super) fn bytes_between(&self, from: Location, to: Location) -> usize {
+        self.list.slice(from, to).len()
+    }
+
+    /// Where the token `n` ahead is; the end of the statement when there is none.
+    pub(super) fn position_of_token(&self, n: usize) -> Position {
+        position_of(self.parser.peek_nth_token_ref(n).span)
+            .unwrap_or(Position { line: self.end.line, column: self.end.column })
     }
 
     /// Any statement, by its first words.
@@ -288,6 +312,9 @@ impl<'a> StatementParser<'a> {
             "CREATE" => self.create(start),
             "DROP" => relation::drop(self, start),
             "INSERT" => self.insert(),
+            "DELETE" => modify::delete(self),
+            "UPDATE" => modify::update(self),
+            "VACUUM" => vacuum::vacuum(self),
             "COPY" => copy::copy(self, start),
             _ => Err(unsupported(&first, start)),
         }
@@ -303,6 +330,7 @@ impl<'a> StatementParser<'a> {
             "TABLE" => create_table::create_table(self, or_replace),
             "VIEW" => relation::create_view(self, or_replace),
             "SCHEMA" if !or_replace => relation::create_schema(self),
+            "UNIQUE" => Err(unsupported("CREATE UNIQUE INDEX", start)),
             _ => Err(unsupported(&format!("CREATE {kind}"), start)),
         }
     }
@@ -319,11 +347,12 @@ impl<'a> StatementParser<'a> {
             Vec::new()
         };
         if let Some(word) = self.peek_word(0).map(str::to_ascii_uppercase)
-            && matches!(word.as_str(), "DEFAULT" | "SET" | "OVERRIDING" | "PARTITION")
+            && matches!(word.as_str(), "SET" | "OVERRIDING" | "PARTITION")
         {
             return Err(self.refuse(&format!("INSERT with {word}"), "write VALUES or a query"));
         }
-        let source = self.query()?;
+        let defaults = columns.is_empty() && self.words(&["DEFAULT", "VALUES"]);
+        let source = if defaults { None } else { Some(self.query()?) };
         if let Some(word) = self.peek_word(0).map(str::to_ascii_uppercase)
             && matches!(word.as_str(), "ON" | "RETURNING")
         {
@@ -356,7 +385,7 @@ impl<'a> StatementParser<'a> {
 /// The error for a statement that this engine does not have, with what to do instead.
 pub(super) fn unsupported(kind: &str, position: Position) -> SqlError {
     let hint = match kind {
-        "UPDATE" | "DELETE" | "MERGE" | "TRUNCATE" | "REPLACE" | "UPSERT" => {
+        "MERGE" | "TRUNCATE" | "REPLACE" | "UPSERT" => {
             "rows cannot be changed yet: write a new table with CREATE OR REPLACE TABLE ... AS SELECT"
         }
         "ALTER" => "create a new table with CREATE TABLE ... AS SELECT, then drop the old one",
@@ -372,12 +401,20 @@ pub(super) fn unsupported(kind: &str, position: Position) -> SqlError {
         "CREATE TEMP" | "CREATE TEMPORARY" | "CREATE LOCAL" | "CREATE GLOBAL"
         | "CREATE UNLOGGED" => "create an ordinary table and drop it afterwards",
         "CREATE MATERIALIZED" => "create a view, or a table with CREATE TABLE ... AS SELECT",
-        "CREATE INDEX" | "CREATE UNIQUE" => {
+        "CREATE INDEX" | "CREATE UNIQUE INDEX" => {
             "choose a SORTKEY: zone maps then skip what a query does not need"
         }
         "CREATE OR" => "use CREATE OR REPLACE TABLE or CREATE OR REPLACE VIEW",
-        "CREATE DATABASE" | "DROP DATABASE" | "USE" => {
-            "a cluster is one database: use CREATE SCHEMA and write schema.table"
+        "DROP INDEX" | "REINDEX" => "leave it out: there are no indexes, zone maps do their work",
+        "CREATE TRIGGER" | "DROP TRIGGER" => {
+            "there are no triggers: do it in the statement that writes the rows"
+        }
+        "CREATE SEQUENCE" | "DROP SEQUENCE" => {
+            "number rows with row_number() in the statement that writes them"
+        }
+        "USE" => "a cluster is one database: use SET search_path TO schema",
+        "CREATE DATABASE" | "DROP DATABASE" => {
+            "a cluster is one database: use CREATE SCHEMA and SET search_path"
         }
         "VACUUM" | "ANALYZE" | "OPTIMIZE" => "leave it out: statistics are kept with every commit",
         "SAVEPOINT" | "RELEASE" | "LOCK" => "every statement commits on its own: leave it out",

@@ -7,15 +7,17 @@ use std::ops::ControlFlow;
 
 use datafusion::sql::parser::Statement as DFStatement;
 use datafusion::sql::sqlparser::ast::{
-    Expr, FunctionArg, FunctionArgExpr, Ident, ObjectNamePart, Query, Select, SetExpr, SetOperator,
-    SetQuantifier, Spanned, Statement as SqlStatement, TableFactor, Value, ValueWithSpan, Visit,
-    VisitMut, Visitor, VisitorMut,
+    Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList, FunctionArguments, Ident,
+    ObjectName, ObjectNamePart, Query, Select, SetExpr, SetOperator, SetQuantifier, Spanned,
+    Statement as SqlStatement, TableFactor, Value, ValueWithSpan, Visit, VisitMut, Visitor,
+    VisitorMut,
 };
 
 use super::size;
 use super::statement::Statement;
 use super::syntax::position_of;
 use crate::error::{ErrorCode, SqlError, printable};
+use crate::types::split_length;
 
 /// Wraps a checked query as DataFusion's planner takes it.
 pub(super) fn statement(query: Box<Query>) -> Statement {
@@ -26,6 +28,14 @@ pub(super) fn statement(query: Box<Query>) -> Statement {
 pub(super) fn check(query: &Query) -> Result<(), SqlError> {
     match query.visit(&mut ReadsOnly) {
         ControlFlow::Continue(()) => size::check(query),
+        ControlFlow::Break(error) => Err(*error),
+    }
+}
+
+/// Refuses everything in a lone expression that does more than read.
+pub(super) fn check_expression(expression: &Expr) -> Result<(), SqlError> {
+    match expression.visit(&mut ReadsOnly) {
+        ControlFlow::Continue(()) => Ok(()),
         ControlFlow::Break(error) => Err(*error),
     }
 }
@@ -94,6 +104,18 @@ impl Visitor for ReadsOnly {
         }
     }
 
+    fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<Self::Break> {
+        match expr {
+            Expr::Collate { .. } => {
+                let mut error = not_supported("COLLATE")
+                    .with_hint("leave it out: texts are compared by their characters' numbers");
+                error.position = position_of(expr.span());
+                ControlFlow::Break(Box::new(error))
+            }
+            _ => ControlFlow::Continue(()),
+        }
+    }
+
     fn pre_visit_value(&mut self, value: &ValueWithSpan) -> ControlFlow<Self::Break> {
         let Value::Placeholder(text) = &value.value else { return ControlFlow::Continue(()) };
         if text.strip_prefix('$').is_some_and(|n| n.bytes().all(|b| b.is_ascii_digit())) {
@@ -120,19 +142,49 @@ fn not_supported(what: &str) -> SqlError {
 /// Table functions of ours, whose options have names.
 const FILE_FUNCTIONS: [&str; 2] = ["read_parquet", "read_csv"];
 
-/// Makes calls of our table functions what DataFusion can plan: it looks table functions up by
-/// the letter and takes no named arguments, so `READ_CSV('x', header => false)` becomes
-/// `read_csv('x', 'header=false')`, which the function reads again.
-pub(super) fn prepare_table_functions(query: &mut Query) {
-    let _never_breaks = VisitMut::visit(query, &mut TableFunctions);
+/// Writes a query so that DataFusion plans what it means.
+///
+/// - It looks table functions up by the letter and takes no named arguments, so
+///   `READ_CSV('x', header => false)` becomes `read_csv('x', 'header=false')`, which the function
+///   reads again.
+/// - Functions are called with brackets there, so `current_schema` gets them.
+/// - It ignores the length of a text type, so `CAST(x AS VARCHAR(3))` becomes
+///   `left(CAST(x AS VARCHAR), 3)`: a cast cuts, as in PostgreSQL.
+pub(super) fn prepare(query: &mut Query) -> Result<(), SqlError> {
+    match VisitMut::visit(query, &mut Prepare) {
+        ControlFlow::Continue(()) => Ok(()),
+        ControlFlow::Break(error) => Err(*error),
+    }
 }
 
-struct TableFunctions;
+struct Prepare;
 
-impl VisitorMut for TableFunctions {
-    type Break = ();
+impl VisitorMut for Prepare {
+    type Break = Box<SqlError>;
 
-    fn pre_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<()> {
+    fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Self::Break> {
+        if let Expr::Identifier(name) = expr
+            && name.quote_style.is_none()
+            && name.value.eq_ignore_ascii_case("current_schema")
+        {
+            *expr = call("current_schema", vec![]);
+        }
+        let Expr::Cast { data_type, array: false, .. } = expr else {
+            return ControlFlow::Continue(());
+        };
+        match split_length(data_type) {
+            Ok((plain, chars)) => {
+                *data_type = plain;
+                if let Some(chars) = chars {
+                    cut(expr, chars);
+                }
+                ControlFlow::Continue(())
+            }
+            Err(error) => ControlFlow::Break(Box::new(error)),
+        }
+    }
+
+    fn pre_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<Self::Break> {
         if let TableFactor::Table { name, args: Some(arguments), .. } = factor
             && let [ObjectNamePart::Identifier(ident)] = name.0.as_mut_slice()
         {
@@ -145,6 +197,32 @@ impl VisitorMut for TableFunctions {
         }
         ControlFlow::Continue(())
     }
+}
+
+/// `left(expr, chars)` in the place of `expr`.
+fn cut(expr: &mut Expr, chars: u32) {
+    let null = Expr::Value(Value::Null.with_empty_span());
+    let text = std::mem::replace(expr, null);
+    let length = Expr::Value(Value::Number(chars.to_string(), false).with_empty_span());
+    *expr = call("left", vec![text, length]);
+}
+
+fn call(function: &str, arguments: Vec<Expr>) -> Expr {
+    let unnamed = |expr| FunctionArg::Unnamed(FunctionArgExpr::Expr(expr));
+    Expr::Function(Function {
+        name: ObjectName::from(vec![Ident::new(function)]),
+        uses_odbc_syntax: false,
+        parameters: FunctionArguments::None,
+        args: FunctionArguments::List(FunctionArgumentList {
+            duplicate_treatment: None,
+            args: arguments.into_iter().map(unnamed).collect(),
+            clauses: vec![],
+        }),
+        filter: None,
+        null_treatment: None,
+        over: None,
+        within_group: vec![],
+    })
 }
 
 /// `header => false` as `'header=false'`; anything but a literal is left for DataFusion to refuse.

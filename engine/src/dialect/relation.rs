@@ -1,8 +1,8 @@
 //! Views, schemas and `DROP`.
 
-use super::names;
 use super::parser::{StatementParser, unsupported};
 use super::statement::{CreateSchema, CreateView, DropSchema, DropTable, DropView, Statement};
+use super::{names, references};
 use crate::error::{ErrorCode, Position, SqlError};
 use datafusion::sql::sqlparser::tokenizer::Token;
 
@@ -25,7 +25,13 @@ pub(super) fn create_view(
         Vec::new()
     };
     parser.expect_word("AS")?;
-    let (query, query_text) = parser.query_with_text()?;
+    let mark = parser.text_mark(0);
+    let query = parser.query()?;
+    let query_text = parser.text_since(mark);
+    let unqualified = references::unqualified(&query)
+        .into_iter()
+        .map(|(name, at)| (name, parser.bytes_between(mark, at)))
+        .collect();
     if parser.peek_word(0).is_some_and(|word| word.eq_ignore_ascii_case("WITH")) {
         return Err(parser.refuse("CREATE VIEW ... WITH", "leave it out"));
     }
@@ -37,6 +43,7 @@ pub(super) fn create_view(
         columns,
         query,
         query_text,
+        unqualified,
     })))
 }
 

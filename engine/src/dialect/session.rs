@@ -7,9 +7,12 @@ use std::str::FromStr;
 use datafusion::common::format::ExplainFormat;
 use datafusion::sql::sqlparser::tokenizer::Token;
 
+use super::names::check_name;
 use super::parser::StatementParser;
 use super::statement::{Explain, Statement};
 use crate::error::{ErrorCode, SqlError, printable};
+use crate::settings::SEARCH_PATH;
+use crate::types::identifier;
 
 /// `EXPLAIN [ANALYZE] [VERBOSE] [FORMAT f] s` or `EXPLAIN (ANALYZE, VERBOSE, FORMAT f) s`.
 pub(super) fn explain(parser: &mut StatementParser<'_>) -> Result<Statement, SqlError> {
@@ -135,6 +138,9 @@ pub(super) fn set(parser: &mut StatementParser<'_>) -> Result<Statement, SqlErro
     }
     let name = if parser.words(&["TIME", "ZONE"]) {
         "timezone".to_owned()
+    } else if parser.word("SCHEMA") {
+        let _optional = parser.token(&Token::Eq) || parser.word("TO");
+        SEARCH_PATH.to_owned()
     } else {
         let name = setting_name(parser)?;
         if !parser.token(&Token::Eq) && !parser.word("TO") {
@@ -145,6 +151,9 @@ pub(super) fn set(parser: &mut StatementParser<'_>) -> Result<Statement, SqlErro
     if parser.word("DEFAULT") {
         return Ok(Statement::Reset { name: Some(name) });
     }
+    if name == SEARCH_PATH {
+        return Ok(Statement::Set { name, value: search_path(parser)? });
+    }
     let mut value = setting_value(parser)?;
     while parser.token(&Token::Comma) {
         value.push_str(", ");
@@ -153,14 +162,37 @@ pub(super) fn set(parser: &mut StatementParser<'_>) -> Result<Statement, SqlErro
     Ok(Statement::Set { name, value })
 }
 
+/// Names of schemas, each as SQL writes it: a text in quotes is one name as it is.
+fn search_path(parser: &mut StatementParser<'_>) -> Result<String, SqlError> {
+    let mut path = Vec::new();
+    loop {
+        let at = parser.position();
+        let name = match parser.peek_token(0) {
+            Token::SingleQuotedString(_) => {
+                let name = parser.string("a schema")?;
+                check_name(&name).map_err(|error| error.at(at))?;
+                name
+            }
+            _ => parser.name()?.0,
+        };
+        path.push(identifier(&name));
+        if !parser.token(&Token::Comma) {
+            return Ok(path.join(", "));
+        }
+    }
+}
+
 /// `RESET name | ALL`.
 pub(super) fn reset(parser: &mut StatementParser<'_>) -> Result<Statement, SqlError> {
     parser.expect_word("RESET")?;
+    if parser.word("SCHEMA") {
+        return Ok(Statement::Reset { name: Some(SEARCH_PATH.to_owned()) });
+    }
     let name = if parser.word("ALL") { None } else { Some(setting_name(parser)?) };
     Ok(Statement::Reset { name })
 }
 
-/// `SHOW ALL | TABLES | SCHEMAS | COLUMNS FROM t | name`.
+/// `SHOW ALL | TABLES | SCHEMAS | COLUMNS FROM t | CREATE TABLE t | CREATE VIEW v | name`.
 pub(super) fn show(parser: &mut StatementParser<'_>) -> Result<Statement, SqlError> {
     parser.expect_word("SHOW")?;
     if parser.word("ALL") {
@@ -181,11 +213,14 @@ pub(super) fn show(parser: &mut StatementParser<'_>) -> Result<Statement, SqlErr
     if parser.words(&["TIME", "ZONE"]) {
         return Ok(Statement::Show { name: Some("timezone".to_owned()) });
     }
+    if parser.words(&["CREATE", "TABLE"]) || parser.words(&["CREATE", "VIEW"]) {
+        return Ok(Statement::ShowCreate(parser.object_ref()?.0));
+    }
     for word in ["CREATE", "DATABASES", "FUNCTIONS", "INDEXES", "VIEWS"] {
         if parser.peek_word(0).is_some_and(|w| w.eq_ignore_ascii_case(word)) {
             return Err(parser.refuse(
                 &format!("SHOW {word}"),
-                "use SHOW TABLES, SHOW SCHEMAS, SHOW COLUMNS FROM t or information_schema",
+                "use SHOW TABLES, SHOW SCHEMAS, SHOW COLUMNS FROM t, SHOW CREATE TABLE t or information_schema",
             ));
         }
     }

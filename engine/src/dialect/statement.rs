@@ -5,8 +5,9 @@
 
 use datafusion::common::format::ExplainFormat;
 use datafusion::sql::parser::Statement as DFStatement;
-use datafusion::sql::sqlparser::ast::{DataType, Expr, Query};
+use datafusion::sql::sqlparser::ast::{DataType, Query};
 
+use super::modify::{Delete, Update};
 use super::names::ObjectRef;
 use crate::error::Position;
 use crate::files::{CsvOptions, FileFormat};
@@ -45,8 +46,14 @@ pub enum Statement {
     DropSchema(DropSchema),
     /// `INSERT INTO`.
     Insert(Insert),
+    /// `DELETE FROM`.
+    Delete(Box<Delete>),
+    /// `UPDATE`.
+    Update(Box<Update>),
     /// `COPY ... FROM`.
     CopyFrom(CopyFrom),
+    /// `VACUUM t`; every table when there is none.
+    Vacuum(Option<(ObjectRef, Position)>),
     /// `SET name = value`; whether the setting exists is the session's to say.
     Set {
         /// The setting, lower case, parts joined by dots.
@@ -72,6 +79,8 @@ pub enum Statement {
     ShowColumns(ObjectRef),
     /// `DESCRIBE t`.
     Describe(ObjectRef),
+    /// `SHOW CREATE TABLE t` or `SHOW CREATE VIEW v`.
+    ShowCreate(ObjectRef),
     /// `BEGIN`, `START TRANSACTION`.
     Begin,
     /// `COMMIT`, `END`.
@@ -94,7 +103,10 @@ impl Statement {
             Self::CreateSchema(_) => "CREATE SCHEMA",
             Self::DropSchema(_) => "DROP SCHEMA",
             Self::Insert(_) => "INSERT",
+            Self::Delete(_) => "DELETE",
+            Self::Update(_) => "UPDATE",
             Self::CopyFrom(_) => "COPY",
+            Self::Vacuum(_) => "VACUUM",
             Self::Set { .. } => "SET",
             Self::Reset { .. } => "RESET",
             Self::Show { .. } => "SHOW",
@@ -102,10 +114,16 @@ impl Statement {
             Self::ShowSchemas => "SHOW SCHEMAS",
             Self::ShowColumns(_) => "SHOW COLUMNS",
             Self::Describe(_) => "DESCRIBE",
+            Self::ShowCreate(_) => "SHOW CREATE",
             Self::Begin => "BEGIN",
             Self::Commit => "COMMIT",
             Self::Rollback => "ROLLBACK",
         }
+    }
+
+    /// Whether the statement runs a query or plans one, so that it may have parameters.
+    pub(super) fn takes_parameters(&self) -> bool {
+        matches!(self, Self::Query(_) | Self::Insert(_) | Self::Delete(_) | Self::Update(_))
     }
 
     /// Whether the statement gives rows and changes nothing.
@@ -119,6 +137,7 @@ impl Statement {
                 | Self::ShowSchemas
                 | Self::ShowColumns(_)
                 | Self::Describe(_)
+                | Self::ShowCreate(_)
         )
     }
 }
@@ -155,6 +174,8 @@ pub struct CreateTable {
     pub sort_key: Vec<String>,
     /// `REPLICAS n`: copies wanted, when given.
     pub replicas: Option<u32>,
+    /// `PRIMARY KEY`, `UNIQUE` and `FOREIGN KEY`: kept, shown and not enforced.
+    pub keys: Vec<KeySpec>,
     /// The query of `CREATE TABLE AS`.
     pub query: Option<Box<Query>>,
 }
@@ -168,10 +189,39 @@ pub struct ColumnSpec {
     pub data_type: DataType,
     /// `NOT NULL`.
     pub not_null: bool,
-    /// The expression of `DEFAULT`.
-    pub default: Option<Expr>,
+    /// The text of the expression of `DEFAULT`, and where it is.
+    pub default: Option<(String, Position)>,
     /// Where the name is.
     pub position: Position,
+}
+
+/// A key of a new table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeySpec {
+    /// The name of `CONSTRAINT name`, when given.
+    pub name: Option<String>,
+    /// What it says.
+    pub kind: KeySpecKind,
+    /// Its columns, in order.
+    pub columns: Vec<(String, Position)>,
+    /// Where it begins.
+    pub position: Position,
+}
+
+/// What a key says of its columns.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KeySpecKind {
+    /// `PRIMARY KEY`: its columns are NOT NULL as well, which is enforced.
+    Primary,
+    /// `UNIQUE`.
+    Unique,
+    /// `FOREIGN KEY ... REFERENCES`.
+    Foreign {
+        /// The table that it refers to.
+        table: ObjectRef,
+        /// Its columns; empty means its primary key.
+        columns: Vec<String>,
+    },
 }
 
 /// How rows are assigned to slices, as written.
@@ -213,6 +263,9 @@ pub struct CreateView {
     pub query: Box<Query>,
     /// The text of the query, which the catalog keeps.
     pub query_text: String,
+    /// The relations that it names without a schema, with the byte of `query_text` where each
+    /// name begins, in order. What names a WITH clause is not among them.
+    pub unqualified: Vec<(String, usize)>,
 }
 
 /// `DROP VIEW`.
@@ -253,8 +306,8 @@ pub struct Insert {
     pub table_position: Position,
     /// The columns the query fills, in its order; empty means all in the table's order.
     pub columns: Vec<String>,
-    /// The rows: a `VALUES` or any query.
-    pub source: Box<Query>,
+    /// The rows: a `VALUES` or any query. `None` is one row of defaults: `DEFAULT VALUES`.
+    pub source: Option<Box<Query>>,
 }
 
 /// `COPY t [(columns)] FROM 'path' ...`.

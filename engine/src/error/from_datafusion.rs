@@ -16,6 +16,7 @@ use super::wording::{no_signature, with_sql_types};
 use super::{ErrorCode, Position, SqlError, did_you_mean, did_you_mean_among, printable};
 use crate::dialect;
 use crate::snapshot::{CATALOG, DEFAULT_SCHEMA};
+use crate::snapshot_catalog::SEARCH_PATH_SCHEMA;
 
 /// An error of ours on its way through DataFusion.
 ///
@@ -366,7 +367,8 @@ const PLAN_TEXTS: &[(&str, ErrorCode)] = &[
 /// A name without the catalog and the default schema that resolving it put before it.
 fn local_name(name: &str) -> &str {
     let name = name.strip_prefix(CATALOG).and_then(|n| n.strip_prefix('.')).unwrap_or(name);
-    name.strip_prefix(DEFAULT_SCHEMA).and_then(|n| n.strip_prefix('.')).unwrap_or(name)
+    let path = name.strip_prefix(SEARCH_PATH_SCHEMA).or(name.strip_prefix(DEFAULT_SCHEMA));
+    path.and_then(|n| n.strip_prefix('.')).unwrap_or(name)
 }
 
 fn from_status(status: &tonic::Status) -> SqlError {

@@ -6,7 +6,8 @@
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, BooleanArray};
-use arrow::compute::prep_null_mask_filter;
+use arrow::buffer::BooleanBuffer;
+use arrow::compute::{and, prep_null_mask_filter};
 use arrow::datatypes::{Schema, SchemaRef};
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use basalt_storage::row_group::RowSelection;
@@ -49,12 +50,14 @@ impl Predicate {
         Ok(Self { expr, columns, schema, pruner })
     }
 
-    /// Runs the predicate over all rows of a row group.
+    /// Runs the predicate over the rows of a row group that live: all, or those of `live`. A
+    /// deleted row is not looked at, so that no value of it can fail a query.
     pub(super) fn test(
         &self,
         mut columns: Vec<(usize, ColumnRows)>,
         rows: usize,
         batch_rows: usize,
+        live: Option<&BooleanBuffer>,
     ) -> Result<Vec<TestedBatch>> {
         let mut tested = Vec::with_capacity(rows.div_ceil(batch_rows.max(1)));
         let mut left = rows;
@@ -67,21 +70,47 @@ impl Predicate {
             let options = RecordBatchOptions::new().with_row_count(Some(expected));
             let batch =
                 RecordBatch::try_new_with_options(Arc::clone(&self.schema), arrays, &options)?;
-            let mask = self.expr.evaluate(&batch)?.into_array(expected)?;
-            let mask = mask
-                .as_any()
-                .downcast_ref::<BooleanArray>()
-                .ok_or_else(|| internal_datafusion_err!("a predicate is not boolean"))?;
-            let mask = match mask.null_count() {
-                0 => mask.clone(),
-                _ => prep_null_mask_filter(mask),
-            };
+            let live = live.map(|live| BooleanArray::from(live.slice(rows - left, expected)));
+            let mask = self.mask(&batch, live.as_ref())?;
             let passed = mask.true_count();
             tested.push(TestedBatch { columns: batch.columns().to_vec(), mask, passed });
             left -= expected;
         }
         Ok(tested)
     }
+
+    fn mask(&self, batch: &RecordBatch, live: Option<&BooleanArray>) -> Result<BooleanArray> {
+        let mask = match live {
+            None => self.expr.evaluate(batch)?,
+            Some(live) => self.expr.evaluate_selection(batch, live)?,
+        };
+        let mask = mask.into_array(batch.num_rows())?;
+        let mask = mask
+            .as_any()
+            .downcast_ref::<BooleanArray>()
+            .ok_or_else(|| internal_datafusion_err!("a predicate is not boolean"))?;
+        let mask = match mask.null_count() {
+            0 => mask.clone(),
+            _ => prep_null_mask_filter(mask),
+        };
+        Ok(match live {
+            None => mask,
+            Some(live) => and(&mask, live)?,
+        })
+    }
+}
+
+/// The rows of a row group that live, when no predicate asks for more.
+pub(super) fn live_batches(live: &BooleanBuffer, batch_rows: usize) -> Vec<TestedBatch> {
+    let batch_rows = batch_rows.max(1);
+    (0..live.len())
+        .step_by(batch_rows)
+        .map(|start| {
+            let mask = BooleanArray::from(live.slice(start, batch_rows.min(live.len() - start)));
+            let passed = mask.true_count();
+            TestedBatch { columns: vec![], mask, passed }
+        })
+        .collect()
 }
 
 /// Rewrites column references from the read schema to a subset of it, by position: names may

@@ -17,6 +17,7 @@ use datafusion::physical_expr::{EquivalenceProperties, Partitioning};
 use datafusion::physical_plan::PlanProperties;
 use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType};
 
+use super::row_ids::ROW_ID_COLUMN;
 use super::{ScanTable, SegmentScanExec};
 
 /// Properties of a scan: never hash partitioned, whatever the table's distribution (DESIGN.md).
@@ -38,12 +39,15 @@ pub(super) fn plan_properties(
 
 /// Statistics of the read columns over all segments of a table, from the catalog.
 pub(crate) fn table_statistics(table: &ScanTable, segments: &[Arc<SegmentRecord>]) -> Statistics {
-    let rows: u64 = segments.iter().map(|segment| segment.rows).sum();
+    let rows: u64 = segments.iter().map(|segment| segment.live_rows()).sum();
     let columns: Vec<_> = table
         .columns
         .iter()
         .zip(table.schema.fields())
-        .map(|(column, field)| column_statistics(*column, field.data_type(), segments, rows))
+        .map(|(column, field)| match *column {
+            ROW_ID_COLUMN => ColumnStatistics::new_unknown(),
+            column => column_statistics(column, field.data_type(), segments, rows),
+        })
         .collect();
     let mut statistics = Statistics {
         num_rows: exact(rows),
@@ -51,6 +55,11 @@ pub(crate) fn table_statistics(table: &ScanTable, segments: &[Arc<SegmentRecord>
         column_statistics: columns,
     };
     statistics.calculate_total_byte_size(&table.schema);
+    if segments.iter().any(|segment| segment.deleted.is_some()) {
+        // Zone maps are of all rows, deleted ones included.
+        statistics = statistics.to_inexact();
+        statistics.num_rows = exact(rows);
+    }
     statistics
 }
 

@@ -8,6 +8,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use arrow::buffer::BooleanBuffer;
 use arrow::compute::BatchCoalescer;
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
@@ -26,7 +27,8 @@ use futures::stream;
 
 use super::column_rows::ColumnRows;
 use super::open_row_group::OpenRowGroup;
-use super::predicate::{Predicate, row_selection};
+use super::predicate::{Predicate, TestedBatch, live_batches, row_selection};
+use super::row_ids::{ROW_ID_COLUMN, row_id};
 use super::{ScanSegment, ScanTable, SegmentScanExec};
 use crate::chunks::{ChunkRead, ChunkSource, ChunkSourceExtension, ReadCost};
 use crate::error::storage_error;
@@ -147,7 +149,9 @@ impl PartitionScan {
                     .map(|index| RowGroup { segment: unit.segment as usize, index: index as usize })
             })
             .collect();
-        let coalescer = predicate.as_ref().map(|_| {
+        let filters =
+            predicate.is_some() || scan.segments.iter().any(|segment| segment.deleted.is_some());
+        let coalescer = filters.then(|| {
             BatchCoalescer::new(Arc::clone(&output_schema), batch_rows)
                 .with_biggest_coalesce_batch_size(Some(batch_rows / 2))
         });
@@ -287,9 +291,11 @@ impl PartitionScan {
             self.metrics.row_groups_pruned.add(1);
             return Ok(true);
         }
-        let opened = match &self.predicate {
-            Some(_) => self.open_filtered(fetched, rows).await?,
-            None => {
+        let live = self.live_rows(fetched.row_group, rows)?;
+        let opened = match (&self.predicate, live) {
+            (Some(_), live) => self.open_filtered(fetched, rows, live).await?,
+            (None, Some(live)) => self.open_live(&fetched, &live)?,
+            (None, None) => {
                 let columns =
                     self.open_columns(&fetched, &self.first_step, &fetched.bytes, None)?;
                 Some(OpenRowGroup::plain(columns, &self.projection, rows, self.batch_rows))
@@ -300,16 +306,46 @@ impl PartitionScan {
         Ok(true)
     }
 
+    /// The rows of a row group that are not deleted; `None` when that is all of them.
+    fn live_rows(&self, row_group: RowGroup, rows: usize) -> Result<Option<BooleanBuffer>> {
+        let Some(deleted) = &self.segments[row_group.segment].deleted else { return Ok(None) };
+        let first = self.first_position(row_group)?;
+        let range = first..first + u32::try_from(rows).map_err(|_| too_many_rows())?;
+        let any = deleted.rows_within(range.clone()) > 0;
+        Ok(any.then(|| deleted.live(range)))
+    }
+
+    /// The position in its segment of a row group's first row.
+    fn first_position(&self, row_group: RowGroup) -> Result<u32> {
+        let before = &self.segments[row_group.segment].row_groups[..row_group.index];
+        u32::try_from(before.iter().map(|rows| u64::from(*rows)).sum::<u64>())
+            .map_err(|_| too_many_rows())
+    }
+
+    /// Opens the columns of a row group for the rows that live.
+    fn open_live(&self, fetched: &Fetched, live: &BooleanBuffer) -> Result<Option<OpenRowGroup>> {
+        let tested = live_batches(live, self.batch_rows);
+        if live.count_set_bits() == 0 {
+            return Ok(None);
+        }
+        let selection = is_sparse(&tested, live.len()).then(|| row_selection(&tested));
+        let opened =
+            self.open_columns(fetched, &self.first_step, &fetched.bytes, selection.as_ref())?;
+        let sparse = selection.is_some();
+        Ok(Some(OpenRowGroup::filtered(tested, opened, &[], &self.projection, sparse)))
+    }
+
     /// Decodes the predicate's columns of a row group and opens the others for the rows that pass.
     async fn open_filtered(
         &mut self,
         fetched: Fetched,
         rows: usize,
+        live: Option<BooleanBuffer>,
     ) -> Result<Option<OpenRowGroup>> {
         let Some(predicate) = &self.predicate else { return Ok(None) };
         let timer = self.metrics.baseline.elapsed_compute().timer();
         let columns = self.open_columns(&fetched, &predicate.columns, &fetched.bytes, None)?;
-        let tested = predicate.test(columns, rows, self.batch_rows)?;
+        let tested = predicate.test(columns, rows, self.batch_rows, live.as_ref())?;
         timer.done();
         let passed: usize = tested.iter().map(|batch| batch.passed).sum();
         if passed == 0 {
@@ -323,8 +359,7 @@ impl PartitionScan {
         let reads = chunk_reads(&self.table, segment, &others, fetched.row_group.index);
         let (bytes, cost) = self.source.read(&self.table, segment, &fetched.meta, &reads).await?;
         self.metrics.record(cost);
-        #[expect(clippy::cast_precision_loss, reason = "a share needs no more precision")]
-        let sparse = (passed as f64) < rows as f64 * SELECTION_SHARE_MAX;
+        let sparse = is_sparse(&tested, rows);
         let selection = sparse.then(|| row_selection(&tested));
         let opened = self.open_columns(&fetched, &others, &bytes, selection.as_ref())?;
         let columns = &predicate.columns;
@@ -344,6 +379,11 @@ impl PartitionScan {
             .iter()
             .map(|column| {
                 let data_type = self.table.schema.field(*column).data_type();
+                if self.table.columns[*column] == ROW_ID_COLUMN {
+                    let first = self.first_position(fetched.row_group)?;
+                    let next = row_id(segment.ordinal, first);
+                    return Ok((*column, ColumnRows::ids(next, selection)));
+                }
                 let reader = match segment.column_versions.get(*column) {
                     Some(Some(_)) => {
                         let bytes = stored.next().ok_or_else(|| {
@@ -380,6 +420,17 @@ fn chunk_reads(
     let stored = |column: &&usize| matches!(segment.column_versions.get(**column), Some(Some(_)));
     let read = |column: &usize| ChunkRead { column: table.columns[*column], row_group };
     columns.iter().filter(stored).map(read).collect()
+}
+
+/// Whether so few rows pass that the other columns are better decoded by row selection.
+#[expect(clippy::cast_precision_loss, reason = "a share needs no more precision")]
+fn is_sparse(tested: &[TestedBatch], rows: usize) -> bool {
+    let passed: usize = tested.iter().map(|batch| batch.passed).sum();
+    (passed as f64) < rows as f64 * SELECTION_SHARE_MAX
+}
+
+fn too_many_rows() -> DataFusionError {
+    internal_datafusion_err!("a segment has more rows than positions")
 }
 
 fn distinct(projection: &[usize]) -> Vec<usize> {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use arrow::datatypes::Schema;
+use basalt_storage::delete_vector::DeleteVector;
 use basalt_storage::ids::{ColumnId, ColumnVersion, Epoch, SegmentId, SliceId, TableId, WorkerId};
 use basalt_storage::manifest::Layout;
 use basalt_storage::schema::{schema_from_bytes, schema_to_bytes};
@@ -143,6 +144,8 @@ fn segment_to_wire(segment: &ScanSegment) -> WireSegment {
             .map(|version| version.map_or(0, |version| version.0))
             .collect(),
         holders: segment.holders.iter().map(WireId::to_wire).collect(),
+        deleted: segment.deleted.as_ref().map(DeleteVector::to_bytes),
+        ordinal: segment.ordinal,
     }
 }
 
@@ -166,6 +169,13 @@ fn segment_from_wire(message: &WireSegment, columns: usize) -> Result<ScanSegmen
             .iter()
             .map(|holder| WorkerId::from_wire(holder, MESSAGE, "holders"))
             .collect::<std::result::Result<_, _>>()?,
+        deleted: match &message.deleted {
+            None => None,
+            Some(bytes) => Some(
+                DeleteVector::from_bytes(bytes, message.rows).map_err(|_| malformed("deleted"))?,
+            ),
+        },
+        ordinal: message.ordinal,
     })
 }
 

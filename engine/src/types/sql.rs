@@ -3,7 +3,8 @@
 //! The same function serves `CREATE TABLE` and, as a planner extension, `CAST`, so that a name
 //! means one type everywhere. Where DataFusion knows a name, its meaning is kept.
 //!
-//! Lengths of text types (`VARCHAR(n)`) are accepted and not enforced, as in DataFusion.
+//! A length, as in `VARCHAR(n)`, is never ignored: a column keeps it ([`split_length`]) and writes
+//! enforce it, a cast cuts to it (`dialect::query`), and anywhere else it is refused.
 
 use std::sync::Arc;
 
@@ -13,7 +14,8 @@ use arrow::datatypes::{
 use datafusion::error::Result as DataFusionResult;
 use datafusion::logical_expr::planner::TypePlanner;
 use datafusion::sql::sqlparser::ast::{
-    ArrayElemTypeDef, DataType as SqlType, ExactNumberInfo, TimezoneInfo,
+    ArrayElemTypeDef, BinaryLength, CharLengthUnits, CharacterLength, DataType as SqlType,
+    ExactNumberInfo, TimezoneInfo,
 };
 
 use super::scan_type;
@@ -26,6 +28,9 @@ pub const TIME_ZONE: &str = "UTC";
 /// Digits of a `DECIMAL` without precision, and those after its point: DataFusion's default.
 const DECIMAL_DEFAULT: (u8, i8) = (38, 10);
 
+/// The longest length that can be declared, PostgreSQL's: 10 MiB.
+const CHARS_MAX: u32 = 10_485_760;
+
 /// The Arrow type that an SQL type name means.
 ///
 /// # Errors
@@ -34,6 +39,13 @@ const DECIMAL_DEFAULT: (u8, i8) = (38, 10);
 /// [`ErrorCode::InvalidParameter`] for precisions that do not exist.
 pub fn arrow_type(sql_type: &SqlType) -> Result<DataType, SqlError> {
     use SqlType as S;
+    if has_length(sql_type) {
+        return Err(SqlError::new(
+            ErrorCode::FeatureNotSupported,
+            format!("type {sql_type} has a length, which only columns and casts of text can have"),
+        )
+        .with_hint("leave the length out"));
+    }
     Ok(match sql_type {
         S::Boolean | S::Bool => DataType::Boolean,
         S::TinyInt(_) => DataType::Int8,
@@ -98,6 +110,62 @@ pub fn arrow_type(sql_type: &SqlType) -> Result<DataType, SqlError> {
         }
         _ => return Err(unsupported(sql_type)),
     })
+}
+
+/// Whether a type of text or bytes says how long values may be.
+fn has_length(sql_type: &SqlType) -> bool {
+    use SqlType as S;
+    match sql_type {
+        S::Varchar(length)
+        | S::Nvarchar(length)
+        | S::Char(length)
+        | S::Character(length)
+        | S::CharacterVarying(length)
+        | S::CharVarying(length) => {
+            length.is_some_and(|length| matches!(length, CharacterLength::IntegerLength { .. }))
+        }
+        S::CharacterLargeObject(length)
+        | S::CharLargeObject(length)
+        | S::Clob(length)
+        | S::String(length)
+        | S::Binary(length)
+        | S::Blob(length)
+        | S::Bytes(length) => length.is_some(),
+        S::Varbinary(length) => matches!(length, Some(BinaryLength::IntegerLength { .. })),
+        _ => false,
+    }
+}
+
+/// `VARCHAR(n)` and its other spellings as the type without a length, and the `n`. A `CHAR`
+/// without one has one character, as in the standard; it is not padded with spaces.
+///
+/// # Errors
+///
+/// [`ErrorCode::InvalidParameter`] when `n` is no length, or counts something else than characters.
+pub fn split_length(sql_type: &SqlType) -> Result<(SqlType, Option<u32>), SqlError> {
+    use SqlType as S;
+    let length = match sql_type {
+        S::Char(None) | S::Character(None) => return Ok((S::Text, Some(1))),
+        S::Varchar(length)
+        | S::Nvarchar(length)
+        | S::Char(length)
+        | S::Character(length)
+        | S::CharacterVarying(length)
+        | S::CharVarying(length) => length,
+        other => return Ok((other.clone(), None)),
+    };
+    let Some(CharacterLength::IntegerLength { length, unit }) = length else {
+        return Ok((S::Text, None));
+    };
+    let chars = u32::try_from(*length).ok().filter(|chars| (1..=CHARS_MAX).contains(chars));
+    match (chars, unit) {
+        (Some(chars), None | Some(CharLengthUnits::Characters)) => Ok((S::Text, Some(chars))),
+        _ => Err(SqlError::new(
+            ErrorCode::InvalidParameter,
+            format!("type {sql_type} has no possible length"),
+        )
+        .with_hint(format!("VARCHAR(n) has 1 to {CHARS_MAX} characters; TEXT has no limit"))),
+    }
 }
 
 /// SQL standard: `FLOAT(n)` has n binary digits. Bare `FLOAT` is four bytes, as in DataFusion.

@@ -22,9 +22,9 @@ use datafusion_distributed::DistributedTaskContext;
 use futures::{StreamExt, stream};
 
 use super::{AppendTarget, SliceRouter, SliceSinkExtension};
-use crate::error::{ErrorCode, SqlError};
 use crate::files::checked_cast_column;
 use crate::protocol::SliceAppend;
+use crate::row_checks::check_rows;
 
 /// Appends every row of its input, whose columns are the table's in order; each partition yields
 /// one row: how many rows it appended.
@@ -189,12 +189,7 @@ fn to_storage(
         .zip(&target.schema.columns)
         .map(|(array, column)| {
             let array = checked_cast_column(&column.name, array, &column.data_type)?;
-            if !column.nullable && array.null_count() > 0 {
-                let table = &target.table_name;
-                let message =
-                    format!("column \"{}\" of table {table} does not allow NULL", column.name);
-                return Err(SqlError::new(ErrorCode::NotNullViolation, message).into());
-            }
+            check_rows(column, &array, &target.table_name, &batch)?;
             Ok(array)
         })
         .collect::<Result<Vec<_>>>()?;

@@ -119,6 +119,7 @@ mod tests {
             name: "k".into(),
             data_type: DataType::Int64,
             nullable: true,
+            declared: Default::default(),
         };
         AppendTarget {
             epoch: Epoch(1),
@@ -126,7 +127,7 @@ mod tests {
             txn: TxnId::generate(),
             table: TableId(1),
             table_name: "t".into(),
-            schema: Arc::new(TableSchema { version: 1, columns: vec![column] }),
+            schema: Arc::new(TableSchema { version: 1, columns: vec![column], keys: vec![] }),
             distribution,
             sort_key: vec![],
             slice_owners: vec![WorkerId::generate(); slices],

@@ -222,7 +222,7 @@ fn inserts_take_values_and_queries() {
     ] {
         let Statement::Insert(insert) = one(sql).statement else { panic!("{sql}") };
         assert_eq!(insert.columns, columns, "{sql}");
-        assert_eq!(insert.source.to_string(), source, "{sql}");
+        assert_eq!(insert.source.unwrap().to_string(), source, "{sql}");
     }
 }
 

@@ -35,13 +35,14 @@ fn table(id: u64, name: &str, columns: &[(&str, DataType)]) -> Relation {
         name: (*name).to_owned(),
         data_type: data_type.clone(),
         nullable: true,
+        declared: Default::default(),
     });
     Relation::Table(Arc::new(TableSnapshot {
         id: TableId(id),
         schema_name: DEFAULT_SCHEMA.to_owned(),
         name: name.to_owned(),
         version: 1,
-        schema: Arc::new(TableSchema { version: 1, columns: columns.collect() }),
+        schema: Arc::new(TableSchema { version: 1, columns: columns.collect(), keys: vec![] }),
         distribution: Distribution::Auto,
         sort_key: vec![],
         segments: vec![],

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a helper of a test may fail it")]
 
 mod dialect;
+mod dialect_declarations;
 mod dialect_errors;
 mod files;
 mod files_csv;

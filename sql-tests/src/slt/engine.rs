@@ -1,5 +1,6 @@
 //! The seam between the runner and whatever answers SQL.
 
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arrow::datatypes::SchemaRef;
@@ -7,7 +8,7 @@ use arrow::record_batch::RecordBatch;
 use async_trait::async_trait;
 use sqllogictest::{AsyncDB, DBOutput, DefaultColumnType};
 
-use super::text;
+use super::{letters, text};
 
 pub(super) type SltType = DefaultColumnType;
 
@@ -40,6 +41,13 @@ pub struct EngineError {
     pub is_disconnect: bool,
 }
 
+impl EngineError {
+    /// An error that leaves the engine as it was.
+    pub fn new(message: impl Into<String>) -> Self {
+        Self { message: message.into(), sqlstate: None, is_disconnect: false }
+    }
+}
+
 /// Anything that answers SQL, one statement at a time.
 #[async_trait]
 pub trait Engine: Send {
@@ -50,27 +58,61 @@ pub trait Engine: Send {
     async fn run(&mut self, sql: &str) -> Result<Output, EngineError>;
 }
 
-/// An [`Engine`] as the sqllogictest crate wants it.
-pub(super) struct Adapter<E>(pub(super) E);
+/// Any engine.
+pub type BoxEngine = Box<dyn Engine>;
 
 #[async_trait]
-impl<E: Engine> AsyncDB for Adapter<E> {
+impl Engine for BoxEngine {
+    fn name(&self) -> &str {
+        (**self).name()
+    }
+
+    async fn run(&mut self, sql: &str) -> Result<Output, EngineError> {
+        (**self).run(sql).await
+    }
+}
+
+/// The letters that decide how the values of the next record are written, shared by a runner and
+/// its connections; none where a value's own type decides.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Letters(Arc<Mutex<Option<Vec<char>>>>);
+
+impl Letters {
+    pub(super) fn set(&self, letters: Option<Vec<char>>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = letters;
+    }
+
+    fn get(&self) -> Option<Vec<char>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// An [`Engine`] as the sqllogictest crate wants it.
+pub(super) struct Adapter {
+    pub(super) engine: BoxEngine,
+    pub(super) letters: Letters,
+}
+
+#[async_trait]
+impl AsyncDB for Adapter {
     type Error = EngineError;
     type ColumnType = SltType;
 
     async fn run(&mut self, sql: &str) -> Result<DBOutput<SltType>, EngineError> {
-        match self.0.run(sql).await? {
+        match self.engine.run(sql).await? {
             Output::Done { rows_affected } => Ok(DBOutput::StatementComplete(rows_affected)),
             Output::Rows { schema, batches } => {
-                let types =
+                let types: Vec<SltType> =
                     schema.fields().iter().map(|f| text::column_type(f.data_type())).collect();
+                // Another number of columns than the record names is reported by their types.
+                let letters = self.letters.get().filter(|letters| letters.len() == types.len());
                 let mut rows = Vec::new();
                 for batch in &batches {
-                    text::append_rows(batch, &mut rows).map_err(|source| EngineError {
-                        message: format!("the result cannot be shown: {source}"),
-                        sqlstate: None,
-                        is_disconnect: false,
-                    })?;
+                    match &letters {
+                        Some(letters) => letters::append_rows(batch, letters, &mut rows),
+                        None => text::append_rows(batch, &mut rows),
+                    }
+                    .map_err(|e| EngineError::new(format!("the result cannot be shown: {e}")))?;
                 }
                 Ok(DBOutput::Rows { types, rows })
             }
@@ -79,8 +121,9 @@ impl<E: Engine> AsyncDB for Adapter<E> {
 
     async fn shutdown(&mut self) {}
 
+    /// Nothing: all labels, the engine's own name among them, are the runner's.
     fn engine_name(&self) -> &str {
-        self.0.name()
+        ""
     }
 
     async fn sleep(duration: Duration) {
@@ -100,4 +143,10 @@ pub(super) fn columns_match(actual: &Vec<SltType>, expected: &Vec<SltType>) -> b
     expected.is_empty()
         || actual.len() == expected.len()
             && actual.iter().zip(expected).all(|(a, e)| *e == SltType::Any || a == e)
+}
+
+/// Whether as many columns came as a `query` record names.
+#[expect(clippy::ptr_arg, reason = "the signature of sqllogictest::ColumnTypeValidator")]
+pub(super) fn columns_count_matches(actual: &Vec<SltType>, expected: &Vec<SltType>) -> bool {
+    expected.is_empty() || actual.len() == expected.len()
 }

@@ -11,9 +11,8 @@ use std::time::{Duration, Instant};
 
 use basalt_sql_tests::client::{Client, ClientError, QueryStream};
 use basalt_sql_tests::cluster::{EmbeddedCluster, EmbeddedConfig};
+use basalt_sql_tests::fuzz::random::Random;
 use basalt_sql_tests::slt::text;
-
-use crate::random::Random;
 
 /// Rows of the table: four runs of 16,384 that lie one after another, so that the partitions of a
 /// sorted scan hold ranges and a merge reads one to its end before it reads the next.

@@ -347,8 +347,11 @@ async fn a_scan_with_the_wrong_digest_version_or_epoch_gives_no_rows() {
         Relation::View(_) => panic!("t is a table"),
     };
     let scan_table = ScanTable::new(&table, &snapshot.cluster, &[0, 1]);
-    let segments: Vec<_> =
-        table.segments.iter().map(|record| ScanSegment::new(record, &scan_table.columns)).collect();
+    let segments: Vec<_> = table
+        .segments
+        .iter()
+        .map(|record| ScanSegment::new(0, record, &scan_table.columns))
+        .collect();
     let scan = |table: ScanTable, segments: Vec<ScanSegment>| {
         let statistics = Statistics::new_unknown(&table.schema);
         encode(Arc::new(SegmentScanExec::new(Arc::new(table), segments, 1, statistics)))

@@ -90,6 +90,7 @@ fn record(txn: TxnId, table: TableId, holder: WorkerId) -> SegmentRecord {
         meta_digest: Digest::of(b"none"),
         bytes: 1,
         holders: vec![holder],
+        deleted: None,
     }
 }
 

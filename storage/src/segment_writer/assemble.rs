@@ -75,6 +75,7 @@ pub(super) fn assemble(
         meta_digest: Digest::of(&meta_bytes),
         columns: meta.columns.iter().map(|(id, column)| (*id, column.record())).collect(),
         holders: vec![spec.holder],
+        deleted: None,
     };
     Ok(EncodedSegment { record, meta: Arc::new(meta), meta_bytes, files })
 }

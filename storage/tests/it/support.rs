@@ -48,8 +48,10 @@ pub(crate) fn schema(types: &[(DataType, bool)]) -> Arc<TableSchema> {
         name: format!("c{}", index + 1),
         data_type: data_type.clone(),
         nullable: *nullable,
+        declared: Default::default(),
     };
-    Arc::new(TableSchema { version: 1, columns: types.iter().enumerate().map(column).collect() })
+    let columns = types.iter().enumerate().map(column).collect();
+    Arc::new(TableSchema { version: 1, columns, keys: vec![] })
 }
 
 pub(crate) fn spec(schema: Arc<TableSchema>) -> SegmentSpec {

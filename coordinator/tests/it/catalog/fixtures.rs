@@ -30,6 +30,7 @@ pub(crate) fn new_table(id: TableId, name: &str) -> NewTable {
         name: name.to_owned(),
         data_type,
         nullable,
+        declared: Default::default(),
     };
     NewTable {
         id,
@@ -41,6 +42,7 @@ pub(crate) fn new_table(id: TableId, name: &str) -> NewTable {
                 column(1, "id", DataType::Int64, false),
                 column(2, "note", DataType::Utf8, true),
             ],
+            keys: vec![],
         },
         distribution: Distribution::Even,
         sort_key: vec![ColumnId(1)],
@@ -71,6 +73,7 @@ pub(crate) fn segment(table: TableId, txn: TxnId, rows: u32, holder: WorkerId) -
             (ColumnId(2), column(ZoneMap { null_count: 1, ..ZoneMap::default() })),
         ]),
         holders: vec![holder],
+        deleted: None,
     }
 }
 

@@ -235,7 +235,9 @@ async fn a_record_of_a_newer_format_is_refused_as_such() {
     newer[covered..].copy_from_slice(&crc.to_le_bytes());
     store_record(dir.path(), 6, Some(&newer));
     let error = Catalog::open(dir.path()).err().unwrap();
-    let message = "log record 6 has format version 2, and this version reads up to 1";
+    let (next, known) = (FORMAT_VERSION + 1, FORMAT_VERSION);
+    let message =
+        format!("log record 6 has format version {next}, and this version reads up to {known}");
     assert_eq!(error.to_string(), message);
     assert_eq!(verify(dir.path()).unwrap().problems, [message]);
 }

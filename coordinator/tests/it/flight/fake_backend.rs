@@ -397,13 +397,14 @@ fn table_snapshot(schema_name: &str, name: &str, schema: &Schema) -> TableSnapsh
         name: field.name().clone(),
         data_type: field.data_type().clone(),
         nullable: field.is_nullable(),
+        declared: Default::default(),
     });
     TableSnapshot {
         id: TableId(1),
         schema_name: schema_name.to_owned(),
         name: name.to_owned(),
         version: 1,
-        schema: Arc::new(TableSchema { version: 1, columns: columns.collect() }),
+        schema: Arc::new(TableSchema { version: 1, columns: columns.collect(), keys: vec![] }),
         distribution: Distribution::Even,
         sort_key: Vec::new(),
         segments: Vec::new(),

@@ -28,6 +28,8 @@ fn segment() -> ScanSegment {
         row_groups: vec![5, 5],
         meta_digest: Digest::of(b""),
         column_versions: vec![Some(ColumnVersion::FIRST)],
+        deleted: None,
+        ordinal: 0,
         holders: vec![],
     }
 }

@@ -77,10 +77,10 @@ async fn values_that_do_not_fit_are_refused_and_nothing_of_them_stays() {
 async fn statements_that_there_are_not_are_refused_by_name() {
     let mut arena = Arena::start().await;
     for sql in [
-        "UPDATE small SET n = 2",
         "UPDATE small SET n = b.n FROM small b",
-        "DELETE FROM small",
-        "DELETE FROM small WHERE n = 1",
+        "UPDATE small SET (n) = (2)",
+        "DELETE FROM small USING small b",
+        "DELETE FROM small WHERE n = 1 RETURNING n",
         "MERGE INTO small USING small b ON true WHEN MATCHED THEN DELETE",
         "TRUNCATE small",
         "ALTER TABLE small ADD COLUMN x INT",

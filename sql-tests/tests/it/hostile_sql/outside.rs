@@ -111,7 +111,7 @@ async fn sql_changes_no_limits_of_the_server() {
         ["memory_limit", "temp_directory", "max_temp_directory_size", "metadata_cache_limit"];
     let runtime = runtime.into_iter().map(|key| format!("datafusion.runtime.{key}"));
     let others =
-        ["distributed.max_tasks_per_stage", "basalt.batch_rows", "work_mem", "search_path"];
+        ["distributed.max_tasks_per_stage", "basalt.batch_rows", "work_mem", "search_paths"];
     let keys = keys.chain(runtime).chain(others.into_iter().map(str::to_owned));
     let mut refused = 0;
     for key in keys.filter(|key| !ours.contains(&key.as_str())) {

@@ -1,10 +1,12 @@
 //! Numbers from a seed, the same for ever and everywhere: a failing seed can be run again.
 
 /// SplitMix64 (Steele, Lea and Flood 2014).
-pub(crate) struct Random(u64);
+#[derive(Debug, Clone)]
+pub struct Random(u64);
 
 impl Random {
-    pub(crate) fn new(seed: u64) -> Self {
+    /// The sequence of a seed.
+    pub fn new(seed: u64) -> Self {
         Self(seed)
     }
 
@@ -17,17 +19,22 @@ impl Random {
     }
 
     /// A number from 0 to `end`, without `end`.
-    pub(crate) fn below(&mut self, end: u64) -> u64 {
+    pub fn below(&mut self, end: u64) -> u64 {
         self.next() % end
     }
 
+    /// An index of something with `length` elements, at least one.
+    pub fn index(&mut self, length: usize) -> usize {
+        usize::try_from(self.below(length.max(1) as u64)).unwrap_or(0)
+    }
+
     /// True once in `n` times.
-    pub(crate) fn one_in(&mut self, n: u64) -> bool {
+    pub fn one_in(&mut self, n: u64) -> bool {
         self.below(n) == 0
     }
 
-    /// One of `from`.
-    pub(crate) fn pick<'a>(&mut self, from: &[&'a str]) -> &'a str {
-        from[usize::try_from(self.below(from.len() as u64)).unwrap()]
+    /// One of `from`, which is not empty.
+    pub fn pick<T: Copy>(&mut self, from: &[T]) -> T {
+        from[self.index(from.len())]
     }
 }

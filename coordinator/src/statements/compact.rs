@@ -1,0 +1,281 @@
+//! Compaction: small segments, and those with many deleted rows, written again as few.
+//!
+//! A segment per statement is what makes a statement durable, and what makes a table slow that
+//! was filled row by row. So after a write that leaves too many small segments behind, one
+//! background task at a time reads some of them and commits other segments with the same rows in
+//! their place. Readers keep the snapshot they pinned. A DELETE or UPDATE that meets a compaction
+//! is run again by itself; a compaction that meets one gives up, and the next write tries again.
+//!
+//! Which segments: size-tiered, as in log-structured merge trees (O'Neil et al. 1996): a segment
+//! is written again only together with others that are as large in sum, so that every row is
+//! written O(log n) times.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use basalt_engine::dialect::ObjectRef;
+use basalt_engine::error::{ErrorCode, Position, SqlError};
+use basalt_engine::snapshot::{Relation, Snapshot, TableSnapshot};
+use basalt_engine::table::{ChosenRows, SegmentTable};
+use basalt_storage::delete_vector::DeleteVector;
+use basalt_storage::ids::TableId;
+use basalt_storage::manifest::SegmentRecord;
+use datafusion::datasource::provider_as_source;
+use datafusion::logical_expr::LogicalPlanBuilder;
+
+use super::Statements;
+use super::session::Pinned;
+use crate::backend::SessionId;
+use crate::catalog::SegmentSeen;
+
+/// Segments of fewer live rows than this are small: those that are stored packed.
+const SMALL_ROWS_BELOW: u64 = 65_536;
+/// How many segments must be worth merging before a write starts a compaction.
+const MERGE_SEGMENTS_MIN: usize = 16;
+/// A segment is worth rewriting by itself when one of so many rows is deleted.
+const DELETED_ONE_OF: u64 = 4;
+/// Rows that one compaction reads at most: what it holds is bounded by this.
+const MERGE_ROWS_MAX: u64 = 8 << 20;
+
+/// The session of statements that nobody sent.
+const NO_SESSION: SessionId = SessionId(u64::MAX);
+
+/// Chooses the segments that a background compaction merges, by their place in the list.
+fn worth_merging(segments: &[Arc<SegmentRecord>]) -> Vec<u32> {
+    let mut small: Vec<(u64, u32)> = (0..)
+        .zip(segments)
+        .map(|(place, segment)| (segment.live_rows(), place))
+        .filter(|(rows, _)| *rows < SMALL_ROWS_BELOW)
+        .collect();
+    small.sort_unstable();
+    let (mut sum, mut count) = (0, 0);
+    for (rows, _) in &small {
+        // The next one would be copied for the sake of far fewer rows.
+        if count >= 2 && *rows > 2 * sum {
+            break;
+        }
+        if sum + rows > MERGE_ROWS_MAX {
+            break;
+        }
+        sum += rows;
+        count += 1;
+    }
+    if count < MERGE_SEGMENTS_MIN {
+        return vec![];
+    }
+    small.truncate(count);
+    small.into_iter().map(|(_, place)| place).collect()
+}
+
+/// Chooses the segments that VACUUM writes again: all small ones, and those with many deleted rows.
+fn worth_rewriting(segments: &[Arc<SegmentRecord>]) -> Vec<u32> {
+    let small = segments.iter().filter(|segment| is_small(segment)).count();
+    (0..)
+        .zip(segments)
+        .filter(|(_, segment)| {
+            let sparse = segment.rows_deleted() * DELETED_ONE_OF >= segment.rows;
+            sparse || (small > 1 && is_small(segment))
+        })
+        .map(|(place, _)| place)
+        .collect()
+}
+
+fn is_small(segment: &SegmentRecord) -> bool {
+    segment.live_rows() < SMALL_ROWS_BELOW
+}
+
+impl Statements {
+    /// Starts a compaction of a table in the background when the last write left many small
+    /// segments, unless one is running: the next write will ask again.
+    pub(super) fn compact_soon(&self, table: TableId) {
+        let snapshot = self.inner.catalog.snapshot();
+        let due = table_by_id(&snapshot, table)
+            .is_some_and(|table| !worth_merging(&table.segments).is_empty());
+        let Ok(turn) = Arc::clone(&self.inner.compaction).try_acquire_owned() else { return };
+        if !due {
+            return;
+        }
+        let statements = self.clone();
+        tokio::spawn(async move {
+            let _turn = turn;
+            if let Err(error) = statements.compact(table, worth_merging).await {
+                // Nothing changed, and the next write tries again.
+                tracing::info!(%table, %error, "a compaction was given up");
+            }
+        });
+    }
+
+    /// `VACUUM t`, or of every table.
+    pub(super) async fn vacuum(
+        &self,
+        session: SessionId,
+        table: Option<(&ObjectRef, Position)>,
+    ) -> Result<u64, SqlError> {
+        let pinned = self.pin(session)?;
+        let tables = match table {
+            Some((name, position)) => vec![pinned.table_to_write(name, position)?.id],
+            None => all_tables(&pinned.spec.snapshot).map(|table| table.id).collect(),
+        };
+        let mut rows = 0;
+        for table in tables {
+            rows += self.compact(table, worth_rewriting).await?;
+        }
+        Ok(rows)
+    }
+
+    /// Writes the segments that `choose` names again; returns how many rows they have.
+    async fn compact(
+        &self,
+        table: TableId,
+        choose: fn(&[Arc<SegmentRecord>]) -> Vec<u32>,
+    ) -> Result<u64, SqlError> {
+        let pinned = self.pin(NO_SESSION)?;
+        let Some(table) = table_by_id(&pinned.spec.snapshot, table).map(Arc::clone) else {
+            return Ok(0);
+        };
+        let chosen = choose(&table.segments);
+        if chosen.is_empty() {
+            return Ok(0);
+        }
+        let (replaced, rows) = seen_and_live(&table, &chosen)?;
+        self.rewrite(&pinned, &table, replaced, rows).await
+    }
+
+    async fn rewrite(
+        &self,
+        pinned: &Pinned,
+        table: &Arc<TableSnapshot>,
+        replaced: Vec<SegmentSeen>,
+        rows: ChosenRows,
+    ) -> Result<u64, SqlError> {
+        let expected = rows.rows();
+        let cluster = Arc::clone(&pinned.spec.snapshot.cluster);
+        let source = SegmentTable::new(Arc::clone(table), cluster).with_only(Arc::new(rows));
+        let plan = LogicalPlanBuilder::scan("replaced", provider_as_source(Arc::new(source)), None)
+            .and_then(LogicalPlanBuilder::build)
+            .map_err(|error| pinned.error(error))?;
+        let transaction = self.begin(pinned.target(table, false))?;
+        let written = self.append(pinned, plan, transaction.target()).await?;
+        if written != expected {
+            let message = format!("a compaction read {expected} rows and wrote {written}");
+            return Err(SqlError::new(ErrorCode::Internal, message));
+        }
+        self.commit_replaced(transaction, replaced, written).await
+    }
+}
+
+/// What the commit must find unchanged, and the rows to write again.
+fn seen_and_live(
+    table: &TableSnapshot,
+    places: &[u32],
+) -> Result<(Vec<SegmentSeen>, ChosenRows), SqlError> {
+    let (mut seen, mut live) = (Vec::with_capacity(places.len()), BTreeMap::new());
+    for place in places {
+        let segment = table.segments.get(*place as usize).ok_or_else(|| {
+            SqlError::new(ErrorCode::Internal, "a compaction chose a segment that is not there")
+        })?;
+        let rows_deleted = segment.rows_deleted();
+        seen.push(SegmentSeen { segment: segment.segment, rows_deleted });
+        if let Some(rows) = DeleteVector::complement(segment.deleted.as_ref(), segment.rows) {
+            live.insert(*place, rows);
+        }
+    }
+    Ok((seen, ChosenRows::new(live)))
+}
+
+fn all_tables(snapshot: &Snapshot) -> impl Iterator<Item = &Arc<TableSnapshot>> {
+    snapshot.schemas.values().flat_map(|schema| schema.relations.values()).filter_map(|relation| {
+        match relation {
+            Relation::Table(table) => Some(table),
+            Relation::View(_) => None,
+        }
+    })
+}
+
+fn table_by_id(snapshot: &Snapshot, id: TableId) -> Option<&Arc<TableSnapshot>> {
+    all_tables(snapshot).find(|table| table.id == id)
+}
+
+#[cfg(test)]
+mod tests {
+    use basalt_storage::digest::Digest;
+    use basalt_storage::ids::{SegmentId, SliceId, TxnId};
+    use basalt_storage::manifest::Layout;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn segment(rows: u64, deleted: u32) -> Arc<SegmentRecord> {
+        Arc::new(SegmentRecord {
+            table: TableId(1),
+            slice: SliceId(0),
+            segment: SegmentId::generate(),
+            txn: TxnId::generate(),
+            layout: Layout::Packed,
+            rows,
+            row_groups: vec![],
+            bytes: 0,
+            meta_digest: Digest::of(b""),
+            columns: BTreeMap::new(),
+            holders: vec![],
+            deleted: DeleteVector::from_positions(0..deleted),
+        })
+    }
+
+    fn segments(rows: &[u64]) -> Vec<Arc<SegmentRecord>> {
+        rows.iter().map(|rows| segment(*rows, 0)).collect()
+    }
+
+    #[test]
+    fn a_table_that_is_filled_row_by_row_is_merged_now_and_then() {
+        assert!(worth_merging(&segments(&[1; 15])).is_empty());
+        assert_eq!(worth_merging(&segments(&[1; 16])).len(), 16);
+    }
+
+    #[test]
+    fn a_large_segment_is_not_copied_for_the_sake_of_few_rows() {
+        let mut rows = vec![1; 20];
+        rows.insert(7, 1_000);
+        let chosen = worth_merging(&segments(&rows));
+        assert_eq!(chosen.len(), 20);
+        assert!(!chosen.contains(&7));
+    }
+
+    #[test]
+    fn full_segments_are_left_alone() {
+        assert!(worth_merging(&segments(&[SMALL_ROWS_BELOW; 40])).is_empty());
+        assert!(worth_rewriting(&segments(&[SMALL_ROWS_BELOW; 40])).is_empty());
+    }
+
+    #[test]
+    fn vacuum_writes_segments_with_many_deleted_rows_again() {
+        let list = [segment(100_000, 24_000), segment(100_000, 25_000), segment(10, 0)];
+        assert_eq!(worth_rewriting(&list), [1]);
+        let list = [segment(10, 0), segment(100_000, 0), segment(20, 0)];
+        assert_eq!(worth_rewriting(&list), [0, 2]);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(8))]
+
+        /// Rows are written O(log n) times: filling a table row by row copies few.
+        #[test]
+        fn filling_a_table_row_by_row_copies_every_row_a_few_times(inserts in 500usize..2_000) {
+            let (mut rows, mut copied) = (Vec::new(), 0);
+            for insert in std::iter::repeat_n(1, inserts) {
+                rows.push(insert);
+                let chosen = worth_merging(&segments(&rows));
+                if !chosen.is_empty() {
+                    let merged: u64 = chosen.iter().map(|place| rows[*place as usize]).sum();
+                    let mut place = 0;
+                    rows.retain(|_| { place += 1; !chosen.contains(&(place - 1)) });
+                    rows.push(merged);
+                    copied += merged;
+                }
+            }
+            prop_assert_eq!(rows.iter().sum::<u64>(), inserts as u64);
+            prop_assert!(rows.len() < 40, "{} segments are left", rows.len());
+            prop_assert!(copied < 12 * inserts as u64, "{copied} rows were copied");
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! DEFAULT in an INSERT: the keyword among values, and the columns that it leaves out.
+
+use basalt_engine::defaults::{default_ast, default_expr};
+use basalt_engine::dialect::Insert;
+use basalt_engine::error::SqlError;
+use basalt_engine::snapshot::TableSnapshot;
+use basalt_storage::schema::Column;
+use datafusion::error::DataFusionError;
+use datafusion::execution::SessionState;
+use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder};
+use datafusion::sql::sqlparser::ast;
+
+/// The text of an INSERT's rows, with the value of each `DEFAULT` in its place.
+pub(super) fn source_with_defaults(
+    insert: &Insert,
+    table: &TableSnapshot,
+) -> Result<String, SqlError> {
+    let columns = &table.schema.columns;
+    let Some(source) = &insert.source else {
+        let values = columns.iter().map(|column| Ok(default_ast(column)?.to_string()));
+        let values = values.collect::<Result<Vec<_>, SqlError>>()?;
+        return Ok(format!("VALUES ({})", values.join(", ")));
+    };
+    let mut source = source.clone();
+    if let ast::SetExpr::Values(values) = source.body.as_mut() {
+        let named = |name: &String| columns.iter().find(|column| column.name == *name);
+        for row in &mut values.rows {
+            for (index, value) in row.content.iter_mut().enumerate() {
+                // What is one value too many is for the planner to refuse.
+                let column = match insert.columns.is_empty() {
+                    true => columns.get(index),
+                    false => insert.columns.get(index).and_then(named),
+                };
+                if let Some(column) = column.filter(|_| is_default(value)) {
+                    *value = default_ast(column)?;
+                }
+            }
+        }
+    }
+    Ok(source.to_string())
+}
+
+fn is_default(value: &ast::Expr) -> bool {
+    let ast::Expr::Identifier(name) = value else { return false };
+    name.quote_style.is_none() && name.value.eq_ignore_ascii_case("default")
+}
+
+/// The rows with the defaults of the columns that an INSERT does not name.
+pub(super) fn fill_defaults(
+    state: &SessionState,
+    rows: LogicalPlan,
+    table: &TableSnapshot,
+    named: &[String],
+) -> Result<LogicalPlan, DataFusionError> {
+    let columns = &table.schema.columns;
+    let uses_default = |column: &Column| {
+        !named.is_empty() && !named.contains(&column.name) && column.declared.default.is_some()
+    };
+    if !columns.iter().any(uses_default) {
+        return Ok(rows);
+    }
+    let outputs = columns
+        .iter()
+        .zip(rows.schema().columns())
+        .map(|(column, given)| {
+            let value = match uses_default(column) {
+                true => default_expr(state, column)?,
+                false => Expr::Column(given),
+            };
+            Ok(value.alias(column.name.clone()))
+        })
+        .collect::<Result<Vec<_>, DataFusionError>>()?;
+    LogicalPlanBuilder::from(rows).project(outputs)?.build()
+}

@@ -1,0 +1,284 @@
+//! DELETE and UPDATE: the rows that a condition chooses, by position, in one commit.
+//!
+//! ```text
+//! choose   SELECT row id FROM t WHERE p      on the workers; bitmaps by segment here
+//! UPDATE:  append   SELECT values FROM t     of exactly the chosen rows, into new segments
+//! commit   delete vectors (and new segments) in one record: the commit point
+//! ```
+//!
+//! A condition is evaluated once, so `random()` or a LIMIT in it cannot choose other rows for the
+//! deletion than for the new values. Who deletes from a segment that another statement deleted
+//! from since the snapshot loses with a conflict, and nothing of it happens.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::array::AsArray;
+use arrow::datatypes::UInt64Type;
+use basalt_engine::dialect::{Assignment, Delete, Insert, Rows, Update};
+use basalt_engine::distribute::plan_distributed;
+use basalt_engine::error::{ErrorCode, SqlError, did_you_mean};
+use basalt_engine::scan::row_ids::{ROW_ID_NAME, split_row_id};
+use basalt_engine::snapshot::TableSnapshot;
+use basalt_engine::table::{ChosenRows, SegmentTable};
+use basalt_storage::delete_vector::{DeleteVector, DeleteVectorBuilder};
+use basalt_storage::ids::TxnId;
+use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
+use datafusion::common::{DataFusionError, ScalarValue};
+use datafusion::datasource::{provider_as_source, source_as_provider};
+use datafusion::logical_expr::{
+    Expr, Filter, LogicalPlan, LogicalPlanBuilder, SubqueryAlias, TableScan,
+};
+use datafusion::physical_plan::execute_stream;
+use datafusion::sql::parser::Statement as DFStatement;
+use datafusion::sql::sqlparser::ast;
+use futures::TryStreamExt;
+
+use super::Statements;
+use super::parameters::bind;
+use super::session::Pinned;
+use crate::backend::SessionId;
+use crate::catalog::{Change, SegmentDeletes, SegmentSeen};
+
+/// How often a statement is run that loses to another one: compactions come by themselves, and
+/// a client should not see them.
+const ATTEMPTS_MAX: u32 = 5;
+
+impl Pinned {
+    /// The query behind an UPDATE or DELETE, with all of its parameters.
+    pub(super) async fn modify_plan(
+        &self,
+        rows: &Rows,
+        assignments: &[Assignment],
+    ) -> Result<LogicalPlan, SqlError> {
+        let values = assignments.iter().map(|new| ast::SelectItem::UnnamedExpr(new.value.clone()));
+        let query = match assignments {
+            [] => rows.query()?,
+            _ => rows.values_query(values.collect())?,
+        };
+        self.query_plan(query_statement(query)).await
+    }
+}
+
+fn query_statement(query: Box<ast::Query>) -> DFStatement {
+    DFStatement::Statement(Box::new(ast::Statement::Query(query)))
+}
+
+impl Statements {
+    /// `DELETE FROM ... WHERE`: returns how many rows went.
+    pub(super) async fn delete(
+        &self,
+        session: SessionId,
+        delete: &Delete,
+        values: &[ScalarValue],
+    ) -> Result<u64, SqlError> {
+        for _ in 1..ATTEMPTS_MAX {
+            match self.delete_once(session, delete, values).await {
+                Err(error) if error.code == ErrorCode::Conflict => {}
+                ended => return ended,
+            }
+        }
+        self.delete_once(session, delete, values).await
+    }
+
+    async fn delete_once(
+        &self,
+        session: SessionId,
+        delete: &Delete,
+        values: &[ScalarValue],
+    ) -> Result<u64, SqlError> {
+        let pinned = self.pin(session)?;
+        let table = pinned.table_to_write(&delete.rows.table, delete.rows.table_position)?;
+        let chosen = self.choose(&pinned, &table, &delete.rows, values).await?;
+        let count = chosen.rows();
+        if count > 0 {
+            let change = delete_change(&table, &chosen)?;
+            self.commit(TxnId::generate(), vec![change], Some(count)).await?;
+        }
+        Ok(count)
+    }
+
+    /// `UPDATE ... SET ... WHERE`: returns how many rows changed.
+    pub(super) async fn update(
+        &self,
+        session: SessionId,
+        update: &Update,
+        values: &[ScalarValue],
+    ) -> Result<u64, SqlError> {
+        for _ in 1..ATTEMPTS_MAX {
+            match self.update_once(session, update, values).await {
+                Err(error) if error.code == ErrorCode::Conflict => {}
+                ended => return ended,
+            }
+        }
+        self.update_once(session, update, values).await
+    }
+
+    async fn update_once(
+        &self,
+        session: SessionId,
+        update: &Update,
+        values: &[ScalarValue],
+    ) -> Result<u64, SqlError> {
+        let pinned = self.pin(session)?;
+        let table = pinned.table_to_write(&update.rows.table, update.rows.table_position)?;
+        let insert = new_rows(&table, update)?;
+        // First as the user wrote it, for errors with positions.
+        pinned.modify_plan(&update.rows, &update.assignments).await?;
+        let rows = pinned.insert_plan(&insert).await?;
+        let rows = bind(rows, values.to_vec()).map_err(|e| pinned.error(e))?;
+        let chosen = self.choose(&pinned, &table, &update.rows, values).await?;
+        let count = chosen.rows();
+        if count == 0 {
+            return Ok(0);
+        }
+        let change = delete_change(&table, &chosen)?;
+        let rows = over_chosen(rows, Arc::new(chosen)).map_err(|e| pinned.error(e))?;
+        let transaction = self.begin(pinned.target(&table, false))?;
+        let appended = self.append(&pinned, rows, transaction.target()).await?;
+        if appended != count {
+            let message = format!("an UPDATE of {count} rows made {appended}");
+            return Err(SqlError::new(ErrorCode::Internal, message));
+        }
+        self.commit_rows(transaction, vec![change], count).await
+    }
+
+    /// The rows that a condition chooses.
+    async fn choose(
+        &self,
+        pinned: &Pinned,
+        table: &TableSnapshot,
+        rows: &Rows,
+        values: &[ScalarValue],
+    ) -> Result<ChosenRows, SqlError> {
+        if rows.condition.is_none() {
+            return Ok(all_rows(table));
+        }
+        let error = |error| pinned.error(error);
+        let plan = pinned.query_plan(query_statement(rows.query()?)).await?;
+        let plan = bind(with_row_ids(plan).map_err(error)?, values.to_vec()).map_err(error)?;
+        let distributed = plan_distributed(&pinned.state, &plan).await.map_err(error)?;
+        let mut ids = execute_stream(distributed.plan, pinned.state.task_ctx()).map_err(error)?;
+        let mut chosen: BTreeMap<u32, DeleteVectorBuilder> = BTreeMap::new();
+        while let Some(batch) = ids.try_next().await.map_err(error)? {
+            let Some(ids) = batch.column(0).as_primitive_opt::<UInt64Type>() else {
+                return Err(SqlError::new(ErrorCode::Internal, "row ids have another type"));
+            };
+            for id in ids.values() {
+                let (ordinal, position) = split_row_id(*id);
+                if !chosen.entry(ordinal).or_default().insert(position) {
+                    let message = format!("row {position} of segment {ordinal} was read twice");
+                    return Err(SqlError::new(ErrorCode::Internal, message));
+                }
+            }
+        }
+        let vectors = chosen.into_iter().filter_map(|(n, rows)| Some((n, rows.finish()?)));
+        Ok(ChosenRows::new(vectors.collect()))
+    }
+}
+
+/// Every row that the snapshot sees.
+fn all_rows(table: &TableSnapshot) -> ChosenRows {
+    let segments = (0..).zip(&table.segments);
+    let live = segments.filter_map(|(ordinal, segment)| {
+        Some((ordinal, DeleteVector::complement(segment.deleted.as_ref(), segment.rows)?))
+    });
+    ChosenRows::new(live.collect())
+}
+
+/// What the commit of a DELETE says.
+fn delete_change(table: &TableSnapshot, chosen: &ChosenRows) -> Result<Change, SqlError> {
+    let deletes = chosen.by_segment().map(|(ordinal, rows)| {
+        let segment = table.segments.get(ordinal as usize).ok_or_else(|| {
+            SqlError::new(ErrorCode::Internal, "a row id names no segment of the snapshot")
+        })?;
+        let (segment, rows_deleted) = (segment.segment, segment.rows_deleted());
+        Ok(SegmentDeletes { seen: SegmentSeen { segment, rows_deleted }, rows: rows.clone() })
+    });
+    Ok(Change::DeleteRows { table: table.id, segments: deletes.collect::<Result<_, SqlError>>()? })
+}
+
+/// The new rows of an UPDATE as an INSERT of the whole table: new values where some are assigned,
+/// the old ones elsewhere.
+fn new_rows(table: &TableSnapshot, update: &Update) -> Result<Insert, SqlError> {
+    for new in &update.assignments {
+        if !table.schema.columns.iter().any(|column| column.name == new.column) {
+            let message = format!("column \"{}\" does not exist", new.column);
+            let known = table.schema.columns.iter().map(|column| column.name.as_str());
+            let error = SqlError::new(ErrorCode::UndefinedColumn, message).at(new.position);
+            return Err(did_you_mean(error, &new.column, known));
+        }
+    }
+    let values = table.schema.columns.iter().map(|column| {
+        let new = update.assignments.iter().find(|new| new.column == column.name);
+        ast::SelectItem::UnnamedExpr(match new {
+            Some(new) => new.value.clone(),
+            None => ast::Expr::Identifier(ast::Ident::with_quote('"', &column.name)),
+        })
+    });
+    Ok(Insert {
+        table: update.rows.table.clone(),
+        table_position: update.rows.table_position,
+        columns: vec![],
+        source: Some(update.rows.values_of_all_query(values.collect())?),
+    })
+}
+
+/// `SELECT * FROM t WHERE p` as `SELECT row id FROM t WHERE p`.
+fn with_row_ids(plan: LogicalPlan) -> Result<LogicalPlan, DataFusionError> {
+    let LogicalPlan::Projection(all) = plan else { return internal("is no projection") };
+    let rows = replace_target(Arc::unwrap_or_clone(all.input), &SegmentTable::with_row_ids)?;
+    let (qualifier, field) = rows
+        .schema()
+        .iter()
+        .find(|(_, field)| field.name() == ROW_ID_NAME)
+        .ok_or_else(|| DataFusionError::Internal("a scan has no row ids".to_owned()))?;
+    let id = Expr::from((qualifier, field));
+    LogicalPlanBuilder::from(rows.clone()).project([id])?.build()
+}
+
+/// The rows of an UPDATE, over the chosen rows alone.
+fn over_chosen(plan: LogicalPlan, chosen: Arc<ChosenRows>) -> Result<LogicalPlan, DataFusionError> {
+    replace_target(plan, &|table| table.with_only(Arc::clone(&chosen)))
+}
+
+/// Replaces the table that a statement changes: the scan at the end of the chain of single
+/// inputs. The same table in a subquery stays as it is.
+fn replace_target(
+    plan: LogicalPlan,
+    replace: &dyn Fn(&SegmentTable) -> SegmentTable,
+) -> Result<LogicalPlan, DataFusionError> {
+    match plan {
+        LogicalPlan::TableScan(scan) => replaced_scan(&scan, replace),
+        LogicalPlan::Filter(filter) => {
+            let input = replace_target(Arc::unwrap_or_clone(filter.input), replace)?;
+            Ok(LogicalPlan::Filter(Filter::try_new(filter.predicate, Arc::new(input))?))
+        }
+        LogicalPlan::SubqueryAlias(alias) => {
+            let input = replace_target(Arc::unwrap_or_clone(alias.input), replace)?;
+            let alias = SubqueryAlias::try_new(Arc::new(input), alias.alias)?;
+            Ok(LogicalPlan::SubqueryAlias(alias))
+        }
+        LogicalPlan::Projection(_) => plan
+            .map_children(|input| replace_target(input, replace).map(Transformed::yes))
+            .data()?
+            .recompute_schema(),
+        other => internal(&format!("has {}", other.display())),
+    }
+}
+
+fn replaced_scan(
+    scan: &TableScan,
+    replace: &dyn Fn(&SegmentTable) -> SegmentTable,
+) -> Result<LogicalPlan, DataFusionError> {
+    let provider = source_as_provider(&scan.source)?;
+    let Some(table) = provider.downcast_ref::<SegmentTable>() else {
+        return internal("reads no stored table");
+    };
+    let source = provider_as_source(Arc::new(replace(table)));
+    LogicalPlanBuilder::scan(scan.table_name.clone(), source, None)?.build()
+}
+
+fn internal<T>(problem: &str) -> Result<T, DataFusionError> {
+    Err(DataFusionError::Internal(format!("the plan of a statement that changes rows {problem}")))
+}

@@ -1,0 +1,109 @@
+//! A SELECT list that has the same column twice: SQL allows it, DataFusion's plans do not.
+//!
+//! ```text
+//! SELECT a, count(*), a    SELECT a, count(*), a AS <mark>0     shown as: a, count(*), a
+//! ```
+//! Only the outermost list is changed, which nothing can refer into: a column of a subquery that
+//! has two meanings stays an error.
+//!
+//! Invariant: [`shown_names`] gives every column the name that it would have had.
+
+use std::collections::HashMap;
+use std::ops::ControlFlow;
+
+use arrow::datatypes::{Field, Schema};
+use datafusion::sql::sqlparser::ast::{Expr, Ident, Query, SelectItem, SetExpr, Visit, Visitor};
+
+/// Begins the name of a column that repeats another; the position of that one follows.
+const MARK: char = '\u{2}';
+
+/// Gives repeated columns of the outermost SELECT lists names of their own.
+pub(super) fn tell_apart(query: &mut Query) {
+    let is_ordered = query.order_by.is_some();
+    let mut bodies = vec![query.body.as_mut()];
+    while let Some(body) = bodies.pop() {
+        match body {
+            SetExpr::Select(select) => tell_items_apart(&mut select.projection, is_ordered),
+            SetExpr::SetOperation { left, right, .. } => {
+                bodies.extend([left.as_mut(), right.as_mut()]);
+            }
+            SetExpr::Query(query) => bodies.push(query.body.as_mut()),
+            _ => {}
+        }
+    }
+}
+
+fn tell_items_apart(items: &mut [SelectItem], is_ordered: bool) {
+    let plain = |item: &SelectItem| {
+        matches!(item, SelectItem::UnnamedExpr(_) | SelectItem::ExprWithAlias { .. })
+    };
+    if !items.iter().all(plain) {
+        // What a wildcard stands for is not known here.
+        return;
+    }
+    let mut first: HashMap<String, usize> = HashMap::new();
+    for (position, item) in items.iter_mut().enumerate() {
+        let name = match item {
+            SelectItem::UnnamedExpr(expr) if is_small(expr) => name_of(expr),
+            // ORDER BY could mean either of two columns of one name: that stays an error.
+            SelectItem::ExprWithAlias { alias, .. } if !is_ordered => alias.to_string(),
+            _ => continue,
+        };
+        match first.get(&name) {
+            None => {
+                first.insert(name, position);
+            }
+            Some(first) => rename(item, Ident::with_quote('"', format!("{MARK}{first}"))),
+        }
+    }
+}
+
+fn rename(item: &mut SelectItem, new: Ident) {
+    match item {
+        SelectItem::UnnamedExpr(expr) => {
+            let expr = std::mem::replace(expr, Expr::Identifier(new.clone()));
+            *item = SelectItem::ExprWithAlias { expr, alias: new };
+        }
+        SelectItem::ExprWithAlias { alias, .. } => *alias = new,
+        _ => {}
+    }
+}
+
+/// Whether an expression has few parts. Writing out a tall one takes more than a small stack.
+fn is_small(expr: &Expr) -> bool {
+    const PARTS_MAX: usize = 50;
+    struct Parts(usize);
+    impl Visitor for Parts {
+        type Break = ();
+
+        fn pre_visit_expr(&mut self, _: &Expr) -> ControlFlow<()> {
+            self.0 += 1;
+            if self.0 > PARTS_MAX { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        }
+    }
+    expr.visit(&mut Parts(0)).is_continue()
+}
+
+/// Equal for expressions that DataFusion gives the same name: it leaves casts out of them.
+fn name_of(expr: &Expr) -> String {
+    match expr {
+        Expr::Cast { expr, .. } | Expr::Nested(expr) => name_of(expr),
+        other => {
+            let text = other.to_string();
+            if text.contains(['\'', '"']) { text } else { text.to_ascii_lowercase() }
+        }
+    }
+}
+
+/// The columns of a query's rows as they are shown: a repeated one is called like the first.
+pub fn shown_names(schema: &Schema) -> Schema {
+    let fields = schema.fields();
+    let shown = fields.iter().map(|field| {
+        let first = field.name().strip_prefix(MARK).and_then(|first| first.parse::<usize>().ok());
+        match first.and_then(|first| fields.get(first)) {
+            Some(first) => Field::clone(field).with_name(first.name()),
+            None => Field::clone(field),
+        }
+    });
+    Schema::new_with_metadata(shown.collect::<Vec<_>>(), schema.metadata().clone())
+}

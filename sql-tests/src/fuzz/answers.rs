@@ -1,0 +1,211 @@
+//! Answers, and whether two of them are the same.
+
+use std::collections::HashMap;
+
+use arrow::datatypes::{DataType, Schema};
+use arrow::record_batch::RecordBatch;
+use basalt_engine::types::wire_schema;
+
+use crate::slt::text;
+
+/// How far two floats may be apart, in parts of the larger: the order of a sum of parts.
+const FLOAT_TOLERANCE: f64 = 1e-9;
+/// Rows of each side that a difference shows.
+const ROWS_SHOWN: usize = 5;
+
+/// What a database answers to a query.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Answer {
+    /// Name and type of each column, as clients see it.
+    pub columns: Vec<(String, DataType)>,
+    /// The types that were announced before the query was optimised: DataFusion's rules may change
+    /// the digits of a decimal, and ours gives what was announced.
+    pub announced: Vec<DataType>,
+    /// The rows as text.
+    pub rows: Vec<Vec<String>>,
+}
+
+/// Why a database does not answer.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[error("{message}")]
+pub struct Failure {
+    /// The SQLSTATE, when the database has one.
+    pub sqlstate: Option<String>,
+    /// The sentence.
+    pub message: String,
+}
+
+impl Failure {
+    /// A failure without a code.
+    pub fn new(message: impl Into<String>) -> Self {
+        Self { sqlstate: None, message: message.into() }
+    }
+}
+
+/// What two answers must agree in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Match {
+    /// Names, types, and rows in their order.
+    InOrder,
+    /// Names, types, and rows as a multiset.
+    AsMultiset,
+    /// Rows as a multiset only: of two queries that are written differently.
+    RowsOnly,
+}
+
+/// What two answers differ in: the kind, and a sentence.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Mismatch {
+    /// Whether names or types differ, and not rows.
+    pub is_schema: bool,
+    /// What differs.
+    pub text: String,
+}
+
+impl Answer {
+    /// The answer that these batches are.
+    ///
+    /// # Errors
+    /// A type that cannot be shown.
+    pub fn new(schema: &Schema, batches: &[RecordBatch]) -> Result<Self, Failure> {
+        let mut rows = Vec::new();
+        for batch in batches {
+            text::append_rows(batch, &mut rows).map_err(|error| Failure::new(error.to_string()))?;
+        }
+        let column =
+            |field: &arrow::datatypes::FieldRef| (field.name().clone(), field.data_type().clone());
+        let columns = wire_schema(schema).fields().iter().map(column).collect();
+        Ok(Self { columns, announced: Vec::new(), rows })
+    }
+
+    /// What is wrong with `got` where this answer is expected.
+    pub fn mismatch(&self, got: &Self, how: Match) -> Option<Mismatch> {
+        if how != Match::RowsOnly && !self.has_columns_of(got) {
+            let text = format!("columns {:?} for {:?}", got.columns, self.columns);
+            return Some(Mismatch { is_schema: true, text });
+        }
+        let is_float: Vec<_> =
+            self.columns.iter().map(|(_, data_type)| data_type.is_floating()).collect();
+        let text = match how {
+            Match::InOrder if self.rows.len() == got.rows.len() => {
+                let is_other =
+                    |(a, b): &(&Vec<String>, &Vec<String>)| !is_same_row(a, b, &is_float);
+                let (expected, got) = self.rows.iter().zip(&got.rows).find(is_other)?;
+                format!("a row {got:?} for {expected:?}, in this order")
+            }
+            _ => multiset_mismatch(&self.rows, &got.rows, &is_float)?,
+        };
+        Some(Mismatch { is_schema: false, text })
+    }
+
+    fn has_columns_of(&self, got: &Self) -> bool {
+        self.columns.len() == got.columns.len()
+            && (0..).zip(&self.columns).zip(&got.columns).all(|((index, left), right)| {
+                let announced: Option<&DataType> = self.announced.get::<usize>(index);
+                let is_type = left.1 == right.1 || announced == Some(&right.1);
+                left.0 == right.0 && is_type
+            })
+    }
+
+    /// The rows, a line each.
+    pub fn shown(&self, rows_max: usize) -> String {
+        let mut lines: Vec<_> =
+            self.rows.iter().take(rows_max).map(|row| row.join(" | ")).collect();
+        if self.rows.len() > rows_max {
+            lines.push(format!("... {} rows in all", self.rows.len()));
+        }
+        if lines.is_empty() { "(no rows)".to_owned() } else { lines.join("\n") }
+    }
+}
+
+fn multiset_mismatch(
+    expected: &[Vec<String>],
+    got: &[Vec<String>],
+    is_float: &[bool],
+) -> Option<String> {
+    let mut counts: HashMap<&Vec<String>, i64> = HashMap::new();
+    expected.iter().for_each(|row| *counts.entry(row).or_default() += 1);
+    got.iter().for_each(|row| *counts.entry(row).or_default() -= 1);
+    let (mut missing, mut extra) = (Vec::new(), Vec::new());
+    for (row, count) in counts {
+        let side = if count > 0 { &mut missing } else { &mut extra };
+        (0..count.unsigned_abs()).for_each(|_| side.push(row));
+    }
+    // What differs in the last digits of floats only is taken out of both.
+    if is_float.contains(&true) {
+        missing.retain(|row| {
+            let near = extra.iter().position(|other| is_same_row(row, other, is_float));
+            near.map(|index| extra.swap_remove(index)).is_none()
+        });
+    }
+    if missing.is_empty() && extra.is_empty() {
+        return None;
+    }
+    missing.sort_unstable();
+    extra.sort_unstable();
+    missing.truncate(ROWS_SHOWN);
+    extra.truncate(ROWS_SHOWN);
+    let (got, expected) = (got.len(), expected.len());
+    Some(format!("{got} rows for {expected}, missing {missing:?}, too many {extra:?}"))
+}
+
+fn is_same_row(left: &[String], right: &[String], is_float: &[bool]) -> bool {
+    left.len() == right.len()
+        && left.iter().zip(right).enumerate().all(|(index, (left, right))| {
+            left == right || (is_float.get(index) == Some(&true) && is_near(left, right))
+        })
+}
+
+fn is_near(left: &str, right: &str) -> bool {
+    let (Ok(left), Ok(right)) = (left.parse::<f64>(), right.parse::<f64>()) else { return false };
+    (left - right).abs() <= FLOAT_TOLERANCE * left.abs().max(right.abs())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(data_type: DataType, rows: &[&str]) -> Answer {
+        let rows = rows.iter().map(|row| vec![(*row).to_owned()]).collect();
+        Answer { columns: vec![("c".to_owned(), data_type)], announced: Vec::new(), rows }
+    }
+
+    #[track_caller]
+    fn check(data_type: DataType, left: &[&str], right: &[&str], how: Match, is_same: bool) {
+        let (left, right) = (answer(data_type.clone(), left), answer(data_type, right));
+        assert_eq!(left.mismatch(&right, how).is_none(), is_same);
+    }
+
+    #[test]
+    fn rows_are_compared_as_multisets_or_in_order() {
+        check(DataType::Int32, &["1", "2", "2"], &["2", "1", "2"], Match::AsMultiset, true);
+        check(DataType::Int32, &["1", "2", "2"], &["2", "1", "1"], Match::AsMultiset, false);
+        check(DataType::Int32, &["1", "2", "2"], &["1", "2"], Match::AsMultiset, false);
+        check(DataType::Int32, &["1", "2"], &["2", "1"], Match::InOrder, false);
+        check(DataType::Int32, &["1", "2"], &["1", "2", "3"], Match::InOrder, false);
+        check(DataType::Int32, &["1", "2"], &["1", "2"], Match::InOrder, true);
+    }
+
+    #[test]
+    fn floats_may_differ_in_the_last_digits_and_nothing_else_may() {
+        check(
+            DataType::Float64,
+            &["0.1", "7"],
+            &["7", "0.10000000000001"],
+            Match::AsMultiset,
+            true,
+        );
+        check(DataType::Float64, &["0.1"], &["0.1001"], Match::AsMultiset, false);
+        check(DataType::Float64, &["NaN"], &["NULL"], Match::AsMultiset, false);
+        check(DataType::Utf8, &["0.1"], &["0.10000000000001"], Match::AsMultiset, false);
+    }
+
+    #[test]
+    fn types_are_part_of_an_answer() {
+        let (left, right) = (answer(DataType::Int32, &["1"]), answer(DataType::Int64, &["1"]));
+        assert!(left.mismatch(&right, Match::AsMultiset).unwrap().is_schema);
+        assert_eq!(left.mismatch(&right, Match::RowsOnly), None);
+        let announced = Answer { announced: vec![DataType::Int64], ..left };
+        assert_eq!(announced.mismatch(&right, Match::AsMultiset), None);
+    }
+}

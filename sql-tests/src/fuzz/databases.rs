@@ -1,0 +1,175 @@
+//! What answers queries: plain DataFusion in this process, and clusters behind Flight SQL.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use basalt_engine::arithmetic::with_checked_arithmetic;
+use basalt_engine::stack::LargeStack;
+use basalt_engine::types::{SqlTypes, wire_schema};
+use datafusion::error::DataFusionError;
+use datafusion::execution::SessionStateBuilder;
+use datafusion::physical_plan::collect;
+use datafusion::prelude::{SessionConfig, SessionContext};
+
+use super::answers::{Answer, Failure};
+use super::data::Table;
+use crate::client::{Client, ClientError};
+
+/// How long a query may take: generated queries take milliseconds, so this is a hang.
+const QUERY_TIME_MAX: Duration = Duration::from_secs(120);
+
+/// Anything that answers SQL, many statements at a time.
+#[async_trait]
+pub trait Database: Send + Sync {
+    /// Runs a query to its end.
+    async fn query(&self, sql: &str) -> Result<Answer, Failure>;
+
+    /// Runs anything else to its end.
+    async fn execute(&self, sql: &str) -> Result<(), Failure>;
+
+    /// Whether it knows DISTKEY and the like.
+    fn is_ours(&self) -> bool;
+
+    /// Makes a table, in the place of one of its name.
+    async fn load(&self, table: &Table) -> Result<(), Failure> {
+        self.execute(&format!("DROP TABLE IF EXISTS {}", table.name)).await?;
+        self.execute(&table.create(self.is_ours())).await?;
+        for insert in table.inserts() {
+            self.execute(&insert).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Plain DataFusion in this process, with our meaning of type names.
+#[derive(Clone)]
+pub struct PlainDataFusion {
+    session: SessionContext,
+}
+
+impl PlainDataFusion {
+    /// DataFusion as it is: integers wrap.
+    pub fn new(partitions: usize) -> Self {
+        Self::of(Self::builder(partitions))
+    }
+
+    /// DataFusion with our arithmetic, in one process: an overflow is an error.
+    pub fn checked(partitions: usize) -> Self {
+        Self::of(with_checked_arithmetic(Self::builder(partitions)))
+    }
+
+    fn builder(partitions: usize) -> SessionStateBuilder {
+        let config = SessionConfig::new().with_target_partitions(partitions);
+        SessionStateBuilder::new()
+            .with_config(config)
+            .with_default_features()
+            .with_type_planner(Arc::new(SqlTypes))
+    }
+
+    fn of(builder: SessionStateBuilder) -> Self {
+        Self { session: SessionContext::new_with_state(builder.build()) }
+    }
+
+    async fn run(self, sql: String) -> Result<Answer, Failure> {
+        let frame = self.session.sql(&sql).await?;
+        let context = Arc::new(frame.task_ctx());
+        let announced = wire_schema(frame.schema().as_arrow());
+        // The types of the plan that runs: the frame's are those before types are reconciled.
+        let plan = frame.create_physical_plan().await?;
+        let schema = plan.schema();
+        let batches = collect(plan, context).await?;
+        let announced = announced.fields().iter().map(|field| field.data_type().clone()).collect();
+        Ok(Answer { announced, ..Answer::new(&schema, &batches)? })
+    }
+}
+
+#[async_trait]
+impl Database for PlainDataFusion {
+    async fn query(&self, sql: &str) -> Result<Answer, Failure> {
+        // A task of its own: a panic of DataFusion's is an answer too.
+        let task = tokio::spawn(LargeStack::new(self.clone().run(sql.to_owned())));
+        let abort = AbortOnDrop(task.abort_handle());
+        let answer = tokio::time::timeout(QUERY_TIME_MAX, task).await;
+        drop(abort);
+        match answer {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(panic)) => Err(Failure::new(format!("panic: {panic}"))),
+            Err(_) => Err(no_answer()),
+        }
+    }
+
+    async fn execute(&self, sql: &str) -> Result<(), Failure> {
+        self.session.sql(sql).await?.collect().await?;
+        Ok(())
+    }
+
+    fn is_ours(&self) -> bool {
+        false
+    }
+}
+
+/// Ends a task whose answer nobody waits for.
+struct AbortOnDrop(tokio::task::AbortHandle);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// A session on a cluster.
+pub struct Cluster {
+    client: Client,
+}
+
+impl Cluster {
+    /// A session with this many partitions per task.
+    ///
+    /// # Errors
+    /// When nobody answers, or the setting is refused.
+    pub async fn connect(url: &str, partitions: usize) -> Result<Self, ClientError> {
+        let mut client = Client::connect(url).await?;
+        client.run(&format!("SET target_partitions = {partitions}")).await?;
+        Ok(Self { client })
+    }
+}
+
+#[async_trait]
+impl Database for Cluster {
+    async fn query(&self, sql: &str) -> Result<Answer, Failure> {
+        let mut client = self.client.clone();
+        match tokio::time::timeout(QUERY_TIME_MAX, client.query_all(sql)).await {
+            Ok(answer) => {
+                let (schema, batches) = answer?;
+                Answer::new(&schema, &batches)
+            }
+            Err(_) => Err(no_answer()),
+        }
+    }
+
+    async fn execute(&self, sql: &str) -> Result<(), Failure> {
+        self.client.clone().execute_update(sql).await?;
+        Ok(())
+    }
+
+    fn is_ours(&self) -> bool {
+        true
+    }
+}
+
+fn no_answer() -> Failure {
+    Failure::new(format!("no answer within {} s", QUERY_TIME_MAX.as_secs()))
+}
+
+impl From<DataFusionError> for Failure {
+    fn from(error: DataFusionError) -> Self {
+        Self::new(error.strip_backtrace())
+    }
+}
+
+impl From<ClientError> for Failure {
+    fn from(error: ClientError) -> Self {
+        Self { sqlstate: error.sqlstate().map(str::to_owned), message: error.to_string() }
+    }
+}

@@ -1,0 +1,150 @@
+//! A run: rounds of queries on the same data.
+//!
+//! Query i of a run has the seed SEED + i, and its data the number of the round that the seed is
+//! in: so a query runs again alone, with its data, by its seed.
+
+use std::time::Instant;
+
+use futures::StreamExt;
+
+use super::data::{self, Table};
+use super::generate;
+use super::oracles::{Case, Oracle, Verdict};
+use super::report::{Finding, Summary};
+use super::setup::{Setup, Source, Target};
+use super::shrink::{self, Budget};
+
+/// Queries on the same data.
+pub const QUERIES_PER_ROUND: u64 = 500;
+/// Differences of a round that are shrunk; more are most likely the same one again.
+const SHRUNK_PER_ROUND: usize = 5;
+
+/// What a run does.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The seed of the first query.
+    pub seed: u64,
+    /// How many queries.
+    pub queries: u64,
+    /// The one oracle; all of them in turn when there is none.
+    pub oracle: Option<Oracle>,
+    /// Whether to go on after a difference.
+    pub keeps_going: bool,
+    /// Queries at a time.
+    pub jobs: usize,
+    /// What shrinking may try.
+    pub budget: Budget,
+}
+
+/// Runs all queries, and calls `progress` after each.
+///
+/// # Errors
+/// Clusters that do not start or refuse their tables. Differences are in the summary.
+pub async fn run(
+    options: &Options,
+    source: &Source,
+    progress: &mut (dyn FnMut(&Summary) + Send),
+) -> anyhow::Result<Summary> {
+    let start = Instant::now();
+    let mut summary = Summary::default();
+    let end = options.seed.saturating_add(options.queries);
+    let mut first = options.seed;
+    while first < end && (options.keeps_going || summary.findings.is_empty()) {
+        let round = first / QUERIES_PER_ROUND;
+        let last = ((round + 1) * QUERIES_PER_ROUND).min(end);
+        let tables = data::tables(round);
+        let setup = Setup::start(source).await?;
+        setup.load(&tables).await?;
+        let mut counted = |summary: &mut Summary| {
+            summary.time = start.elapsed();
+            progress(summary);
+        };
+        run_round(options, &setup, &tables, first..last, &mut summary, &mut counted).await?;
+        setup.stop(&tables).await?;
+        first = last;
+    }
+    summary.time = start.elapsed();
+    Ok(summary)
+}
+
+/// Runs the queries of some seeds on tables that are loaded.
+///
+/// # Errors
+/// Databases that refuse the smaller tables of shrinking.
+pub async fn run_round(
+    options: &Options,
+    setup: &Setup,
+    tables: &[Table],
+    seeds: std::ops::Range<u64>,
+    summary: &mut Summary,
+    progress: &mut (dyn FnMut(&mut Summary) + Send),
+) -> anyhow::Result<()> {
+    let mut different = Vec::new();
+    let mut checks = futures::stream::iter(seeds)
+        .map(|seed| check_seed(options, setup, tables, seed))
+        .buffer_unordered(options.jobs.max(1));
+    while let Some((seed, checked)) = checks.next().await {
+        summary.queries += 1;
+        for (case, target, verdict) in checked {
+            summary.count(case.oracle, &verdict);
+            if let Verdict::Different(difference) = verdict {
+                different.push((seed, case, target, difference));
+            }
+        }
+        progress(summary);
+        if !options.keeps_going && !different.is_empty() {
+            break;
+        }
+    }
+    // No other query may run while tables are made smaller.
+    drop(checks);
+    for (index, (seed, case, target, difference)) in different.into_iter().enumerate() {
+        let original = case.query.to_string();
+        let budget = match index {
+            0..SHRUNK_PER_ROUND => options.budget,
+            _ => Budget { queries: 0, loads: 0 },
+        };
+        let databases = setup.databases(target);
+        let shrunk = shrink::shrink(case, difference, tables, databases, budget).await;
+        let in_one_process = match setup.checked.query(&shrunk.difference.got.0).await {
+            Ok(answer) => answer.shown(20),
+            Err(error) => format!("ERROR: {error}"),
+        };
+        let (query, flags) = (seed - options.seed, target.flags.clone());
+        summary.findings.push(Finding { seed, query, flags, original, shrunk, in_one_process });
+        progress(summary);
+        setup.load(tables).await?;
+    }
+    Ok(())
+}
+
+/// The case of a seed.
+pub fn case(seed: u64, oracle: Option<Oracle>, tables: &[Table]) -> Case {
+    let oracle = oracle.unwrap_or(match seed % 5 {
+        3 => Oracle::Tlp,
+        4 => Oracle::NoRec,
+        _ => Oracle::Differential,
+    });
+    let query = match oracle {
+        Oracle::Differential => generate::query(seed, tables),
+        Oracle::Tlp => generate::partitioned_query(seed, tables),
+        Oracle::NoRec => generate::counted_query(seed, tables),
+    };
+    Case { oracle, query }
+}
+
+/// Checks the query of a seed on each cluster whose turn it is.
+async fn check_seed<'a>(
+    options: &Options,
+    setup: &'a Setup,
+    tables: &[Table],
+    seed: u64,
+) -> (u64, Vec<(Case, &'a Target, Verdict)>) {
+    let case = case(seed, options.oracle, tables);
+    let mut checked = Vec::new();
+    for target in setup.targets.iter().filter(|target| seed % target.every == target.offset) {
+        let verdict = case.check(setup.databases(target)).await;
+        checked.push((case.clone(), target, verdict));
+    }
+    (seed, checked)
+}

@@ -1,0 +1,262 @@
+//! Planted faults: what a run must find, and what it must not take for one.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use super::answers::{Answer, Failure};
+use super::data;
+use super::databases::{Database, PlainDataFusion};
+use super::explained::Explained;
+use super::generate;
+use super::oracles::{Case, Databases, Kind, Oracle, Verdict};
+use super::report::Summary;
+use super::run::{self, Options, run_round};
+use super::setup::{Setup, Target};
+use super::shrink::Budget;
+
+/// Plain DataFusion with a fault.
+struct Faulty {
+    plain: PlainDataFusion,
+    fault: fn(&str, Result<Answer, Failure>) -> Result<Answer, Failure>,
+}
+
+#[async_trait]
+impl Database for Faulty {
+    async fn query(&self, sql: &str) -> Result<Answer, Failure> {
+        (self.fault)(sql, self.plain.query(sql).await)
+    }
+
+    async fn execute(&self, sql: &str) -> Result<(), Failure> {
+        self.plain.execute(sql).await
+    }
+
+    fn is_ours(&self) -> bool {
+        false
+    }
+}
+
+/// The answer without its last row, or with another number where there is one row.
+fn spoilt(answer: Result<Answer, Failure>) -> Result<Answer, Failure> {
+    let mut answer = answer?;
+    match answer.rows.as_mut_slice() {
+        [row] => row[0] = "-7".to_owned(),
+        _ => drop(answer.rows.pop()),
+    }
+    Ok(answer)
+}
+
+/// Runs queries from seed 0 against a fault until it is found.
+async fn summary_of(
+    oracle: Oracle,
+    queries: u64,
+    fault: fn(&str, Result<Answer, Failure>) -> Result<Answer, Failure>,
+) -> Summary {
+    let database = Arc::new(Faulty { plain: PlainDataFusion::new(1), fault });
+    let target = Target { flags: "--workers 0".to_owned(), database, every: 1, offset: 0 };
+    let setup = Setup::of(vec![target]);
+    let tables = data::tables(0);
+    setup.load(&tables).await.unwrap();
+    let options = Options {
+        seed: 0,
+        queries,
+        oracle: Some(oracle),
+        keeps_going: false,
+        jobs: 2,
+        budget: Budget::default(),
+    };
+    let mut summary = Summary::default();
+    run_round(&options, &setup, &tables, 0..queries, &mut summary, &mut |_| {}).await.unwrap();
+    summary
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_fault_nothing_is_found() {
+    for oracle in [Oracle::Differential, Oracle::Tlp, Oracle::NoRec] {
+        let summary = summary_of(oracle, 40, |_, answer| answer).await;
+        assert_eq!((summary.queries, summary.findings.len()), (40, 0), "{summary}");
+        assert!(summary.same >= 36, "{summary}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_row_is_found_and_made_small() {
+    let fault = |sql: &str, answer| {
+        if sql.contains(" FULL JOIN ") { spoilt(answer) } else { answer }
+    };
+    let summary = summary_of(Oracle::Differential, 200, fault).await;
+    let finding = &summary.findings[0];
+    let sql = finding.shrunk.case.query.to_string();
+    assert_eq!(finding.shrunk.difference.kind, Kind::Rows);
+    assert!(sql.contains(" FULL JOIN "), "{sql}");
+    assert!(sql.len() < 120 && sql.len() < finding.original.len(), "{finding}");
+    let rows: usize = finding.shrunk.tables.iter().map(data::Table::rows).sum();
+    assert!(rows <= 2, "{finding}");
+    let text = finding.to_string();
+    let (seed, script) = (finding.seed, finding.script());
+    let command = format!(
+        "REPRO seed={seed} query={seed} cmd=basalt fuzz --seed {seed} --queries 1 --oracle \
+         differential --workers 0"
+    );
+    assert!(text.ends_with(&command), "{text}");
+    assert!(script.starts_with("CREATE TABLE fuzz_") && script.ends_with(&format!("{sql};")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_script_of_a_finding_shows_it() {
+    let fault = |sql: &str, answer| if sql.contains("sum(") { spoilt(answer) } else { answer };
+    let summary = summary_of(Oracle::Differential, 200, fault).await;
+    let finding = &summary.findings[0];
+    let again = PlainDataFusion::new(1);
+    for table in &finding.shrunk.tables {
+        again.load(table).await.unwrap();
+    }
+    let (sql, shown) = &finding.shrunk.difference.expected;
+    assert_eq!(again.query(sql).await.unwrap().shown(20), *shown, "{finding}");
+    assert_ne!(finding.shrunk.difference.got.1, *shown, "{finding}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_that_no_part_has_are_found() {
+    // A predicate and its negation both leave out a row for which it is true.
+    let fault = |sql: &str, answer| {
+        if sql.contains("UNION ALL") && sql.contains("LIKE") { spoilt(answer) } else { answer }
+    };
+    let summary = summary_of(Oracle::Tlp, 200, fault).await;
+    let finding = &summary.findings[0];
+    assert!(finding.shrunk.difference.got.0.contains("LIKE"), "{finding}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_count_that_skips_rows_is_found() {
+    let fault = |sql: &str, answer| {
+        let is_optimised = sql.starts_with("SELECT count(*)") && sql.contains(" IN (");
+        if is_optimised { spoilt(answer) } else { answer }
+    };
+    let summary = summary_of(Oracle::NoRec, 200, fault).await;
+    let finding = &summary.findings[0];
+    assert!(finding.shrunk.difference.got.0.contains(" IN ("), "{finding}");
+    assert!(finding.shrunk.difference.expected.0.contains("CASE WHEN"), "{finding}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_error_on_one_side_only_is_found() {
+    let fault = |sql: &str, answer| {
+        let error = Failure { sqlstate: Some("XX000".to_owned()), message: "lost".to_owned() };
+        if sql.contains(" EXCEPT ") { Err(error) } else { answer }
+    };
+    let summary = summary_of(Oracle::Differential, 300, fault).await;
+    let kind = &summary.findings[0].shrunk.difference.kind;
+    assert_eq!(*kind, Kind::Fails("XX000".to_owned()));
+}
+
+/// The verdict on a query against a database that fails with "out of range" at everything.
+async fn verdict_on_overflow(sql: &str) -> Verdict {
+    let fault = |_: &str, _| {
+        let message = "integer out of range".to_owned();
+        Err(Failure { sqlstate: Some("22003".to_owned()), message })
+    };
+    let (plain, checked) = (PlainDataFusion::new(1), PlainDataFusion::checked(1));
+    let tested = Faulty { plain: PlainDataFusion::new(1), fault };
+    let databases = Databases { plain: &plain, checked: &checked, tested: &tested };
+    let item = super::ast::Expr::leaf(super::ast::Family::Int, sql);
+    let items = vec![(item, "c".to_owned())];
+    let select = super::ast::Select { items, ..Default::default() };
+    let query = super::ast::Query::select(select);
+    Case { oracle: Oracle::Differential, query }.check(databases).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_overflow_is_explained_where_there_is_one_and_nowhere_else() {
+    let overflow = verdict_on_overflow("9223372036854775807 + 1").await;
+    assert_eq!(overflow, Verdict::Explained(Explained::Overflow));
+    let none = verdict_on_overflow("9223372036854775806 + 1").await;
+    assert!(matches!(none, Verdict::Different(_)), "{none:?}");
+}
+
+#[test]
+fn a_seed_gives_the_same_tables_and_the_same_query_every_time() {
+    assert_eq!(data::tables(3), data::tables(3));
+    assert_ne!(data::tables(3), data::tables(4));
+    let tables = data::tables(0);
+    for seed in 0..50 {
+        let texts = [(), ()].map(|()| run::case(seed, None, &tables).query.to_string());
+        assert_eq!(texts[0], texts[1], "seed {seed}");
+    }
+    let text = |seed| generate::query(seed, &tables).to_string();
+    assert_ne!(text(1), text(2));
+}
+
+#[test]
+fn every_kind_of_table_and_query_is_generated() {
+    let tables = data::tables(0);
+    let all: Vec<_> = tables.iter().map(|table| table.create(true)).collect();
+    let mut all = all.join("\n");
+    assert!(tables.iter().any(|table| table.rows() == 0 && table.inserts().is_empty()));
+    assert!(tables.iter().any(|table| table.rows() == 1));
+    assert!(tables.iter().any(|table| table.loads.len() > 1));
+    for seed in 0..3_000 {
+        all.push_str(&generate::query(seed, &tables).to_string());
+    }
+    let wanted = [
+        "BOOLEAN",
+        "TINYINT",
+        "SMALLINT",
+        "UNSIGNED",
+        "REAL",
+        "DOUBLE",
+        "DECIMAL(9, 2)",
+        "DECIMAL(30, 5)",
+        "DATE",
+        "TIME",
+        "TIMESTAMP(3)",
+        "TIMESTAMPTZ",
+        "INTERVAL",
+        "BYTEA",
+        "BIGINT[]",
+        "DISTKEY",
+        "DISTSTYLE EVEN",
+        "DISTSTYLE ALL",
+        "SORTKEY",
+        "INNER JOIN",
+        "LEFT JOIN",
+        "RIGHT JOIN",
+        "FULL JOIN",
+        "CROSS JOIN",
+        "LEFT SEMI JOIN",
+        "RIGHT ANTI JOIN",
+        "WITH w",
+        "UNION ALL",
+        ") UNION (",
+        "INTERSECT",
+        "EXCEPT",
+        "GROUPING SETS",
+        "ROLLUP",
+        "CUBE",
+        "HAVING",
+        "FILTER (WHERE",
+        "count(DISTINCT",
+        "OVER (",
+        "ROWS BETWEEN",
+        "RANGE BETWEEN",
+        "IGNORE NULLS",
+        "LIMIT",
+        "OFFSET",
+        "VALUES",
+        "EXISTS (",
+        "NOT IN (SELECT",
+        "IS DISTINCT FROM",
+        "IS NOT DISTINCT FROM",
+        "BETWEEN",
+        "LIKE",
+        "CASE WHEN",
+        "coalesce",
+        "nullif",
+        "TRY_CAST",
+        "date_trunc",
+        "grouping(",
+        "string_agg(",
+    ];
+    let missing: Vec<_> = wanted.iter().filter(|part| !all.contains(**part)).collect();
+    assert!(missing.is_empty(), "{missing:?}");
+}
