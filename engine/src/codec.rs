@@ -18,6 +18,7 @@ use datafusion_proto::physical_plan::{PhysicalExtensionCodec, PhysicalProtoConve
 use prost::Message;
 
 use crate::files::FileScanExec;
+use crate::fold::{FoldedPlan, unfold};
 use crate::protocol::{MalformedMessage, PlanNode, plan_node::Node};
 use crate::scan::SegmentScanExec;
 use crate::write::SliceAppendExec;
@@ -48,6 +49,7 @@ impl PhysicalExtensionCodec for EngineCodec {
                 query.into_plan(Arc::clone(static_term), Arc::clone(recursive_term))
             }
             (Node::WorkTable(table), []) => table.into_plan(),
+            (Node::Folded(plan), []) => unfold(&plan, context, converter),
             _ => Err(malformed()),
         }
     }
@@ -68,6 +70,8 @@ impl PhysicalExtensionCodec for EngineCodec {
             Node::RecursiveQuery(query.into())
         } else if let Some(table) = node.downcast_ref::<WorkTableExec>() {
             Node::WorkTable(table.into())
+        } else if let Some(folded) = node.downcast_ref::<FoldedPlan>() {
+            Node::Folded(folded.plan.clone())
         } else {
             return internal_err!("{} cannot run on a worker", node.name());
         };

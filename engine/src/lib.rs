@@ -32,6 +32,7 @@ pub mod error;
 pub mod fence;
 pub mod files;
 mod filter_routes;
+mod fold;
 mod functions;
 mod information_schema;
 pub mod ipc;

@@ -9,21 +9,65 @@
 //!        0                  1                  2                      two for each level
 //! ```
 //!
-//! Not here: bytes inside bytes (our own nodes), which start anew.
+//! Bytes inside bytes start anew, and so a stage that is too deep is folded ([`fold_deep`]): then only
+//! a single expression can still be.
 
 use std::sync::Arc;
 
-use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::error::Result;
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::expressions::CaseExpr;
-use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::scalar_subquery::ScalarSubqueryExec;
+use datafusion::physical_plan::{ChildrenPropertiesMode, ExecutionPlan, ReplaceChildrenOptions};
 use datafusion_distributed::NetworkBoundaryExt;
 
 use crate::error::{ErrorCode, SqlError};
+use crate::fold::{FoldExec, STACK_NEEDED_BYTES, STACK_TAKEN_BYTES};
 
 /// Messages inside each other that prost decodes.
 const LEVELS_MAX: usize = 100;
+
+/// Levels of a message below which a fold begins another one. Half of what prost decodes: the rest
+/// is for expressions.
+const FOLD_LEVELS: usize = 50;
+
+/// Folds what is deep in the stages of a plan, so that they can be decoded.
+///
+/// A plan with scalar subqueries stays as it is: decoding them needs to know the node around them.
+pub(super) fn fold_deep(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
+    if plan.exists(|node| Ok(node.is::<ScalarSubqueryExec>()))? {
+        return Ok(plan);
+    }
+    folded(plan).map(|(plan, _)| plan)
+}
+
+/// The plan with folds, and how many levels its message has.
+fn folded(plan: Arc<dyn ExecutionPlan>) -> Result<(Arc<dyn ExecutionPlan>, usize)> {
+    stacker::maybe_grow(STACK_NEEDED_BYTES, STACK_TAKEN_BYTES, || {
+        let mut children = Vec::new();
+        let (mut deepest, mut is_changed) = (0, false);
+        for child in plan.children() {
+            let (mut new, mut levels) = folded(Arc::clone(child))?;
+            if levels > FOLD_LEVELS && !plan.is_network_boundary() {
+                new = Arc::new(FoldExec::new(new));
+                levels = 2;
+            }
+            is_changed |= !Arc::ptr_eq(&new, child);
+            deepest = deepest.max(levels);
+            children.push(new);
+        }
+        let below = if plan.is_network_boundary() { 0 } else { deepest };
+        let plan = match is_changed {
+            true => {
+                let options = ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute);
+                plan.replace_children(children, options)?
+            }
+            false => plan,
+        };
+        Ok((plan, below + 2))
+    })
+}
 
 /// Refuses a plan with a stage that no worker could decode.
 pub(super) fn check_depth(plan: &Arc<dyn ExecutionPlan>) -> Result<()> {
@@ -42,8 +86,9 @@ pub(super) fn check_depth(plan: &Arc<dyn ExecutionPlan>) -> Result<()> {
             .with_hint("store what comes in between with CREATE TABLE ... AS SELECT")
             .into());
         }
-        // What is below a boundary is a message of its own.
-        let below = if node.is_network_boundary() { 0 } else { level + 2 };
+        // What is below a boundary is a message of its own, and so are the bytes of a fold.
+        let is_apart = node.is_network_boundary() || node.is::<FoldExec>();
+        let below = if is_apart { 0 } else { level + 2 };
         waiting.extend(node.children().into_iter().map(|child| (child, below)));
     }
     Ok(())

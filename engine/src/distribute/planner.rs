@@ -9,7 +9,7 @@ use datafusion::physical_plan::ExecutionPlan;
 use datafusion_distributed::DistributedExt;
 
 use super::check::check_plan;
-use super::depth::check_depth;
+use super::depth::{check_depth, fold_deep};
 use super::head::{reads_data, relieve_head};
 use crate::window_memory::count_windows;
 
@@ -48,8 +48,12 @@ fn ready(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
     if !reads_data(&plan) {
         return count_windows(plan);
     }
-    check_depth(&plan)?;
-    Ok(plan)
+    if check_depth(&plan).is_ok() {
+        return Ok(plan);
+    }
+    let folded = fold_deep(plan)?;
+    check_depth(&folded)?;
+    Ok(folded)
 }
 
 async fn plan_once(state: &SessionState, logical: &LogicalPlan) -> Result<Arc<dyn ExecutionPlan>> {
