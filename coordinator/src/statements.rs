@@ -19,6 +19,7 @@
 //! - `definition`: CREATE and DROP, with `declared`: defaults, lengths and keys
 //! - `insert`: INSERT, CREATE TABLE AS, COPY, with `insert_defaults`
 //! - `modify`: DELETE and UPDATE
+//! - `turns`: who changes a table waits for the others
 //! - `compact`: small segments merged, VACUUM
 //! - `ingest`: rows that a client uploads
 //! - `transaction`: append, seal, commit or abort
@@ -39,6 +40,7 @@ pub mod registry;
 mod session;
 mod show;
 mod transaction;
+mod turns;
 mod view_text;
 
 use std::sync::Arc;
@@ -54,6 +56,7 @@ use crate::catalog::Catalog;
 use crate::membership::Members;
 use registry::Registry;
 use session::Sessions;
+use turns::Turns;
 
 /// Runs statements of all sessions of one coordinator.
 #[derive(Clone)]
@@ -71,6 +74,7 @@ struct Inner {
     registry: Arc<Registry>,
     /// One turn: compactions of one coordinator run one by one.
     compaction: Arc<Semaphore>,
+    turns: Turns,
 }
 
 impl Statements {
@@ -91,6 +95,7 @@ impl Statements {
             sessions: Sessions::default(),
             registry: Arc::new(Registry::default()),
             compaction: Arc::new(Semaphore::new(1)),
+            turns: Turns::default(),
         };
         Self { inner: Arc::new(inner) }
     }

@@ -3,8 +3,7 @@
 //! A segment per statement is what makes a statement durable, and what makes a table slow that
 //! was filled row by row. So after a write that leaves too many small segments behind, one
 //! background task at a time reads some of them and commits other segments with the same rows in
-//! their place. Readers keep the snapshot they pinned. A DELETE or UPDATE that meets a compaction
-//! is run again by itself; a compaction that meets one gives up, and the next write tries again.
+//! their place. Readers keep the snapshot they pinned, and who deletes waits (`turns`).
 //!
 //! Which segments: size-tiered, as in log-structured merge trees (O'Neil et al. 1996): a segment
 //! is written again only together with others that are as large in sum, so that every row is
@@ -129,6 +128,7 @@ impl Statements {
         table: TableId,
         choose: fn(&[Arc<SegmentRecord>]) -> Vec<u32>,
     ) -> Result<u64, SqlError> {
+        let _turn = self.inner.turns.of(table).await;
         let pinned = self.pin(NO_SESSION)?;
         let Some(table) = table_by_id(&pinned.spec.snapshot, table).map(Arc::clone) else {
             return Ok(0);

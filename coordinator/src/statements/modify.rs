@@ -7,8 +7,8 @@
 //! ```
 //!
 //! A condition is evaluated once, so `random()` or a LIMIT in it cannot choose other rows for the
-//! deletion than for the new values. Who deletes from a segment that another statement deleted
-//! from since the snapshot loses with a conflict, and nothing of it happens.
+//! deletion than for the new values. Statements that change one table take turns (`turns`); the
+//! commit checks for itself that nobody deleted from a segment since the snapshot.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -37,12 +37,9 @@ use futures::TryStreamExt;
 use super::Statements;
 use super::parameters::bind;
 use super::session::Pinned;
+use super::turns::Turn;
 use crate::backend::SessionId;
 use crate::catalog::{Change, SegmentDeletes, SegmentSeen};
-
-/// How often a statement is run that loses to another one: compactions come by themselves, and
-/// a client should not see them.
-const ATTEMPTS_MAX: u32 = 5;
 
 impl Pinned {
     /// The query behind an UPDATE or DELETE, with all of its parameters.
@@ -72,21 +69,7 @@ impl Statements {
         delete: &Delete,
         values: &[ScalarValue],
     ) -> Result<u64, SqlError> {
-        for _ in 1..ATTEMPTS_MAX {
-            match self.delete_once(session, delete, values).await {
-                Err(error) if error.code == ErrorCode::Conflict => {}
-                ended => return ended,
-            }
-        }
-        self.delete_once(session, delete, values).await
-    }
-
-    async fn delete_once(
-        &self,
-        session: SessionId,
-        delete: &Delete,
-        values: &[ScalarValue],
-    ) -> Result<u64, SqlError> {
+        let _turn = self.turn_of(session, &delete.rows).await?;
         let pinned = self.pin(session)?;
         let table = pinned.table_to_write(&delete.rows.table, delete.rows.table_position)?;
         let chosen = self.choose(&pinned, &table, &delete.rows, values).await?;
@@ -105,21 +88,7 @@ impl Statements {
         update: &Update,
         values: &[ScalarValue],
     ) -> Result<u64, SqlError> {
-        for _ in 1..ATTEMPTS_MAX {
-            match self.update_once(session, update, values).await {
-                Err(error) if error.code == ErrorCode::Conflict => {}
-                ended => return ended,
-            }
-        }
-        self.update_once(session, update, values).await
-    }
-
-    async fn update_once(
-        &self,
-        session: SessionId,
-        update: &Update,
-        values: &[ScalarValue],
-    ) -> Result<u64, SqlError> {
+        let _turn = self.turn_of(session, &update.rows).await?;
         let pinned = self.pin(session)?;
         let table = pinned.table_to_write(&update.rows.table, update.rows.table_position)?;
         let insert = new_rows(&table, update)?;
@@ -141,6 +110,12 @@ impl Statements {
             return Err(SqlError::new(ErrorCode::Internal, message));
         }
         self.commit_rows(transaction, vec![change], count).await
+    }
+
+    /// Waits for the turn of the table that a statement changes. The snapshot is pinned after that.
+    async fn turn_of(&self, session: SessionId, rows: &Rows) -> Result<Turn, SqlError> {
+        let table = self.pin(session)?.table_to_write(&rows.table, rows.table_position)?.id;
+        Ok(self.inner.turns.of(table).await)
     }
 
     /// The rows that a condition chooses.

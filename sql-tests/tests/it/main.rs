@@ -5,6 +5,7 @@
 mod append_port;
 mod arrows;
 mod basics;
+mod concurrent_changes;
 mod differential;
 mod exchanges;
 mod hostile_plans;
