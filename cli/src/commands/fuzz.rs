@@ -83,7 +83,8 @@ pub(super) async fn run(args: FuzzArgs) -> anyhow::Result<()> {
         budget: Budget::default(),
     };
     let folder = match &args.data_dir {
-        Some(dir) => tempfile::Builder::new().prefix("fuzz-").tempdir_in(dir),
+        Some(dir) => std::fs::create_dir_all(dir)
+            .and_then(|()| tempfile::Builder::new().prefix("fuzz-").tempdir_in(dir)),
         None => tempfile::tempdir(),
     };
     let folder = folder.context("no folder for the clusters")?;

@@ -8,13 +8,15 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, BooleanArray, UInt64Array};
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{DataType, SchemaRef};
 use basalt_storage::segment_meta::SegmentMeta;
 use basalt_storage::zone_map::{ZoneMap, ZoneValue, zone_array};
 use datafusion::common::pruning::PruningStatistics;
+use datafusion::common::tree_node::TreeNode;
 use datafusion::common::{Column, ScalarValue};
 use datafusion::error::Result;
 use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_expr::expressions::{CastExpr, TryCastExpr};
 use datafusion::physical_expr_common::physical_expr::snapshot_generation;
 use datafusion::physical_optimizer::pruning::{PruningPredicate, PruningPredicateBuilder};
 
@@ -45,17 +47,31 @@ impl ZonePruner {
     ) -> Result<bool> {
         let generation = snapshot_generation(&self.predicate);
         if self.generation != Some(generation) {
-            self.pruning = PruningPredicateBuilder::new()
-                .with_file_schema(Arc::clone(&self.schema))
-                .try_build(Arc::clone(&self.predicate))
-                .ok()
-                .filter(|pruning| !pruning.always_true());
+            self.pruning = match keeps_order(&self.predicate)? {
+                false => None,
+                true => PruningPredicateBuilder::new()
+                    .with_file_schema(Arc::clone(&self.schema))
+                    .try_build(Arc::clone(&self.predicate))
+                    .ok()
+                    .filter(|pruning| !pruning.always_true()),
+            };
             self.generation = Some(generation);
         }
         let Some(pruning) = &self.pruning else { return Ok(true) };
         let statistics = RowGroupStatistics { table, meta, row_group };
         Ok(pruning.prune(&statistics)?.into_iter().any(|keep| keep))
     }
+}
+
+/// Whether bounds may be looked at through the casts of a predicate. DataFusion does so through every
+/// cast between times, but the time of day of the latest moment need not be the latest time of day.
+fn keeps_order(predicate: &Arc<dyn PhysicalExpr>) -> Result<bool> {
+    let is_cyclic = |node: &Arc<dyn PhysicalExpr>| {
+        let cast = node.downcast_ref::<CastExpr>().map(CastExpr::cast_type);
+        let cast = cast.or_else(|| node.downcast_ref::<TryCastExpr>().map(TryCastExpr::cast_type));
+        Ok(matches!(cast, Some(DataType::Time32(_) | DataType::Time64(_))))
+    };
+    Ok(!predicate.exists(is_cyclic)?)
 }
 
 /// The zone maps of one row group, as DataFusion's pruning asks for them.

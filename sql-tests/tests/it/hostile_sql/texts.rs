@@ -153,8 +153,9 @@ async fn what_grows_when_it_is_planned_is_refused() {
     arena.survives(&cube).await;
     // Just below the limits.
     arena.answers(&format!("SELECT count(*) FROM {} WHERE t0.n = 1", aliases(9)), "6561").await;
-    let deep = format!("SELECT count(*) FROM {}", aliases(60));
-    arena.refuses(&deep, "INVALID_STATEMENT", "nested too deeply").await;
+    let equal: String = (1..60).map(|k| format!(" AND t0.n = t{k}.n")).collect();
+    let deep = format!("SELECT count(*) FROM {} WHERE t0.n = 1{equal}", aliases(60));
+    arena.answers(&deep, "1").await;
     arena.survives(&chain("SELECT n FROM small", " UNION ALL ", 300)).await;
     arena.survives(&chain("SELECT 1", " UNION ALL ", 1_000)).await;
     arena.stop().await;
