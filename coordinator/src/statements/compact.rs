@@ -9,7 +9,7 @@
 //! is written again only together with others that are as large in sum, so that every row is
 //! written O(log n) times.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use basalt_engine::dialect::ObjectRef;
@@ -29,7 +29,7 @@ use crate::catalog::SegmentSeen;
 
 /// Segments of fewer live rows than this are small: those that are stored packed.
 const SMALL_ROWS_BELOW: u64 = 65_536;
-/// How many segments must be worth merging before a write starts a compaction.
+/// How many segments fewer there must be afterwards before a write starts a compaction.
 const MERGE_SEGMENTS_MIN: usize = 16;
 /// A segment is worth rewriting by itself when one of so many rows is deleted.
 const DELETED_ONE_OF: u64 = 4;
@@ -59,10 +59,13 @@ fn worth_merging(segments: &[Arc<SegmentRecord>]) -> Vec<u32> {
         sum += rows;
         count += 1;
     }
-    if count < MERGE_SEGMENTS_MIN {
+    small.truncate(count);
+    // Rows of a keyed table stay in their slices: one segment of each slice is what is left.
+    let slices: BTreeSet<_> =
+        small.iter().filter_map(|(_, place)| Some(segments.get(*place as usize)?.slice)).collect();
+    if small.len() < slices.len() + MERGE_SEGMENTS_MIN {
         return vec![];
     }
-    small.truncate(count);
     small.into_iter().map(|(_, place)| place).collect()
 }
 
@@ -228,8 +231,18 @@ mod tests {
 
     #[test]
     fn a_table_that_is_filled_row_by_row_is_merged_now_and_then() {
-        assert!(worth_merging(&segments(&[1; 15])).is_empty());
-        assert_eq!(worth_merging(&segments(&[1; 16])).len(), 16);
+        assert!(worth_merging(&segments(&[1; 16])).is_empty());
+        assert_eq!(worth_merging(&segments(&[1; 17])).len(), 17);
+    }
+
+    #[test]
+    fn one_segment_in_each_slice_is_not_copied_again_and_again() {
+        let in_slice = |(slice, segment): (u16, Arc<SegmentRecord>)| {
+            Arc::new(SegmentRecord { slice: SliceId(slice), ..(*segment).clone() })
+        };
+        let mut list: Vec<_> = (0..).zip(segments(&[60_000; 16])).map(in_slice).collect();
+        list.push(segment(1, 0));
+        assert!(worth_merging(&list).is_empty());
     }
 
     #[test]
