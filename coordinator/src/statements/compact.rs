@@ -102,7 +102,7 @@ impl Statements {
             let _turn = turn;
             if let Err(error) = statements.compact(table, worth_merging).await {
                 // Nothing changed, and the next write tries again.
-                tracing::info!(%table, %error, "a compaction was given up");
+                tracing::warn!(%table, %error, "a compaction was given up");
             }
         });
     }
