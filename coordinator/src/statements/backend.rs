@@ -17,7 +17,7 @@ use futures::stream::BoxStream;
 use super::definition::quoted;
 use super::parameters::{bind, check_count, parameter_fields, parameter_row};
 use super::query::ready_rows;
-use super::registry::RunGuard;
+use super::registry::{RunGuard, RunNotes};
 use super::session::Pinned;
 use super::{Statements, parse_one, show};
 use crate::backend::{
@@ -103,7 +103,8 @@ impl SqlBackend for Statements {
             match parameters {
                 Some(rows) if rows.iter().any(|batch| batch.num_columns() > 0) => {
                     let run = self.inner.registry.start(session, sql);
-                    run.finish(self.execute_many(session, sql, rows)).await
+                    let notes = run.notes().clone();
+                    run.finish_change(self.execute_many(&notes, sql, rows)).await
                 }
                 _ => {
                     let mut affected = 0;
@@ -130,7 +131,7 @@ impl SqlBackend for Statements {
         batches: BoxStream<'static, Result<RecordBatch, SqlError>>,
     ) -> Result<u64, SqlError> {
         let run = self.inner.registry.start(request.session, &format!("INGEST {}", request.table));
-        run.finish(self.run_ingest(request, schema, batches)).await
+        run.finish_change(self.run_ingest(request, schema, batches)).await
     }
 
     fn snapshot(&self) -> Arc<Snapshot> {
@@ -206,8 +207,9 @@ impl Statements {
                 ready_rows(run, batch).map(Outcome::Rows)
             }
             statement => {
-                let work = self.change(session, statement, values, &parsed.text);
-                run.finish(work).await.map(done)
+                let notes = run.notes().clone();
+                let work = self.change(&notes, statement, values, &parsed.text);
+                run.finish_change(work).await.map(done)
             }
         }
     }
@@ -215,14 +217,15 @@ impl Statements {
     /// Runs a statement that changes something; returns the rows affected where that is a number.
     async fn change(
         &self,
-        session: SessionId,
+        run: &RunNotes,
         statement: Statement,
         values: Vec<ScalarValue>,
         text: &str,
     ) -> Result<Option<u64>, SqlError> {
+        let session = run.session();
         match statement {
             Statement::CreateTable(create) if create.query.is_some() => {
-                self.create_table_as(session, &create, values).await.map(Some)
+                self.create_table_as(run, &create, values).await.map(Some)
             }
             Statement::CreateTable(create) => {
                 self.create_table(session, &create).await.map(|()| None)
@@ -234,14 +237,14 @@ impl Statements {
             Statement::DropView(drop) => self.drop_views(&drop).await.map(|()| None),
             Statement::CreateSchema(create) => self.create_schema(&create).await.map(|()| None),
             Statement::DropSchema(drop) => self.drop_schema(&drop).await.map(|()| None),
-            Statement::Insert(insert) => self.insert(session, &insert, values).await.map(Some),
-            Statement::Delete(delete) => self.delete(session, &delete, &values).await.map(Some),
-            Statement::Update(update) => self.update(session, &update, &values).await.map(Some),
+            Statement::Insert(insert) => self.insert(run, &insert, values).await.map(Some),
+            Statement::Delete(delete) => self.delete(run, &delete, &values).await.map(Some),
+            Statement::Update(update) => self.update(run, &update, &values).await.map(Some),
             Statement::Vacuum(table) => {
                 let table = table.as_ref().map(|(table, position)| (table, *position));
                 self.vacuum(session, table).await.map(|_| None)
             }
-            Statement::CopyFrom(copy) => self.copy_from(session, &copy).await.map(Some),
+            Statement::CopyFrom(copy) => self.copy_from(run, &copy).await.map(Some),
             Statement::Set { name, value } => self.set(session, &name, &value).map(|()| None),
             Statement::Reset { name } => {
                 let name = name.as_deref().unwrap_or("all");

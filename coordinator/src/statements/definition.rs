@@ -1,7 +1,6 @@
 //! CREATE and DROP of tables, views and schemas.
 
 use std::collections::HashSet;
-use std::sync::Arc;
 
 use arrow::datatypes::Fields;
 use basalt_engine::dialect::{
@@ -295,10 +294,7 @@ impl Statements {
         let Existing::Free(mut changes) = room else { return Ok(()) };
         let statement =
             DFStatement::Statement(Box::new(ast::Statement::Query(create.query.clone())));
-        let used = Pinned {
-            state: view_state(&pinned.spec).map_err(|e| pinned.error(e))?,
-            spec: Arc::clone(&pinned.spec),
-        };
+        let used = pinned.with_state(view_state(&pinned.spec).map_err(|e| pinned.error(e))?);
         let plan = used.query_plan(statement).await?;
         let shown = shown_names(plan.schema().as_arrow());
         let fields = shown.fields();

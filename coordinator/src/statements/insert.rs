@@ -8,7 +8,6 @@ use arrow::compute::concat_batches;
 use arrow::datatypes::{Field, Schema, UInt64Type};
 use basalt_engine::defaults::default_expr;
 use basalt_engine::dialect::{CopyFrom, CreateTable, Insert, ObjectRef, Statement};
-use basalt_engine::distribute::plan_distributed;
 use basalt_engine::error::{ErrorCode, Position, SqlError, from_datafusion};
 use basalt_engine::files::{ColumnMapping, FileFormat, FileTable, load_mapping};
 use basalt_engine::plan_size::check_plan_size;
@@ -33,10 +32,10 @@ use super::definition::{
 };
 use super::insert_defaults::{fill_defaults, source_with_defaults};
 use super::parameters::{bind, check_count, parameter_row};
+use super::registry::RunNotes;
 use super::session::Pinned;
 use super::transaction::Transaction;
 use super::{Statements, parse_one};
-use crate::backend::SessionId;
 use crate::catalog::{Change, find_table};
 
 /// The name of the table that parameter rows are read from.
@@ -133,11 +132,11 @@ impl Statements {
     /// `INSERT INTO ... VALUES | SELECT`.
     pub(super) async fn insert(
         &self,
-        session: SessionId,
+        run: &RunNotes,
         insert: &Insert,
         values: Vec<ScalarValue>,
     ) -> Result<u64, SqlError> {
-        let pinned = self.pin(session)?;
+        let pinned = self.pin_run(run)?;
         let plan = pinned.insert_plan(insert).await?;
         let plan = bind(plan, values).map_err(|e| pinned.error(e))?;
         let table = pinned.insert_target(insert)?;
@@ -149,11 +148,11 @@ impl Statements {
     /// A statement run once per row of parameters, in one commit.
     pub(super) async fn execute_many(
         &self,
-        session: SessionId,
+        run: &RunNotes,
         sql: &str,
         parameters: Vec<RecordBatch>,
     ) -> Result<u64, SqlError> {
-        let parsed = self.qualified(session, parse_one(sql)?)?;
+        let parsed = self.qualified(run.session(), parse_one(sql)?)?;
         let Statement::Insert(insert) = parsed.statement else {
             let message =
                 format!("{} cannot be run with rows of parameters", parsed.statement.kind());
@@ -164,7 +163,7 @@ impl Statements {
         let schema = schema.unwrap_or_else(|| Arc::new(Schema::empty()));
         check_count(parsed.parameters, schema.fields().len())?;
         let batch = concat_batches(&schema, &parameters).map_err(|e| from_datafusion(e.into()))?;
-        let pinned = self.pin(session)?;
+        let pinned = self.pin_run(run)?;
         let plan = pinned.insert_plan(&insert).await?;
         let table = pinned.insert_target(&insert)?;
         let transaction = self.begin(pinned.target(&table, false))?;
@@ -187,11 +186,11 @@ impl Statements {
     /// `CREATE TABLE AS`: the table and its rows in one commit.
     pub(super) async fn create_table_as(
         &self,
-        session: SessionId,
+        run: &RunNotes,
         create: &CreateTable,
         values: Vec<ScalarValue>,
     ) -> Result<u64, SqlError> {
-        let pinned = self.pin(session)?;
+        let pinned = self.pin_run(run)?;
         let snapshot = &pinned.spec.snapshot;
         let room =
             make_room(snapshot, &create.name, create.or_replace, create.if_not_exists, false)
@@ -227,12 +226,8 @@ impl Statements {
     }
 
     /// `COPY ... FROM`: all files in one commit, or nothing.
-    pub(super) async fn copy_from(
-        &self,
-        session: SessionId,
-        copy: &CopyFrom,
-    ) -> Result<u64, SqlError> {
-        let pinned = self.pin(session)?;
+    pub(super) async fn copy_from(&self, run: &RunNotes, copy: &CopyFrom) -> Result<u64, SqlError> {
+        let pinned = self.pin_run(run)?;
         let schema = schema_of(&copy.table);
         let table = find_table(&pinned.spec.snapshot, &schema, &copy.table.name)
             .map_err(|error| SqlError::from(error).at(copy.table_position))?;
@@ -275,8 +270,8 @@ impl Statements {
     ) -> Result<u64, SqlError> {
         let error = |error| pinned.error(error);
         let plan = AppendTable::append_plan(rows, Arc::clone(target));
-        let distributed = plan_distributed(&pinned.state, &plan).await.map_err(error)?;
-        let counts = execute_stream(distributed.plan, pinned.state.task_ctx()).map_err(error)?;
+        let plan = pinned.distributed(&plan).await?;
+        let counts = execute_stream(plan, pinned.state.task_ctx()).map_err(error)?;
         let counts: Vec<RecordBatch> = counts.try_collect().await.map_err(error)?;
         Ok(counts
             .iter()

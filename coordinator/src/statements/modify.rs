@@ -16,7 +16,6 @@ use std::sync::Arc;
 use arrow::array::AsArray;
 use arrow::datatypes::UInt64Type;
 use basalt_engine::dialect::{Assignment, Delete, Insert, Rows, Update};
-use basalt_engine::distribute::plan_distributed;
 use basalt_engine::error::{ErrorCode, SqlError, did_you_mean};
 use basalt_engine::scan::row_ids::{ROW_ID_NAME, split_row_id};
 use basalt_engine::snapshot::TableSnapshot;
@@ -36,6 +35,7 @@ use futures::TryStreamExt;
 
 use super::Statements;
 use super::parameters::bind;
+use super::registry::RunNotes;
 use super::session::Pinned;
 use super::turns::Turn;
 use crate::backend::SessionId;
@@ -65,12 +65,12 @@ impl Statements {
     /// `DELETE FROM ... WHERE`: returns how many rows went.
     pub(super) async fn delete(
         &self,
-        session: SessionId,
+        run: &RunNotes,
         delete: &Delete,
         values: &[ScalarValue],
     ) -> Result<u64, SqlError> {
-        let _turn = self.turn_of(session, &delete.rows).await?;
-        let pinned = self.pin(session)?;
+        let _turn = self.turn_of(run.session(), &delete.rows).await?;
+        let pinned = self.pin_run(run)?;
         let table = pinned.table_to_write(&delete.rows.table, delete.rows.table_position)?;
         let chosen = self.choose(&pinned, &table, &delete.rows, values).await?;
         let count = chosen.rows();
@@ -84,12 +84,12 @@ impl Statements {
     /// `UPDATE ... SET ... WHERE`: returns how many rows changed.
     pub(super) async fn update(
         &self,
-        session: SessionId,
+        run: &RunNotes,
         update: &Update,
         values: &[ScalarValue],
     ) -> Result<u64, SqlError> {
-        let _turn = self.turn_of(session, &update.rows).await?;
-        let pinned = self.pin(session)?;
+        let _turn = self.turn_of(run.session(), &update.rows).await?;
+        let pinned = self.pin_run(run)?;
         let table = pinned.table_to_write(&update.rows.table, update.rows.table_position)?;
         let insert = new_rows(&table, update)?;
         // First as the user wrote it, for errors with positions.
@@ -132,8 +132,8 @@ impl Statements {
         let error = |error| pinned.error(error);
         let plan = pinned.query_plan(query_statement(rows.query()?)).await?;
         let plan = bind(with_row_ids(plan).map_err(error)?, values.to_vec()).map_err(error)?;
-        let distributed = plan_distributed(&pinned.state, &plan).await.map_err(error)?;
-        let mut ids = execute_stream(distributed.plan, pinned.state.task_ctx()).map_err(error)?;
+        let plan = pinned.distributed(&plan).await?;
+        let mut ids = execute_stream(plan, pinned.state.task_ctx()).map_err(error)?;
         let mut chosen: BTreeMap<u32, DeleteVectorBuilder> = BTreeMap::new();
         while let Some(batch) = ids.try_next().await.map_err(error)? {
             let Some(ids) = batch.column(0).as_primitive_opt::<UInt64Type>() else {

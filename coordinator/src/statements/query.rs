@@ -57,7 +57,7 @@ impl Statements {
     ) -> Result<PlannedQuery, SqlError> {
         let distributed =
             plan_distributed(&pinned.state, plan).await.map_err(|e| pinned.error(e))?;
-        run.set_fallback(distributed.fallback);
+        run.notes().note_fallback(distributed.fallback);
         let schema = wire_schema(&pinned.result_schema(plan));
         Ok(planned(run, schema, distributed.plan, pinned))
     }
@@ -91,7 +91,7 @@ pub(super) fn ready_rows(run: RunGuard, batch: RecordBatch) -> Result<PlannedQue
     let batch = to_wire(&batch, &schema)?;
     let start = Box::new(move || -> RowStream {
         let mut run = run;
-        run.add_rows(batch.num_rows() as u64);
+        run.notes().add_rows(batch.num_rows() as u64);
         run.end(None);
         stream::once(async move { Ok(batch) }).boxed()
     });
@@ -135,7 +135,7 @@ impl Stream for WireRows {
             Poll::Ready(Some(Err(error))) => this.end(Some(from_datafusion(error))),
             Poll::Ready(Some(Ok(batch))) => match to_wire(&batch, &this.schema) {
                 Ok(batch) => {
-                    this.run.add_rows(batch.num_rows() as u64);
+                    this.run.notes().add_rows(batch.num_rows() as u64);
                     Poll::Ready(Some(Ok(batch)))
                 }
                 Err(error) => this.end(Some(error)),

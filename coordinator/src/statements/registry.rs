@@ -81,7 +81,8 @@ impl Registry {
             fallback: None,
         };
         self.runs().running.insert(query_id, (run, Instant::now(), token.clone()));
-        RunGuard { registry: Arc::clone(self), query_id, token, over: false }
+        let notes = RunNotes { registry: Arc::clone(self), query_id, session };
+        RunGuard { notes, token, over: false }
     }
 
     /// Asks a running statement to stop; `false` when it is not running.
@@ -124,24 +125,18 @@ impl Registry {
     }
 }
 
-/// One run under way. Dropped before it was told how the run ended, it counts as cancelled.
-#[derive(Debug)]
-pub struct RunGuard {
+/// A run, for those that work for it and do not decide how it ends.
+#[derive(Debug, Clone)]
+pub struct RunNotes {
     registry: Arc<Registry>,
     query_id: QueryId,
-    token: CancellationToken,
-    over: bool,
+    session: SessionId,
 }
 
-impl RunGuard {
-    /// The id of the run.
-    pub fn query_id(&self) -> QueryId {
-        self.query_id
-    }
-
-    /// Fires when somebody cancels the run.
-    pub fn token(&self) -> &CancellationToken {
-        &self.token
+impl RunNotes {
+    /// The connection that the run came from.
+    pub fn session(&self) -> SessionId {
+        self.session
     }
 
     /// Counts rows returned or changed.
@@ -149,9 +144,53 @@ impl RunGuard {
         self.registry.update(self.query_id, |run| run.rows += rows);
     }
 
-    /// Notes that the plan was made again as one task.
-    pub fn set_fallback(&self, reason: Option<String>) {
-        self.registry.update(self.query_id, |run| run.fallback = reason);
+    /// Notes that a plan of the run was made again as one task. A statement may have several
+    /// plans; the first reason stays.
+    pub fn note_fallback(&self, reason: Option<String>) {
+        self.registry.update(self.query_id, |run| {
+            if run.fallback.is_none() {
+                run.fallback = reason;
+            }
+        });
+    }
+}
+
+/// One run under way. Dropped before it was told how the run ended, it counts as cancelled.
+#[derive(Debug)]
+pub struct RunGuard {
+    notes: RunNotes,
+    token: CancellationToken,
+    over: bool,
+}
+
+impl RunGuard {
+    /// The id of the run.
+    pub fn query_id(&self) -> QueryId {
+        self.notes.query_id
+    }
+
+    /// Where those that work for the run note what they did.
+    pub fn notes(&self) -> &RunNotes {
+        &self.notes
+    }
+
+    /// Fires when somebody cancels the run.
+    pub fn token(&self) -> &CancellationToken {
+        &self.token
+    }
+
+    /// As [`Self::finish`], for work that says how many rows it changed, if that is a number.
+    pub async fn finish_change<T: Copy + Into<Option<u64>>>(
+        self,
+        work: impl Future<Output = Result<T, SqlError>>,
+    ) -> Result<T, SqlError> {
+        let notes = self.notes.clone();
+        let counted = async {
+            let rows = work.await?;
+            notes.add_rows(rows.into().unwrap_or(0));
+            Ok(rows)
+        };
+        self.finish(counted).await
     }
 
     /// Runs `work` unless the run is cancelled first, and notes how it ended.
@@ -175,14 +214,14 @@ impl RunGuard {
             Some(ErrorCode::Cancelled) => RunState::Cancelled,
             Some(code) => RunState::Failed(code),
         };
-        self.registry.end(self.query_id, state);
+        self.notes.registry.end(self.notes.query_id, state);
     }
 }
 
 impl Drop for RunGuard {
     fn drop(&mut self) {
         if !self.over {
-            self.registry.end(self.query_id, RunState::Cancelled);
+            self.notes.registry.end(self.notes.query_id, RunState::Cancelled);
         }
     }
 }
@@ -206,6 +245,16 @@ mod tests {
         assert_eq!(result.unwrap_err().code, ErrorCode::Cancelled);
         assert_eq!(registry.list()[0].state, RunState::Cancelled);
         assert!(!registry.cancel(id));
+    }
+
+    #[test]
+    fn the_first_of_several_reasons_for_one_task_is_shown() {
+        let registry = Arc::new(Registry::default());
+        let run = registry.start(SessionId(1), "DELETE FROM t");
+        for reason in [None, Some("first".to_owned()), Some("second".to_owned()), None] {
+            run.notes().note_fallback(reason);
+        }
+        assert_eq!(registry.list()[0].fallback.as_deref(), Some("first"));
     }
 
     #[test]

@@ -3,14 +3,18 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use basalt_engine::distribute::plan_distributed;
 use basalt_engine::error::{SqlError, did_you_mean_among, from_datafusion};
 use basalt_engine::session::{SessionSpec, planning_state};
 use basalt_engine::settings::Settings;
 use basalt_engine::types::identifier;
 use datafusion::catalog::SchemaProvider;
 use datafusion::execution::SessionState;
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::physical_plan::ExecutionPlan;
 
 use super::Statements;
+use super::registry::RunNotes;
 use crate::backend::SessionId;
 use crate::catalog::find_schema;
 use crate::sys_schema::SysSchema;
@@ -48,6 +52,8 @@ impl Sessions {
 pub(super) struct Pinned {
     pub(super) spec: Arc<SessionSpec>,
     pub(super) state: SessionState,
+    /// The statement's run, where it has one: compactions have none.
+    run: Option<RunNotes>,
 }
 
 impl Statements {
@@ -69,11 +75,34 @@ impl Statements {
             allowed_roots: self.inner.allowed_roots.clone(),
         });
         let state = planning_state(&spec).map_err(from_datafusion)?;
-        Ok(Pinned { spec, state })
+        Ok(Pinned { spec, state, run: None })
+    }
+
+    /// The same for a statement whose plans are noted with its run.
+    pub(super) fn pin_run(&self, run: &RunNotes) -> Result<Pinned, SqlError> {
+        Ok(Pinned { run: Some(run.clone()), ..self.pin(run.session())? })
     }
 }
 
 impl Pinned {
+    /// The same snapshot, for a plan in another session.
+    pub(super) fn with_state(&self, state: SessionState) -> Self {
+        Self { spec: Arc::clone(&self.spec), state, run: self.run.clone() }
+    }
+
+    /// Plans over the workers; a plan that has to run as one task is noted with the run.
+    pub(super) async fn distributed(
+        &self,
+        plan: &LogicalPlan,
+    ) -> Result<Arc<dyn ExecutionPlan>, SqlError> {
+        let distributed =
+            plan_distributed(&self.state, plan).await.map_err(|error| self.error(error))?;
+        if let Some(run) = &self.run {
+            run.note_fallback(distributed.fallback);
+        }
+        Ok(distributed.plan)
+    }
+
     /// An error of DataFusion's as the user reads it, with the tables that exist as suggestions.
     pub(super) fn error(&self, error: datafusion::error::DataFusionError) -> SqlError {
         let names: Vec<&str> = self

@@ -164,7 +164,7 @@ pub(super) async fn explain(
         .map_err(error)?
         .build();
     let distributed = plan_distributed(&state, plan).await.map_err(error)?;
-    run.set_fallback(distributed.fallback.clone());
+    run.notes().note_fallback(distributed.fallback.clone());
     let mut lines: Vec<(&str, String)> = Vec::new();
     if explain.analyze {
         let stream = execute_stream(Arc::clone(&distributed.plan), state.task_ctx());

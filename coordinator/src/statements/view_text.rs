@@ -3,8 +3,6 @@
 //! Views are planned along the default search path, so a name that another one decided about is
 //! written with its schema.
 
-use std::sync::Arc;
-
 use basalt_engine::dialect::{self, CreateView, Statement};
 use basalt_engine::error::{ErrorCode, SqlError};
 use basalt_engine::session::stored_view_state;
@@ -42,10 +40,8 @@ impl Pinned {
 
     /// The plan of a view's text, as when the view is used.
     pub(super) async fn stored_view_plan(&self, query: &str) -> Result<LogicalPlan, SqlError> {
-        let stored = Self {
-            state: stored_view_state(&self.spec).map_err(|error| self.error(error))?,
-            spec: Arc::clone(&self.spec),
-        };
+        let state = stored_view_state(&self.spec).map_err(|error| self.error(error))?;
+        let stored = self.with_state(state);
         // Positions count in the text of the view, which may be none that the user wrote.
         let nowhere = |error| SqlError { position: None, ..error };
         match dialect::parse_one(query).map_err(nowhere)?.statement {

@@ -12,6 +12,7 @@ mod hostile_plans;
 mod hostile_sql;
 mod lone;
 mod lying_worker;
+mod one_task;
 mod ports;
 mod registration;
 mod show_create;
