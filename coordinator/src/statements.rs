@@ -17,6 +17,7 @@
 //! - `show`: SHOW, DESCRIBE, EXPLAIN, with `create_text`
 //! - `names`: names without a schema
 //! - `definition`: CREATE and DROP, with `declared`: defaults, lengths and keys
+//! - `replan`: definitions that two sessions make at once
 //! - `insert`: INSERT, CREATE TABLE AS, COPY, with `insert_defaults`
 //! - `modify`: DELETE and UPDATE
 //! - `turns`: who changes a table waits for the others
@@ -37,6 +38,7 @@ mod names;
 mod parameters;
 mod query;
 pub mod registry;
+mod replan;
 mod session;
 mod show;
 mod transaction;

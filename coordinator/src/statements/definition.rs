@@ -9,15 +9,16 @@ use basalt_engine::dialect::{
 };
 use basalt_engine::error::{ErrorCode, SqlError, printable};
 use basalt_engine::session::view_state;
-use basalt_engine::snapshot::{DEFAULT_SCHEMA, Distribution, Relation, Snapshot};
+use basalt_engine::snapshot::{DEFAULT_SCHEMA, Distribution, Relation, SchemaSnapshot, Snapshot};
 use basalt_engine::types::{storage_type, storage_type_of};
-use basalt_storage::ids::{ColumnId, TableId, TxnId};
+use basalt_storage::ids::{ColumnId, TableId};
 use basalt_storage::schema::{Column, Declared, TableSchema};
 use datafusion::sql::parser::Statement as DFStatement;
 use datafusion::sql::sqlparser::ast;
 
 use super::Statements;
 use super::declared::declare;
+use super::replan::Attempts;
 use super::session::Pinned;
 use crate::backend::SessionId;
 use crate::catalog::{Change, NewTable, find_relation, find_schema};
@@ -236,17 +237,22 @@ impl Statements {
         session: SessionId,
         create: &CreateTable,
     ) -> Result<(), SqlError> {
-        let pinned = self.pin(session)?;
-        let snapshot = &pinned.spec.snapshot;
-        let room =
-            make_room(snapshot, &create.name, create.or_replace, create.if_not_exists, false)
-                .map_err(|error| error.at(create.name_position))?;
-        let Existing::Free(mut changes) = room else { return Ok(()) };
-        let mut columns = table_schema(create.columns.iter().map(declared))?;
-        declare(&pinned.state, snapshot, create, &mut columns)?;
-        let id = self.inner.catalog.allocate_table_id().await?;
-        changes.push(Change::CreateTable(new_table(id, create, columns)?));
-        self.commit(TxnId::generate(), changes, None).await.map(|_| ())
+        let mut attempts = Attempts::default();
+        loop {
+            let pinned = self.pin(session)?;
+            let snapshot = &pinned.spec.snapshot;
+            let room =
+                make_room(snapshot, &create.name, create.or_replace, create.if_not_exists, false)
+                    .map_err(|error| error.at(create.name_position))?;
+            let Existing::Free(mut changes) = room else { return Ok(()) };
+            let mut columns = table_schema(create.columns.iter().map(declared))?;
+            declare(&pinned.state, snapshot, create, &mut columns)?;
+            let id = self.inner.catalog.allocate_table_id().await?;
+            changes.push(Change::CreateTable(new_table(id, create, columns)?));
+            if self.commit_definition(snapshot, changes, &mut attempts).await? {
+                return Ok(());
+            }
+        }
     }
 
     /// `DROP TABLE`: all of them, or none.
@@ -265,15 +271,24 @@ impl Statements {
         if_exists: bool,
         view: bool,
     ) -> Result<(), SqlError> {
-        let snapshot = self.inner.catalog.snapshot();
-        let changes = names
-            .iter()
-            .filter_map(|name| drop_relation(&snapshot, name, if_exists, view).transpose())
-            .collect::<Result<Vec<_>, _>>()?;
-        if changes.is_empty() {
-            return Ok(());
+        let mut attempts = Attempts::default();
+        loop {
+            let snapshot = self.inner.catalog.snapshot();
+            let mut changes = Vec::new();
+            for name in names {
+                // What is named twice goes once.
+                if let Some(change) = drop_relation(&snapshot, name, if_exists, view)?
+                    && !changes.contains(&change)
+                {
+                    changes.push(change);
+                }
+            }
+            if changes.is_empty()
+                || self.commit_definition(&snapshot, changes, &mut attempts).await?
+            {
+                return Ok(());
+            }
         }
-        self.commit(TxnId::generate(), changes, None).await.map(|_| ())
     }
 
     /// `CREATE VIEW`: the query must plan now, on what is there now.
@@ -282,19 +297,79 @@ impl Statements {
         session: SessionId,
         create: &CreateView,
     ) -> Result<(), SqlError> {
-        let pinned = self.pin(session)?;
+        let mut attempts = Attempts::default();
+        loop {
+            let pinned = self.pin(session)?;
+            let changes = pinned.new_view(create).await?;
+            let snapshot = &pinned.spec.snapshot;
+            if changes.is_empty()
+                || self.commit_definition(snapshot, changes, &mut attempts).await?
+            {
+                return Ok(());
+            }
+        }
+    }
+
+    /// `CREATE SCHEMA`.
+    pub(super) async fn create_schema(&self, create: &CreateSchema) -> Result<(), SqlError> {
+        let mut attempts = Attempts::default();
+        loop {
+            let (snapshot, name) = (self.inner.catalog.snapshot(), create.name.clone());
+            if create.if_not_exists && snapshot.schemas.contains_key(&name) {
+                return Ok(());
+            }
+            let changes = vec![Change::CreateSchema { name }];
+            if self.commit_definition(&snapshot, changes, &mut attempts).await? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// `DROP SCHEMA`, with its relations when CASCADE says so.
+    pub(super) async fn drop_schema(&self, drop: &DropSchema) -> Result<(), SqlError> {
+        let mut attempts = Attempts::default();
+        loop {
+            let snapshot = self.inner.catalog.snapshot();
+            if drop.if_exists && !snapshot.schemas.contains_key(&drop.name) {
+                return Ok(());
+            }
+            let changes = dropped_schema(find_schema(&snapshot, &drop.name)?, drop);
+            if self.commit_definition(&snapshot, changes, &mut attempts).await? {
+                return Ok(());
+            }
+        }
+    }
+}
+
+fn dropped_schema(schema: &SchemaSnapshot, drop: &DropSchema) -> Vec<Change> {
+    let mut changes = Vec::new();
+    if drop.cascade {
+        changes.extend(schema.relations.values().map(|relation| match relation {
+            Relation::Table(table) => Change::DropTable { table: table.id, version: None },
+            Relation::View(view) => {
+                Change::DropView { schema: drop.name.clone(), name: view.name.clone() }
+            }
+        }));
+    }
+    changes.push(Change::DropSchema { name: drop.name.clone() });
+    changes
+}
+
+impl Pinned {
+    /// What makes a view; nothing when it is there and that is fine.
+    async fn new_view(&self, create: &CreateView) -> Result<Vec<Change>, SqlError> {
         let room = make_room(
-            &pinned.spec.snapshot,
+            &self.spec.snapshot,
             &create.name,
             create.or_replace,
             create.if_not_exists,
             true,
         )
         .map_err(|error| error.at(create.name_position))?;
-        let Existing::Free(mut changes) = room else { return Ok(()) };
+        let Existing::Free(mut changes) = room else { return Ok(vec![]) };
         let statement =
             DFStatement::Statement(Box::new(ast::Statement::Query(create.query.clone())));
-        let used = pinned.with_state(view_state(&pinned.spec).map_err(|e| pinned.error(e))?);
+        let used = self.with_state(view_state(&self.spec).map_err(|e| self.error(e))?);
         let plan = used.query_plan(statement).await?;
         let shown = shown_names(plan.schema().as_arrow());
         let fields = shown.fields();
@@ -316,7 +391,7 @@ impl Statements {
         table_schema(
             names.iter().map(|name| Ok((name.clone(), arrow::datatypes::DataType::Null, true))),
         )?;
-        let text = pinned.view_text(create);
+        let text = self.view_text(create);
         let query = match create.columns.is_empty() {
             true => text,
             false => {
@@ -324,40 +399,10 @@ impl Statements {
                 format!("SELECT * FROM ({text}) AS view_query({})", columns.join(", "))
             }
         };
-        pinned.stored_view_plan(&query).await?;
+        self.stored_view_plan(&query).await?;
         let (schema, name) = (schema_of(&create.name), create.name.name.clone());
         changes.push(Change::CreateView { schema, name, query });
-        self.commit(TxnId::generate(), changes, None).await.map(|_| ())
-    }
-
-    /// `CREATE SCHEMA`.
-    pub(super) async fn create_schema(&self, create: &CreateSchema) -> Result<(), SqlError> {
-        let name = create.name.clone();
-        if create.if_not_exists && self.inner.catalog.snapshot().schemas.contains_key(&name) {
-            return Ok(());
-        }
-        let changes = vec![Change::CreateSchema { name }];
-        self.commit(TxnId::generate(), changes, None).await.map(|_| ())
-    }
-
-    /// `DROP SCHEMA`, with its relations when CASCADE says so.
-    pub(super) async fn drop_schema(&self, drop: &DropSchema) -> Result<(), SqlError> {
-        let snapshot = self.inner.catalog.snapshot();
-        if drop.if_exists && !snapshot.schemas.contains_key(&drop.name) {
-            return Ok(());
-        }
-        let schema = find_schema(&snapshot, &drop.name)?;
-        let mut changes = Vec::new();
-        if drop.cascade {
-            changes.extend(schema.relations.values().map(|relation| match relation {
-                Relation::Table(table) => Change::DropTable { table: table.id, version: None },
-                Relation::View(view) => {
-                    Change::DropView { schema: drop.name.clone(), name: view.name.clone() }
-                }
-            }));
-        }
-        changes.push(Change::DropSchema { name: drop.name.clone() });
-        self.commit(TxnId::generate(), changes, None).await.map(|_| ())
+        Ok(changes)
     }
 }
 

@@ -33,6 +33,7 @@ use super::definition::{
 use super::insert_defaults::{fill_defaults, source_with_defaults};
 use super::parameters::{bind, check_count, parameter_row};
 use super::registry::RunNotes;
+use super::replan::Attempts;
 use super::session::Pinned;
 use super::transaction::Transaction;
 use super::{Statements, parse_one};
@@ -190,7 +191,27 @@ impl Statements {
         create: &CreateTable,
         values: Vec<ScalarValue>,
     ) -> Result<u64, SqlError> {
-        let pinned = self.pin_run(run)?;
+        let mut attempts = Attempts::default();
+        loop {
+            let pinned = self.pin_run(run)?;
+            match self.create_and_fill(&pinned, create, values.clone()).await {
+                // Its name was free, and is taken now: there may be nothing to do any more.
+                Err(error)
+                    if (create.if_not_exists || create.or_replace)
+                        && error.code == ErrorCode::DuplicateObject
+                        && attempts
+                            .again(&pinned.spec.snapshot, &self.inner.catalog.snapshot()) => {}
+                result => return result,
+            }
+        }
+    }
+
+    async fn create_and_fill(
+        &self,
+        pinned: &Pinned,
+        create: &CreateTable,
+        values: Vec<ScalarValue>,
+    ) -> Result<u64, SqlError> {
         let snapshot = &pinned.spec.snapshot;
         let room =
             make_room(snapshot, &create.name, create.or_replace, create.if_not_exists, false)
@@ -221,7 +242,7 @@ impl Statements {
         );
         changes.push(Change::CreateTable(table));
         let transaction = self.begin(target)?;
-        let rows = self.append(&pinned, plan, transaction.target()).await?;
+        let rows = self.append(pinned, plan, transaction.target()).await?;
         self.commit_rows(transaction, changes, rows).await
     }
 

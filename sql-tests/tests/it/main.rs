@@ -6,6 +6,7 @@ mod append_port;
 mod arrows;
 mod basics;
 mod concurrent_changes;
+mod definitions_at_once;
 mod differential;
 mod exchanges;
 mod hostile_plans;
