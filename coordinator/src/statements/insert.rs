@@ -47,15 +47,9 @@ impl Pinned {
     pub(super) async fn insert_plan(&self, insert: &Insert) -> Result<LogicalPlan, SqlError> {
         // The target must be a stored table, whatever DataFusion would insert into.
         let table = self.insert_target(insert)?;
-        let source = source_with_defaults(insert, &table)?;
-        let columns: Vec<_> = insert.columns.iter().map(|column| quoted(column)).collect();
-        let columns = match columns.is_empty() {
-            true => String::new(),
-            false => format!(" ({})", columns.join(", ")),
-        };
-        let sql = format!("INSERT INTO {}{columns} {source}", quoted_ref(&insert.table));
-        let plan = self.state.create_logical_plan(&sql).await.map_err(|error| {
-            // Positions count in the text above, which the user never wrote.
+        let statement = self.insert_statement(insert, source_with_defaults(insert, &table)?)?;
+        let plan = self.state.statement_to_plan(statement).await.map_err(|error| {
+            // Positions of the target count in a text that the user never wrote.
             SqlError { position: None, ..self.error(error) }
         })?;
         match plan {
@@ -70,6 +64,32 @@ impl Pinned {
                 format!("an INSERT was planned as {}", other.display()),
             )),
         }
+    }
+
+    /// An INSERT of these rows as DataFusion's planner takes it. The rows are handed on as they were
+    /// parsed: written out, `'a''''b'` becomes `'a''b'`, because the parser's printer takes two quotes
+    /// in a value for one that is escaped.
+    fn insert_statement(
+        &self,
+        insert: &Insert,
+        source: Box<ast::Query>,
+    ) -> Result<DFStatement, SqlError> {
+        let columns: Vec<_> = insert.columns.iter().map(|column| quoted(column)).collect();
+        let columns = match columns.is_empty() {
+            true => String::new(),
+            false => format!(" ({})", columns.join(", ")),
+        };
+        let sql = format!("INSERT INTO {}{columns} SELECT 1", quoted_ref(&insert.table));
+        let dialect = self.state.config_options().sql_parser.dialect;
+        let mut statement =
+            self.state.sql_to_statement(&sql, &dialect).map_err(|error| self.error(error))?;
+        if let DFStatement::Statement(inner) = &mut statement
+            && let ast::Statement::Insert(insert) = inner.as_mut()
+        {
+            insert.source = Some(source);
+            return Ok(statement);
+        }
+        Err(SqlError::new(ErrorCode::Internal, "an INSERT cannot be put together"))
     }
 
     fn insert_target(&self, insert: &Insert) -> Result<Arc<TableSnapshot>, SqlError> {

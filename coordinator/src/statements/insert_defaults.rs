@@ -2,24 +2,25 @@
 
 use basalt_engine::defaults::{default_ast, default_expr};
 use basalt_engine::dialect::Insert;
-use basalt_engine::error::SqlError;
+use basalt_engine::error::{ErrorCode, SqlError};
 use basalt_engine::snapshot::TableSnapshot;
 use basalt_storage::schema::Column;
 use datafusion::error::DataFusionError;
 use datafusion::execution::SessionState;
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder};
 use datafusion::sql::sqlparser::ast;
+use datafusion::sql::sqlparser::dialect::GenericDialect;
+use datafusion::sql::sqlparser::parser::Parser;
 
-/// The text of an INSERT's rows, with the value of each `DEFAULT` in its place.
+/// The rows of an INSERT, with the value of each `DEFAULT` in its place.
 pub(super) fn source_with_defaults(
     insert: &Insert,
     table: &TableSnapshot,
-) -> Result<String, SqlError> {
+) -> Result<Box<ast::Query>, SqlError> {
     let columns = &table.schema.columns;
     let Some(source) = &insert.source else {
-        let values = columns.iter().map(|column| Ok(default_ast(column)?.to_string()));
-        let values = values.collect::<Result<Vec<_>, SqlError>>()?;
-        return Ok(format!("VALUES ({})", values.join(", ")));
+        let values = columns.iter().map(default_ast);
+        return one_row(values.collect::<Result<_, SqlError>>()?);
     };
     let mut source = source.clone();
     if let ast::SetExpr::Values(values) = source.body.as_mut() {
@@ -37,7 +38,23 @@ pub(super) fn source_with_defaults(
             }
         }
     }
-    Ok(source.to_string())
+    Ok(source)
+}
+
+/// `VALUES (...)` of one row.
+fn one_row(row: Vec<ast::Expr>) -> Result<Box<ast::Query>, SqlError> {
+    // A query has many parts; the parser knows what each is when it is absent.
+    let parsed = Parser::new(&GenericDialect {})
+        .try_with_sql("VALUES (1)")
+        .and_then(|mut parser| parser.parse_query());
+    if let Ok(mut query) = parsed
+        && let ast::SetExpr::Values(values) = query.body.as_mut()
+        && let Some(only) = values.rows.first_mut()
+    {
+        only.content = row;
+        return Ok(query);
+    }
+    Err(SqlError::new(ErrorCode::Internal, "a row of DEFAULT values cannot be put together"))
 }
 
 fn is_default(value: &ast::Expr) -> bool {
