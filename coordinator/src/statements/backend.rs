@@ -55,13 +55,13 @@ impl SqlBackend for Statements {
                     Ok(StatementDescription { rows: None, parameters })
                 }
                 Statement::Delete(delete) => {
-                    let plan = pinned.modify_plan(&delete.rows, &[]).await?;
+                    let plan = pinned.rows_plan(&delete.rows).await?;
                     let parameters =
                         parameter_fields(Some(&plan), count).map_err(|e| pinned.error(e))?;
                     Ok(StatementDescription { rows: None, parameters })
                 }
                 Statement::Update(update) => {
-                    let plan = pinned.modify_plan(&update.rows, &update.assignments).await?;
+                    let plan = pinned.update_plan(&update).await?;
                     let parameters =
                         parameter_fields(Some(&plan), count).map_err(|e| pinned.error(e))?;
                     Ok(StatementDescription { rows: None, parameters })

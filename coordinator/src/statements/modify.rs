@@ -6,22 +6,27 @@
 //! commit   delete vectors (and new segments) in one record: the commit point
 //! ```
 //!
+//! `SET c = DEFAULT` is the column's DEFAULT, computed once per statement as that of an INSERT is.
 //! A condition is evaluated once, so `random()` or a LIMIT in it cannot choose other rows for the
 //! deletion than for the new values. Statements that change one table take turns (`turns`); the
 //! commit checks for itself that nobody deleted from a segment since the snapshot.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use arrow::array::AsArray;
-use arrow::datatypes::UInt64Type;
+use arrow::compute::can_cast_types;
+use arrow::datatypes::{DataType, UInt64Type};
+use basalt_engine::defaults::default_ast;
 use basalt_engine::dialect::{Assignment, Delete, Insert, Rows, Update};
 use basalt_engine::error::{ErrorCode, SqlError, did_you_mean};
 use basalt_engine::scan::row_ids::{ROW_ID_NAME, split_row_id};
 use basalt_engine::snapshot::TableSnapshot;
 use basalt_engine::table::{ChosenRows, SegmentTable};
+use basalt_engine::types::{column_type_name, scan_type, type_name};
 use basalt_storage::delete_vector::{DeleteVector, DeleteVectorBuilder};
 use basalt_storage::ids::TxnId;
+use basalt_storage::schema::Column;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
 use datafusion::common::{DataFusionError, ScalarValue};
 use datafusion::datasource::{provider_as_source, source_as_provider};
@@ -42,19 +47,62 @@ use crate::backend::SessionId;
 use crate::catalog::{Change, SegmentDeletes, SegmentSeen};
 
 impl Pinned {
-    /// The query behind an UPDATE or DELETE, with all of its parameters.
-    pub(super) async fn modify_plan(
-        &self,
-        rows: &Rows,
-        assignments: &[Assignment],
-    ) -> Result<LogicalPlan, SqlError> {
-        let values = assignments.iter().map(|new| ast::SelectItem::UnnamedExpr(new.value.clone()));
-        let query = match assignments {
-            [] => rows.query()?,
-            _ => rows.values_query(values.collect())?,
-        };
-        self.query_plan(query_statement(query)).await
+    /// The query behind a DELETE, with all of its parameters.
+    pub(super) async fn rows_plan(&self, rows: &Rows) -> Result<LogicalPlan, SqlError> {
+        self.query_plan(query_statement(rows.query()?)).await
     }
+
+    /// The query behind an UPDATE, with all of its parameters: what is assigned, whether it counts
+    /// or another assignment of the same column does.
+    pub(super) async fn update_plan(&self, update: &Update) -> Result<LogicalPlan, SqlError> {
+        let table = self.table_to_write(&update.rows.table, update.rows.table_position)?;
+        let assigned = assigned_values(&table, &update.assignments)?;
+        let values = assigned.iter().map(|(_, value)| ast::SelectItem::UnnamedExpr(value.clone()));
+        let query = update.rows.values_query(values.collect())?;
+        let plan = self.query_plan(query_statement(query)).await?;
+        let fields = plan.schema().fields().iter();
+        for ((new, (column, _)), field) in update.assignments.iter().zip(&assigned).zip(fields) {
+            if !can_be_stored(field.data_type(), &column.data_type) {
+                let value = type_name(field.data_type()).unwrap_or_else(|arrow| arrow);
+                let message = format!(
+                    "column \"{}\" of type {} cannot be set to a value of type {value}",
+                    column.name,
+                    column_type_name(column)
+                );
+                let error = SqlError::new(ErrorCode::DatatypeMismatch, message).at(new.position);
+                return Err(error.with_hint("write a value that can be cast to the column's type"));
+            }
+        }
+        Ok(plan)
+    }
+}
+
+/// Whether some values of a type can be written into a column, as an INSERT decides it.
+fn can_be_stored(value: &DataType, column: &DataType) -> bool {
+    let both_structs = matches!((value, column), (DataType::Struct(_), DataType::Struct(_)));
+    both_structs || can_cast_types(value, &scan_type(column))
+}
+
+/// The column and the value of each assignment, with the DEFAULTs filled in.
+fn assigned_values<'a>(
+    table: &'a TableSnapshot,
+    assignments: &[Assignment],
+) -> Result<Vec<(&'a Column, ast::Expr)>, SqlError> {
+    let columns = &table.schema.columns;
+    let known = assignments.iter().map(|new| {
+        let Some(column) = columns.iter().find(|column| column.name == new.column) else {
+            let message = format!("column \"{}\" does not exist", new.column);
+            let known = columns.iter().map(|column| column.name.as_str());
+            let error = SqlError::new(ErrorCode::UndefinedColumn, message).at(new.position);
+            return Err(did_you_mean(error, &new.column, known));
+        };
+        let value = match &new.value {
+            Some(value) => value.clone(),
+            None => default_ast(column)?,
+        };
+        Ok((column, value))
+    });
+    known.collect()
 }
 
 fn query_statement(query: Box<ast::Query>) -> DFStatement {
@@ -93,7 +141,7 @@ impl Statements {
         let table = pinned.table_to_write(&update.rows.table, update.rows.table_position)?;
         let insert = new_rows(&table, update)?;
         // First as the user wrote it, for errors with positions.
-        pinned.modify_plan(&update.rows, &update.assignments).await?;
+        pinned.update_plan(update).await?;
         let rows = pinned.insert_plan(&insert).await?;
         let rows = bind(rows, values.to_vec()).map_err(|e| pinned.error(e))?;
         let chosen = self.choose(&pinned, &table, &update.rows, values).await?;
@@ -174,22 +222,16 @@ fn delete_change(table: &TableSnapshot, chosen: &ChosenRows) -> Result<Change, S
 }
 
 /// The new rows of an UPDATE as an INSERT of the whole table: new values where some are assigned,
-/// the old ones elsewhere.
+/// the old ones elsewhere. Of a column that is set more than once, the last value counts.
 fn new_rows(table: &TableSnapshot, update: &Update) -> Result<Insert, SqlError> {
-    for new in &update.assignments {
-        if !table.schema.columns.iter().any(|column| column.name == new.column) {
-            let message = format!("column \"{}\" does not exist", new.column);
-            let known = table.schema.columns.iter().map(|column| column.name.as_str());
-            let error = SqlError::new(ErrorCode::UndefinedColumn, message).at(new.position);
-            return Err(did_you_mean(error, &new.column, known));
-        }
-    }
+    let assigned = assigned_values(table, &update.assignments)?;
+    let mut new: HashMap<_, _> =
+        assigned.into_iter().map(|(column, value)| (column.id, value)).collect();
     let values = table.schema.columns.iter().map(|column| {
-        let new = update.assignments.iter().find(|new| new.column == column.name);
-        ast::SelectItem::UnnamedExpr(match new {
-            Some(new) => new.value.clone(),
-            None => ast::Expr::Identifier(ast::Ident::with_quote('"', &column.name)),
-        })
+        let name = ast::Ident::with_quote('"', &column.name);
+        let expr = new.remove(&column.id).unwrap_or_else(|| ast::Expr::Identifier(name.clone()));
+        // Named by its column: two of them may be the same expression.
+        ast::SelectItem::ExprWithAlias { expr, alias: name }
     });
     Ok(Insert {
         table: update.rows.table.clone(),

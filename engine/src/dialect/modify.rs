@@ -46,19 +46,19 @@ pub struct Delete {
 pub struct Update {
     /// The rows that change.
     pub rows: Rows,
-    /// What changes in them.
+    /// What changes in them; of a column that is set more than once, the last counts.
     pub assignments: Vec<Assignment>,
 }
 
-/// `column = value`.
+/// `column = value`, or `column = DEFAULT`.
 #[derive(Debug, Clone)]
 pub struct Assignment {
     /// The column.
     pub column: String,
     /// Where its name is.
     pub position: Position,
-    /// The new value, over the row as it was.
-    pub value: Expr,
+    /// The new value, over the row as it was; `None` is the column's DEFAULT.
+    pub value: Option<Expr>,
 }
 
 impl Rows {
@@ -115,19 +115,14 @@ pub(super) fn delete(parser: &mut StatementParser<'_>) -> Result<Statement, SqlE
     Ok(Statement::Delete(Box::new(Delete { rows })))
 }
 
-/// `UPDATE t [[AS] alias] SET column = value, ... [WHERE condition]`.
+/// `UPDATE t [[AS] alias] SET column = value | DEFAULT, ... [WHERE condition]`.
 pub(super) fn update(parser: &mut StatementParser<'_>) -> Result<Statement, SqlError> {
     parser.expect_word("UPDATE")?;
     let (table, table_position, from) = target(parser)?;
     parser.expect_word("SET")?;
-    let mut assignments: Vec<Assignment> = Vec::new();
+    let mut assignments = Vec::new();
     loop {
-        let assignment = assignment(parser)?;
-        if assignments.iter().any(|known| known.column == assignment.column) {
-            let message = format!("column \"{}\" is set twice", assignment.column);
-            return Err(SqlError::new(ErrorCode::InvalidStatement, message).at(assignment.position));
-        }
-        assignments.push(assignment);
+        assignments.push(assignment(parser)?);
         if !parser.token(&Token::Comma) {
             break;
         }
@@ -136,8 +131,8 @@ pub(super) fn update(parser: &mut StatementParser<'_>) -> Result<Statement, SqlE
     let condition = condition(parser)?;
     refuse_tail(parser, "UPDATE")?;
     let rows = Rows { table, table_position, from, condition };
-    let values = assignments.iter().map(|new| SelectItem::UnnamedExpr(new.value.clone()));
-    check(&rows, values.collect())?;
+    let values = assignments.iter().filter_map(|new: &Assignment| new.value.clone());
+    check(&rows, values.map(SelectItem::UnnamedExpr).collect())?;
     Ok(Statement::Update(Box::new(Update { rows, assignments })))
 }
 
@@ -150,10 +145,10 @@ fn assignment(parser: &mut StatementParser<'_>) -> Result<Assignment, SqlError> 
         return Err(parser.refuse("a qualified name in SET", "write the name of the column alone"));
     }
     parser.expect_token(&Token::Eq)?;
-    if parser.word("DEFAULT") {
-        return Err(parser.refuse("SET column = DEFAULT", "write the value"));
-    }
-    let value = parser.run(Parser::parse_expr)?;
+    let value = match parser.word("DEFAULT") {
+        true => None,
+        false => Some(parser.run(Parser::parse_expr)?),
+    };
     Ok(Assignment { column, position, value })
 }
 

@@ -385,9 +385,8 @@ impl<'a> StatementParser<'a> {
 /// The error for a statement that this engine does not have, with what to do instead.
 pub(super) fn unsupported(kind: &str, position: Position) -> SqlError {
     let hint = match kind {
-        "MERGE" | "TRUNCATE" | "REPLACE" | "UPSERT" => {
-            "rows cannot be changed yet: write a new table with CREATE OR REPLACE TABLE ... AS SELECT"
-        }
+        "MERGE" | "REPLACE" | "UPSERT" => "use UPDATE and INSERT",
+        "TRUNCATE" => "use DELETE FROM without WHERE: it looks at no row",
         "ALTER" => "create a new table with CREATE TABLE ... AS SELECT, then drop the old one",
         "PREPARE" | "EXECUTE" | "EXEC" | "DEALLOCATE" => {
             "prepare statements through the driver: parameters are ? or $1, $2, ..."
