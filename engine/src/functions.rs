@@ -10,8 +10,10 @@
 //! Not here: aggregates, whose state the memory pool knows.
 //!
 //! - `cost`: what a row of each function makes, from its arguments
+//! - `patterns`: how long a pattern may be
 
 mod cost;
+mod patterns;
 
 use std::sync::Arc;
 
@@ -31,6 +33,7 @@ use datafusion::logical_expr::{
 
 use crate::error::{ErrorCode, SqlError};
 use cost::{COSTS, Cost};
+use patterns::{BoundPatterns, bounded_pattern};
 
 /// Bytes that one call may make for one batch of rows: four times the largest row that a client
 /// can be sent, and little enough for every thread of a small machine to do it at once.
@@ -46,7 +49,8 @@ pub(crate) fn bound(state: &mut SessionState) -> Result<()> {
             state.register_udf(Arc::new(ScalarUDF::new_from_impl(bounded)))?;
         }
     }
-    Ok(())
+    state.register_udf(bounded_pattern())?;
+    state.register_function_rewrite(Arc::new(BoundPatterns))
 }
 
 /// A function of DataFusion's below a bound.

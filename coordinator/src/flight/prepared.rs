@@ -23,6 +23,9 @@ use crate::backend::{ExecuteRequest, Outcome, SessionId};
 /// Bytes of texts and parameters that one session may keep here.
 const SESSION_BYTES_MAX: usize = 256 << 20;
 
+/// The same of all sessions: they are many, and nobody asked them to close what they prepare.
+const BYTES_MAX: usize = 1 << 30;
+
 /// A prepared statement.
 #[derive(Clone)]
 pub(super) struct Prepared {
@@ -35,8 +38,22 @@ pub(super) struct Prepared {
 
 /// The prepared statements of every session.
 pub(super) struct PreparedStatements {
-    per_session_max: usize,
-    sessions: Mutex<HashMap<SessionId, SessionStatements>>,
+    limits: Limits,
+    kept: Mutex<Kept>,
+}
+
+/// How much may be kept.
+#[derive(Debug, Clone, Copy)]
+struct Limits {
+    statements_of_session: usize,
+    bytes_of_session: usize,
+    bytes: usize,
+}
+
+#[derive(Default)]
+struct Kept {
+    sessions: HashMap<SessionId, SessionStatements>,
+    bytes: usize,
 }
 
 #[derive(Default)]
@@ -48,7 +65,8 @@ struct SessionStatements {
 impl Prepared {
     fn bytes(&self) -> usize {
         let bound = self.bound.iter().flat_map(|batches| batches.iter());
-        self.sql.len() + bound.map(RecordBatch::get_array_memory_size).sum::<usize>()
+        let bound: usize = bound.map(RecordBatch::get_array_memory_size).sum();
+        size_of::<(Handle, Self)>() + self.sql.len() + size_of_val(&*self.parameters) + bound
     }
 
     /// The one row of values to run a query with.
@@ -88,9 +106,47 @@ impl Prepared {
     }
 }
 
+impl Kept {
+    /// Counts `bytes` of a session in the place of `before`, or refuses them.
+    fn count(
+        &mut self,
+        session: SessionId,
+        before: usize,
+        bytes: usize,
+        limits: &Limits,
+    ) -> Result<(), SqlError> {
+        let own = self.sessions.get(&session).map_or(0, |kept| kept.bytes) - before + bytes;
+        let all = self.bytes - before + bytes;
+        let full = match (own > limits.bytes_of_session, all > limits.bytes) {
+            (true, _) => ("this connection", limits.bytes_of_session),
+            (false, true) => ("all connections", limits.bytes),
+            (false, false) => {
+                self.sessions.entry(session).or_default().bytes = own;
+                self.bytes = all;
+                return Ok(());
+            }
+        };
+        let text = format!(
+            "prepared statements of {} and their parameters would take more than {} bytes",
+            full.0, full.1
+        );
+        Err(SqlError::new(ErrorCode::ResourcesExhausted, text).with_hint(CLOSE_HINT))
+    }
+}
+
+const CLOSE_HINT: &str = "close statements (cursors) that are no longer needed";
+
 impl PreparedStatements {
     pub(super) fn new(per_session_max: usize) -> Self {
-        Self { per_session_max, sessions: Mutex::default() }
+        Self::within(Limits {
+            statements_of_session: per_session_max,
+            bytes_of_session: SESSION_BYTES_MAX,
+            bytes: BYTES_MAX,
+        })
+    }
+
+    fn within(limits: Limits) -> Self {
+        Self { limits, kept: Mutex::default() }
     }
 
     /// Keeps a statement, if the session is still open by then.
@@ -100,68 +156,72 @@ impl PreparedStatements {
         statement: Prepared,
         is_open: impl FnOnce() -> bool,
     ) -> Result<Handle, SqlError> {
-        let mut sessions = self.lock();
+        let mut kept = self.lock();
         // Under the lock: a session that closes from here on finds the statement and drops it.
         if !is_open() {
             return Err(SqlError::new(ErrorCode::Cancelled, "the connection is closed"));
         }
-        let kept = sessions.entry(session).or_default();
-        let bytes = kept.bytes + statement.bytes();
-        if kept.statements.len() >= self.per_session_max || bytes > SESSION_BYTES_MAX {
-            let text = format!(
-                "too many prepared statements are open on this connection: {}",
-                kept.statements.len()
-            );
-            return Err(SqlError::new(ErrorCode::ResourcesExhausted, text)
-                .with_hint("close statements (cursors) that are no longer needed"));
+        let open = kept.sessions.get(&session).map_or(0, |own| own.statements.len());
+        if open >= self.limits.statements_of_session {
+            let text = format!("too many prepared statements are open on this connection: {open}");
+            return Err(SqlError::new(ErrorCode::ResourcesExhausted, text).with_hint(CLOSE_HINT));
         }
+        kept.count(session, 0, statement.bytes(), &self.limits)?;
         let handle = Handle::generate();
-        kept.bytes = bytes;
-        kept.statements.insert(handle, statement);
+        kept.sessions.entry(session).or_default().statements.insert(handle, statement);
         Ok(handle)
     }
 
     fn get(&self, session: SessionId, handle: &[u8]) -> Result<Prepared, SqlError> {
-        let sessions = self.lock();
+        let kept = self.lock();
         Handle::parse(handle)
-            .and_then(|handle| sessions.get(&session)?.statements.get(&handle))
+            .and_then(|handle| kept.sessions.get(&session)?.statements.get(&handle))
             .cloned()
             .ok_or_else(unknown)
     }
 
+    /// Binds rows in the place of those bound before; what is too much leaves them bound.
     fn bind(
         &self,
         session: SessionId,
         handle: &[u8],
         rows: Vec<RecordBatch>,
     ) -> Result<(), SqlError> {
-        let mut sessions = self.lock();
+        let mut kept = self.lock();
         let handle = Handle::parse(handle).ok_or_else(unknown)?;
-        let kept = sessions.get_mut(&session).ok_or_else(unknown)?;
-        let statement = kept.statements.get_mut(&handle).ok_or_else(unknown)?;
-        kept.bytes -= statement.bytes();
-        statement.bound = Some(rows.into());
-        kept.bytes += statement.bytes();
+        let own = kept.sessions.get(&session).ok_or_else(unknown)?;
+        let before = own.statements.get(&handle).ok_or_else(unknown)?;
+        let bound = Prepared { bound: Some(rows.into()), ..before.clone() };
+        let before = before.bytes();
+        kept.count(session, before, bound.bytes(), &self.limits)?;
+        kept.sessions.entry(session).or_default().statements.insert(handle, bound);
         Ok(())
     }
 
     fn close(&self, session: SessionId, handle: &[u8]) {
-        let mut sessions = self.lock();
-        if let Some(kept) = sessions.get_mut(&session)
-            && let Some(statement) = Handle::parse(handle).and_then(|h| kept.statements.remove(&h))
+        let mut guard = self.lock();
+        let kept = &mut *guard;
+        if let Some(own) = kept.sessions.get_mut(&session)
+            && let Some(statement) = Handle::parse(handle).and_then(|h| own.statements.remove(&h))
         {
+            own.bytes -= statement.bytes();
             kept.bytes -= statement.bytes();
         }
     }
 
     pub(super) fn close_session(&self, session: SessionId) {
-        let dropped = self.lock().remove(&session);
+        let dropped = {
+            let mut kept = self.lock();
+            let own = kept.sessions.remove(&session);
+            kept.bytes -= own.as_ref().map_or(0, |own| own.bytes);
+            own
+        };
         drop(dropped);
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<SessionId, SessionStatements>> {
+    fn lock(&self) -> MutexGuard<'_, Kept> {
         // Nothing between two changes of the maps panics.
-        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -341,6 +401,8 @@ impl FlightSqlServer {
 
 #[cfg(test)]
 mod tests {
+    use arrow::array::{ArrayRef, Int64Array};
+
     use super::*;
 
     const SESSION: SessionId = SessionId(1);
@@ -372,6 +434,45 @@ mod tests {
         insert().unwrap();
     }
 
+    fn rows(values: usize) -> Vec<RecordBatch> {
+        let values: ArrayRef = Arc::new(Int64Array::from(vec![7; values]));
+        vec![RecordBatch::try_from_iter([("1", values)]).unwrap()]
+    }
+
+    #[test]
+    fn texts_and_parameters_of_a_session_and_of_all_are_bounded() {
+        let prepared = PreparedStatements::within(Limits {
+            statements_of_session: 100,
+            bytes_of_session: 100_000,
+            bytes: 150_000,
+        });
+        let is_full = |result: Result<(), SqlError>, whose: &str| {
+            let error = result.unwrap_err();
+            assert_eq!(error.code, ErrorCode::ResourcesExhausted);
+            assert!(error.message.contains(whose), "{error}");
+        };
+        let insert = |session: SessionId, bytes: usize| {
+            prepared.insert(session, statement(&"x".repeat(bytes)), || true)
+        };
+        let first = insert(SESSION, 60_000).unwrap().to_bytes();
+        is_full(insert(SESSION, 60_000).map(drop), "this connection");
+        let second = insert(SessionId(2), 60_000).unwrap().to_bytes();
+        is_full(insert(SessionId(3), 60_000).map(drop), "all connections");
+        // Parameters count, in the place of those before them.
+        for _ in 0..10 {
+            prepared.bind(SESSION, &first, rows(2_000)).unwrap();
+        }
+        is_full(prepared.bind(SESSION, &first, rows(8_000)), "this connection");
+        is_full(prepared.bind(SessionId(2), &second, rows(3_000)), "all connections");
+        let bound = prepared.get(SESSION, &first).unwrap().bound.unwrap();
+        assert_eq!(bound[0].num_rows(), 2_000, "what was bound stays bound");
+        prepared.close(SESSION, &first);
+        prepared.bind(SessionId(2), &second, rows(3_000)).unwrap();
+        prepared.close_session(SESSION);
+        prepared.close_session(SessionId(2));
+        assert_eq!(prepared.lock().bytes, 0);
+    }
+
     #[test]
     fn a_closed_session_keeps_nothing() {
         let prepared = PreparedStatements::new(10);
@@ -379,6 +480,7 @@ mod tests {
         prepared.close_session(SESSION);
         assert!(prepared.get(SESSION, &handle).is_err());
         assert!(prepared.insert(SESSION, statement("select 1"), || false).is_err());
-        assert!(prepared.lock().is_empty());
+        assert!(prepared.lock().sessions.is_empty());
+        assert_eq!(prepared.lock().bytes, 0);
     }
 }

@@ -1,5 +1,7 @@
 //! `VACUUM`: segments written again, for speed; nothing that a query can see changes.
 
+use datafusion::sql::sqlparser::tokenizer::Token;
+
 use super::names::ObjectRef;
 use super::parser::StatementParser;
 use super::statement::Statement;
@@ -14,9 +16,9 @@ pub(super) fn vacuum(parser: &mut StatementParser<'_>) -> Result<Statement, SqlE
     {
         return Err(parser.refuse(&format!("VACUUM {word}"), "write VACUUM or VACUUM table"));
     }
-    let table: Option<(ObjectRef, Position)> = match parser.peek_word(0) {
-        Some(_) => Some(parser.object_ref()?),
-        None => None,
+    let table: Option<(ObjectRef, Position)> = match parser.peek_token(0) {
+        Token::Word(_) => Some(parser.object_ref()?),
+        _ => None,
     };
     Ok(Statement::Vacuum(table))
 }

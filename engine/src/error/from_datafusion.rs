@@ -114,7 +114,9 @@ fn convert(error: &DataFusionError, context: &Context<'_>) -> SqlError {
         {
             unavailable(text)
         }
-        DataFusionError::Execution(text) => plain(ErrorCode::DataException, text),
+        DataFusionError::Execution(text) => {
+            pattern_problem(text).unwrap_or_else(|| plain(ErrorCode::DataException, text))
+        }
         DataFusionError::ResourcesExhausted(text) => exhausted(text, context),
         DataFusionError::IoError(error) => from_io(error),
         DataFusionError::ExecutionJoin(error) if error.is_cancelled() => {
@@ -134,19 +136,28 @@ fn from_internal_text(text: &str) -> SqlError {
     if let Some(sql) = parse_carried(text) {
         return sql;
     }
-    // The regex crate prints a picture of the pattern before it says what is wrong.
-    let too_large = text.split_once("Regular expression did not compile: ").map(|(_, why)| why);
-    let malformed = text
-        .split_once("regex parse error:")
-        .map(|(_, picture)| picture.rsplit_once("error: ").map_or(picture, |(_, why)| why));
-    match malformed.or(too_large) {
-        Some(why) => SqlError::new(
-            ErrorCode::DataException,
-            format!("a regular expression cannot be used: {}", lower_first(why.trim())),
-        )
-        .with_hint("its syntax is that of Rust's regex crate, and compiled it has at most 10 MiB"),
-        None => internal(text),
-    }
+    pattern_problem(text).unwrap_or_else(|| internal(text))
+}
+
+/// What is wrong with a pattern, from the texts that the regex crate's errors arrive in.
+fn pattern_problem(text: &str) -> Option<SqlError> {
+    let too_large = ["CompiledTooBig(", "ompiled regex exceeds size limit"];
+    let why = if too_large.iter().any(|part| text.contains(part)) {
+        "compiled, it is too large"
+    } else if let Some((_, picture)) = text.split_once("regex parse error:") {
+        // The crate prints a picture of the pattern before it says what is wrong; where that is
+        // printed for programmers, a frame follows.
+        let why = picture.rsplit_once("error: ").map_or(picture, |(_, why)| why).trim();
+        why.split_once('\n').map_or(why, |(why, _)| why)
+    } else {
+        text.split_once("egular expression did not compile: ")?.1
+    };
+    let message = format!("a regular expression cannot be used: {}", lower_first(why.trim()));
+    Some(
+        SqlError::new(ErrorCode::DataException, message).with_hint(
+            "its syntax is that of Rust's regex crate, and compiled it has at most 10 MiB",
+        ),
+    )
 }
 
 /// What DataFusion says when the disk that it may spill to is used up.
@@ -218,7 +229,9 @@ fn from_arrow(error: &ArrowError, context: &Context<'_>) -> SqlError {
         ArrowError::CastError(text) => plain(ErrorCode::DataException, &with_sql_types(text)),
         ArrowError::ParseError(text)
         | ArrowError::ComputeError(text)
-        | ArrowError::InvalidArgumentError(text) => plain(ErrorCode::DataException, text),
+        | ArrowError::InvalidArgumentError(text) => {
+            pattern_problem(text).unwrap_or_else(|| plain(ErrorCode::DataException, text))
+        }
         ArrowError::MemoryError(text) => plain(ErrorCode::ResourcesExhausted, text),
         ArrowError::OffsetOverflowError(_) => {
             plain(ErrorCode::ResourcesExhausted, "a value or a batch of values is over 2 GiB")
@@ -238,8 +251,8 @@ fn from_arrow(error: &ArrowError, context: &Context<'_>) -> SqlError {
 }
 
 /// Parts of the texts that Arrow's casts have for a number that does not fit its new type.
-const OUT_OF_RANGE_TEXTS: [&str; 3] =
-    ["Can't cast value", "to store in a Decimal", "is out of range"];
+const OUT_OF_RANGE_TEXTS: [&str; 4] =
+    ["Can't cast value", "to store in a Decimal", "is out of range", "Overflowing on"];
 
 fn from_schema(error: &SchemaError, context: &Context<'_>) -> SqlError {
     let at = |mut sql: SqlError, field: Option<&Column>| {

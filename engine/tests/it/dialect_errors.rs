@@ -211,7 +211,7 @@ fn errors_are_classified_by_their_type() {
                 .into(),
         ),
         C::DataException,
-        "a regular expression cannot be used: CompiledTooBig(10485760)",
+        "a regular expression cannot be used: compiled, it is too large",
     );
     check(
         D::External("regex parse error:\n    (\n    ^\nerror: unclosed group".into()),

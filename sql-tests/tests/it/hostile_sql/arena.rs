@@ -116,11 +116,24 @@ impl Arena {
 
     /// A statement that must end in an error of this kind; the next one works.
     pub(super) async fn refuses_with(&mut self, sql: &str, code: &str) {
+        self.refuses_with_one_of(sql, &[code]).await;
+    }
+
+    /// The same where several kinds would do.
+    pub(super) async fn refuses_with_one_of(&mut self, sql: &str, codes: &[&str]) {
         match self.run(sql).await {
             Ok(rows) => panic!("{}: not refused: {:.200}", start_of(sql), rows),
-            Err(error) => assert_eq!(error.code(), Some(code), "{}: {error}", start_of(sql)),
+            Err(error) => self.is_refusal(&error, codes, sql).await,
         }
-        self.is_alive(sql).await;
+    }
+
+    /// An error must be of one of these kinds, with its SQLSTATE; the next statement works.
+    pub(super) async fn is_refusal(&mut self, error: &ClientError, codes: &[&str], of: &str) {
+        let start = start_of(of);
+        let code = error.code().unwrap_or_default();
+        assert!(codes.contains(&code), "{start}: {error:?}");
+        assert!(error.sqlstate().is_some(), "{start}: {error:?}");
+        self.is_alive(of).await;
     }
 
     /// A statement that may work or not; an error must be one that its author can act on.
@@ -133,7 +146,8 @@ impl Arena {
         self.is_alive(sql).await;
     }
 
-    async fn is_alive(&mut self, after: &str) {
+    /// The next statement on the same connection works.
+    pub(super) async fn is_alive(&mut self, after: &str) {
         let count = self.run("SELECT count(*) FROM small").await;
         assert_eq!(count.ok().as_deref(), Some("3"), "after {}", start_of(after));
     }

@@ -2,7 +2,7 @@
 //! 23 to 25).
 
 use arrow::array::{ArrayRef, Int32Array, NullArray, RecordBatch, StringArray};
-use basalt_sql_tests::client::{IngestMode, IngestTarget};
+use basalt_sql_tests::client::{Client, IngestMode, IngestTarget};
 use std::sync::Arc;
 
 use super::arena::Arena;
@@ -13,7 +13,7 @@ async fn values_that_do_not_fit_are_refused_and_nothing_of_them_stays() {
     arena
         .done(
             "CREATE TABLE v (i SMALLINT, n INTEGER NOT NULL, d DECIMAL(4, 2), f DOUBLE, \
-             t TIMESTAMP, day DATE, b BOOLEAN, s VARCHAR)",
+             t TIMESTAMP, day DATE, b BOOLEAN, s VARCHAR, z TIMESTAMPTZ)",
         )
         .await;
     for (columns, values, code) in [
@@ -41,6 +41,9 @@ async fn values_that_do_not_fit_are_refused_and_nothing_of_them_stays() {
         ("n, t", "(1, '2026-01-01 25:00:00')", "DATA_EXCEPTION"),
         ("n, t", "(1, '2026-01-01 23:59:61')", "DATA_EXCEPTION"),
         ("n, b", "(1, 'perhaps')", "DATA_EXCEPTION"),
+        ("n, z", "(1, '2026-01-01 00:00:00 Mars/Phobos')", "DATA_EXCEPTION"),
+        ("n, z", "(1, '2026-01-01 00:00:00+99:99')", "DATA_EXCEPTION"),
+        ("n, d", "(1, 'Infinity'::DOUBLE)", "NUMERIC_OUT_OF_RANGE"),
         ("n", "(1), (2), ('three')", "DATA_EXCEPTION"),
     ] {
         arena.refuses_with(&format!("INSERT INTO v ({columns}) VALUES {values}"), code).await;
@@ -70,6 +73,46 @@ async fn values_that_do_not_fit_are_refused_and_nothing_of_them_stays() {
     arena.done(doubles).await;
     arena.answers("SELECT f FROM v WHERE n < 5 ORDER BY n", "NaN\ninf\n-inf\n-0.0").await;
     arena.done("DROP TABLE v").await;
+    arena.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_are_changed_like_any_column_and_readers_keep_what_they_pinned() {
+    let mut arena = Arena::start().await;
+    arena.done("CREATE TABLE keyed (k INT, o INT, v INT) DISTKEY(k) SORTKEY(o)").await;
+    arena.done("INSERT INTO keyed SELECT value, value % 10, 0 FROM generate_series(1, 1000)").await;
+    arena.done("UPDATE keyed SET k = k + 100000, o = 10 - o").await;
+    let moved = "SELECT count(*), count(DISTINCT k), min(k), sum(o) FROM keyed \
+                 WHERE k > 100000 AND o BETWEEN 1 AND 10";
+    arena.answers(moved, "1000|1000|100001|5500").await;
+    arena.answers("SELECT count(*) FROM keyed AS a JOIN keyed AS b ON a.k = b.k", "1000").await;
+    arena.answers("SELECT k FROM keyed WHERE k = 100500 AND o = 10", "100500").await;
+    // More values than one for a row: an error, whichever would win.
+    for (value, code) in [
+        ("(SELECT o FROM keyed)", "DATA_EXCEPTION"),
+        ("(SELECT b.o FROM keyed AS b WHERE b.k <> keyed.k)", "INVALID_STATEMENT"),
+        ("(SELECT o, k FROM keyed)", "INVALID_STATEMENT"),
+    ] {
+        arena.refuses_with(&format!("UPDATE keyed SET v = {value}"), code).await;
+        let from = "UPDATE keyed SET v = b.o FROM keyed AS b WHERE b.o = keyed.o";
+        arena.refuses(from, "FEATURE_NOT_SUPPORTED", "UPDATE with FROM").await;
+    }
+    arena.answers("SELECT min(v), max(v), count(*) FROM keyed", "0|0|1000").await;
+    // A reader has begun when all of its rows go.
+    arena.done("CREATE TABLE gone AS SELECT value AS v FROM generate_series(1, 500000)").await;
+    let mut rows = arena.client.query("SELECT v FROM gone").await.unwrap();
+    let first = rows.next_batch().await.unwrap().unwrap();
+    arena.done("DELETE FROM gone").await;
+    arena.done("INSERT INTO gone VALUES (-1)").await;
+    arena.done("VACUUM gone").await;
+    let (mut count, mut sum) = (first.num_rows(), sum_of(&first));
+    while let Some(batch) = rows.next_batch().await.unwrap() {
+        count += batch.num_rows();
+        sum += sum_of(&batch);
+    }
+    assert_eq!((count, sum), (500_000, 500_000 * 500_001 / 2), "all of the old rows and no other");
+    arena.answers("SELECT count(*), sum(v) FROM gone", "1|-1").await;
+    arena.done("DROP TABLE gone, keyed").await;
     arena.stop().await;
 }
 
@@ -116,13 +159,35 @@ async fn parameters_of_the_wrong_number_or_type_are_refused() {
         ("SELECT n FROM small WHERE n = $1::INT", row(&[&texts]), "DATA_EXCEPTION"),
     ] {
         let error = arena.run_prepared(sql, parameters).await.unwrap_err();
-        assert_eq!(error.code(), Some(code), "{sql}: {error}");
-        arena.answers("SELECT count(*) FROM small", "3").await;
+        arena.is_refusal(&error, &[code], sql).await;
     }
     for sql in ["SELECT $0", "SELECT $70000", "SELECT ?, $1", "SELECT :name"] {
         arena.refuses(sql, "INVALID_STATEMENT", "").await;
     }
     arena.refuses("SELECT $1", "INVALID_PARAMETER", "1 parameters and 0 values").await;
+    arena.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn statements_that_are_prepared_and_never_closed_are_bounded() {
+    let mut arena = Arena::start().await;
+    let mut other = Client::connect(arena.client.url()).await.unwrap();
+    let long = format!("SELECT length('{}')", "x".repeat(15 << 20));
+    let mut open = Vec::new();
+    let refusal = loop {
+        match arena.client.prepare(&long).await {
+            Ok(prepared) => open.push(prepared),
+            Err(error) => break error,
+        }
+        assert!(open.len() < 100, "texts of {} bytes are kept", open.len() * long.len());
+    };
+    arena.is_refusal(&refusal, &["RESOURCES_EXHAUSTED"], "PREPARE").await;
+    assert!(refusal.server().unwrap().hint.is_some(), "{refusal}");
+    // Another connection has room of its own, and this one has it again when one is closed.
+    other.prepare(&long).await.unwrap();
+    open.pop().unwrap().close().await.unwrap();
+    open.push(arena.client.prepare(&long).await.unwrap());
+    assert!(arena.client.prepare(&long).await.is_err());
     arena.stop().await;
 }
 

@@ -85,15 +85,42 @@ async fn sql_writes_no_files_and_registers_none() {
         "LOAD '/lib/x.so'".to_owned(),
         "ATTACH '/etc/passwd' AS x".to_owned(),
         "INSERT OVERWRITE small SELECT 1, 'x'".to_owned(),
-        "EXPLAIN ANALYZE INSERT INTO small VALUES (4, 'd')".to_owned(),
         "EXPLAIN COPY small TO '/tmp/x'".to_owned(),
     ] {
-        let error = arena.run(&sql).await.unwrap_err();
-        let refused = matches!(error.code(), Some("FEATURE_NOT_SUPPORTED" | "SYNTAX_ERROR"));
-        assert!(refused, "{sql}: {error:?}");
-        arena.answers("SELECT count(*) FROM small", "3").await;
+        arena.refuses_with_one_of(&sql, &["FEATURE_NOT_SUPPORTED", "SYNTAX_ERROR"]).await;
     }
     assert_eq!(std::fs::read_dir(arena.readable()).unwrap().count(), 0, "something was written");
+    arena.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn explain_changes_nothing_and_one_statement_is_one() {
+    let mut arena = Arena::start().await;
+    for change in [
+        "INSERT INTO small VALUES (4, 'd')",
+        "UPDATE small SET n = 0",
+        "DELETE FROM small",
+        "CREATE TABLE made AS SELECT 1 AS n",
+        "CREATE TABLE made (n INT)",
+        "DROP TABLE small",
+        "COPY small FROM '/etc/passwd'",
+        "VACUUM",
+        "SET batch_rows = 1",
+    ] {
+        let sql = format!("EXPLAIN ANALYZE {change}");
+        arena.refuses_with_one_of(&sql, &["FEATURE_NOT_SUPPORTED", "SYNTAX_ERROR"]).await;
+        arena.answers("SELECT sum(n) FROM small", "6").await;
+    }
+    for script in ["SELECT 1; DROP TABLE small", "DELETE FROM small; SELECT 1"] {
+        arena.refuses(script, "SYNTAX_ERROR", "more than one statement").await;
+        let error = arena.client.prepare(script).await.err().unwrap();
+        arena.is_refusal(&error, &["SYNTAX_ERROR"], script).await;
+    }
+    // What is sent as an update is a script, which ends with the first error.
+    let script = "DELETE FROM nothing; DELETE FROM small";
+    let error = arena.client.execute_update(script).await.unwrap_err();
+    arena.is_refusal(&error, &["UNDEFINED_TABLE"], script).await;
+    arena.answers("SELECT sum(n) FROM small", "6").await;
     arena.stop().await;
 }
 
@@ -117,12 +144,14 @@ async fn sql_changes_no_limits_of_the_server() {
     for key in keys.filter(|key| !ours.contains(&key.as_str())) {
         for value in ["'1'", "'true'"] {
             let error = arena.run(&format!("SET {key} = {value}")).await.unwrap_err();
-            assert_eq!(error.code(), Some("INVALID_PARAMETER"), "{key}: {error}");
+            let refused = (error.code(), error.sqlstate());
+            assert_eq!(refused, (Some("INVALID_PARAMETER"), Some("22023")), "{key}: {error}");
             let hint = error.server().and_then(|error| error.hint.clone()).unwrap_or_default();
             assert!(hint.contains("SHOW ALL"), "{key}: {hint}");
         }
         refused += 1;
     }
+    arena.is_alive("SET").await;
     assert!(refused > 100, "DataFusion has some hundred settings, and {refused} were tried");
     for sql in [
         "SET target_partitions = 1000000",

@@ -173,16 +173,86 @@ async fn the_last_number_ends_a_series() {
 async fn patterns_are_bounded() {
     let mut arena = Arena::start().await;
     let long = "a".repeat(10 << 20);
-    for pattern in [
-        format!("SELECT regexp_like(s, '{long}') FROM small"),
-        "SELECT regexp_like(s, '(((a{1,1000}){1,1000}){1,1000})') FROM small".to_owned(),
-        format!("SELECT regexp_like(s, '{}') FROM small", "(a*)*".repeat(10_000)),
-        "SELECT regexp_like(repeat('a', 100000), '(a*)*b')".to_owned(),
-        format!("SELECT s LIKE '{}' FROM small", "%a".repeat(100_000)),
-        "SELECT s ~ '(' FROM small".to_owned(),
-        "SELECT regexp_replace(s, '[', 'x') FROM small".to_owned(),
+    // Longer than any pattern: written out, computed, of a column.
+    for condition in [
+        format!("regexp_like(s, '{long}')"),
+        format!("regexp_replace(s, '{long}', 'x') = s"),
+        format!("regexp_match(s, '{long}') IS NULL"),
+        format!("regexp_count(s, '{long}') = 0"),
+        format!("s LIKE '%{long}%b'"),
+        format!("s SIMILAR TO '{long}'"),
+        "s ~ repeat('a', 200000000)".to_owned(),
+        "s !~* repeat('a', 200000000)".to_owned(),
+        "s ~ repeat(s, 1000000)".to_owned(),
+        "s LIKE repeat('%a', 10000000)".to_owned(),
+        "s NOT ILIKE repeat(s, 1000000)".to_owned(),
+        "regexp_replace(s, repeat(s, 1000000), 'x') = s".to_owned(),
+        "regexp_instr(s, repeat(s, 1000000)) = 0".to_owned(),
     ] {
-        arena.survives(&pattern).await;
+        let sql = format!("SELECT count(*) FROM small WHERE {condition}");
+        arena.refuses(&sql, "RESOURCES_EXHAUSTED", "a pattern has").await;
     }
+    // Larger than they look, and none.
+    for condition in [
+        "regexp_like(s, '(((a{1,1000}){1,1000}){1,1000})')".to_owned(),
+        "regexp_replace(s, '(((a{1,1000}){1,1000}){1,1000})', 'x') = s".to_owned(),
+        "regexp_count(s, '(((a{1,1000}){1,1000}){1,1000})') = 0".to_owned(),
+        format!("s LIKE '{}'", "%a".repeat(100_000)),
+        format!("regexp_like(s, '{}a{}')", "(".repeat(100_000), ")".repeat(100_000)),
+        "s ~ '('".to_owned(),
+        "regexp_replace(s, '[', 'x') = s".to_owned(),
+        "regexp_like(s, '(?=a)a')".to_owned(),
+        "regexp_like(s, 'a', 'qqq')".to_owned(),
+    ] {
+        let sql = format!("SELECT count(*) FROM small WHERE {condition}");
+        arena.refuses(&sql, "DATA_EXCEPTION", "a regular expression cannot be used").await;
+    }
+    // What makes other machines backtrack for years.
+    for (condition, count) in [
+        ("regexp_like(repeat('a', 100000 + n), '(a*)*b')", "0"),
+        ("repeat('a', 100000 + n) ~ '(a|aa)+$'", "3"),
+        ("repeat('a', 1000 + n) SIMILAR TO '(a|a)*b'", "0"),
+        ("repeat('a', 10000 + n) LIKE repeat('%a', 1000) || 'b'", "0"),
+        ("regexp_replace(repeat('a', 10000 + n), '(a?){100}a{100}', '') = ''", "0"),
+    ] {
+        arena.answers(&format!("SELECT count(*) FROM small WHERE {condition}"), count).await;
+    }
+    // Patterns of columns that are none too long are what they always were.
+    arena.answers("SELECT count(*) FROM small WHERE s ~ s AND 'x' || s LIKE '_' || s", "2").await;
+    arena.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_has_no_value_is_an_error() {
+    let mut arena = Arena::start().await;
+    arena.done("CREATE TABLE odd AS SELECT n, 9223372036854775800 + n AS large, decode('fffe', 'hex') AS bytes FROM small").await;
+    for (value, code) in [
+        ("1 / 0", "DATA_EXCEPTION"),
+        ("n / (n - n)", "DATA_EXCEPTION"),
+        ("n % 0", "DATA_EXCEPTION"),
+        ("1.5::DECIMAL(4, 2) / (n - n)::DECIMAL(4, 2)", "DATA_EXCEPTION"),
+        ("large + 7 + n", "NUMERIC_OUT_OF_RANGE"),
+        ("sum(large)", "NUMERIC_OUT_OF_RANGE"),
+        ("sum(large) OVER ()", "NUMERIC_OUT_OF_RANGE"),
+        ("large * large", "NUMERIC_OUT_OF_RANGE"),
+        ("-(n - 9223372036854775807 - 2)", "NUMERIC_OUT_OF_RANGE"),
+        ("large::INTEGER", "NUMERIC_OUT_OF_RANGE"),
+        ("large::DECIMAL(5, 0)", "NUMERIC_OUT_OF_RANGE"),
+        ("(n * 1e10)::INTEGER", "NUMERIC_OUT_OF_RANGE"),
+        ("bytes::VARCHAR", "DATA_EXCEPTION"),
+        ("CAST(X'fffe' AS VARCHAR)", "DATA_EXCEPTION"),
+        ("arrow_cast(bytes, 'Utf8')", "DATA_EXCEPTION"),
+        ("chr(n - 10)", "DATA_EXCEPTION"),
+        ("factorial(n + 100)", "DATA_EXCEPTION"),
+        ("sqrt(-n)", "DATA_EXCEPTION"),
+        ("('x' || n)::INTEGER", "DATA_EXCEPTION"),
+        ("TIMESTAMPTZ '2026-01-01 00:00:00 Mars/Phobos'", "DATA_EXCEPTION"),
+        ("TIMESTAMPTZ '2026-01-01 00:00:00+99:99'", "DATA_EXCEPTION"),
+        ("TIMESTAMP '2026-01-01' AT TIME ZONE 'Nowhere'", "DATA_EXCEPTION"),
+        ("now() + INTERVAL '1000000 years'", "DATA_EXCEPTION"),
+    ] {
+        arena.refuses_with(&format!("SELECT {value} FROM odd"), code).await;
+    }
+    arena.done("DROP TABLE odd").await;
     arena.stop().await;
 }

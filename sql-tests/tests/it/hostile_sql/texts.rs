@@ -1,7 +1,10 @@
 //! Texts that are long, deep, odd, or grow when they are planned (FAULTS A5: 1 to 5, 15, 16, 25).
 
-use arrow_flight::FlightDescriptor;
-use arrow_flight::sql::{Any, CommandStatementQuery, ProstMessageExt};
+use arrow_flight::sql::{
+    ActionCreatePreparedStatementRequest, Any, CommandStatementQuery, CommandStatementUpdate,
+    ProstMessageExt,
+};
+use arrow_flight::{Action, FlightData, FlightDescriptor};
 use prost::Message;
 
 use super::arena::Arena;
@@ -41,22 +44,44 @@ async fn empty_endless_and_broken_texts_are_refused() {
     arena.stop().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_text_that_is_not_utf8_is_refused() {
-    let mut arena = Arena::start().await;
-    let query = CommandStatementQuery { query: "SELECT '??'".to_owned(), transaction_id: None };
-    let command = query.as_any();
+/// A command with bytes in the place of its question marks that are no UTF-8.
+fn not_utf8(command: Any) -> Vec<u8> {
     let mut value = command.value.to_vec();
     for byte in value.iter_mut().filter(|byte| **byte == b'?') {
         *byte = 0xff;
     }
-    let broken = Any { value: value.into(), ..command }.encode_to_vec();
-    for bytes in [broken, b"SELECT '\xff\xff'".to_vec()] {
+    Any { value: value.into(), ..command }.encode_to_vec()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_text_that_is_not_utf8_is_refused() {
+    let mut arena = Arena::start().await;
+    let (query, transaction_id) = ("DELETE FROM small WHERE s <> '??'".to_owned(), None);
+    let run = CommandStatementQuery { query: query.clone(), transaction_id: None };
+    let update = CommandStatementUpdate { query: query.clone(), transaction_id: None };
+    let prepare = ActionCreatePreparedStatementRequest { query, transaction_id };
+    let flight = arena.client.flight().inner_mut();
+    let mut refused = Vec::new();
+    for bytes in [not_utf8(run.as_any()), b"SELECT '\xff\xff'".to_vec()] {
         let descriptor = FlightDescriptor::new_cmd(bytes);
-        let flight = arena.client.flight().inner_mut();
-        let status = flight.get_flight_info(descriptor).await.unwrap_err();
+        refused.push(flight.get_flight_info(descriptor).await.map(drop));
+    }
+    let descriptor = Some(FlightDescriptor::new_cmd(not_utf8(update.as_any())));
+    let message = FlightData { flight_descriptor: descriptor, ..FlightData::default() };
+    refused.push(match flight.do_put(futures::stream::iter([message])).await {
+        Ok(answers) => answers.into_inner().message().await.map(drop),
+        Err(status) => Err(status),
+    });
+    let action = Action::new("CreatePreparedStatement", not_utf8(prepare.as_any()));
+    refused.push(match flight.do_action(action).await {
+        Ok(answers) => answers.into_inner().message().await.map(drop),
+        Err(status) => Err(status),
+    });
+    for refused in refused {
+        let status = refused.unwrap_err();
         assert_eq!(status.code(), tonic::Code::InvalidArgument, "{status:?}");
         assert!(status.metadata().contains_key("x-error-code"), "{status:?}");
+        arena.is_alive("a text that is not UTF-8").await;
     }
     arena.stop().await;
 }
@@ -74,8 +99,7 @@ async fn deep_texts_are_refused_or_answered() {
         ("- ", ""),
         ("CAST(", " AS INT)"),
     ] {
-        let error = arena.run(&nested(open, close, 10_000)).await.unwrap_err();
-        assert_eq!(error.code(), Some("INVALID_STATEMENT"), "{open}: {error}");
+        arena.refuses_with(&nested(open, close, 10_000), "INVALID_STATEMENT").await;
         // Somewhere between what people write and what is refused, all of it must hold.
         for depth in [10, 20, 30, 40, 45] {
             arena.survives(&nested(open, close, depth)).await;
