@@ -1,101 +1,26 @@
 //! Real processes, killed with SIGKILL at random moments of writes and started again: what was
 //! acknowledged is there, and no half of a statement is ever seen (RULES 8, 9).
 //!
-//! `BASALT_KILL_ROUNDS` (6) and `BASALT_KILL_SEED` (1) choose a longer or another run:
+//! Here statements that add rows; those that change them are in `kill_changes`.
+//! `BASALT_KILL_ROUNDS` (6) and `BASALT_KILL_SEED` (1) choose a longer or another run of both:
 //! `BASALT_KILL_ROUNDS=200 cargo test --workspace -- --nocapture sigkill`
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch};
-use arrow::datatypes::Int64Type;
-use basalt_cli::processes::Process;
-use basalt_sql_tests::client::{Client, ClientError};
+use arrow::array::{ArrayRef, Int64Array, RecordBatch};
+use basalt_sql_tests::client::Client;
 use parquet::arrow::ArrowWriter;
 use tokio::sync::mpsc::UnboundedSender;
 
-/// How long a restarted cluster may take to answer again.
-const RECOVERY_MAX: Duration = Duration::from_secs(60);
+use crate::killable::{
+    Choices, Cluster, KILL_AFTER_MAX_MS, RECOVERY_MAX, VICTIMS, from_environment, numbers,
+};
+
 /// Rows of every statement: enough for all slices, so that each spans both workers.
 const STATEMENT_ROWS: i64 = 1_000;
-/// The latest moment of a kill, after the first acknowledgement of its round.
-const KILL_AFTER_MAX_MS: u64 = 400;
-const WORKERS: usize = 2;
-
-/// A seeded source of choices (Knuth's MMIX linear congruential generator).
-struct Choices(u64);
-
-impl Choices {
-    fn below(&mut self, end: u64) -> u64 {
-        self.0 =
-            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % end
-    }
-}
-
-struct Cluster {
-    dir: PathBuf,
-    url: String,
-    coordinator: Option<Process>,
-    workers: Vec<Option<Process>>,
-}
-
-impl Cluster {
-    fn start(dir: &Path) -> Self {
-        let workers = (0..WORKERS).map(|_| None).collect();
-        let mut cluster =
-            Self { dir: dir.to_owned(), url: String::new(), coordinator: None, workers };
-        cluster.start_what_is_missing();
-        cluster
-    }
-
-    fn spawn(&self, role: &str, name: &str, more: &[&str]) -> Process {
-        let (home, files) = (self.dir.join(name), self.dir.display().to_string());
-        let mut args = vec![role.to_owned(), "--data-dir".to_owned(), home.display().to_string()];
-        args.extend(["--allow-path".to_owned(), files]);
-        args.extend(more.iter().map(|arg| (*arg).to_owned()));
-        Process::spawn(Path::new(env!("CARGO_BIN_EXE_basalt")), &args).unwrap()
-    }
-
-    fn start_what_is_missing(&mut self) {
-        if self.coordinator.is_none() {
-            // The first start takes a free port, later ones the same again.
-            let address = match self.url.strip_prefix("grpc://") {
-                Some(address) => address.to_owned(),
-                None => "127.0.0.1:0".to_owned(),
-            };
-            let coordinator = self.spawn("coordinator", "coordinator", &["--listen", &address]);
-            self.url = coordinator.url().to_owned();
-            self.coordinator = Some(coordinator);
-        }
-        let secret = self.dir.join("coordinator/cluster.secret").display().to_string();
-        for index in 0..WORKERS {
-            if self.workers[index].is_none() {
-                let more = ["--coordinator", &self.url, "--secret-file", &secret];
-                self.workers[index] = Some(self.spawn("worker", &format!("worker-{index}"), &more));
-            }
-        }
-    }
-
-    /// Kills one worker, the coordinator, or everything. Returns who that was.
-    fn kill(&mut self, victim: u64) -> &'static str {
-        let (name, coordinator, workers) = match victim {
-            0 => ("coordinator", true, 0..0),
-            1 => ("worker 0", false, 0..1),
-            2 => ("worker 1", false, 1..2),
-            _ => ("everything", true, 0..WORKERS),
-        };
-        let killed = coordinator.then(|| self.coordinator.take()).flatten();
-        let workers = workers.filter_map(|index| self.workers[index].take());
-        for mut process in killed.into_iter().chain(workers) {
-            process.kill().unwrap();
-        }
-        name
-    }
-}
-
 /// What a client was told about its statements.
 #[derive(Debug, Default)]
 struct History {
@@ -154,33 +79,6 @@ async fn write_until_it_fails(
     }
 }
 
-/// A query of integers once the cluster answers again.
-async fn numbers(url: &str, sql: &str) -> Vec<Vec<i64>> {
-    let started = Instant::now();
-    loop {
-        let answer = async {
-            let (_, batches) = Client::connect(url).await?.query_all(sql).await?;
-            Ok::<_, ClientError>(batches)
-        };
-        match answer.await {
-            Ok(batches) => {
-                let row = |batch: &RecordBatch, row: usize| {
-                    let value = |column: &ArrayRef| column.as_primitive::<Int64Type>().value(row);
-                    batch.columns().iter().map(value).collect::<Vec<_>>()
-                };
-                let rows = |batch: &RecordBatch| {
-                    (0..batch.num_rows()).map(|index| row(batch, index)).collect::<Vec<_>>()
-                };
-                return batches.iter().flat_map(rows).collect();
-            }
-            Err(error) => {
-                assert!(started.elapsed() < RECOVERY_MAX, "no answer after a restart: {error}");
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
-        }
-    }
-}
-
 /// Every statement is there whole or not at all, and those that were acknowledged are there.
 async fn check(url: &str, history: &History) {
     let inserted = "SELECT id, count(*), sum(n) FROM inserted GROUP BY id";
@@ -228,10 +126,6 @@ fn write_file(path: &Path) {
     writer.close().unwrap();
 }
 
-fn from_environment(name: &str, default: u64) -> u64 {
-    std::env::var(name).map_or(default, |text| text.parse().unwrap())
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn acknowledged_statements_survive_sigkill_whole() {
     let rounds = from_environment("BASALT_KILL_ROUNDS", 6);
@@ -261,8 +155,8 @@ async fn acknowledged_statements_survive_sigkill_whole() {
         }
         // The moment is the fault that is injected, not a wait for something.
         tokio::time::sleep(Duration::from_millis(choices.below(KILL_AFTER_MAX_MS))).await;
-        // The first four rounds have every victim once.
-        let victim = if round < 4 { round } else { choices.below(4) };
+        // The first rounds have every victim once.
+        let victim = if round < VICTIMS { round } else { choices.below(VICTIMS) };
         *victims.entry(cluster.kill(victim)).or_default() += 1;
         tokio::time::timeout(RECOVERY_MAX, writer).await.expect("a statement hangs").unwrap();
         while let Some(told) = receiver.recv().await {

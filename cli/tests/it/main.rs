@@ -6,6 +6,8 @@
 mod command_line;
 mod format;
 mod kill;
+mod kill_changes;
+mod killable;
 mod python_clients;
 mod secret_log;
 mod split;
