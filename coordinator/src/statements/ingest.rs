@@ -66,7 +66,16 @@ impl Statements {
             let message = format!("workers took {taken} of {rows} rows");
             return Err(SqlError::new(ErrorCode::Unavailable, message));
         }
-        self.commit_rows(transaction, changes, rows).await
+        self.commit_rows(transaction, changes, rows).await.map_err(|error| match request.mode {
+            // The rows are sent once, so it is for the client to send them to the table there is.
+            IngestMode::CreateAppend | IngestMode::Replace
+                if error.code == ErrorCode::DuplicateObject =>
+            {
+                let message = format!("relation \"{}\" was created meanwhile", request.table);
+                SqlError::new(ErrorCode::Conflict, message).with_hint("send the rows again")
+            }
+            _ => error,
+        })
     }
 
     async fn destination(

@@ -1,7 +1,11 @@
 //! Sessions that create and drop the same names at once: with IF [NOT] EXISTS or OR REPLACE all of
 //! them succeed, without it one does, and the others read what somebody reads who comes later.
 
-use basalt_sql_tests::client::Client;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, Int64Array, RecordBatch};
+use basalt_sql_tests::client::{Client, IngestMode, IngestTarget};
 use basalt_sql_tests::cluster::{EmbeddedCluster, EmbeddedConfig};
 use basalt_sql_tests::slt::text;
 use futures::future::join_all;
@@ -114,6 +118,33 @@ async fn who_creates_and_who_drops_hinder_nobody() {
             _ => format!("CREATE TABLE IF NOT EXISTS other_{session} (a INT)"),
         };
         assert_eq!(crowd.at_once(mixed).await, Vec::<String>::new());
+    }
+    crowd.cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn uploads_that_make_their_table_are_told_to_be_sent_again() {
+    let mut crowd = Crowd::start().await;
+    let values: ArrayRef = Arc::new(Int64Array::from(vec![1, 2, 3]));
+    let rows = RecordBatch::try_from_iter([("n", values)]).unwrap();
+    for _ in 0..ROUNDS {
+        let sent = crowd.clients.iter_mut().map(async |client| {
+            let target = IngestTarget {
+                schema: None,
+                table: "uploaded".to_owned(),
+                mode: IngestMode::CreateAppend,
+                options: HashMap::new(),
+            };
+            let batches = futures::stream::iter([Ok(rows.clone())]);
+            client.ingest(target, rows.schema(), batches).await
+        });
+        let sent = join_all(sent).await;
+        let arrived = sent.iter().filter(|result| result.is_ok()).count();
+        for error in sent.iter().filter_map(|result| result.as_ref().err()) {
+            assert_eq!(error.sqlstate(), Some("40001"), "{error:?}");
+        }
+        crowd.answers("SELECT count(*) FROM uploaded", &(3 * arrived).to_string()).await;
+        crowd.all_succeed("DROP TABLE IF EXISTS uploaded").await;
     }
     crowd.cluster.stop().await;
 }
