@@ -12,10 +12,47 @@ use basalt_engine::snapshot::Snapshot;
 use basalt_engine::types::split_length;
 use basalt_storage::ids::ColumnId;
 use basalt_storage::schema::{Column, KeyKind, TableKey, TableSchema};
+use datafusion::common::Column as ColumnName;
+use datafusion::error::DataFusionError;
 use datafusion::execution::SessionState;
+use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, cast};
 
-use super::definition::schema_of;
+use super::definition::{declared, schema_of, table_schema};
+use super::session::Pinned;
 use crate::catalog::find_table;
+
+impl Pinned {
+    /// The rows of `CREATE TABLE t (columns) AS query` as the declared columns: by their places,
+    /// cast to their types; and these columns.
+    pub(super) fn as_declared(
+        &self,
+        rows: LogicalPlan,
+        create: &CreateTable,
+    ) -> Result<(LogicalPlan, TableSchema), SqlError> {
+        let mut columns = table_schema(create.columns.iter().map(declared))?;
+        declare(&self.state, &self.spec.snapshot, create, &mut columns)?;
+        let (given, wanted) = (rows.schema().fields().len(), columns.columns.len());
+        if given != wanted {
+            let message = format!("the query has {given} columns, and {wanted} are declared");
+            return Err(SqlError::new(ErrorCode::InvalidStatement, message)
+                .at(create.name_position)
+                .with_hint("declare one column for each of the query, or none"));
+        }
+        let rows = cast_to(rows, &columns).map_err(|error| self.error(error))?;
+        Ok((rows, columns))
+    }
+}
+
+fn cast_to(rows: LogicalPlan, columns: &TableSchema) -> Result<LogicalPlan, DataFusionError> {
+    let names = rows.schema().iter().map(ColumnName::from);
+    let casts: Vec<Expr> = names
+        .zip(&columns.columns)
+        .map(|(name, column)| {
+            cast(Expr::Column(name), column.data_type.clone()).alias(&column.name)
+        })
+        .collect();
+    LogicalPlanBuilder::from(rows).project(casts)?.build()
+}
 
 /// Puts the declarations of a new table into its columns and keys.
 pub(super) fn declare(

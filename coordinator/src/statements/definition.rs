@@ -162,7 +162,10 @@ pub(super) fn stored_columns(fields: &Fields) -> Result<TableSchema, SqlError> {
     ))
 }
 
-fn declared(spec: &ColumnSpec) -> Result<(String, arrow::datatypes::DataType, bool), SqlError> {
+/// Name, stored type and whether it can be NULL of a declared column.
+pub(super) fn declared(
+    spec: &ColumnSpec,
+) -> Result<(String, arrow::datatypes::DataType, bool), SqlError> {
     let data_type = storage_type_of(&spec.data_type).map_err(|error| {
         let message = format!("column \"{}\": {}", spec.name, error.message);
         SqlError { message, ..error }.at(spec.position)

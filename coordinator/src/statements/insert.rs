@@ -240,15 +240,16 @@ impl Statements {
         let Some(query) = create.query.clone() else {
             return Err(SqlError::new(ErrorCode::Internal, "CREATE TABLE AS has no query"));
         };
-        if !create.columns.is_empty() {
-            let message = "CREATE TABLE AS with declared columns is not supported";
-            return Err(SqlError::new(ErrorCode::FeatureNotSupported, message)
-                .with_hint("name and cast the columns in the query"));
-        }
         let statement = DFStatement::Statement(Box::new(ast::Statement::Query(query)));
         let plan = pinned.query_plan(statement).await?;
         let plan = bind(plan, values).map_err(|e| pinned.error(e))?;
-        let columns = stored_columns(pinned.result_schema(&plan).fields())?;
+        let (plan, columns) = match create.columns.is_empty() {
+            true => {
+                let columns = stored_columns(pinned.result_schema(&plan).fields())?;
+                (plan, columns)
+            }
+            false => pinned.as_declared(plan, create)?,
+        };
         let id = self.inner.catalog.allocate_table_id().await?;
         let table = new_table(id, create, columns)?;
         let target = append_target(
