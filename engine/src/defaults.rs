@@ -37,10 +37,17 @@ pub fn default_expr(state: &SessionState, column: &Column) -> Result<Expr> {
     match &column.declared.default {
         None => Ok(lit(ScalarValue::try_new_null(&data_type)?)),
         Some(text) => {
-            let value = state.create_logical_expr(text, &DFSchema::empty())?;
+            let value = planned(state, text)?;
             Ok(Expr::Cast(Cast::new(Box::new(value), data_type)))
         }
     }
+}
+
+/// The text of a DEFAULT, planned: parsed by the grammar of statements.
+fn planned(state: &SessionState, text: &str) -> Result<Expr> {
+    let expr = parse_expression(text)?;
+    let named = ast::ExprWithAlias { expr, alias: None };
+    state.create_logical_expr_from_sql_expr(named, &DFSchema::empty())
 }
 
 /// The same, as what the keyword DEFAULT among other values stands for.
@@ -67,7 +74,7 @@ pub fn check_default(state: &SessionState, column: &Column) -> Result<(), SqlErr
     if text.len() > TEXT_BYTES_MAX {
         return Err(refused(column, &format!("is longer than {TEXT_BYTES_MAX} bytes")));
     }
-    let value = state.create_logical_expr(text, &DFSchema::empty()).map_err(|error| {
+    let value = planned(state, text).map_err(|error| {
         let error = from_datafusion(error);
         match error.code {
             ErrorCode::UndefinedColumn => {

@@ -1,4 +1,5 @@
-//! The grammar of queries: DataFusion's default, with a bound on the work of parsing.
+//! The grammar of queries: DataFusion's default with `^` as PostgreSQL has it, and with a bound on
+//! the work of parsing.
 //!
 //! sqlparser tries some constructs in more than one way, and forgets how an attempt inside another
 //! one ended: `extract(extract(extract(...` takes twice as long with each level. Its recursion
@@ -9,9 +10,10 @@
 use std::any::TypeId;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use datafusion::sql::sqlparser::ast::Expr;
+use datafusion::sql::sqlparser::ast::{BinaryOperator, Expr, UnaryOperator};
 use datafusion::sql::sqlparser::dialect::{Dialect, GenericDialect};
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
+use datafusion::sql::sqlparser::tokenizer::Token;
 
 /// Expressions that may be begun for each token. Statements people write need fewer than two.
 const EXPRESSIONS_PER_TOKEN: usize = 30;
@@ -19,9 +21,15 @@ const EXPRESSIONS_PER_TOKEN: usize = 30;
 /// And for short statements that backtrack more than their length suggests.
 const EXPRESSIONS_MIN: usize = 20_000;
 
+/// How tight `^` binds: tighter than `*` and `AT TIME ZONE`, less than a sign and `::`.
+const POWER_PRECEDENCE: u8 = 45;
+/// How tight a sign binds: `-2 ^ 2` is 4.
+const SIGN_PRECEDENCE: u8 = 46;
+
 /// DataFusion's default dialect for one statement.
 ///
-/// It differs in one thing: `/*! ... */` is a comment like any other, not SQL in disguise.
+/// It differs in two things: `/*! ... */` is a comment like any other, not SQL in disguise, and
+/// `^` is a power as in PostgreSQL, Redshift and DuckDB; for DataFusion it is XOR.
 #[derive(Debug)]
 pub(super) struct Grammar {
     generic: GenericDialect,
@@ -63,14 +71,44 @@ impl Dialect for Grammar {
         self.generic.is_identifier_part(ch)
     }
 
-    fn parse_prefix(&self, _parser: &mut Parser<'_>) -> Option<Result<Expr, ParserError>> {
+    fn parse_prefix(&self, parser: &mut Parser<'_>) -> Option<Result<Expr, ParserError>> {
         let left = self.expressions_left.load(Ordering::Relaxed);
         if left == 0 {
             // The one error that backtracking hands through.
             return Some(Err(ParserError::RecursionLimitExceeded));
         }
         self.expressions_left.store(left - 1, Ordering::Relaxed);
-        None
+        let op = match parser.peek_token_ref().token {
+            Token::Minus => UnaryOperator::Minus,
+            Token::Plus => UnaryOperator::Plus,
+            _ => return None,
+        };
+        parser.advance_token();
+        let signed = parser.parse_subexpr(SIGN_PRECEDENCE);
+        Some(signed.map(|expr| Expr::UnaryOp { op, expr: Box::new(expr) }))
+    }
+
+    fn parse_infix(
+        &self,
+        parser: &mut Parser<'_>,
+        base: &Expr,
+        precedence: u8,
+    ) -> Option<Result<Expr, ParserError>> {
+        if parser.peek_token_ref().token != Token::Caret {
+            return None;
+        }
+        parser.advance_token();
+        let exponent = parser.parse_subexpr(precedence);
+        Some(exponent.map(|exponent| Expr::BinaryOp {
+            left: Box::new(base.clone()),
+            op: BinaryOperator::PGExp,
+            right: Box::new(exponent),
+        }))
+    }
+
+    fn get_next_precedence(&self, parser: &Parser<'_>) -> Option<Result<u8, ParserError>> {
+        let is_power = parser.peek_token_ref().token == Token::Caret;
+        is_power.then_some(Ok(POWER_PRECEDENCE))
     }
 
     as_generic! {
