@@ -119,7 +119,7 @@ pub(super) fn describe(parser: &mut StatementParser<'_>) -> Result<Statement, Sq
     Ok(Statement::Describe(parser.object_ref()?.0))
 }
 
-/// `SET [SESSION] name = | TO value`, `SET TIME ZONE value`.
+/// `SET [SESSION] name = | TO value`, `SET TIME ZONE [=] value`.
 pub(super) fn set(parser: &mut StatementParser<'_>) -> Result<Statement, SqlError> {
     parser.expect_word("SET")?;
     if parser.peek_word(0).is_some_and(|w| w.eq_ignore_ascii_case("LOCAL"))
@@ -137,6 +137,7 @@ pub(super) fn set(parser: &mut StatementParser<'_>) -> Result<Statement, SqlErro
         }
     }
     let name = if parser.words(&["TIME", "ZONE"]) {
+        let _optional = parser.token(&Token::Eq);
         "timezone".to_owned()
     } else if parser.word("SCHEMA") {
         let _optional = parser.token(&Token::Eq) || parser.word("TO");

@@ -5,7 +5,10 @@
 
 use arrow::array::{Array, ArrayRef, AsArray, Int64Array};
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, Int64Type, IntervalMonthDayNanoType, TimeUnit};
+use arrow::datatypes::{
+    DataType, Int64Type, IntervalDayTimeType, IntervalMonthDayNanoType, IntervalYearMonthType,
+    TimeUnit,
+};
 use datafusion::common::ScalarValue;
 use datafusion::logical_expr::ColumnarValue;
 
@@ -199,34 +202,56 @@ fn listed(row: &Row<'_>) -> u64 {
 /// `range(start, stop, step)` of numbers, dates or timestamps.
 fn series(row: &Row<'_>) -> u64 {
     let (Some(first), second) = (row.at(0), row.at(1)) else { return 0 };
+    if row.columns.len() == 3 && row.at(2).is_none() {
+        return 0;
+    }
     let is_time = !first.0.data_type().is_integer();
-    let number = |argument| row.integer(argument).map(i128::from);
+    // The two ends may be of different units.
+    let number = |argument| {
+        let (array, _) = row.at(argument)?;
+        Some(i128::from(row.integer(argument)?) * nanoseconds_in(array.data_type()))
+    };
     let (start, stop) = match (second, row.columns.len()) {
         (None, 1) => (Some(0), number(0)),
         _ => (number(0), number(1)),
     };
     let (Some(start), Some(stop)) = (start, stop) else { return 0 };
     let step = match is_time {
-        true => row.at(2).map_or(1, |(array, at)| interval_units(array, at, first.0.data_type())),
+        true => row.at(2).map_or(1, |(array, at)| interval_nanoseconds(array, at)),
         false => number(2).unwrap_or(1),
     };
     let elements = (stop - start).unsigned_abs() / step.unsigned_abs().max(1) + 1;
     u64::try_from(elements).unwrap_or(u64::MAX).saturating_mul(ELEMENT_BYTES)
 }
 
-/// How many units of a date or timestamp an interval has at least.
-fn interval_units(interval: &dyn Array, row: usize, of: &DataType) -> i128 {
-    const DAY_NS: i128 = 86_400_000_000_000;
-    let Some(interval) = interval.as_primitive_opt::<IntervalMonthDayNanoType>() else { return 1 };
-    let value = interval.value(row);
-    let days = i128::from(value.months) * 28 + i128::from(value.days);
-    let nanoseconds = days * DAY_NS + i128::from(value.nanoseconds);
-    match of {
-        DataType::Date32 => nanoseconds / DAY_NS,
-        DataType::Date64 => nanoseconds / 1_000_000,
-        DataType::Timestamp(TimeUnit::Second, _) => nanoseconds / 1_000_000_000,
-        DataType::Timestamp(TimeUnit::Millisecond, _) => nanoseconds / 1_000_000,
-        DataType::Timestamp(TimeUnit::Microsecond, _) => nanoseconds / 1_000,
-        _ => nanoseconds,
+const DAY_NS: i128 = 86_400_000_000_000;
+
+/// Nanoseconds in a unit of a date or timestamp, 1 for numbers.
+fn nanoseconds_in(unit: &DataType) -> i128 {
+    match unit {
+        DataType::Date32 => DAY_NS,
+        DataType::Date64 | DataType::Timestamp(TimeUnit::Millisecond, _) => 1_000_000,
+        DataType::Timestamp(TimeUnit::Second, _) => 1_000_000_000,
+        DataType::Timestamp(TimeUnit::Microsecond, _) => 1_000,
+        _ => 1,
+    }
+}
+
+/// How many nanoseconds an interval has at least.
+fn interval_nanoseconds(interval: &dyn Array, row: usize) -> i128 {
+    let of = |months: i32, days: i32, nanoseconds: i128| {
+        (i128::from(months) * 28 + i128::from(days)) * DAY_NS + nanoseconds
+    };
+    if let Some(interval) = interval.as_primitive_opt::<IntervalMonthDayNanoType>() {
+        let value = interval.value(row);
+        return of(value.months, value.days, value.nanoseconds.into());
+    }
+    if let Some(interval) = interval.as_primitive_opt::<IntervalDayTimeType>() {
+        let value = interval.value(row);
+        return of(0, value.days, i128::from(value.milliseconds) * 1_000_000);
+    }
+    match interval.as_primitive_opt::<IntervalYearMonthType>() {
+        Some(interval) => of(interval.value(row), 0, 0),
+        None => 1,
     }
 }
