@@ -21,6 +21,7 @@ mod check;
 mod class;
 mod complete;
 mod conditions;
+mod datafusion;
 mod datafusion_engine;
 mod dialect;
 mod digest;
@@ -31,12 +32,15 @@ mod files;
 mod flight_engine;
 pub mod known;
 mod letters;
+mod needs;
 mod place;
 mod report;
 mod run;
 mod schema;
 mod side;
+mod sketch;
 mod source;
+mod tally;
 pub mod text;
 
 use std::path::Path;
@@ -52,11 +56,13 @@ pub use engine::{BoxEngine, Engine, EngineError, Output};
 pub use files::{FilesError, find_files};
 pub use flight_engine::FlightEngine;
 pub use known::Known;
+pub use needs::Need;
 pub use place::{Place, run_at};
 pub use report::{Failure, FileReport, Mark, OracleReport, Slow};
 pub use run::run_with;
 pub use schema::Schemas;
 pub use side::Connect;
+pub use tally::{Answers, Tallies, Tally};
 
 /// How to run files.
 #[derive(Debug, Clone, Default)]

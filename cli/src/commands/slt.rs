@@ -2,6 +2,7 @@
 //!
 //! Not here: how a file is run and judged ([`basalt_sql_tests::slt`]).
 
+mod needs;
 mod output;
 mod reports;
 mod totals;
@@ -45,7 +46,7 @@ pub struct SltArgs {
     /// Run so many files at a time
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
     jobs: u16,
-    /// How files write results: auto, postgres, sqlite or duckdb
+    /// How files write results: auto, postgres, sqlite, duckdb, or datafusion for its own files
     #[arg(long, value_name = "DIALECT", default_value = "auto")]
     dialect: String,
     /// Label for skipif and onlyif instead of `basalt` (may be repeated)

@@ -14,15 +14,15 @@ use sqllogictest::{
 
 use super::class::Class;
 use super::dialect::Dialect;
-use super::engine::{EngineError, SltType, columns_count_matches, columns_match};
+use super::engine::{EngineError, SltType, Writing, columns_count_matches, columns_match};
 use super::source::Placed;
-use super::{digest, duckdb};
+use super::{agree, datafusion, digest, duckdb, source};
 
 /// Lines of an expected or actual result that a failure shows.
 const LINES_SHOWN_MAX: usize = 200;
 
 type AnyError = Arc<dyn std::error::Error + Send + Sync>;
-type Checked = Result<(), Problem>;
+type Checked = Result<Likeness, Problem>;
 
 /// What came of a record, judged.
 #[derive(Debug)]
@@ -30,9 +30,20 @@ pub(super) enum Verdict {
     /// Its conditions left it out.
     LeftOut,
     /// What the file says.
-    Expected,
+    Expected(Likeness),
     /// Something else.
     Unexpected(Problem),
+}
+
+/// How much like the text of the file something is that is as the file says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Likeness {
+    /// Word for word.
+    Same,
+    /// DataFusion's dialect: the same rows, in another order where SQL names none.
+    OtherOrder,
+    /// DataFusion's dialect: an error for an error, in other words.
+    OtherWords,
 }
 
 /// What is not as the file says.
@@ -124,21 +135,30 @@ impl Rules {
         }
     }
 
+    /// What decides how the values of a record are written.
+    pub(super) fn writing(&self, record: &Record<SltType>) -> Writing {
+        match self.letters(record) {
+            Some(letters) => Writing::ByLetters(letters),
+            None if self.dialect == Dialect::DataFusion => Writing::DataFusion,
+            None => Writing::ByType,
+        }
+    }
+
     pub(super) fn check(&mut self, placed: &Placed, output: &RecordOutput<SltType>) -> Verdict {
         if matches!(output, RecordOutput::Nothing) {
             return Verdict::LeftOut;
         }
         let checked = match &placed.record {
             Record::Statement { sql, expected, .. } => self.statement(sql, expected, output),
-            Record::Query { sql, expected, .. } => self.query(sql, expected, output, placed.line),
+            Record::Query { expected, .. } => self.query(placed, expected, output),
             Record::System { command, stdout, .. } => system(command, stdout.as_deref(), output),
             Record::Let { sql, .. } => binding(sql, output),
-            _ => Ok(()),
+            _ => Ok(Likeness::Same),
         };
         match checked {
-            Ok(()) => Verdict::Expected,
+            Ok(likeness) => Verdict::Expected(likeness),
             Err(problem) if placed.may_fail && problem.class != Class::Connection => {
-                Verdict::Expected
+                Verdict::Expected(Likeness::Same)
             }
             Err(problem) => Verdict::Unexpected(problem),
         }
@@ -163,7 +183,7 @@ impl Rules {
                     _ => Err(Problem::failed(sql, error, RecordKind::Statement)),
                 };
             }
-            _ => return Ok(()),
+            _ => return Ok(Likeness::Same),
         };
         let sql = sql.to_owned();
         match expected {
@@ -177,22 +197,28 @@ impl Rules {
                 let kind = TestErrorKind::StatementResultMismatch { sql, expected, actual };
                 Err(Problem::new(Class::WrongCount, kind))
             }
-            _ => Ok(()),
+            _ => Ok(Likeness::Same),
         }
     }
 
     fn query(
         &mut self,
-        sql: &str,
+        placed: &Placed,
         expected: &QueryExpect<SltType>,
         output: &RecordOutput<SltType>,
-        line: u32,
     ) -> Checked {
-        let no_rows = Vec::new();
+        let sql = source::sql(&placed.record);
+        let mut counted = Vec::new();
         let (types, rows, error) = match output {
             RecordOutput::Query { types, rows, error } => (Some(types), rows, error),
-            RecordOutput::Statement { error, .. } => (None, &no_rows, error),
-            _ => return Ok(()),
+            RecordOutput::Statement { count, error } => {
+                if self.dialect == Dialect::DataFusion {
+                    // There an INSERT is a query of its count.
+                    counted.push(vec![count.to_string()]);
+                }
+                (None, &counted, error)
+            }
+            _ => return Ok(Likeness::Same),
         };
         match (expected, error) {
             (QueryExpect::Error(expected), Some(error)) => {
@@ -211,10 +237,17 @@ impl Rules {
                 {
                     return Err(wrong_columns(sql, types, letters));
                 }
-                if !self.rows_match(rows, types.map_or(&[], Vec::as_slice), results) {
-                    return Err(self.wrong_rows(sql, rows, results));
+                let types = types.map_or(&[][..], Vec::as_slice);
+                if self.rows_match(rows, types, results) {
+                    return self.same_label(label.as_deref(), rows, placed.line);
                 }
-                self.same_label(label.as_deref(), rows, line)
+                if self.dialect == Dialect::DataFusion
+                    && !agree::is_ordered(sql)
+                    && datafusion::same_in_some_order(rows, results)
+                {
+                    return Ok(Likeness::OtherOrder);
+                }
+                Err(self.wrong_rows(sql, rows, results))
             }
         }
     }
@@ -232,11 +265,16 @@ impl Rules {
         }
         // The words of DuckDB's errors are its own; that there is one is what another can match.
         if self.dialect == Dialect::DuckDb {
-            return Ok(());
+            return Ok(Likeness::Same);
         }
         let sqlstate = engine.and_then(|error| error.sqlstate.clone());
         if expected.is_match(&error.to_string(), sqlstate.as_deref()) {
-            return Ok(());
+            return Ok(Likeness::Same);
+        }
+        if self.dialect == Dialect::DataFusion {
+            let text = datafusion::error_text(&error.to_string());
+            let same = expected.is_match(&text, sqlstate.as_deref());
+            return Ok(if same { Likeness::Same } else { Likeness::OtherWords });
         }
         let mismatch = TestErrorKind::ErrorMismatch {
             sql: sql.to_owned(),
@@ -252,7 +290,7 @@ impl Rules {
     /// many, else each of its kind.
     fn columns_match(&self, actual: &Vec<SltType>, expected: &Vec<SltType>) -> bool {
         match self.dialect {
-            Dialect::Postgres => columns_match(actual, expected),
+            Dialect::Postgres | Dialect::DataFusion => columns_match(actual, expected),
             Dialect::Sqlite | Dialect::DuckDb => columns_count_matches(actual, expected),
         }
     }
@@ -267,6 +305,7 @@ impl Rules {
         match self.dialect {
             Dialect::Sqlite => values().eq(expected.iter().map(|line| line.trim_end())),
             Dialect::DuckDb => duckdb::rows_match(rows, types, expected),
+            Dialect::DataFusion => datafusion::rows_match(rows, expected),
             Dialect::Postgres => {
                 if self.result_mode == Some(ResultMode::ValueWise) {
                     let rows: Vec<_> = values().map(|value| vec![value.to_owned()]).collect();
@@ -285,7 +324,9 @@ impl Rules {
             Dialect::Postgres if self.result_mode == Some(ResultMode::ValueWise) => {
                 rows.iter().flatten().cloned().collect()
             }
-            Dialect::Postgres => rows.iter().map(|row| row.join(" ")).collect(),
+            Dialect::Postgres | Dialect::DataFusion => {
+                rows.iter().map(|row| row.join(" ")).collect()
+            }
         }
     }
 
@@ -316,14 +357,13 @@ impl Rules {
 
     /// SQLite's rule: queries of one label have one result.
     fn same_label(&mut self, label: Option<&str>, rows: &[Vec<String>], line: u32) -> Checked {
-        let Some(label) = label.filter(|_| self.dialect != Dialect::Postgres) else {
-            return Ok(());
-        };
+        let has_labels = matches!(self.dialect, Dialect::Sqlite | Dialect::DuckDb);
+        let Some(label) = label.filter(|_| has_labels) else { return Ok(Likeness::Same) };
         let result = digest::of(rows.iter().flatten().map(String::as_str));
         let (first, at) =
             self.labelled.entry(label.to_owned()).or_insert_with(|| (result.clone(), line));
         if *first == result {
-            return Ok(());
+            return Ok(Likeness::Same);
         }
         let text = format!(
             "the queries labelled {label} give different results: line {at} gave {first}, \
@@ -344,7 +384,7 @@ fn wrong_columns(sql: &str, actual: &[SltType], expected: &[SltType]) -> Problem
 }
 
 fn system(command: &str, expected: Option<&str>, output: &RecordOutput<SltType>) -> Checked {
-    let RecordOutput::System { stdout, error, .. } = output else { return Ok(()) };
+    let RecordOutput::System { stdout, error, .. } = output else { return Ok(Likeness::Same) };
     let command = command.to_owned();
     if let Some(error) = error {
         let kind = TestErrorKind::SystemFail { command, err: error.clone() };
@@ -361,12 +401,12 @@ fn system(command: &str, expected: Option<&str>, output: &RecordOutput<SltType>)
             };
             Err(Problem::new(Class::WrongResult, kind))
         }
-        _ => Ok(()),
+        _ => Ok(Likeness::Same),
     }
 }
 
 fn binding(sql: &str, output: &RecordOutput<SltType>) -> Checked {
-    let RecordOutput::Let { error: Some(error), .. } = output else { return Ok(()) };
+    let RecordOutput::Let { error: Some(error), .. } = output else { return Ok(Likeness::Same) };
     let class = match error {
         sqllogictest::LetError::Fail(source) => {
             source.downcast_ref::<EngineError>().map_or(Class::Failed, Class::of)

@@ -9,6 +9,7 @@ use arrow::datatypes::UInt64Type;
 use async_trait::async_trait;
 use datafusion::error::DataFusionError;
 use datafusion::logical_expr::LogicalPlan;
+use datafusion::physical_plan::collect;
 use datafusion::prelude::SessionContext;
 use futures::FutureExt;
 
@@ -47,8 +48,12 @@ impl DataFusionEngine {
     async fn answer(&self, sql: &str) -> Result<Output, EngineError> {
         let frame = self.session.sql(sql).await?;
         let is_dml = matches!(frame.logical_plan(), LogicalPlan::Dml(_) | LogicalPlan::Copy(_));
-        let schema = Arc::new(frame.schema().as_arrow().clone());
-        let batches = frame.collect().await?;
+        // The physical plan has the types of the rows; the logical one those of a UNION's first
+        // branch.
+        let task = Arc::new(frame.task_ctx());
+        let plan = frame.create_physical_plan().await?;
+        let schema = plan.schema();
+        let batches = collect(plan, task).await?;
         // DDL answers with no columns; an INSERT with one column `count`.
         if schema.fields().is_empty() && batches.iter().all(|batch| batch.num_rows() == 0) {
             return Ok(Output::Done { rows_affected: 0 });

@@ -5,6 +5,7 @@
 //! | `postgres` | a row per line, values separated by blanks | its own type ([`super::text`]) |
 //! | `sqlite`   | a value per line, or a digest of them | the letter of the `query` line ([`super::letters`]) |
 //! | `duckdb`   | a row per line, values separated by tabs, or a value per line | its own type |
+//! | `datafusion` | a row per line, a last value of several lines as lines with numbers | its own type ([`super::datafusion`]) |
 //!
 //! The rule of [`Dialect::detect`], from the text of the file alone, first match wins. Directives
 //! stand at the start of a paragraph, or behind a comment or a condition:
@@ -16,7 +17,7 @@
 //!    `N values hashing to <md5>`.
 //! 3. `sqlite` if some query of two or more letters has an expected result, and every such query
 //!    has a multiple of its letters in lines, each of one word.
-//! 4. `postgres` otherwise.
+//! 4. `postgres` otherwise. `datafusion` is never found out: its files say nothing of it.
 
 use std::fmt;
 use std::str::FromStr;
@@ -32,6 +33,8 @@ pub enum Dialect {
     Sqlite,
     /// DuckDB's own.
     DuckDb,
+    /// DataFusion's own test files.
+    DataFusion,
 }
 
 /// Directives that only DuckDB's files have.
@@ -69,6 +72,7 @@ impl Dialect {
             Self::Postgres => "postgres",
             Self::Sqlite => "sqlite",
             Self::DuckDb => "duckdb",
+            Self::DataFusion => "datafusion",
         }
     }
 }
@@ -83,10 +87,12 @@ impl FromStr for Dialect {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        [Self::Postgres, Self::Sqlite, Self::DuckDb]
+        [Self::Postgres, Self::Sqlite, Self::DuckDb, Self::DataFusion]
             .into_iter()
             .find(|dialect| dialect.name() == text)
-            .ok_or_else(|| format!("{text:?} is no dialect: postgres, sqlite or duckdb"))
+            .ok_or_else(|| {
+                format!("{text:?} is no dialect: postgres, sqlite, duckdb or datafusion")
+            })
     }
 }
 

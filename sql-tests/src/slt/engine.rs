@@ -8,7 +8,7 @@ use arrow::record_batch::RecordBatch;
 use async_trait::async_trait;
 use sqllogictest::{AsyncDB, DBOutput, DefaultColumnType};
 
-use super::{letters, text};
+use super::{datafusion, letters, text};
 
 pub(super) type SltType = DefaultColumnType;
 
@@ -72,17 +72,28 @@ impl Engine for BoxEngine {
     }
 }
 
-/// The letters that decide how the values of the next record are written, shared by a runner and
-/// its connections; none where a value's own type decides.
+/// What decides how the values of a record are written.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Letters(Arc<Mutex<Option<Vec<char>>>>);
+pub(super) enum Writing {
+    /// A value's own type.
+    #[default]
+    ByType,
+    /// The letters of the record.
+    ByLetters(Vec<char>),
+    /// A value's own type, as DataFusion's runner does it.
+    DataFusion,
+}
 
-impl Letters {
-    pub(super) fn set(&self, letters: Option<Vec<char>>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = letters;
+/// How the values of the next record are written, shared by a runner and its connections.
+#[derive(Debug, Clone, Default)]
+pub(super) struct SharedWriting(Arc<Mutex<Writing>>);
+
+impl SharedWriting {
+    pub(super) fn set(&self, writing: Writing) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = writing;
     }
 
-    fn get(&self) -> Option<Vec<char>> {
+    fn get(&self) -> Writing {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
@@ -90,7 +101,7 @@ impl Letters {
 /// An [`Engine`] as the sqllogictest crate wants it.
 pub(super) struct Adapter {
     pub(super) engine: BoxEngine,
-    pub(super) letters: Letters,
+    pub(super) writing: SharedWriting,
 }
 
 #[async_trait]
@@ -104,13 +115,17 @@ impl AsyncDB for Adapter {
             Output::Rows { schema, batches } => {
                 let types: Vec<SltType> =
                     schema.fields().iter().map(|f| text::column_type(f.data_type())).collect();
-                // Another number of columns than the record names is reported by their types.
-                let letters = self.letters.get().filter(|letters| letters.len() == types.len());
+                let writing = self.writing.get();
                 let mut rows = Vec::new();
                 for batch in &batches {
-                    match &letters {
-                        Some(letters) => letters::append_rows(batch, letters, &mut rows),
-                        None => text::append_rows(batch, &mut rows),
+                    match &writing {
+                        // Another number of columns than the record names is reported by their
+                        // types.
+                        Writing::ByLetters(letters) if letters.len() == types.len() => {
+                            letters::append_rows(batch, letters, &mut rows)
+                        }
+                        Writing::DataFusion => datafusion::append_rows(batch, &mut rows),
+                        _ => text::append_rows(batch, &mut rows),
                     }
                     .map_err(|e| EngineError::new(format!("the result cannot be shown: {e}")))?;
                 }

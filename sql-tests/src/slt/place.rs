@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use datafusion::prelude::SessionContext;
+use datafusion::prelude::{SessionConfig, SessionContext};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 
@@ -13,7 +13,10 @@ use super::report::{Failure, FileReport};
 use super::run::run_with;
 use super::schema::{self, Schemas};
 use super::side::Connect;
-use super::{DataFusionEngine, FlightEngine, SltOptions};
+use super::{DataFusionEngine, Dialect, FlightEngine, SltOptions};
+
+/// Partitions of plans in DataFusion's own runner.
+const DATAFUSION_PARTITIONS: usize = 4;
 
 /// Something that answers the records of files, each file for itself.
 #[derive(Debug, Clone)]
@@ -25,7 +28,8 @@ pub enum Place {
         /// What gives each file a schema; none where files share what is there.
         schemas: Option<Arc<Schemas>>,
     },
-    /// DataFusion in this process with its default settings: a fresh session for each file.
+    /// DataFusion in this process with its default settings: a fresh session for each file. For
+    /// its own files with as many partitions as they count on.
     DataFusion,
     /// A Python with the package `duckdb`: a fresh database for each file.
     DuckDb,
@@ -56,7 +60,7 @@ impl Place {
     }
 
     /// Prepares for one file.
-    async fn open(&self) -> Result<Opened, EngineError> {
+    async fn open(&self, dialect: Option<Dialect>) -> Result<Opened, EngineError> {
         match self {
             Self::Server { url, schemas } => {
                 let schema = match schemas {
@@ -70,7 +74,16 @@ impl Place {
                 };
                 Ok(Opened::Server { url: url.clone(), schema })
             }
-            Self::DataFusion => Ok(Opened::DataFusion(Box::new(SessionContext::new()))),
+            Self::DataFusion => {
+                let session = match dialect {
+                    // As in its own runner.
+                    Some(Dialect::DataFusion) => SessionContext::new_with_config(
+                        SessionConfig::new().with_target_partitions(DATAFUSION_PARTITIONS),
+                    ),
+                    _ => SessionContext::new(),
+                };
+                Ok(Opened::DataFusion(Box::new(session)))
+            }
             Self::DuckDb => Ok(Opened::DuckDb),
         }
     }
@@ -138,9 +151,9 @@ async fn try_run(
     oracle: Option<&Place>,
     options: &SltOptions,
 ) -> Result<FileReport, EngineError> {
-    let ours = ours.open().await?;
+    let ours = ours.open(options.dialect).await?;
     let theirs = match oracle {
-        Some(place) => match place.open().await {
+        Some(place) => match place.open(options.dialect).await {
             Ok(opened) => Some(opened),
             Err(error) => {
                 // The error of the oracle says more than one of cleaning up.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::class::Class;
 use super::dialect::Dialect;
+use super::tally::Tallies;
 
 /// Failures of one file that are kept in full; the rest is counted.
 const FAILURES_KEPT_MAX: usize = 1000;
@@ -110,6 +111,8 @@ pub struct FileReport {
     pub marks: Vec<Mark>,
     /// The other engine.
     pub oracle: Option<OracleReport>,
+    /// DataFusion's dialect: the records by what they need.
+    pub tallies: Tallies,
 }
 
 impl FileReport {
@@ -131,6 +134,7 @@ impl FileReport {
             slowest: Vec::new(),
             marks: Vec::new(),
             oracle: None,
+            tallies: Tallies::default(),
         }
     }
 

@@ -8,8 +8,11 @@ use sqllogictest::Record;
 
 use super::check::{Problem, Verdict};
 use super::complete::Rewrites;
+use super::datafusion;
+use super::dialect::Dialect;
 use super::engine::EngineError;
 use super::known::{Known, KnownFile};
+use super::needs::Excluded;
 use super::report::{self, Failure, FileReport, Mark, OracleReport, Slow};
 use super::side::{Connect, Outcome, Side};
 use super::source::{self, Placed, Source};
@@ -61,7 +64,7 @@ impl<'a, 'o> Run<'a, 'o> {
         };
         // Until both are there, the connection is lost.
         report.lost_connection = true;
-        let mut ours = Side::start(ours, &options.labels)
+        let mut ours = Side::start(ours, &labels_of(options, &options.labels))
             .await
             .map_err(|error| no_connection("the engine", error))?;
         let labels: Vec<String> = ours.labels.iter().cloned().collect();
@@ -79,7 +82,7 @@ impl<'a, 'o> Run<'a, 'o> {
         }
         let oracle = match oracle {
             Some(connect) => {
-                let mut side = Side::start(connect, &options.oracle_labels)
+                let mut side = Side::start(connect, &labels_of(options, &options.oracle_labels))
                     .await
                     .map_err(|error| no_connection("the oracle", error))?;
                 side.rules = super::check::Rules::new(source.dialect);
@@ -124,6 +127,11 @@ impl<'a, 'o> Run<'a, 'o> {
     }
 
     async fn record(&mut self, placed: &Placed, report: &mut FileReport) {
+        if let Some(Excluded { need, runs: false }) = placed.excluded {
+            report.tallies.add_not_run(need);
+            report.skipped += 1;
+            return;
+        }
         let outcome = self.ours.run(placed).await;
         if !matches!(outcome.verdict, Verdict::LeftOut) {
             let slow = || Slow {
@@ -141,6 +149,15 @@ impl<'a, 'o> Run<'a, 'o> {
             }
             _ => None,
         };
+        if self.source.dialect == Dialect::DataFusion {
+            let need = placed.excluded.map(|excluded| excluded.need);
+            let theirs = theirs.as_ref().map(|theirs| &theirs.verdict);
+            report.tallies.add(need, &outcome.verdict, theirs);
+        }
+        if placed.excluded.is_some() {
+            self.count_excluded(&outcome, report);
+            return;
+        }
         self.mark(placed, &outcome, theirs.as_ref(), report);
         let judged = match theirs {
             Some(theirs) => self.judge_both(placed, &outcome, &theirs, report),
@@ -150,6 +167,15 @@ impl<'a, 'o> Run<'a, 'o> {
             report.lost_connection |= is_lost(&outcome);
             report.fail(Failure::new(&*placed.file, placed.line, problem_text));
         }
+    }
+
+    /// A record that is left out of the judgement has passed or counts as skipped.
+    fn count_excluded(&mut self, outcome: &Outcome, report: &mut FileReport) {
+        match outcome.verdict {
+            Verdict::Expected(_) => report.passed += 1,
+            Verdict::LeftOut | Verdict::Unexpected(_) => report.skipped += 1,
+        }
+        report.lost_connection |= is_lost(outcome);
     }
 
     /// Remembers a record for an allow-list: what the oracle did where it ran, else what ours did.
@@ -163,7 +189,7 @@ impl<'a, 'o> Run<'a, 'o> {
         let outcome = theirs.unwrap_or(ours);
         let unexpected = match &outcome.verdict {
             Verdict::LeftOut => return,
-            Verdict::Expected => None,
+            Verdict::Expected(_) => None,
             Verdict::Unexpected(problem) => Some(problem),
         };
         if !self.options.marks {
@@ -185,7 +211,7 @@ impl<'a, 'o> Run<'a, 'o> {
                 report.skipped += 1;
                 Judged::Counted
             }
-            Verdict::Expected => self.expected(placed, report),
+            Verdict::Expected(_) => self.expected(placed, report),
             Verdict::Unexpected(problem) => {
                 if self.known.has(placed) {
                     report.passed += 1;
@@ -256,16 +282,16 @@ impl<'a, 'o> Run<'a, 'o> {
                 oracle.one_side += 1;
                 self.judge(placed, ours, report)
             }
-            (Verdict::Expected, Verdict::Expected) => {
+            (Verdict::Expected(_), Verdict::Expected(_)) => {
                 oracle.both += 1;
                 self.expected(placed, report)
             }
-            (Verdict::Expected, Verdict::Unexpected(problem)) => {
+            (Verdict::Expected(_), Verdict::Unexpected(problem)) => {
                 differ("only ours is as the file says", Some(problem));
                 oracle.only_ours += 1;
                 self.expected(placed, report)
             }
-            (Verdict::Unexpected(problem), Verdict::Expected) => {
+            (Verdict::Unexpected(problem), Verdict::Expected(_)) => {
                 differ("only the oracle is as the file says", Some(problem));
                 oracle.only_oracle += 1;
                 match self.judge(placed, ours, report) {
@@ -321,6 +347,14 @@ impl<'a, 'o> Run<'a, 'o> {
 
 /// How many records back a reason of the same class need not be told again.
 const MARKS_BACK: usize = 200;
+
+/// The labels of a side: those that were given, else in DataFusion's dialect those of its files.
+fn labels_of(options: &SltOptions, given: &[String]) -> Vec<String> {
+    if given.is_empty() && options.dialect == Some(Dialect::DataFusion) {
+        return datafusion::LABELS.map(str::to_owned).to_vec();
+    }
+    given.to_vec()
+}
 
 enum Judged {
     Counted,

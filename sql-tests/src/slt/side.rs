@@ -8,7 +8,7 @@ use sqllogictest::{Control, Record, RecordOutput, Runner};
 
 use super::check::{Rules, Verdict};
 use super::dialect::Dialect;
-use super::engine::{Adapter, BoxEngine, EngineError, Letters, SltType};
+use super::engine::{Adapter, BoxEngine, EngineError, SharedWriting, SltType};
 use super::source::{self, Placed};
 
 /// Makes one engine per connection that a file names.
@@ -28,7 +28,7 @@ pub(super) struct Outcome {
 /// An engine, the state of its run and its clock.
 pub(super) struct Side<'a> {
     runner: Runner<Adapter, MakeAdapter<'a>>,
-    letters: Letters,
+    writing: SharedWriting,
     pub(super) labels: HashSet<String>,
     pub(super) rules: Rules,
     pub(super) elapsed: Duration,
@@ -41,7 +41,7 @@ impl<'a> Side<'a> {
         mut connect: Connect<'a>,
         labels: &[String],
     ) -> Result<Self, EngineError> {
-        let letters = Letters::default();
+        let writing = SharedWriting::default();
         let engine = connect().await?;
         let labels: HashSet<String> = if labels.is_empty() {
             [engine.name().to_owned()].into()
@@ -49,21 +49,21 @@ impl<'a> Side<'a> {
             labels.iter().cloned().collect()
         };
         let mut first = Some(engine);
-        let shared = letters.clone();
+        let shared = writing.clone();
         let make: MakeAdapter<'a> = Box::new(move || {
-            let letters = shared.clone();
+            let writing = shared.clone();
             if let Some(engine) = first.take() {
-                return Box::pin(async move { Ok(Adapter { engine, letters }) });
+                return Box::pin(async move { Ok(Adapter { engine, writing }) });
             }
             let connecting = connect();
-            Box::pin(async move { connecting.await.map(|engine| Adapter { engine, letters }) })
+            Box::pin(async move { connecting.await.map(|engine| Adapter { engine, writing }) })
         });
         let mut runner = Runner::new(make);
         for label in &labels {
             runner.add_label(label);
         }
         let rules = Rules::new(Dialect::Postgres);
-        Ok(Self { runner, letters, labels, rules, elapsed: Duration::ZERO, records: 0 })
+        Ok(Self { runner, writing, labels, rules, elapsed: Duration::ZERO, records: 0 })
     }
 
     /// Follows a record that is not counted.
@@ -83,7 +83,7 @@ impl<'a> Side<'a> {
             let output = RecordOutput::Nothing;
             return Outcome { output, verdict: Verdict::LeftOut, time: Duration::ZERO };
         }
-        self.letters.set(self.rules.letters(&placed.record));
+        self.writing.set(self.rules.writing(&placed.record));
         let retry = match &placed.record {
             Record::Statement { retry, .. }
             | Record::Query { retry, .. }

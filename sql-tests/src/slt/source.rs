@@ -12,6 +12,7 @@ use sqllogictest::{Condition, Record};
 
 use super::dialect::Dialect;
 use super::engine::SltType;
+use super::needs::{Excluded, Scan};
 use super::report::Failure;
 use super::{conditions, duckdb};
 
@@ -26,6 +27,8 @@ pub(super) struct Placed {
     pub(super) line: u32,
     /// Whether failing is as good (`statement maybe`).
     pub(super) may_fail: bool,
+    /// DataFusion's dialect: why it is left out of the judgement.
+    pub(super) excluded: Option<Excluded>,
 }
 
 /// A file, read.
@@ -53,6 +56,12 @@ pub(super) fn read(
     let dialect = dialect.unwrap_or_else(|| Dialect::detect(&text));
     let mut source = Source { dialect, records: Vec::new(), skip: None, is_verbatim: true };
     append(&mut source, name, &text, labels, 0)?;
+    if dialect == Dialect::DataFusion {
+        let mut scan = Scan::new(path);
+        for placed in source.records.iter_mut().filter(|placed| counts(&placed.record)) {
+            placed.excluded = scan.next(&placed.record);
+        }
+    }
     Ok(source)
 }
 
@@ -92,7 +101,8 @@ fn append(
             _ => None,
         };
         let may_fail = expanded.may_fail.contains(&generated);
-        source.records.push(Placed { record, file: file.clone(), line, may_fail });
+        let excluded = None;
+        source.records.push(Placed { record, file: file.clone(), line, may_fail, excluded });
         if let Some(pattern) = include {
             let failure = |text: String| Failure::new(name, line, text);
             if depth == INCLUDE_DEPTH_MAX {

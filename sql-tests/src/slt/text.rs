@@ -17,7 +17,7 @@ use sqllogictest::DefaultColumnType;
 /// Fractional digits of a float that are compared.
 const FLOAT_DIGITS: usize = 12;
 
-const OPTIONS: FormatOptions<'static> =
+pub(super) const OPTIONS: FormatOptions<'static> =
     FormatOptions::new().with_null("NULL").with_duration_format(DurationFormat::Pretty);
 
 /// The letter of a column: `I` for integers, `R` for floats and decimals, `T` for all else.
@@ -35,11 +35,20 @@ pub fn column_type(data_type: &DataType) -> DefaultColumnType {
 /// # Errors
 /// A type that Arrow cannot display.
 pub fn append_rows(batch: &RecordBatch, rows: &mut Vec<Vec<String>>) -> Result<(), ArrowError> {
+    append_rows_as(batch, &OPTIONS, rows)
+}
+
+/// Appends the rows of a batch as text; `options` are for what is no number, text or NULL.
+pub(super) fn append_rows_as(
+    batch: &RecordBatch,
+    options: &FormatOptions<'_>,
+    rows: &mut Vec<Vec<String>>,
+) -> Result<(), ArrowError> {
     let start = rows.len();
     rows.resize_with(start + batch.num_rows(), || Vec::with_capacity(batch.num_columns()));
     for column in batch.columns() {
         let column = plain(column)?;
-        let formatter = ArrayFormatter::try_new(&column, &OPTIONS)?;
+        let formatter = ArrayFormatter::try_new(&column, options)?;
         for (index, row) in rows[start..].iter_mut().enumerate() {
             row.push(value(&column, &formatter, index)?);
         }
@@ -64,8 +73,10 @@ fn value(
         return Ok("NULL".to_owned());
     }
     Ok(match column.data_type() {
-        DataType::Float16 => float(column.as_primitive::<Float16Type>().value(row).to_f32().into()),
-        // Through f32's own shortest text: 0.1 stays 0.1.
+        // Through the shortest text of an f32: 0.1 stays 0.1.
+        DataType::Float16 => {
+            float_text(&column.as_primitive::<Float16Type>().value(row).to_f32().to_string())
+        }
         DataType::Float32 => {
             float_text(&column.as_primitive::<Float32Type>().value(row).to_string())
         }
@@ -119,7 +130,8 @@ fn decimal(text: &str) -> String {
         },
         None => text.to_owned(),
     };
-    if trimmed == "-0" { "0".to_owned() } else { trimmed }
+    // A zero of a negative scale is written `000`.
+    if trimmed.trim_start_matches(['-', '0']).is_empty() { "0".to_owned() } else { trimmed }
 }
 
 /// Plain decimal text with at most `digits` fractional digits, rounded half to even.
@@ -209,6 +221,9 @@ mod tests {
             &["0.3", "1000000000000000000000", "0", "NaN", "-Infinity"],
         );
         check(Arc::new(Float32Array::from(vec![0.1, 2.0])), 'R', &["0.1", "2"]);
+        let thousands =
+            Decimal128Array::from(vec![0, -3]).with_precision_and_scale(10, -3).unwrap();
+        check(Arc::new(thousands), 'R', &["0", "-3000"]);
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::io::{self, Write};
 
 use basalt_sql_tests::slt::{Failure, FileReport};
 
+use super::needs::print_needs;
 use super::totals::{OracleTotals, Totals, per_second};
 use crate::shell::duration_text;
 
@@ -74,6 +75,9 @@ pub(super) fn print_totals(totals: &Totals, oracle: Option<&str>) -> io::Result<
     }
     if let (Some(name), Some(oracle)) = (oracle, &totals.oracle) {
         print_oracle(&mut out, totals, name, oracle)?;
+    }
+    if !totals.tallies.is_empty() {
+        print_needs(&mut out, &totals.tallies, oracle)?;
     }
     if totals.files_skipped > 0 {
         writeln!(out, "{} of {} files were SKIPPED", totals.files_skipped, totals.files)?;

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use basalt_sql_tests::slt::{Engine, Failure, FileReport, FlightEngine, Output, Place, text};
 use serde_json::{Value, json};
 
+use super::needs;
 use super::totals::Totals;
 
 /// The versions that a report is about: this program's, and those of the places.
@@ -48,6 +49,7 @@ pub(super) fn json(
     let report = json!({
         "versions": versions,
         "totals": totals,
+        "needs": needs::json(&totals.tallies),
         "slowest": totals.slowest.iter().map(|slow| json!({
             "file": &*slow.file,
             "line": slow.line,

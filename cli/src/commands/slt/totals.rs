@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use basalt_sql_tests::slt::{FileReport, OracleReport, Slow};
+use basalt_sql_tests::slt::{FileReport, OracleReport, Slow, Tallies};
 use serde::Serialize;
 
 /// What came of all files.
@@ -25,6 +25,9 @@ pub(super) struct Totals {
     pub(super) oracle: Option<OracleTotals>,
     #[serde(skip)]
     pub(super) slowest: Vec<Slow>,
+    /// DataFusion's dialect: the records by what they need.
+    #[serde(skip)]
+    pub(super) tallies: Tallies,
 }
 
 #[derive(Debug, Default, Serialize)]
@@ -54,6 +57,7 @@ impl Totals {
             totals.records += report.records;
             totals.engine_seconds += report.elapsed.as_secs_f64();
             totals.slowest.extend(report.slowest.iter().cloned());
+            totals.tallies.merge(&report.tallies);
             if let Some(oracle) = &report.oracle {
                 totals.oracle.get_or_insert_default().add(oracle);
             }
