@@ -10,7 +10,7 @@
 //! Not here: aggregates, whose state the memory pool knows.
 //!
 //! - `cost`: what a row of each function makes, from its arguments
-//! - `patterns`: how long a pattern may be
+//! - `patterns`: how long a pattern may be, and how many
 
 mod cost;
 mod patterns;
@@ -33,7 +33,7 @@ use datafusion::logical_expr::{
 
 use crate::error::{ErrorCode, SqlError};
 use cost::{COSTS, Cost};
-use patterns::{BoundPatterns, bounded_pattern};
+use patterns::{BoundPatterns, pattern_functions};
 
 /// Bytes that one call may make for one batch of rows: four times the largest row that a client
 /// can be sent, and little enough for every thread of a small machine to do it at once.
@@ -49,7 +49,9 @@ pub(crate) fn bound(state: &mut SessionState) -> Result<()> {
             state.register_udf(Arc::new(ScalarUDF::new_from_impl(bounded)))?;
         }
     }
-    state.register_udf(bounded_pattern())?;
+    for function in pattern_functions() {
+        state.register_udf(function)?;
+    }
     state.register_function_rewrite(Arc::new(BoundPatterns))
 }
 

@@ -5,8 +5,13 @@
 //! 40 GB that no memory pool hears of. So a pattern that is written out is measured when it is
 //! planned, and one that is computed passes a function that gives it back or fails.
 //!
-//! Invariant: no pattern of more than [`BYTES_MAX`] bytes is read by the regex crate.
+//! A pattern of a column is another one in each row, and Arrow keeps those of a batch, compiled:
+//! eight thousand of ten megabytes. So where they are many, all of them have to fit a budget.
+//!
+//! Invariant: no pattern of more than [`BYTES_MAX`] bytes is read by the regex crate, and those that
+//! one call compiles take at most [`COMPILED_BYTES_MAX`] together.
 
+use std::collections::HashSet;
 use std::sync::{Arc, LazyLock};
 
 use arrow::array::{Array, AsArray};
@@ -26,6 +31,12 @@ use crate::error::{ErrorCode, SqlError};
 /// The longest pattern: 50 MB for its reader, and far longer than any that means something.
 const BYTES_MAX: usize = 256 << 10;
 
+/// What the regular expressions of one call may take when they are compiled.
+const COMPILED_BYTES_MAX: usize = 256 << 20;
+
+/// So many of them take less in any case: the regex crate compiles none to more than 10 MiB.
+const FEW: usize = COMPILED_BYTES_MAX / (10 << 20);
+
 /// Functions whose second argument is a pattern.
 const PATTERN_SECOND: [&str; 5] =
     ["regexp_like", "regexp_match", "regexp_replace", "regexp_count", "regexp_instr"];
@@ -40,11 +51,30 @@ fn check(bytes: usize) -> Result<()> {
         .into())
 }
 
-/// The function that computed patterns pass. SQL has no need of it, and plans carry its name.
-pub(super) fn bounded_pattern() -> Arc<ScalarUDF> {
-    static FUNCTION: LazyLock<Arc<ScalarUDF>> =
-        LazyLock::new(|| Arc::new(ScalarUDF::new_from_impl(BoundedPattern::default())));
-    Arc::clone(&FUNCTION)
+/// The functions that computed patterns pass. SQL has no need of them, and plans carry their names.
+pub(super) fn pattern_functions() -> [Arc<ScalarUDF>; 2] {
+    [Language::Like, Language::Regex].map(bounded_pattern)
+}
+
+fn bounded_pattern(language: Language) -> Arc<ScalarUDF> {
+    static LIKE: LazyLock<Arc<ScalarUDF>> = LazyLock::new(|| function(Language::Like));
+    static REGEX: LazyLock<Arc<ScalarUDF>> = LazyLock::new(|| function(Language::Regex));
+    fn function(language: Language) -> Arc<ScalarUDF> {
+        Arc::new(ScalarUDF::new_from_impl(BoundedPattern::new(language)))
+    }
+    Arc::clone(match language {
+        Language::Like => &LIKE,
+        Language::Regex => &REGEX,
+    })
+}
+
+/// What a pattern is written in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Language {
+    /// LIKE, of which Arrow keeps no more than one compiled.
+    Like,
+    /// Regular expressions, of which it keeps all of a batch.
+    Regex,
 }
 
 /// Measures every pattern of a plan before anything folds constants.
@@ -63,7 +93,7 @@ impl FunctionRewrite for BoundPatterns {
         _: &ConfigOptions,
     ) -> Result<Transformed<Expr>> {
         let changed = match pattern_of(&mut expr) {
-            Some(pattern) => bound(pattern)?,
+            Some((pattern, language)) => bound(pattern, language)?,
             None => false,
         };
         Ok(if changed { Transformed::yes(expr) } else { Transformed::no(expr) })
@@ -71,30 +101,29 @@ impl FunctionRewrite for BoundPatterns {
 }
 
 /// The pattern of an expression that matches one.
-fn pattern_of(expr: &mut Expr) -> Option<&mut Expr> {
+fn pattern_of(expr: &mut Expr) -> Option<(&mut Expr, Language)> {
     use Operator as O;
     match expr {
-        Expr::Like(like) | Expr::SimilarTo(like) => Some(&mut like.pattern),
-        Expr::BinaryExpr(BinaryExpr {
-            op:
-                O::RegexMatch
-                | O::RegexIMatch
-                | O::RegexNotMatch
-                | O::RegexNotIMatch
-                | O::LikeMatch
-                | O::ILikeMatch
-                | O::NotLikeMatch
-                | O::NotILikeMatch,
-            right,
-            ..
-        }) => Some(right),
-        Expr::ScalarFunction(call) if PATTERN_SECOND.contains(&call.name()) => call.args.get_mut(1),
+        Expr::Like(like) => Some((&mut like.pattern, Language::Like)),
+        Expr::SimilarTo(like) => Some((&mut like.pattern, Language::Regex)),
+        Expr::BinaryExpr(BinaryExpr { op, right, .. }) => match op {
+            O::RegexMatch | O::RegexIMatch | O::RegexNotMatch | O::RegexNotIMatch => {
+                Some((right, Language::Regex))
+            }
+            O::LikeMatch | O::ILikeMatch | O::NotLikeMatch | O::NotILikeMatch => {
+                Some((right, Language::Like))
+            }
+            _ => None,
+        },
+        Expr::ScalarFunction(call) if PATTERN_SECOND.contains(&call.name()) => {
+            Some((call.args.get_mut(1)?, Language::Regex))
+        }
         _ => None,
     }
 }
 
 /// Measures a pattern now, or has it measured when it is known. Returns whether it changed.
-fn bound(pattern: &mut Expr) -> Result<bool> {
+fn bound(pattern: &mut Expr, language: Language) -> Result<bool> {
     match pattern {
         Expr::Literal(value, _) => {
             check(value.try_as_str().flatten().map_or(0, str::len))?;
@@ -103,28 +132,34 @@ fn bound(pattern: &mut Expr) -> Result<bool> {
         Expr::ScalarFunction(call) if call.func.inner().is::<BoundedPattern>() => Ok(false),
         computed => {
             let plain = std::mem::take(computed);
-            *computed =
-                Expr::ScalarFunction(ScalarFunction::new_udf(bounded_pattern(), vec![plain]));
+            *computed = Expr::ScalarFunction(ScalarFunction::new_udf(
+                bounded_pattern(language),
+                vec![plain],
+            ));
             Ok(true)
         }
     }
 }
 
-/// Gives its argument back, or fails when that is too long for a pattern.
+/// Gives its argument back, or fails when that is too much for patterns.
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct BoundedPattern {
+    language: Language,
     signature: Signature,
 }
 
-impl Default for BoundedPattern {
-    fn default() -> Self {
-        Self { signature: Signature::any(1, Volatility::Immutable) }
+impl BoundedPattern {
+    fn new(language: Language) -> Self {
+        Self { language, signature: Signature::any(1, Volatility::Immutable) }
     }
 }
 
 impl ScalarUDFImpl for BoundedPattern {
     fn name(&self) -> &str {
-        "basalt_bounded_pattern"
+        match self.language {
+            Language::Like => "basalt_bounded_like",
+            Language::Regex => "basalt_bounded_regex",
+        }
     }
 
     fn signature(&self) -> &Signature {
@@ -143,21 +178,78 @@ impl ScalarUDFImpl for BoundedPattern {
             ColumnarValue::Scalar(value) => {
                 check(value.try_as_str().flatten().map_or(0, str::len))?
             }
-            ColumnarValue::Array(values) => check(longest(values.as_ref()))?,
+            ColumnarValue::Array(values) => {
+                let texts = distinct_texts(values.as_ref());
+                check(texts.iter().map(|text| text.len()).max().unwrap_or(0))?;
+                if self.language == Language::Regex {
+                    check_compiled(&texts)?;
+                }
+            }
         }
         Ok(pattern)
     }
 }
 
-/// Bytes of the longest text.
-fn longest(values: &dyn Array) -> usize {
-    fn of<'a>(texts: impl Iterator<Item = Option<&'a str>>) -> usize {
-        texts.flatten().map(str::len).max().unwrap_or(0)
-    }
+/// The different texts of an array.
+fn distinct_texts(values: &dyn Array) -> HashSet<&str> {
     match values.data_type() {
-        DataType::Utf8 => of(values.as_string::<i32>().iter()),
-        DataType::LargeUtf8 => of(values.as_string::<i64>().iter()),
-        DataType::Utf8View => of(values.as_string_view().iter()),
-        _ => 0,
+        DataType::Utf8 => values.as_string::<i32>().iter().flatten().collect(),
+        DataType::LargeUtf8 => values.as_string::<i64>().iter().flatten().collect(),
+        DataType::Utf8View => values.as_string_view().iter().flatten().collect(),
+        _ => HashSet::new(),
+    }
+}
+
+/// Refuses patterns that are too much together: each may take its part of the budget.
+fn check_compiled(patterns: &HashSet<&str>) -> Result<()> {
+    if patterns.len() <= FEW {
+        return Ok(());
+    }
+    let part = COMPILED_BYTES_MAX / patterns.len();
+    for pattern in patterns {
+        let compiled = regex::RegexBuilder::new(pattern).size_limit(part).build();
+        // What is none at all is for whoever matches with it to say.
+        if let Err(regex::Error::CompiledTooBig(_)) = compiled {
+            let message = format!(
+                "one of {} regular expressions of one call takes more than {part} bytes when it is compiled",
+                patterns.len()
+            );
+            return Err(SqlError::new(ErrorCode::ResourcesExhausted, message)
+                .with_hint("use simpler ones; SET batch_rows = 100 makes calls of fewer rows")
+                .into());
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn patterns(count: usize, pattern: &str) -> Vec<String> {
+        (0..count).map(|number| format!("{pattern}{number}")).collect()
+    }
+
+    #[track_caller]
+    fn check_many(count: usize, pattern: &str, fits: bool) {
+        let texts = patterns(count, pattern);
+        let result = check_compiled(&texts.iter().map(String::as_str).collect());
+        assert_eq!(result.is_ok(), fits, "{count} of {pattern}: {result:?}");
+    }
+
+    #[test]
+    fn many_patterns_share_a_budget() {
+        check_many(FEW, r"\w{200}", true);
+        check_many(200, r"\w{200}", false);
+        check_many(200, r"\w\d", true);
+        check_many(8_192, "abc.*def", true);
+        check_many(8_192, r"\w{20}", false);
+        check_many(200, "(", true);
+    }
+
+    #[test]
+    fn what_is_too_long_is_not_read() {
+        assert!(check(BYTES_MAX).is_ok());
+        assert!(check(BYTES_MAX + 1).is_err());
     }
 }

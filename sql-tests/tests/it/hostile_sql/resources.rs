@@ -192,6 +192,21 @@ async fn patterns_are_bounded() {
         let sql = format!("SELECT count(*) FROM small WHERE {condition}");
         arena.refuses(&sql, "RESOURCES_EXHAUSTED", "a pattern has").await;
     }
+    // Another one in each row, of ten megabytes when it is compiled.
+    let many = r"('\w{200}' || value)";
+    for condition in [
+        format!("'x' || value ~ {many}"),
+        format!("'x' || value !~* {many}"),
+        format!("'x' || value SIMILAR TO {many}"),
+        format!("regexp_like('x' || value, {many})"),
+        format!("regexp_match('x' || value, {many}) IS NULL"),
+        format!("regexp_replace('x' || value, {many}, '') = ''"),
+        format!("regexp_count('x' || value, {many}) = 0"),
+        format!("regexp_instr('x' || value, {many}) = 0"),
+    ] {
+        let sql = format!("SELECT count(*) FROM generate_series(1, 8192) WHERE {condition}");
+        arena.refuses(&sql, "RESOURCES_EXHAUSTED", "when it is compiled").await;
+    }
     // Larger than they look, and none.
     for condition in [
         "regexp_like(s, '(((a{1,1000}){1,1000}){1,1000})')".to_owned(),
@@ -217,6 +232,9 @@ async fn patterns_are_bounded() {
     ] {
         arena.answers(&format!("SELECT count(*) FROM small WHERE {condition}"), count).await;
     }
+    let plain = "'x' || value ~ ('^x' || value || '$')";
+    let plain = format!("SELECT count(*) FROM generate_series(1, 8192) WHERE {plain}");
+    arena.answers(&plain, "8192").await;
     // Patterns of columns that are none too long are what they always were.
     arena.answers("SELECT count(*) FROM small WHERE s ~ s AND 'x' || s LIKE '_' || s", "2").await;
     arena.stop().await;
