@@ -206,6 +206,11 @@ fn path_of(value: &str) -> Result<Vec<String>, SqlError> {
     Ok(path)
 }
 
+/// Whether a name, in whatever spelling, is one of a setting.
+pub(crate) fn is_setting(name: &str) -> bool {
+    canonical(name).is_ok()
+}
+
 /// The name a setting is listed under; other spellings are accepted.
 fn canonical(name: &str) -> Result<&'static str, SqlError> {
     let lower = name.to_ascii_lowercase();

@@ -11,7 +11,7 @@ use super::names::check_name;
 use super::parser::StatementParser;
 use super::statement::{Explain, Statement};
 use crate::error::{ErrorCode, SqlError, printable};
-use crate::settings::SEARCH_PATH;
+use crate::settings::{SEARCH_PATH, is_setting};
 use crate::types::identifier;
 
 /// `EXPLAIN [ANALYZE] [VERBOSE] [FORMAT f] s` or `EXPLAIN (ANALYZE, VERBOSE, FORMAT f) s`.
@@ -263,7 +263,8 @@ fn setting_name(parser: &mut StatementParser<'_>) -> Result<String, SqlError> {
         name.push_str(&parser.name()?.0);
     }
     let name = name.to_ascii_lowercase();
-    if name.starts_with("datafusion.") {
+    // Some are other spellings of ours.
+    if name.starts_with("datafusion.") && !is_setting(&name) {
         // Among them are memory limits and directories of the server.
         return Err(SqlError::new(
             ErrorCode::InvalidParameter,
