@@ -17,6 +17,7 @@ mod one_task;
 mod ports;
 mod registration;
 mod show_create;
+mod slt_datafusion;
 mod slt_runner;
 mod sql_page;
 mod statement_mistakes;
