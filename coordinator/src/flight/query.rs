@@ -34,9 +34,10 @@ impl FlightSqlServer {
         parameters: Option<RecordBatch>,
         descriptor: FlightDescriptor,
     ) -> Result<Response<FlightInfo>, Status> {
+        let bytes = sql.len() + parameters.as_ref().map_or(0, RecordBatch::get_array_memory_size);
         let request = ExecuteRequest { session, sql: sql.to_owned(), parameters };
         match status::guard(sql, self.backend().execute(request)).await? {
-            Outcome::Rows(query) => self.planned(query, sql, descriptor),
+            Outcome::Rows(query) => self.planned(query, sql, bytes, descriptor),
             Outcome::Done { rows_affected } => {
                 let total =
                     rows_affected.map_or(-1, |rows| i64::try_from(rows).unwrap_or(i64::MAX));
@@ -49,12 +50,13 @@ impl FlightSqlServer {
         &self,
         query: PlannedQuery,
         sql: &str,
+        bytes: usize,
         descriptor: FlightDescriptor,
     ) -> Result<Response<FlightInfo>, Status> {
         let query_id = query.query_id;
         let schema = Arc::clone(&query.schema);
         let planned = Planned { query, sql: sql.into() };
-        let handle = self.shared.tickets.insert(planned, Instant::now());
+        let handle = self.shared.tickets.insert(planned, bytes, Instant::now());
         let ticket = TicketStatementQuery { statement_handle: handle.to_bytes() };
         let info = single_endpoint(&schema, ticket.as_any().encode_to_vec(), descriptor)?;
         let mut response = Response::new(info.with_app_metadata(query_id.to_string()));

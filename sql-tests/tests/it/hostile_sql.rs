@@ -23,7 +23,7 @@
 //! | 18 | `keys_are_changed_like_any_column_and_readers_keep_what_they_pinned` | keys are found again, a reader has all old rows |
 //! | 19 | `resources::what_has_no_value_is_an_error` | by rows on workers |
 //! | 20 | `patterns_are_bounded` | refused unread above 256 KiB; linear below |
-//! | 21 | `changes::parameters_of_...`, `statements_that_are_prepared_and_never_closed_are_bounded` | bytes here, numbers in `flight/prepared.rs` |
+//! | 21 | `changes::parameters_of_...`, `statements_that_are_prepared_and_never_closed_are_bounded` | bytes here; numbers in `coordinator/tests/it/flight/sessions.rs` |
 //! | 22 | `names::names_are_quoted_wherever_we_write_sql_ourselves` | every statement, with names that are SQL |
 //! | 23 | `changes::a_table_dropped_and_made_again_under_a_scan_...`, `names::an_insert_...`, `an_upload_never_reaches_another_table_...` | old rows and no other; a conflict, and no row |
 //! | 24 | `coordinator/tests/it/catalog/commits.rs` | clients cannot name a statement yet; the catalog's rule for it |

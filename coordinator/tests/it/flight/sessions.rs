@@ -10,7 +10,7 @@ use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tonic::Request;
 
-use super::test_server::{TestServer, action, eventually, number, run, ticket};
+use super::test_server::{TestServer, action, eventually, number, prepare, run, ticket};
 
 #[tokio::test]
 async fn a_session_ends_with_its_connection() {
@@ -44,6 +44,26 @@ async fn one_connection_too_many_is_closed_at_once() {
     let mut second = TcpStream::connect(&server.address).await.unwrap();
     assert_eq!(second.read(&mut [0; 1]).await.unwrap_or(0), 0);
     assert_eq!(number(&mut first, "SELECT 2").await, 2);
+}
+
+#[tokio::test]
+async fn statements_that_are_prepared_and_never_closed_are_bounded_and_end_with_their_connection() {
+    let options = FlightOptions { prepared_per_session_max: 100, ..FlightOptions::default() };
+    let server = TestServer::start_with(options).await;
+    for _ in 0..3 {
+        // Each connection has room of its own.
+        let mut client = server.client().await;
+        for _ in 0..100 {
+            prepare(&mut client, "SELECT 1").await.unwrap();
+        }
+        let refused = prepare(&mut client, "SELECT 1").await.unwrap_err();
+        assert_eq!(refused.code(), tonic::Code::ResourceExhausted, "{refused:?}");
+        assert_eq!(number(&mut client, "SELECT 1").await, 1);
+    }
+    eventually("the sessions are closed", || {
+        server.backend.closed_sessions.lock().unwrap().len() == 3
+    })
+    .await;
 }
 
 #[tokio::test]
