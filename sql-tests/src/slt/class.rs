@@ -122,7 +122,8 @@ impl Class {
         by_state.unwrap_or_else(|| Self::of_message(&error.message))
     }
 
-    fn of_message(message: &str) -> Self {
+    /// The class that the words of a message tell.
+    pub(super) fn of_message(message: &str) -> Self {
         let message = message.to_lowercase();
         WORDS
             .iter()
