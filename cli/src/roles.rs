@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use basalt_coordinator::Coordinator;
+use basalt_engine::channels::LocalWorkers;
 use basalt_engine::files::AllowedRoots;
 use basalt_engine::runtime::Resources;
 use basalt_engine::secret::ClusterSecret;
@@ -80,6 +81,7 @@ pub async fn start_coordinator(config: CoordinatorConfig) -> anyhow::Result<Runn
         workers_expected: None,
         allowed_roots: allowed_roots(&config.allow_path)?,
         resources,
+        local_workers: LocalWorkers::default(),
     })
     .await?;
     let url = format!("grpc://{}", coordinator.address());
@@ -101,6 +103,7 @@ pub async fn start_worker(config: WorkerConfig) -> anyhow::Result<Running> {
         allowed_roots: allowed_roots(&config.allow_path)?,
         staging_bytes_max: resources.memory_bytes / 2,
         resources,
+        local_workers: LocalWorkers::default(),
     })
     .await?;
     let url = worker.url().to_string().replacen("http://", "grpc://", 1);

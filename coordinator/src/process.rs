@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use basalt_engine::channels::Channels;
+use basalt_engine::channels::{Channels, LocalWorkers};
 use basalt_engine::files::AllowedRoots;
 use basalt_engine::protocol::PROTOCOL_VERSION;
 use basalt_engine::runtime::Resources;
@@ -37,6 +37,8 @@ pub struct CoordinatorConfig {
     pub allowed_roots: AllowedRoots,
     /// What the coordinator's own part of queries may use.
     pub resources: Resources,
+    /// Workers of this process; none when each has its own.
+    pub local_workers: LocalWorkers,
 }
 
 /// Why a coordinator cannot start.
@@ -104,7 +106,7 @@ impl Coordinator {
         let versions =
             Versions { binary: env!("CARGO_PKG_VERSION").to_owned(), protocol: PROTOCOL_VERSION };
         let members = Members::new(catalog.clone(), Liveness::default(), versions);
-        let channels = Channels::new(&secret)?;
+        let channels = Channels::new(&secret)?.with_local(config.local_workers);
         let runtime = config.resources.runtime()?;
         let statements = Statements::new(
             catalog.clone(),
@@ -112,7 +114,7 @@ impl Coordinator {
             channels,
             runtime,
             config.allowed_roots,
-        );
+        )?;
         let listen = |source| CoordinatorError::Listen { address, source };
         let listener = TcpListener::bind(address).await.map_err(listen)?;
         let address = listener.local_addr().map_err(listen)?;

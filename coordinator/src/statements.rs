@@ -51,6 +51,8 @@ use basalt_engine::channels::Channels;
 use basalt_engine::dialect::{self, ParsedStatement};
 use basalt_engine::error::{ErrorCode, SqlError};
 use basalt_engine::files::AllowedRoots;
+use basalt_engine::session::PlanningSessions;
+use datafusion::error::DataFusionError;
 use datafusion::execution::runtime_env::RuntimeEnv;
 use tokio::sync::Semaphore;
 
@@ -70,8 +72,7 @@ struct Inner {
     catalog: Catalog,
     members: Arc<Members>,
     channels: Channels,
-    runtime: Arc<RuntimeEnv>,
-    allowed_roots: AllowedRoots,
+    planning: Arc<PlanningSessions>,
     sessions: Sessions,
     registry: Arc<Registry>,
     /// One turn: compactions of one coordinator run one by one.
@@ -81,25 +82,28 @@ struct Inner {
 
 impl Statements {
     /// A statement life cycle over a catalog and its cluster.
+    ///
+    /// # Errors
+    /// As [`PlanningSessions::new`].
     pub fn new(
         catalog: Catalog,
         members: Arc<Members>,
         channels: Channels,
         runtime: Arc<RuntimeEnv>,
         allowed_roots: AllowedRoots,
-    ) -> Self {
+    ) -> Result<Self, DataFusionError> {
+        let planning = PlanningSessions::new(channels.clone(), runtime, allowed_roots)?;
         let inner = Inner {
             catalog,
             members,
             channels,
-            runtime,
-            allowed_roots,
+            planning: Arc::new(planning),
             sessions: Sessions::default(),
             registry: Arc::new(Registry::default()),
             compaction: Arc::new(Semaphore::new(1)),
             turns: Turns::default(),
         };
-        Self { inner: Arc::new(inner) }
+        Ok(Self { inner: Arc::new(inner) })
     }
 
     /// Statements that run, and those that ran lately.

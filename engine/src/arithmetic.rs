@@ -14,6 +14,8 @@
 //! - `rewrite`: the rules that put them into plans
 //! - [`sum`](mod@sum): the aggregate, over `exact` sums that the order of rows cannot change
 //! - `two_steps`: one of DataFusion's rules, kept from overflowing on the way
+//! - `extremes`: `min` and `max` of floats, that the order of rows cannot change either
+//! - `filled`: which groups of an aggregate have a value
 //!
 //! Functions, not the flag of DataFusion's `BinaryExpr`: they travel to workers by name, in plans
 //! and in the predicates of scans, where the flag is lost. Their columns keep the names of the
@@ -21,6 +23,8 @@
 //! of `INTERVAL`s.
 
 mod exact;
+mod extremes;
+mod filled;
 mod kernels;
 mod operators;
 mod out_of_range;
@@ -34,6 +38,7 @@ use datafusion::execution::SessionStateBuilder;
 use datafusion::logical_expr::{AggregateUDF, ScalarUDF};
 use datafusion::optimizer::{Optimizer, OptimizerRule};
 
+pub use extremes::float_extremes;
 use operators::{CheckedArithmetic, Operation};
 use rewrite::{CheckAll, CheckBeforeFolding, CheckConstants};
 use sum::CheckedSum;
@@ -49,7 +54,9 @@ pub fn with_checked_functions(mut builder: SessionStateBuilder) -> SessionStateB
     // The last of a name counts.
     let sums = [CheckedSum::new(), CheckedSum::wide()];
     let sums = sums.map(|sum| Arc::new(AggregateUDF::new_from_impl(sum)));
-    builder.aggregate_functions().get_or_insert_default().extend(sums);
+    let aggregates = builder.aggregate_functions().get_or_insert_default();
+    aggregates.extend(sums);
+    aggregates.extend(float_extremes());
     builder
 }
 

@@ -6,6 +6,7 @@
 //! Invariant: the secret leaves this machine for nobody. Addresses of peers come from plans and
 //! registrations, that is from other processes; without TLS only loopback ones are used.
 
+mod in_process;
 mod partition_streams;
 
 use std::collections::HashMap;
@@ -24,6 +25,7 @@ use tonic::transport::{Channel, Endpoint};
 use tower::Service;
 use url::{Host, Url};
 
+pub use self::in_process::LocalWorkers;
 use self::partition_streams::PartitionStreams;
 use crate::error::{ErrorCode, SqlError};
 use crate::secret::{ClusterSecret, SECRET_HEADER};
@@ -47,6 +49,7 @@ const CONNECTION_WINDOW_BYTES: u32 = (1 << 31) - 1;
 pub struct Channels {
     secret: HeaderValue,
     open: Arc<Mutex<HashMap<Url, Channel>>>,
+    local: LocalWorkers,
 }
 
 impl Channels {
@@ -55,7 +58,14 @@ impl Channels {
         let mut value = HeaderValue::from_str(&secret.expose())
             .map_err(|error| DataFusionError::External(Box::new(error)))?;
         value.set_sensitive(true);
-        Ok(Self { secret: value, open: Arc::default() })
+        Ok(Self { secret: value, open: Arc::default(), local: LocalWorkers::default() })
+    }
+
+    /// The same connections, where fragments for workers of this process need none.
+    #[must_use]
+    pub fn with_local(mut self, local: LocalWorkers) -> Self {
+        self.local = local;
+        self
     }
 
     /// The connection to a peer, made on first use.
@@ -127,7 +137,10 @@ impl fmt::Debug for Channels {
 #[async_trait]
 impl ChannelResolver for Channels {
     async fn get_worker_client_for_url(&self, url: &Url) -> Result<Box<dyn WorkerChannel>> {
-        Ok(Box::new(PartitionStreams::new(self.get(url)?)))
+        match self.local.get(url) {
+            Some(worker) => Ok(Box::new(worker)),
+            None => Ok(Box::new(PartitionStreams::new(self.get(url)?))),
+        }
     }
 }
 

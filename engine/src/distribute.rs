@@ -17,6 +17,7 @@ mod leaves;
 mod limited_build;
 mod planner;
 mod topology;
+mod window_keys;
 
 pub use check::{Refusal, check_plan};
 pub use leaves::{desired_tasks, route_tasks, scale_up_leaf};

@@ -1,7 +1,7 @@
 //! A whole cluster in one process: a coordinator and N workers on loopback.
 //!
 //! What `basalt start` and `basalt demo` run, and what tests run against. Every role is the real
-//! one and talks gRPC; only the process is shared.
+//! one and serves gRPC; fragments of queries go from role to role in memory ([`Links`]).
 //!
 //! ```text
 //! <data dir>/coordinator/         catalog and cluster secret
@@ -12,6 +12,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use basalt_coordinator::{Coordinator, CoordinatorConfig, CoordinatorError};
+use basalt_engine::channels::LocalWorkers;
 use basalt_engine::files::AllowedRoots;
 use basalt_engine::runtime::Resources;
 use basalt_worker::{Worker, WorkerConfig, WorkerError};
@@ -19,6 +20,16 @@ use url::Url;
 
 /// Memory of the coordinator's own part of queries, in parts of a worker's: it only merges.
 const COORDINATOR_SHARE: usize = 4;
+
+/// How the roles of an embedded cluster hand fragments of queries and their rows to each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Links {
+    /// In memory: plans are encoded, rows are not.
+    #[default]
+    InProcess,
+    /// By gRPC on loopback, as roles in processes of their own do.
+    Network,
+}
 
 /// What an embedded cluster is started with.
 #[derive(Debug, Clone)]
@@ -35,6 +46,8 @@ pub struct EmbeddedConfig {
     pub memory_bytes: usize,
     /// Spill space of each role, in bytes.
     pub spill_bytes_max: u64,
+    /// How its roles reach each other.
+    pub links: Links,
 }
 
 impl EmbeddedConfig {
@@ -47,6 +60,7 @@ impl EmbeddedConfig {
             allowed_roots: AllowedRoots::none(),
             memory_bytes: machine_memory_bytes() / 2,
             spill_bytes_max: 100 << 30,
+            links: Links::default(),
         }
     }
 }
@@ -105,6 +119,12 @@ impl EmbeddedCluster {
             spill_dir: dir.join("spill"),
             spill_bytes_max: config.spill_bytes_max,
         };
+        // One set that all roles share, or one for each that stays by itself.
+        let shared = LocalWorkers::default();
+        let local_workers = || match config.links {
+            Links::InProcess => shared.clone(),
+            Links::Network => LocalWorkers::default(),
+        };
         let dir = config.data_dir.join("coordinator");
         let coordinator = Coordinator::start(CoordinatorConfig {
             resources: resources(&dir, worker_memory / COORDINATOR_SHARE),
@@ -112,6 +132,7 @@ impl EmbeddedCluster {
             listen: config.listen,
             workers_expected: Some(config.workers),
             allowed_roots: config.allowed_roots.clone(),
+            local_workers: local_workers(),
         })
         .await?;
         let made = coordinator.catalog().cluster().workers_expected;
@@ -132,6 +153,7 @@ impl EmbeddedCluster {
                 secret: coordinator.secret().clone(),
                 allowed_roots: config.allowed_roots.clone(),
                 staging_bytes_max: worker_memory / 2,
+                local_workers: local_workers(),
             };
             workers.push(Worker::start(worker).await?);
         }

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use basalt_engine::channels::LocalWorkers;
 use basalt_engine::files::AllowedRoots;
 use basalt_engine::runtime::Resources;
 use basalt_engine::secret::ClusterSecret;
@@ -27,4 +28,6 @@ pub struct WorkerConfig {
     pub resources: Resources,
     /// Rows waiting in memory to be encoded, of all loads together, in bytes.
     pub staging_bytes_max: usize,
+    /// Workers of this process, where it adds itself; empty when it has a process of its own.
+    pub local_workers: LocalWorkers,
 }

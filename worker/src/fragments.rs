@@ -3,18 +3,23 @@
 use std::sync::Arc;
 
 use basalt_engine::protocol::MESSAGE_BYTES_MAX;
-use basalt_engine::session::{WorkerServices, fragment_state};
+use basalt_engine::session::{FragmentSessions, WorkerServices};
+use datafusion::error::Result;
 use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion_distributed::{Worker, WorkerQueryContext};
 
 /// The fragment runner of a worker process.
-pub fn fragment_runner(services: WorkerServices, runtime: Arc<RuntimeEnv>) -> Worker {
+///
+/// # Errors
+/// As [`FragmentSessions::new`].
+pub fn fragment_runner(services: WorkerServices, runtime: Arc<RuntimeEnv>) -> Result<Worker> {
+    let sessions = Arc::new(FragmentSessions::new(services, Arc::clone(&runtime))?);
     let build = move |context: WorkerQueryContext| {
-        let services = services.clone();
-        async move { fragment_state(context, &services) }
+        let sessions = Arc::clone(&sessions);
+        async move { sessions.session(context) }
     };
-    Worker::from_session_builder(build)
+    Ok(Worker::from_session_builder(build)
         .with_runtime_env(runtime)
         .with_max_message_size(MESSAGE_BYTES_MAX)
-        .with_version(env!("CARGO_PKG_VERSION"))
+        .with_version(env!("CARGO_PKG_VERSION")))
 }

@@ -5,7 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use basalt_engine::channels::Channels;
+use basalt_engine::channels::{Channels, LocalWorkers};
 use basalt_engine::fence::Fence;
 use basalt_engine::protocol::MESSAGE_BYTES_MAX;
 use basalt_engine::protocol::chunks_server::ChunksServer;
@@ -49,6 +49,7 @@ const STOP_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10);
 pub struct Worker {
     id: WorkerId,
     url: Url,
+    local_workers: LocalWorkers,
     stop: Option<oneshot::Sender<()>>,
     server: JoinHandle<Result<(), tonic::transport::Error>>,
     _heartbeats: Heartbeats,
@@ -68,7 +69,8 @@ impl Worker {
         let url = advertised(&config, &listener)?;
         let (store, registration, joined) = join(&config, url.clone()).await?;
         let id = store.identity().worker;
-        let channels = Channels::new(&config.secret)?;
+        let local_workers = config.local_workers.clone();
+        let channels = Channels::new(&config.secret)?.with_local(local_workers.clone());
         let fence = Fence::new(joined.cluster, Epoch(joined.epoch));
         let staging =
             Arc::new(Staging::new(Arc::clone(&store), fence.clone(), config.staging_bytes_max));
@@ -79,7 +81,9 @@ impl Worker {
             channels,
             fence: fence.clone(),
         };
-        let fragments = fragment_runner(services, config.resources.runtime()?)
+        let runner = fragment_runner(services, config.resources.runtime()?)?;
+        let fragments = runner
+            .clone()
             .into_worker_server()
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX);
@@ -108,8 +112,9 @@ impl Worker {
             });
         let server = tokio::spawn(server);
         let heartbeats = Heartbeats::start(registration, joined, fence)?;
+        local_workers.add(url.clone(), runner);
         tracing::info!(worker = %id, %url, cluster = %joined.cluster, "worker joined the cluster");
-        Ok(Self { id, url, stop: Some(stop), server, _heartbeats: heartbeats })
+        Ok(Self { id, url, local_workers, stop: Some(stop), server, _heartbeats: heartbeats })
     }
 
     /// The worker's id.
@@ -124,6 +129,7 @@ impl Worker {
 
     /// Stops taking requests, lets those under way end for a while, and returns.
     pub async fn stop(mut self) {
+        self.local_workers.remove(&self.url);
         if let Some(stop) = self.stop.take() {
             let _ = stop.send(());
         }
@@ -135,6 +141,7 @@ impl Worker {
 
 impl Drop for Worker {
     fn drop(&mut self) {
+        self.local_workers.remove(&self.url);
         self.server.abort();
     }
 }

@@ -275,7 +275,7 @@ impl Statements {
             .map_err(|error| SqlError::from(error).at(copy.table_position))?;
         let filled = load_schema(table, copy.columns.as_deref())?.to_arrow();
         let (path, format, options) = (copy.path.clone(), copy.format, copy.options.clone());
-        let (declared, roots) = (Arc::clone(&filled), pinned.spec.allowed_roots.clone());
+        let (declared, roots) = (Arc::clone(&filled), pinned.spec.sessions.allowed_roots.clone());
         let opened = tokio::task::spawn_blocking(move || {
             FileTable::open(&path, format, &options, Some(&declared), &roots)
         });

@@ -58,7 +58,7 @@ impl Statements {
         let distributed =
             plan_distributed(&pinned.state, plan).await.map_err(|e| pinned.error(e))?;
         run.notes().note_fallback(distributed.fallback);
-        let schema = wire_schema(&pinned.result_schema(plan));
+        let schema = wire_schema(&shown_names(&distributed.columns));
         Ok(planned(run, schema, distributed.plan, pinned))
     }
 }

@@ -70,9 +70,7 @@ impl Statements {
             snapshot,
             settings: self.inner.sessions.settings(session),
             computed_schemas: HashMap::from([("sys".to_owned(), sys)]),
-            channels: self.inner.channels.clone(),
-            runtime: Arc::clone(&self.inner.runtime),
-            allowed_roots: self.inner.allowed_roots.clone(),
+            sessions: Arc::clone(&self.inner.planning),
         });
         let state = planning_state(&spec).map_err(from_datafusion)?;
         Ok(Pinned { spec, state, run: None })

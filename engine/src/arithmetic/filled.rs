@@ -1,13 +1,13 @@
-//! Which groups have a value: the sum of none is NULL.
+//! Which groups have a value: the sum, or the least, of none is NULL.
 
-use arrow::array::BooleanBufferBuilder;
+use arrow::array::{Array, BooleanArray, BooleanBufferBuilder};
 use arrow::buffer::NullBuffer;
 use datafusion::logical_expr::EmitTo;
 
 /// The groups that have a value. As long as every row has one, so has every group, and there is
 /// nothing to keep but their number.
 #[derive(Debug, Default)]
-pub(super) struct Filled {
+pub(in crate::arithmetic) struct Filled {
     groups: usize,
     /// A bit per group, from the first row without a value on.
     bits: Option<BooleanBufferBuilder>,
@@ -15,7 +15,7 @@ pub(super) struct Filled {
 
 impl Filled {
     /// Hands each valid value to `add` and notes that its group has one.
-    pub(super) fn visit<V: Copy>(
+    pub(in crate::arithmetic) fn visit<V: Copy>(
         &mut self,
         values: &[V],
         valid: Option<&NullBuffer>,
@@ -56,7 +56,7 @@ impl Filled {
     }
 
     /// Forgets the groups that are emitted, and says which of them have a value.
-    pub(super) fn take(&mut self, emit_to: EmitTo) -> Option<NullBuffer> {
+    pub(in crate::arithmetic) fn take(&mut self, emit_to: EmitTo) -> Option<NullBuffer> {
         let (EmitTo::First(first), Some(bits)) = (emit_to, &mut self.bits) else {
             return match emit_to {
                 EmitTo::First(first) => {
@@ -76,7 +76,19 @@ impl Filled {
     }
 
     /// Bytes on the heap.
-    pub(super) fn size(&self) -> usize {
+    pub(in crate::arithmetic) fn size(&self) -> usize {
         self.bits.as_ref().map_or(0, |bits| bits.capacity() / 8)
     }
+}
+
+/// The rows that have a value and pass the filter; `None` when all do.
+pub(in crate::arithmetic) fn passing(
+    nulls: Option<&NullBuffer>,
+    filter: Option<&BooleanArray>,
+) -> Option<NullBuffer> {
+    let filter = filter.map(|filter| match filter.nulls() {
+        Some(known) => NullBuffer::new(filter.values() & known.inner()),
+        None => NullBuffer::new(filter.values().clone()),
+    });
+    NullBuffer::union(nulls, filter.as_ref())
 }

@@ -16,11 +16,10 @@
 //!
 //! - `accumulator`: one sum, also over sliding windows
 //! - `distinct`: one sum of distinct values
-//! - `groups`: a sum per group, with the groups that are `filled`
+//! - `groups`: a sum per group
 
 mod accumulator;
 mod distinct;
-mod filled;
 mod groups;
 
 use std::sync::Arc;

@@ -2,15 +2,18 @@
 
 use std::sync::Arc;
 
+use arrow::datatypes::SchemaRef;
 use datafusion::error::{DataFusionError, Result};
-use datafusion::execution::{SessionState, SessionStateBuilder};
+use datafusion::execution::SessionState;
 use datafusion::logical_expr::LogicalPlan;
+use datafusion::optimizer::AnalyzerRule;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion_distributed::DistributedExt;
 
 use super::check::check_plan;
 use super::depth::{check_depth, fold_deep};
 use super::head::{reads_data, relieve_head};
+use super::window_keys::with_visible_keys;
 use crate::window_memory::count_windows;
 
 /// A physical plan that passed the checker.
@@ -20,6 +23,9 @@ pub struct DistributedPlan {
     pub plan: Arc<dyn ExecutionPlan>,
     /// Why the first plan was refused and this one runs as one task, if so.
     pub fallback: Option<String>,
+    /// The columns of its rows before they take wire form: those of the statement once its types
+    /// are coerced, under the names that it gives them.
+    pub columns: SchemaRef,
 }
 
 /// Plans a statement over the workers of the session's topology.
@@ -29,17 +35,20 @@ pub async fn plan_distributed(
     state: &SessionState,
     logical: &LogicalPlan,
 ) -> Result<DistributedPlan> {
-    let plan = plan_once(state, logical).await?;
+    let ignore = |_: &LogicalPlan, _: &dyn AnalyzerRule| {};
+    let analyzed =
+        state.analyzer().execute_and_check(logical.clone(), state.config_options(), ignore)?;
+    let columns = Arc::clone(analyzed.schema().inner());
+    let logical = state.optimizer().optimize(analyzed, state, |_, _| {})?;
+    let plan = plan_once(state, &logical).await?;
     let Err(refusal) = check_plan(&plan) else {
-        return Ok(DistributedPlan { plan: ready(plan)?, fallback: None });
+        return Ok(DistributedPlan { plan: ready(plan)?, fallback: None, columns });
     };
     tracing::warn!(%refusal, "plan refused, planning again as one task");
-    let single = SessionStateBuilder::new_from_existing(state.clone())
-        .with_distributed_max_tasks_per_stage(1)?
-        .build();
-    let plan = plan_once(&single, logical).await?;
+    let single = state.clone().with_distributed_max_tasks_per_stage(1)?;
+    let plan = plan_once(&single, &logical).await?;
     check_plan(&plan).map_err(|second| DataFusionError::External(Box::new(second)))?;
-    Ok(DistributedPlan { plan: ready(plan)?, fallback: Some(refusal.to_string()) })
+    Ok(DistributedPlan { plan: ready(plan)?, fallback: Some(refusal.to_string()), columns })
 }
 
 /// A plan as it runs here. One that is cut into stages is looked at again by the workers that get
@@ -48,6 +57,7 @@ fn ready(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
     if !reads_data(&plan) {
         return count_windows(plan);
     }
+    let plan = with_visible_keys(plan)?;
     if check_depth(&plan).is_ok() {
         return Ok(plan);
     }
@@ -56,8 +66,9 @@ fn ready(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
     Ok(folded)
 }
 
+/// The physical plan of a logical plan that is optimised already.
 async fn plan_once(state: &SessionState, logical: &LogicalPlan) -> Result<Arc<dyn ExecutionPlan>> {
-    let plan = state.create_physical_plan(logical).await?;
+    let plan = state.query_planner().create_physical_plan(logical, state).await?;
     if !reads_data(&plan) {
         return Ok(plan);
     }

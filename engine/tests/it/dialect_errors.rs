@@ -16,7 +16,7 @@ use basalt_engine::error::{
 use basalt_engine::files::AllowedRoots;
 use basalt_engine::runtime::Resources;
 use basalt_engine::secret::ClusterSecret;
-use basalt_engine::session::{SessionSpec, planning_state};
+use basalt_engine::session::{PlanningSessions, SessionSpec, planning_state};
 use basalt_engine::settings::Settings;
 use basalt_engine::snapshot::{
     ClusterView, DEFAULT_SCHEMA, Distribution, Relation, SchemaSnapshot, Snapshot, TableSnapshot,
@@ -76,13 +76,14 @@ fn session() -> SessionState {
         spill_dir: std::env::temp_dir(),
         spill_bytes_max: 1 << 20,
     };
+    let channels = Channels::new(&ClusterSecret::generate().unwrap()).unwrap();
+    let runtime = resources.runtime().unwrap();
+    let sessions = PlanningSessions::new(channels, runtime, AllowedRoots::none()).unwrap();
     let spec = SessionSpec {
         snapshot: Arc::new(snapshot),
         settings: Settings::default(),
         computed_schemas: HashMap::new(),
-        channels: Channels::new(&ClusterSecret::generate().unwrap()).unwrap(),
-        runtime: resources.runtime().unwrap(),
-        allowed_roots: AllowedRoots::none(),
+        sessions: Arc::new(sessions),
     };
     planning_state(&Arc::new(spec)).unwrap()
 }

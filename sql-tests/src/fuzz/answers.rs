@@ -1,9 +1,12 @@
 //! Answers, and whether two of them are the same.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
+use arrow::compute::{SortOptions, concat_batches};
 use arrow::datatypes::{DataType, Schema};
 use arrow::record_batch::RecordBatch;
+use arrow::row::{RowConverter, SortField};
 use basalt_engine::types::wire_schema;
 
 use crate::slt::text;
@@ -23,6 +26,8 @@ pub struct Answer {
     pub announced: Vec<DataType>,
     /// The rows as text.
     pub rows: Vec<Vec<String>>,
+    /// The rows as they came.
+    pub batches: Vec<RecordBatch>,
 }
 
 /// Why a database does not answer.
@@ -33,6 +38,12 @@ pub struct Failure {
     pub sqlstate: Option<String>,
     /// The sentence.
     pub message: String,
+}
+
+impl From<arrow::error::ArrowError> for Failure {
+    fn from(error: arrow::error::ArrowError) -> Self {
+        Self::new(error.to_string())
+    }
 }
 
 impl Failure {
@@ -70,12 +81,28 @@ impl Answer {
     pub fn new(schema: &Schema, batches: &[RecordBatch]) -> Result<Self, Failure> {
         let mut rows = Vec::new();
         for batch in batches {
-            text::append_rows(batch, &mut rows).map_err(|error| Failure::new(error.to_string()))?;
+            text::append_rows(batch, &mut rows)?;
         }
         let column =
             |field: &arrow::datatypes::FieldRef| (field.name().clone(), field.data_type().clone());
         let columns = wire_schema(schema).fields().iter().map(column).collect();
-        Ok(Self { columns, announced: Vec::new(), rows })
+        Ok(Self { columns, announced: Vec::new(), rows, batches: batches.to_vec() })
+    }
+
+    /// Whether the rows are in this order; each key is a column's name and how it is sorted.
+    /// `None` when it cannot be told.
+    pub fn is_sorted_by(&self, keys: &[(&str, SortOptions)]) -> Option<bool> {
+        let schema = self.batches.first()?.schema();
+        let batch = concat_batches(&schema, &self.batches).ok()?;
+        let mut fields = Vec::new();
+        let mut columns = Vec::new();
+        for (name, options) in keys {
+            let column = batch.column_by_name(name)?;
+            fields.push(SortField::new_with_options(column.data_type().clone(), *options));
+            columns.push(Arc::clone(column));
+        }
+        let rows = RowConverter::new(fields).ok()?.convert_columns(&columns).ok()?;
+        Some(rows.iter().is_sorted())
     }
 
     /// What is wrong with `got` where this answer is expected.
@@ -163,11 +190,14 @@ fn is_near(left: &str, right: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use arrow::array::{ArrayRef, Int64Array};
+
     use super::*;
 
     fn answer(data_type: DataType, rows: &[&str]) -> Answer {
         let rows = rows.iter().map(|row| vec![(*row).to_owned()]).collect();
-        Answer { columns: vec![("c".to_owned(), data_type)], announced: Vec::new(), rows }
+        let columns = vec![("c".to_owned(), data_type)];
+        Answer { columns, announced: Vec::new(), rows, batches: Vec::new() }
     }
 
     #[track_caller]
@@ -198,6 +228,23 @@ mod tests {
         check(DataType::Float64, &["0.1"], &["0.1001"], Match::AsMultiset, false);
         check(DataType::Float64, &["NaN"], &["NULL"], Match::AsMultiset, false);
         check(DataType::Utf8, &["0.1"], &["0.10000000000001"], Match::AsMultiset, false);
+    }
+
+    #[test]
+    fn an_order_is_that_of_values_and_not_of_their_text() {
+        let batch = |values: Vec<Option<i64>>| {
+            let values: ArrayRef = Arc::new(Int64Array::from(values));
+            RecordBatch::try_from_iter([("c", values)]).unwrap()
+        };
+        let batches = [batch(vec![None, Some(10)]), batch(vec![Some(9)])];
+        let answer = Answer::new(&batches[0].schema(), &batches).unwrap();
+        let sorted = |descending, nulls_first| {
+            answer.is_sorted_by(&[("c", SortOptions { descending, nulls_first })])
+        };
+        assert_eq!(sorted(true, true), Some(true));
+        assert_eq!(sorted(true, false), Some(false));
+        assert_eq!(sorted(false, true), Some(false));
+        assert_eq!(answer.is_sorted_by(&[("d", SortOptions::default())]), None);
     }
 
     #[test]

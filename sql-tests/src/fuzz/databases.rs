@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use basalt_engine::arithmetic::with_checked_arithmetic;
+use basalt_engine::arithmetic::{float_extremes, with_checked_arithmetic};
 use basalt_engine::stack::LargeStack;
 use basalt_engine::types::{SqlTypes, wire_schema};
 use datafusion::error::DataFusionError;
 use datafusion::execution::SessionStateBuilder;
+use datafusion::optimizer::Optimizer;
 use datafusion::physical_plan::collect;
 use datafusion::prelude::{SessionConfig, SessionContext};
 
@@ -42,7 +43,8 @@ pub trait Database: Send + Sync {
     }
 }
 
-/// Plain DataFusion in this process, with our meaning of type names.
+/// Plain DataFusion in this process, with our meaning of type names, and with our `min` and `max`
+/// of floats: DataFusion's own depend on the order of rows, so they say nothing about ours.
 #[derive(Clone)]
 pub struct PlainDataFusion {
     session: SessionContext,
@@ -59,12 +61,22 @@ impl PlainDataFusion {
         Self::of(with_checked_arithmetic(Self::builder(partitions)))
     }
 
+    /// DataFusion as it is, but for the rule that pushes filters down: where that changes an
+    /// answer, the rule is wrong.
+    pub fn without_pushdown(partitions: usize) -> Self {
+        let rules = Optimizer::new().rules.into_iter();
+        let rules = rules.filter(|rule| rule.name() != "push_down_filter");
+        Self::of(Self::builder(partitions).with_optimizer_rules(rules.collect()))
+    }
+
     fn builder(partitions: usize) -> SessionStateBuilder {
         let config = SessionConfig::new().with_target_partitions(partitions);
-        SessionStateBuilder::new()
+        let mut builder = SessionStateBuilder::new()
             .with_config(config)
             .with_default_features()
-            .with_type_planner(Arc::new(SqlTypes))
+            .with_type_planner(Arc::new(SqlTypes));
+        builder.aggregate_functions().get_or_insert_default().extend(float_extremes());
+        builder
     }
 
     fn of(builder: SessionStateBuilder) -> Self {

@@ -1,8 +1,10 @@
 //! Differences that are meant: a closed list, each with its reason and with a check of its own, so
 //! that it explains nothing else.
 
+use arrow::compute::SortOptions;
+
 use super::answers::{Answer, Failure, Match};
-use super::ast::{Body, Expr, Query, Relation};
+use super::ast::{Body, Expr, Grouping, Query, Relation};
 use super::oracles::Databases;
 
 /// Why the tested database may fail where plain DataFusion answers.
@@ -16,10 +18,18 @@ pub enum Explained {
     /// without a reference see it. Checked: there is such an IN, and plain DataFusion gives both
     /// answers as well.
     InIsNeverNull,
-    /// A predicate that is constant and not true is pushed below an aggregate without keys, which
-    /// has a row nevertheless (`sql-tests/upstream/constant-below-aggregate.md`). Checked: there is
-    /// such an aggregate in FROM, and plain DataFusion gives both answers as well.
+    /// A predicate that is constant and not true is pushed below an aggregate without keys, or with
+    /// an empty grouping set, which has a row nevertheless
+    /// (`sql-tests/upstream/constant-below-aggregate.md`). Checked: there is such an aggregate in
+    /// FROM, and plain DataFusion gives both answers as well.
     ConstantBelowAggregate,
+    /// DataFusion's rule that pushes filters down changes an answer. Checked: without the rule,
+    /// DataFusion gives ours; or, where the rule makes ours wrong too, agrees with itself.
+    FilterPushdown,
+    /// DataFusion's rows are not in the order that the query asks for, such as when it groups by
+    /// ROLLUP of a key and of a copy of it. Checked: the rows are the same, ours are sorted and
+    /// DataFusion's are not.
+    ReferenceUnsorted,
 }
 
 impl Explained {
@@ -29,31 +39,69 @@ impl Explained {
             Self::Overflow => "integer overflow is an error",
             Self::InIsNeverNull => "DataFusion's IN (SELECT ...) is never NULL",
             Self::ConstantBelowAggregate => "DataFusion pushes constants below aggregates",
+            Self::FilterPushdown => "DataFusion pushes a filter down and answers otherwise",
+            Self::ReferenceUnsorted => "DataFusion's rows are not sorted as asked",
         }
     }
 }
 
-/// The reason for which two queries that should agree do not.
+/// The reason for which plain DataFusion is wrong, and the tested database right, about a query.
+pub(super) async fn explain_reference(
+    (query, sql): (&Query, &str),
+    expected: &Answer,
+    got: &Answer,
+    how: Match,
+    databases: Databases<'_>,
+) -> Option<Explained> {
+    if how == Match::InOrder && expected.mismatch(got, Match::AsMultiset).is_none() {
+        let key = |(key, direction): &'_ (Expr, &'static str)| {
+            (key.template.clone(), sort_options(direction))
+        };
+        let keys: Vec<_> = query.order_by.iter().map(key).collect();
+        let keys: Vec<_> = keys.iter().map(|(name, options)| (name.as_str(), *options)).collect();
+        let is_ours = got.is_sorted_by(&keys)? && !expected.is_sorted_by(&keys)?;
+        return is_ours.then_some(Explained::ReferenceUnsorted);
+    }
+    let answer = databases.without_pushdown.query(sql).await.ok()?;
+    answer.mismatch(got, how).is_none().then_some(Explained::FilterPushdown)
+}
+
+/// What a direction of ORDER BY means.
+fn sort_options(direction: &str) -> SortOptions {
+    let descending = direction.contains("DESC");
+    let nulls_first = match direction.contains("NULLS") {
+        true => direction.contains("NULLS FIRST"),
+        false => descending,
+    };
+    SortOptions { descending, nulls_first }
+}
+
+/// The reason for which two queries that should agree do not: plain DataFusion gives both answers
+/// as well, and it is known why.
 pub(super) async fn explain_rows(
     query: &Query,
     expected: (&str, &Answer),
     got: (&str, &Answer),
     databases: Databases<'_>,
 ) -> Option<Explained> {
-    let is_in = got.0.contains(" IN (SELECT");
-    if !is_in && !has_summary(query.as_select()?.from.as_ref()?) {
-        return None;
-    }
     for (sql, answer) in [expected, got] {
         let plain = databases.plain.query(sql).await.ok()?;
         if plain.mismatch(answer, Match::RowsOnly).is_some() {
             return None;
         }
     }
-    Some(if is_in { Explained::InIsNeverNull } else { Explained::ConstantBelowAggregate })
+    if got.0.contains(" IN (SELECT") {
+        return Some(Explained::InIsNeverNull);
+    }
+    if has_summary(query.as_select()?.from.as_ref()?) {
+        return Some(Explained::ConstantBelowAggregate);
+    }
+    let expected = databases.without_pushdown.query(expected.0).await.ok()?;
+    let got = databases.without_pushdown.query(got.0).await.ok()?;
+    expected.mismatch(&got, Match::RowsOnly).is_none().then_some(Explained::FilterPushdown)
 }
 
-/// Whether a relation is an aggregate without keys, or has one below it.
+/// Whether a relation is an aggregate with a row for no rows, or has one below it.
 fn has_summary(relation: &Relation) -> bool {
     const AGGREGATES: [&str; 8] =
         ["count(", "sum(", "min(", "max(", "avg(", "bool_and(", "bool_or(", "string_agg("];
@@ -66,8 +114,14 @@ fn has_summary(relation: &Relation) -> bool {
         Relation::Join { left, right, .. } => has_summary(left) || has_summary(right),
         Relation::Derived { query, .. } => match &query.body {
             Body::Select(select) => {
-                let is_summary = select.group.is_empty()
-                    && select.items.iter().any(|(expr, _)| is_aggregate(expr));
+                let is_summary = match &select.grouping {
+                    Grouping::Plain => {
+                        select.group.is_empty()
+                            && select.items.iter().any(|(expr, _)| is_aggregate(expr))
+                    }
+                    Grouping::Rollup | Grouping::Cube => true,
+                    Grouping::Sets(sets) => sets.iter().any(Vec::is_empty),
+                };
                 is_summary || select.from.as_ref().is_some_and(has_summary)
             }
             Body::SetOperation { .. } | Body::Values(_) => false,

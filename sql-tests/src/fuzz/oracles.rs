@@ -13,7 +13,7 @@
 use super::answers::{Failure, Match};
 use super::ast::{Body, Expr, Family, Grouping, Query, Relation, Select};
 use super::databases::Database;
-use super::explained::{Explained, explain, explain_rows};
+use super::explained::{Explained, explain, explain_reference, explain_rows};
 
 /// Which check a query goes through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -53,6 +53,8 @@ pub struct Databases<'a> {
     pub plain: &'a dyn Database,
     /// DataFusion in one process with our arithmetic.
     pub checked: &'a dyn Database,
+    /// DataFusion in one process that pushes no filters down.
+    pub without_pushdown: &'a dyn Database,
     /// What is tested.
     pub tested: &'a dyn Database,
 }
@@ -140,14 +142,19 @@ impl Case {
                 None => return Verdict::Same,
                 Some(mismatch) if mismatch.is_schema => (Kind::Schema, mismatch.text),
                 Some(mismatch) => {
-                    if self.oracle != Oracle::Differential {
-                        let (expected, got) =
-                            ((expected_sql.as_str(), expected), (got_sql.as_str(), got));
-                        if let Some(reason) =
-                            explain_rows(&self.query, expected, got, databases).await
-                        {
-                            return Verdict::Explained(reason);
+                    let reason = match self.oracle {
+                        Oracle::Differential => {
+                            let query = (&self.query, got_sql.as_str());
+                            explain_reference(query, expected, got, how, databases).await
                         }
+                        Oracle::Tlp | Oracle::NoRec => {
+                            let expected = (expected_sql.as_str(), expected);
+                            let got = (got_sql.as_str(), got);
+                            explain_rows(&self.query, expected, got, databases).await
+                        }
+                    };
+                    if let Some(reason) = reason {
+                        return Verdict::Explained(reason);
                     }
                     (Kind::Rows, mismatch.text)
                 }
@@ -201,8 +208,12 @@ impl Case {
 
 /// What an error of plain DataFusion means when ours answers: that it does not do it at all.
 fn refused(error: &Failure) -> Option<Verdict> {
-    const REFUSALS: [&str; 2] =
-        ["This feature is not implemented", "Physical plan does not support logical expression"];
+    const REFUSALS: [&str; 3] = [
+        "This feature is not implemented",
+        "Physical plan does not support logical expression",
+        // Its plan is wrong, and it knows.
+        "SanityCheckPlan",
+    ];
     let is_refusal = REFUSALS.iter().any(|refusal| error.message.contains(refusal));
     is_refusal.then(|| Verdict::Unsupported(error.message.clone()))
 }

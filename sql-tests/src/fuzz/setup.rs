@@ -67,6 +67,8 @@ pub struct Setup {
     pub plain: Arc<dyn Database>,
     /// DataFusion in one process with our arithmetic.
     pub checked: Arc<dyn Database>,
+    /// DataFusion in one process that pushes no filters down.
+    pub without_pushdown: Arc<dyn Database>,
     /// What is tested.
     pub targets: Vec<Target>,
     /// One session on each cluster, to make tables with.
@@ -100,6 +102,7 @@ impl Setup {
         Self {
             plain: Arc::new(PlainDataFusion::new(PLAIN_PARTITIONS)),
             checked: Arc::new(PlainDataFusion::checked(CHECKED_PARTITIONS)),
+            without_pushdown: Arc::new(PlainDataFusion::without_pushdown(PLAIN_PARTITIONS)),
             targets,
             loaders,
             clusters: Vec::new(),
@@ -155,7 +158,8 @@ impl Setup {
     /// # Errors
     /// A database that refuses.
     pub async fn load(&self, tables: &[Table]) -> anyhow::Result<()> {
-        let databases = self.loaders.iter().chain([&self.plain, &self.checked]);
+        let local = [&self.plain, &self.checked, &self.without_pushdown];
+        let databases = self.loaders.iter().chain(local);
         let loads = databases.map(|database| async move {
             for table in tables {
                 database.load(table).await.with_context(|| format!("table {}", table.name))?;
@@ -170,6 +174,7 @@ impl Setup {
         Databases {
             plain: self.plain.as_ref(),
             checked: self.checked.as_ref(),
+            without_pushdown: self.without_pushdown.as_ref(),
             tested: target.database.as_ref(),
         }
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::answers::{Answer, Failure};
+use super::ast::{Expr, Family, Query, Select};
 use super::data;
 use super::databases::{Database, PlainDataFusion};
 use super::explained::Explained;
@@ -158,12 +159,66 @@ async fn verdict_on_overflow(sql: &str) -> Verdict {
     };
     let (plain, checked) = (PlainDataFusion::new(1), PlainDataFusion::checked(1));
     let tested = Faulty { plain: PlainDataFusion::new(1), fault };
-    let databases = Databases { plain: &plain, checked: &checked, tested: &tested };
-    let item = super::ast::Expr::leaf(super::ast::Family::Int, sql);
-    let items = vec![(item, "c".to_owned())];
-    let select = super::ast::Select { items, ..Default::default() };
-    let query = super::ast::Query::select(select);
+    let without_pushdown = PlainDataFusion::without_pushdown(1);
+    let databases = Databases {
+        plain: &plain,
+        checked: &checked,
+        without_pushdown: &without_pushdown,
+        tested: &tested,
+    };
+    let items = vec![(Expr::leaf(Family::Int, sql), "c".to_owned())];
+    let query = Query::select(Select { items, ..Select::default() });
     Case { oracle: Oracle::Differential, query }.check(databases).await
+}
+
+/// `SELECT item AS c ORDER BY c`, on `plain` and on `tested`.
+async fn verdict_on(item: &str, plain: &dyn Database, tested: &dyn Database) -> Verdict {
+    let (checked, without_pushdown) =
+        (PlainDataFusion::checked(1), PlainDataFusion::without_pushdown(1));
+    for database in [plain, tested, &checked, &without_pushdown] {
+        database.execute("CREATE TABLE IF NOT EXISTS empty (id INT)").await.unwrap();
+    }
+    let databases =
+        Databases { plain, checked: &checked, without_pushdown: &without_pushdown, tested };
+    let items = vec![(Expr::leaf(Family::Int, item), "c".to_owned())];
+    let order_by = vec![(Expr::leaf(Family::Int, "c"), "DESC NULLS LAST")];
+    let query = Query { order_by, ..Query::select(Select { items, ..Select::default() }) };
+    Case { oracle: Oracle::Differential, query }.check(databases).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_filter_that_datafusion_pushes_too_far_is_its_fault_and_a_wrong_row_is_not() {
+    let item = "(SELECT count(*) FROM (SELECT sum(1) AS s FROM empty) t \
+                WHERE t.s IN (CAST(NULL AS BIGINT), CAST(NULL AS BIGINT)))";
+    let (plain, right) = (PlainDataFusion::new(1), PlainDataFusion::without_pushdown(1));
+    assert_eq!(
+        verdict_on(item, &plain, &right).await,
+        Verdict::Explained(Explained::FilterPushdown)
+    );
+    let wrong = Faulty { plain: PlainDataFusion::new(1), fault: |_, answer| spoilt(answer) };
+    assert!(matches!(verdict_on(item, &plain, &wrong).await, Verdict::Different(_)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn unsorted_rows_are_the_fault_of_whose_they_are() {
+    let reversed = |_: &str, answer: Result<Answer, Failure>| {
+        let mut answer = answer?;
+        answer.rows.reverse();
+        let batch = arrow::compute::concat_batches(&answer.batches[0].schema(), &answer.batches)?;
+        let last = u32::try_from(batch.num_rows()).unwrap_or_default();
+        let order = arrow::array::UInt32Array::from_iter_values((0..last).rev());
+        answer.batches = vec![arrow::compute::take_record_batch(&batch, &order)?];
+        Ok(answer)
+    };
+    let item = "unnest([1, 3, 2])";
+    let sorted = PlainDataFusion::new(1);
+    let unsorted = Faulty { plain: PlainDataFusion::new(1), fault: reversed };
+    assert_eq!(verdict_on(item, &sorted, &sorted).await, Verdict::Same);
+    assert_eq!(
+        verdict_on(item, &unsorted, &sorted).await,
+        Verdict::Explained(Explained::ReferenceUnsorted)
+    );
+    assert!(matches!(verdict_on(item, &sorted, &unsorted).await, Verdict::Different(_)));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -10,7 +10,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use basalt_sql_tests::client::{Client, ClientError, QueryStream};
-use basalt_sql_tests::cluster::{EmbeddedCluster, EmbeddedConfig};
+use basalt_sql_tests::cluster::{EmbeddedCluster, EmbeddedConfig, Links};
 use basalt_sql_tests::fuzz::random::Random;
 use basalt_sql_tests::slt::text;
 
@@ -63,8 +63,13 @@ const CASES: [Case; 7] = [
     },
 ];
 
-async fn start(dir: &Path, workers: u16, memory_bytes: Option<usize>) -> EmbeddedCluster {
-    let mut config = EmbeddedConfig::new(dir, workers);
+async fn start(
+    dir: &Path,
+    workers: u16,
+    links: Links,
+    memory_bytes: Option<usize>,
+) -> EmbeddedCluster {
+    let mut config = EmbeddedConfig { links, ..EmbeddedConfig::new(dir, workers) };
     if let Some(memory_bytes) = memory_bytes {
         config.memory_bytes = memory_bytes;
     }
@@ -158,9 +163,9 @@ async fn drive(url: &str, cases: &'static [Case], how: Drive) -> usize {
     ended
 }
 
-async fn all_answers_end(workers: u16, seeds: std::ops::Range<u64>) {
+async fn all_answers_end(workers: u16, links: Links, seeds: std::ops::Range<u64>) {
     let dir = tempfile::tempdir().unwrap();
-    let cluster = start(dir.path(), workers, None).await;
+    let cluster = start(dir.path(), workers, links, None).await;
     for seed in seeds {
         let how = Drive { seed, drops: false, may_lack_memory: false };
         assert_eq!(drive(&cluster.url(), &CASES, how).await, CASES.len(), "seed {seed}");
@@ -170,12 +175,12 @@ async fn all_answers_end(workers: u16, seeds: std::ops::Range<u64>) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn answers_read_in_turns_all_end_on_two_workers() {
-    all_answers_end(2, 1..2).await;
+    all_answers_end(2, Links::Network, 1..2).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn answers_read_in_turns_all_end_on_three_workers() {
-    all_answers_end(3, 2..3).await;
+    all_answers_end(3, Links::InProcess, 2..3).await;
 }
 
 /// Statements that `sys.queries` shows as running, this one excepted.
@@ -190,10 +195,19 @@ async fn running(client: &mut Client) -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn readers_that_go_away_leave_nothing_behind() {
+async fn readers_that_go_away_leave_nothing_behind_in_one_process() {
+    nothing_is_left_behind(Links::InProcess, 10..12).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn readers_that_go_away_leave_nothing_behind_over_the_network() {
+    nothing_is_left_behind(Links::Network, 12..14).await;
+}
+
+async fn nothing_is_left_behind(links: Links, seeds: std::ops::Range<u64>) {
     let dir = tempfile::tempdir().unwrap();
-    let cluster = start(dir.path(), 2, Some((2 * 256) << 20)).await;
-    for seed in 10..13 {
+    let cluster = start(dir.path(), 2, links, Some((2 * 256) << 20)).await;
+    for seed in seeds {
         let how = Drive { seed, drops: true, may_lack_memory: true };
         drive(&cluster.url(), &CASES, how).await;
     }
@@ -223,7 +237,7 @@ async fn readers_that_go_away_leave_nothing_behind() {
 #[tokio::test(flavor = "multi_thread")]
 async fn with_little_memory_answers_end_or_fail_for_want_of_it() {
     let dir = tempfile::tempdir().unwrap();
-    let cluster = start(dir.path(), 2, Some((2 * 48) << 20)).await;
+    let cluster = start(dir.path(), 2, Links::Network, Some((2 * 48) << 20)).await;
     let how = Drive { seed: 20, drops: false, may_lack_memory: true };
     drive(&cluster.url(), &CASES, how).await;
     // The cluster is well afterwards.

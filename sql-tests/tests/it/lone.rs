@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use basalt_coordinator::{Coordinator, CoordinatorConfig};
+use basalt_engine::channels::LocalWorkers;
 use basalt_engine::files::AllowedRoots;
 use basalt_engine::protocol::membership_client::MembershipClient;
 use basalt_engine::protocol::{
@@ -35,6 +36,7 @@ impl LoneCoordinator {
                 spill_dir: dir.path().join("spill"),
                 spill_bytes_max: 64 << 20,
             },
+            local_workers: LocalWorkers::default(),
         });
         Self { coordinator: coordinator.await.unwrap(), _dir: dir }
     }

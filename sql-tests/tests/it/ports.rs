@@ -8,7 +8,7 @@ use arrow::array::ArrayRef;
 use arrow::util::display::array_value_to_string;
 use basalt_engine::secret::SECRET_HEADER;
 use basalt_sql_tests::client::Client;
-use basalt_sql_tests::cluster::{EmbeddedCluster, EmbeddedConfig};
+use basalt_sql_tests::cluster::{EmbeddedCluster, EmbeddedConfig, Links};
 use bytes::{Buf, BufMut, Bytes};
 use futures::{Stream, StreamExt, TryStreamExt, stream};
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
@@ -36,7 +36,8 @@ impl Scene {
 
     pub(crate) async fn start_with(edit: impl FnOnce(EmbeddedConfig) -> EmbeddedConfig) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let config = edit(EmbeddedConfig::new(dir.path(), 3));
+        let config = EmbeddedConfig { links: Links::Network, ..EmbeddedConfig::new(dir.path(), 3) };
+        let config = edit(config);
         let cluster = EmbeddedCluster::start(&config).await.unwrap();
         let mut client = Client::connect(&cluster.url()).await.unwrap();
         let create = format!(

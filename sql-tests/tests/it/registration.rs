@@ -4,6 +4,7 @@
 
 use std::net::SocketAddr;
 
+use basalt_engine::channels::LocalWorkers;
 use basalt_engine::files::AllowedRoots;
 use basalt_engine::protocol::{HeartbeatRequest, HeartbeatResponse, RegisterRequest, WireId};
 use basalt_engine::runtime::Resources;
@@ -101,6 +102,7 @@ fn worker_config(scene: &Scene, dir: &str) -> WorkerConfig {
         allowed_roots: AllowedRoots::none(),
         resources,
         staging_bytes_max: 64 << 20,
+        local_workers: LocalWorkers::default(),
     }
 }
 

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
 use basalt_sql_tests::client::Client;
-use basalt_sql_tests::cluster::{EmbeddedCluster, EmbeddedConfig};
+use basalt_sql_tests::cluster::{EmbeddedCluster, EmbeddedConfig, Links};
 use basalt_sql_tests::slt::{
     DataFusionEngine, Engine, EngineError, FileReport, FlightEngine, Output, SltOptions,
     find_files, run_file, text,
@@ -136,9 +136,10 @@ async fn fallbacks(url: &str) -> Vec<(String, String)> {
     rows.into_iter().map(|row| (row[0].clone(), row[1].clone())).collect()
 }
 
-async fn on_workers(workers: u16, partitions: &[usize]) {
+async fn on_workers(workers: u16, links: Links, partitions: &[usize]) {
     let dir = tempfile::tempdir().unwrap();
-    let cluster = EmbeddedCluster::start(&EmbeddedConfig::new(dir.path(), workers)).await.unwrap();
+    let config = EmbeddedConfig { links, ..EmbeddedConfig::new(dir.path(), workers) };
+    let cluster = EmbeddedCluster::start(&config).await.unwrap();
     let url = cluster.url();
     let mut reports = Vec::new();
     let mut unexpected = Vec::new();
@@ -175,20 +176,20 @@ async fn local() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_worker() {
-    on_workers(1, &TARGET_PARTITIONS).await;
+    on_workers(1, Links::Network, &TARGET_PARTITIONS).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_workers() {
-    on_workers(2, &TARGET_PARTITIONS[1..]).await;
+    on_workers(2, Links::InProcess, &TARGET_PARTITIONS[1..]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn three_workers() {
-    on_workers(3, &TARGET_PARTITIONS).await;
+    on_workers(3, Links::Network, &TARGET_PARTITIONS).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn five_workers() {
-    on_workers(5, &TARGET_PARTITIONS[..1]).await;
+    on_workers(5, Links::InProcess, &TARGET_PARTITIONS[..1]).await;
 }

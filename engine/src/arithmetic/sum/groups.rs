@@ -15,8 +15,8 @@ use datafusion::error::Result;
 use datafusion::logical_expr::{EmitTo, GroupsAccumulator};
 
 use super::super::exact::{Low, Summand, limits};
+use super::super::filled::{Filled, passing};
 use super::SumOf;
-use super::filled::Filled;
 
 /// The sums of all groups, as in [`exact`](super::super::exact) but with the parts in two lists.
 #[derive(Debug)]
@@ -228,13 +228,4 @@ impl<T: Summand> GroupsAccumulator for GroupedSums<T> {
             + self.wraps.0.capacity() * size_of::<i64>()
             + self.filled.size()
     }
-}
-
-/// The rows that have a value and pass the filter; `None` when all do.
-fn passing(nulls: Option<&NullBuffer>, filter: Option<&BooleanArray>) -> Option<NullBuffer> {
-    let filter = filter.map(|filter| match filter.nulls() {
-        Some(known) => NullBuffer::new(filter.values() & known.inner()),
-        None => NullBuffer::new(filter.values().clone()),
-    });
-    NullBuffer::union(nulls, filter.as_ref())
 }

@@ -1,0 +1,158 @@
+//! The sessions that statements are planned in.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+
+use datafusion::catalog::{
+    CatalogProviderList, MemoryCatalogProviderList, SchemaProvider, TableFunction,
+};
+use datafusion::error::Result;
+use datafusion::execution::runtime_env::RuntimeEnv;
+use datafusion::execution::{SessionState, SessionStateBuilder};
+use datafusion::logical_expr::registry::FunctionRegistry;
+use datafusion_distributed::{DistributedExt, SessionStateBuilderExt};
+
+use super::{FragmentOptions, base_config};
+use crate::arithmetic::with_checked_arithmetic;
+use crate::channels::Channels;
+use crate::codec::EngineCodec;
+use crate::distribute::{LimitedBuildSides, Topology, desired_tasks, route_tasks, scale_up_leaf};
+use crate::files::{AllowedRoots, CsvOptions, FileFormat, ReadFiles};
+use crate::filter_routes::physical_rules;
+use crate::functions;
+use crate::portable_windows::PortableWindows;
+use crate::session_functions::session_functions;
+use crate::settings::Settings;
+use crate::snapshot::{CATALOG, Snapshot};
+use crate::snapshot_catalog::{SEARCH_PATH_SCHEMA, SnapshotCatalog, view_path};
+use crate::subqueries::{GuardScalarSubqueries, ProjectScalarSubqueries};
+use crate::types::SqlTypes;
+use crate::write::{PeerSink, SliceSinkExtension};
+use crate::yielding::YieldAfterExpansion;
+
+/// What the planning sessions of a coordinator have in common, made once: to register all
+/// functions and rules takes a good part of the time that a small query is planned in.
+pub struct PlanningSessions {
+    /// What files the coordinator itself may look at.
+    pub allowed_roots: AllowedRoots,
+    common: SessionState,
+}
+
+impl PlanningSessions {
+    /// The planning sessions of a coordinator with these connections to workers, that may use
+    /// `runtime` for its own part of queries.
+    ///
+    /// # Errors
+    /// A function that cannot be registered.
+    pub fn new(
+        channels: Channels,
+        runtime: Arc<RuntimeEnv>,
+        allowed_roots: AllowedRoots,
+    ) -> Result<Self> {
+        let sink = PeerSink::new(channels.clone());
+        let config = base_config()
+            // Ours is a schema of the catalog like any other.
+            .with_information_schema(false)
+            .with_default_catalog_and_schema(CATALOG, SEARCH_PATH_SCHEMA)
+            .with_create_default_catalog_and_schema(false)
+            .with_extension(Arc::new(allowed_roots.clone()))
+            .with_extension(Arc::new(SliceSinkExtension(Arc::new(sink))));
+        let builder = SessionStateBuilder::new()
+            .with_config(config)
+            .with_runtime_env(runtime)
+            .with_default_features()
+            .with_type_planner(Arc::new(SqlTypes))
+            .with_analyzer_rule(Arc::new(GuardScalarSubqueries))
+            .with_analyzer_rule(Arc::new(ProjectScalarSubqueries))
+            .with_analyzer_rule(Arc::new(PortableWindows))
+            .with_physical_optimizer_rules(physical_rules())
+            .with_physical_optimizer_rule(Arc::new(YieldAfterExpansion))
+            .with_physical_optimizer_rule(Arc::new(LimitedBuildSides))
+            .with_distributed_planner()
+            .with_distributed_channel_resolver(channels)
+            .with_distributed_user_codec(EngineCodec)
+            .with_distributed_desired_task_count_handler(desired_tasks)
+            .with_distributed_scale_up_leaf_node_handler(scale_up_leaf)
+            .with_distributed_route_tasks_handler(route_tasks);
+        let mut builder = with_checked_arithmetic(builder);
+        let functions = builder.table_functions().get_or_insert_default();
+        functions.clear();
+        let roots = Arc::new(allowed_roots.clone());
+        for format in [FileFormat::Parquet, FileFormat::Csv] {
+            let read = ReadFiles::new(format, Arc::clone(&roots), CsvOptions::default());
+            let name = read.name().to_owned();
+            functions.insert(name.clone(), Arc::new(TableFunction::new(name, Arc::new(read))));
+        }
+        let generate = datafusion::functions_table::all_default_table_functions();
+        functions.extend(generate.into_iter().map(|f| (f.name().to_owned(), f)));
+        let mut common = builder.build();
+        functions::bound(&mut common)?;
+        Ok(Self { allowed_roots, common })
+    }
+}
+
+/// Everything a statement's planning session is made of.
+#[derive(Clone)]
+pub struct SessionSpec {
+    /// What the statement sees.
+    pub snapshot: Arc<Snapshot>,
+    /// What the session has set.
+    pub settings: Settings,
+    /// Schemas that are computed when asked, by name.
+    pub computed_schemas: HashMap<String, Arc<dyn SchemaProvider>>,
+    /// What it has in common with all others.
+    pub sessions: Arc<PlanningSessions>,
+}
+
+impl fmt::Debug for SessionSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SessionSpec").field("settings", &self.settings).finish_non_exhaustive()
+    }
+}
+
+/// The session that a statement is planned in.
+pub fn planning_state(spec: &Arc<SessionSpec>) -> Result<SessionState> {
+    nested_state(spec, 0, spec.settings.search_path.as_slice().into())
+}
+
+/// The session that a new view's query is planned in: one view deep, as when the view is used,
+/// with the names of the session that makes it.
+pub fn view_state(spec: &Arc<SessionSpec>) -> Result<SessionState> {
+    nested_state(spec, 1, spec.settings.search_path.as_slice().into())
+}
+
+/// The session that the text of a view is planned in when the view is used.
+pub fn stored_view_state(spec: &Arc<SessionSpec>) -> Result<SessionState> {
+    nested_state(spec, 1, view_path())
+}
+
+/// The session that a view's query is planned in, `view_depth` views deep.
+pub(crate) fn nested_state(
+    spec: &Arc<SessionSpec>,
+    view_depth: usize,
+    search_path: Arc<[String]>,
+) -> Result<SessionState> {
+    let topology = Topology::new(&spec.snapshot.cluster);
+    let fragment = FragmentOptions {
+        batch_rows: spec.settings.batch_rows,
+        time_zone: spec.settings.time_zone.clone(),
+        target_partitions: spec.settings.target_partitions,
+    };
+    let mut state = spec.sessions.common.clone();
+    let config = spec.settings.apply(state.config().clone())?;
+    *state.config_mut() = config
+        .with_extension(Arc::new(topology.clone()))
+        .with_distributed_option_extension(fragment)
+        .with_distributed_worker_resolver(topology);
+    let catalogs = MemoryCatalogProviderList::new();
+    let catalog = SnapshotCatalog::new(Arc::clone(spec), view_depth, search_path);
+    catalogs.register_catalog(CATALOG.to_owned(), Arc::new(catalog));
+    state.register_catalog_list(Arc::new(catalogs));
+    // The moment that now() and current_date are of; without it they cannot be planned.
+    state.mark_start_execution();
+    for function in session_functions(&spec.settings) {
+        state.register_udf(function)?;
+    }
+    Ok(state)
+}
