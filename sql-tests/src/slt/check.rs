@@ -80,7 +80,12 @@ impl Problem {
     /// In one line, without the SQL.
     pub(super) fn reason(&self) -> String {
         let text = match &*self.kind {
-            Kind::Test(TestErrorKind::Fail { err, .. }) => err.to_string(),
+            Kind::Test(
+                TestErrorKind::Fail { err, .. } | TestErrorKind::ErrorMismatch { err, .. },
+            ) => err.to_string(),
+            Kind::Test(TestErrorKind::QueryResultColumnsMismatch { expected, actual, .. }) => {
+                format!("expected columns {expected}, got {actual}")
+            }
             Kind::Test(TestErrorKind::QueryResultMismatch { expected, actual, .. }) => {
                 let (expected, actual) = first_difference(expected, actual);
                 format!("expected {expected}, got {actual}")

@@ -17,7 +17,7 @@ use sqllogictest::{QueryExpect, Record, StatementExpect};
 
 use super::engine::SltType;
 use super::sketch::Sketch;
-use super::source;
+use super::{agree, source};
 
 macro_rules! needs {
     ($($(#[$doc:meta])* $variant:ident = $name:literal, $text:literal;)*) => {
@@ -64,6 +64,8 @@ needs! {
     DependsOnExcluded = "depends-on-excluded", "a table or a prepared statement that an excluded record makes";
     /// Answers depend on a setting that is changed.
     SettingInForce = "setting-in-force", "stands where a setting of DataFusion that changes answers is changed";
+    /// LIMIT without ORDER BY.
+    AnyRows = "any-rows", "LIMIT without ORDER BY: SQL does not say which rows";
     /// Plain DataFusion does not answer as the file says.
     NotPlain = "not-plain", "plain DataFusion, given the same SQL and nothing else, is not as the file says";
 }
@@ -167,7 +169,11 @@ impl Scan {
         if !fails(record) && relations.parsed().any(|name| self.is_of_the_runner(name, sketch)) {
             return excluded(Need::RunnerTable);
         }
-        if self.in_force.is_empty() { None } else { excluded(Need::SettingInForce) }
+        if !self.in_force.is_empty() {
+            return excluded(Need::SettingInForce);
+        }
+        let is_any = sketch.has("limit") && !agree::is_ordered(source::sql(record));
+        if is_any && !fails(record) { excluded(Need::AnyRows) } else { None }
     }
 
     fn is_of_the_runner(&self, name: &str, sketch: &Sketch) -> bool {
@@ -397,6 +403,8 @@ mod tests {
         check(&[
             ("SELECT * FROM information_schema.tables", "catalog"),
             ("SHOW TABLES", "catalog"),
+            ("SELECT a FROM (VALUES (1), (2)) t(a) LIMIT 1", "any-rows"),
+            ("SELECT a FROM (VALUES (1), (2)) t(a) ORDER BY a LIMIT 1", "-"),
             ("DESCRIBE SELECT 1", "catalog"),
             ("EXPLAIN SELECT 1", "plan"),
             ("set datafusion.execution.batch_size = 2", "setting"),
