@@ -15,6 +15,9 @@
 //! the statements and queries of the file (up to a `halt`, a lost connection or `fail_fast`,
 //! after which the rest counts as skipped). Two things can fail beside records: reading a file,
 //! and making and dropping its schema.
+//!
+//! DataFusion's own files have records that need more than SQL: each has a [`Need`], and these are
+//! counted apart ([`Tallies`]) and never fail.
 
 mod agree;
 mod check;
