@@ -26,9 +26,11 @@ use tower::Service;
 use url::{Host, Url};
 
 pub use self::in_process::LocalWorkers;
+pub(crate) use self::in_process::in_own_task;
 use self::partition_streams::PartitionStreams;
 use crate::error::{ErrorCode, SqlError};
 use crate::secret::{ClusterSecret, SECRET_HEADER};
+use crate::session::FragmentSessions;
 
 /// How long a TCP connect may take; peers are on one network.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -66,6 +68,11 @@ impl Channels {
     pub fn with_local(mut self, local: LocalWorkers) -> Self {
         self.local = local;
         self
+    }
+
+    /// The sessions of a worker of this process.
+    pub(crate) fn local(&self, url: &Url) -> Option<Arc<FragmentSessions>> {
+        self.local.sessions(url)
     }
 
     /// The connection to a peer, made on first use.

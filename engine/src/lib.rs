@@ -8,7 +8,7 @@
 //! - [`types`]: SQL, storage, scan and wire types
 //! - [`settings`]: what SQL may set
 //! - [`defaults`], [`row_checks`]: DEFAULT, NOT NULL and lengths of columns
-//! - [`arithmetic`]: integer arithmetic and sums that never wrap
+//! - [`arithmetic`]: integer arithmetic and sums that never wrap, extremes in any order
 //! - `snapshot_catalog`, `information_schema`, `session_functions`: what names mean in a session
 //! - [`session`]: the sessions that plans are made and run in, with [`runtime`] limits
 //! - [`table`], [`scan`], [`chunks`]: reading stored tables
@@ -16,6 +16,8 @@
 //! - [`files`]: reading files from outside
 //! - [`mod@write`]: rows into segments
 //! - [`distribute`]: which worker runs what, and the plan checker
+//! - `empty_grouping_set`, `portable_windows`, `subqueries`: statements in words that workers understand
+//! - `constant_filters`: filters that must stay where they are
 //! - `filter_routes`: filters that find their column, where columns share a name
 //! - [`codec`], `recursive`, [`plan_gate`], [`allow_list`], [`ipc`]: plans and rows on the wire
 //! - [`protocol`], [`secret`], [`channels`], [`fence`]: the internal gRPC contracts
@@ -25,9 +27,11 @@ pub mod arithmetic;
 pub mod channels;
 pub mod chunks;
 pub mod codec;
+mod constant_filters;
 pub mod defaults;
 pub mod dialect;
 pub mod distribute;
+mod empty_grouping_set;
 pub mod error;
 pub mod fence;
 pub mod files;

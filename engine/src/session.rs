@@ -13,7 +13,9 @@ use datafusion::prelude::SessionConfig;
 
 pub use fragment::{FragmentSessions, WorkerServices};
 pub(crate) use planning::nested_state;
-pub use planning::{PlanningSessions, SessionSpec, planning_state, stored_view_state, view_state};
+pub use planning::{
+    PlanningSessions, SessionSpec, execution_context, planning_state, stored_view_state, view_state,
+};
 
 extensions_options! {
     /// What travels with every fragment besides the plan.
@@ -40,5 +42,8 @@ fn base_config() -> SessionConfig {
     options.sql_parser.map_string_types_to_utf8view = true;
     // Errors of planning name the line and the column that they mean.
     options.sql_parser.collect_spans = true;
+    // A scalar subquery that is a join says that it may be NULL, where the statement knows that it
+    // is not: DataFusion takes that for an error in aggregates.
+    options.execution.skip_physical_aggregate_schema_check = true;
     config
 }

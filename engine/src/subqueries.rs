@@ -1,10 +1,13 @@
-//! Scalar subqueries in distributed plans, where each becomes a join.
+//! Subqueries in distributed plans, where each becomes a join.
 //!
 //! - `single_row`: a second row is an error, not a second answer
+//! - `not_in`: `NOT IN` of a constant
 //! - `positions`: a subquery may stand wherever an expression may, in ORDER BY or below an aggregate
 
+mod not_in;
 mod positions;
 mod single_row;
 
+pub(crate) use not_in::NotInOfConstants;
 pub(crate) use positions::ProjectScalarSubqueries;
 pub(crate) use single_row::{GuardScalarSubqueries, single_row};

@@ -81,7 +81,7 @@ impl Worker {
             channels,
             fence: fence.clone(),
         };
-        let runner = fragment_runner(services, config.resources.runtime()?)?;
+        let (runner, sessions) = fragment_runner(services, config.resources.runtime()?)?;
         let fragments = runner
             .clone()
             .into_worker_server()
@@ -112,7 +112,7 @@ impl Worker {
             });
         let server = tokio::spawn(server);
         let heartbeats = Heartbeats::start(registration, joined, fence)?;
-        local_workers.add(url.clone(), runner);
+        local_workers.add(url.clone(), runner, sessions);
         tracing::info!(worker = %id, %url, cluster = %joined.cluster, "worker joined the cluster");
         Ok(Self { id, url, local_workers, stop: Some(stop), server, _heartbeats: heartbeats })
     }

@@ -6,15 +6,17 @@ use std::task::{Context, Poll};
 
 use arrow::datatypes::{Schema, SchemaRef};
 use arrow::record_batch::RecordBatch;
+use basalt_engine::channels::Channels;
 use basalt_engine::dialect::shown_names;
-use basalt_engine::distribute::plan_distributed;
+use basalt_engine::distribute::{plan_distributed, start};
 use basalt_engine::error::{SqlError, from_datafusion};
 use basalt_engine::plan_size::check_plan_size;
+use basalt_engine::session::execution_context;
 use basalt_engine::types::{to_wire, wire_schema};
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::execution::context::SQLOptions;
 use datafusion::logical_expr::LogicalPlan;
-use datafusion::physical_plan::{ExecutionPlan, execute_stream};
+use datafusion::physical_plan::ExecutionPlan;
 use datafusion::sql::parser::Statement as DFStatement;
 use futures::{FutureExt, Stream, StreamExt, stream};
 use tokio_util::sync::WaitForCancellationFutureOwned;
@@ -59,7 +61,7 @@ impl Statements {
             plan_distributed(&pinned.state, plan).await.map_err(|e| pinned.error(e))?;
         run.notes().note_fallback(distributed.fallback);
         let schema = wire_schema(&shown_names(&distributed.columns));
-        Ok(planned(run, schema, distributed.plan, pinned))
+        Ok(planned(run, schema, distributed.plan, pinned, self.inner.channels.clone()))
     }
 }
 
@@ -68,11 +70,12 @@ fn planned(
     schema: SchemaRef,
     plan: Arc<dyn ExecutionPlan>,
     pinned: &Pinned,
+    channels: Channels,
 ) -> PlannedQuery {
     let query_id = run.query_id();
-    let context = pinned.state.task_ctx();
+    let context = execution_context(&pinned.state);
     let wire = Arc::clone(&schema);
-    let start = Box::new(move || match execute_stream(plan, context) {
+    let start = Box::new(move || match start(plan, context, &channels) {
         Ok(rows) => WireRows::new(rows, wire, run).boxed(),
         Err(error) => {
             let error = from_datafusion(error);

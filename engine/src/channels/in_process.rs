@@ -30,6 +30,7 @@ use tokio::sync::mpsc;
 use url::Url;
 
 use crate::error::{ErrorCode, SqlError};
+use crate::session::FragmentSessions;
 
 /// Batches of a partition that a worker makes ahead of who reads them; as over the network.
 const BATCHES_AHEAD: usize = 2;
@@ -37,13 +38,20 @@ const BATCHES_AHEAD: usize = 2;
 /// The workers of one process, by their addresses. Clones are the same set.
 #[derive(Clone, Default)]
 pub struct LocalWorkers {
-    workers: Arc<Mutex<HashMap<Url, Worker>>>,
+    workers: Arc<Mutex<HashMap<Url, LocalWorker>>>,
+}
+
+/// A worker of this process.
+#[derive(Clone)]
+struct LocalWorker {
+    fragments: Worker,
+    sessions: Arc<FragmentSessions>,
 }
 
 impl LocalWorkers {
-    /// Adds a worker that runs fragments at `url`.
-    pub fn add(&self, url: Url, fragments: Worker) {
-        self.lock().insert(url, fragments);
+    /// Adds a worker that runs fragments at `url`, in these sessions.
+    pub fn add(&self, url: Url, fragments: Worker, sessions: Arc<FragmentSessions>) {
+        self.lock().insert(url, LocalWorker { fragments, sessions });
     }
 
     /// Removes a worker: it stops.
@@ -54,10 +62,14 @@ impl LocalWorkers {
     }
 
     pub(super) fn get(&self, url: &Url) -> Option<InProcess> {
-        self.lock().get(url).cloned().map(|worker| InProcess { worker })
+        self.lock().get(url).map(|local| InProcess { worker: local.fragments.clone() })
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Url, Worker>> {
+    pub(super) fn sessions(&self, url: &Url) -> Option<Arc<FragmentSessions>> {
+        self.lock().get(url).map(|local| Arc::clone(&local.sessions))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Url, LocalWorker>> {
         self.workers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -105,7 +117,7 @@ impl WorkerChannel for InProcess {
 
 /// A partition that runs in a task of its own from when it is first read, so that neither its
 /// work nor a panic of it is the reader's.
-fn in_own_task(
+pub(crate) fn in_own_task(
     mut partition: SendableRecordBatchStream,
 ) -> BoxStream<'static, Result<RecordBatch>> {
     let running = async move {

@@ -129,7 +129,7 @@ pub fn route_tasks(event: RouteTasksEvent<'_>) -> Option<Result<RouteTasksEventR
 }
 
 /// The worker with most of the rows that a stage reads.
-fn busiest_reader(plan: &Arc<dyn ExecutionPlan>, topology: &Topology) -> Result<usize> {
+pub(super) fn busiest_reader(plan: &Arc<dyn ExecutionPlan>, topology: &Topology) -> Result<usize> {
     let mut rows = vec![0u64; topology.worker_count().max(1)];
     plan.apply(|node| {
         let leaf = node.downcast_ref::<DistributedLeafExec>().map_or(node, |leaf| leaf.original());

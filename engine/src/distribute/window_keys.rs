@@ -6,7 +6,9 @@
 //! worker that gets the sort and the window alone finds no order and fails.
 //!
 //! So a key that is constant becomes a literal, and a key that is equal to a sorted expression
-//! becomes that expression. Either way rows of one partition stay rows of one partition.
+//! becomes that expression. Either way rows of one partition stay rows of one partition. Where that
+//! is not enough (behind a column that is sorted before the keys and constant), the input is sorted
+//! once more, in the order that it has.
 
 use std::sync::Arc;
 
@@ -29,10 +31,10 @@ pub(super) fn with_visible_keys(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn 
     plan.transform_up(|node| {
         let new = if let Some(window) = node.downcast_ref::<BoundedWindowAggExec>() {
             visible(window.window_expr(), window.input())?
-                .map(|expressions| {
+                .map(|(functions, input)| {
                     BoundedWindowAggExec::try_new(
-                        expressions,
-                        Arc::clone(window.input()),
+                        functions,
+                        input,
                         window.input_order_mode.clone(),
                         !window.partition_keys().is_empty(),
                     )
@@ -41,13 +43,9 @@ pub(super) fn with_visible_keys(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn 
                 .transpose()?
         } else if let Some(window) = node.downcast_ref::<WindowAggExec>() {
             visible(window.window_expr(), window.input())?
-                .map(|expressions| {
-                    WindowAggExec::try_new(
-                        expressions,
-                        Arc::clone(window.input()),
-                        !window.partition_keys().is_empty(),
-                    )
-                    .map(|window| Arc::new(window) as Arc<dyn ExecutionPlan>)
+                .map(|(functions, input)| {
+                    WindowAggExec::try_new(functions, input, !window.partition_keys().is_empty())
+                        .map(|window| Arc::new(window) as Arc<dyn ExecutionPlan>)
                 })
                 .transpose()?
         } else {
@@ -58,29 +56,53 @@ pub(super) fn with_visible_keys(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn 
     .data()
 }
 
-/// The functions of a window with other keys; none if all of them can stay.
+type Functions = Vec<Arc<dyn WindowExpr>>;
+
+/// The functions and the input of a window in other words; none if they can stay.
 fn visible(
     functions: &[Arc<dyn WindowExpr>],
-    input: &Arc<dyn ExecutionPlan>,
-) -> Result<Option<Vec<Arc<dyn WindowExpr>>>> {
-    let known = input.equivalence_properties();
-    let sorted = sort_of(input);
+    original: &Arc<dyn ExecutionPlan>,
+) -> Result<Option<(Functions, Arc<dyn ExecutionPlan>)>> {
+    let known = original.equivalence_properties();
     let Some(first) = functions.first() else { return Ok(None) };
-    // All functions of a node have the same keys.
-    let replaced: Vec<_> = first
-        .partition_by()
-        .iter()
-        .map(|key| visible_key(key, known, &sorted))
-        .collect::<Result<_>>()?;
-    if replaced.iter().all(Option::is_none) {
+    let keys = first.partition_by();
+    let mut input = Arc::clone(original);
+    let mut new = visible_keys(keys, known, &sort_of(&input))?;
+    if !are_sorted(&new, &sort_of(&input))
+        && let Some(order) = known.output_ordering()
+    {
+        let again = visible_keys(keys, known, &order)?;
+        if are_sorted(&again, &order) {
+            new = again;
+            input = Arc::new(SortExec::new(order, input).with_preserve_partitioning(true));
+        }
+    }
+    if Arc::ptr_eq(&input, original)
+        && keys.iter().zip(&new).all(|(key, new)| Arc::ptr_eq(key, new))
+    {
         return Ok(None);
     }
-    let with_keys = |function: &Arc<dyn WindowExpr>| {
-        let keys = function.partition_by().iter().zip(&replaced);
-        let keys = keys.map(|(key, new)| Arc::clone(new.as_ref().unwrap_or(key)));
-        with_partition_by(function, &keys.collect::<Vec<_>>())
-    };
-    functions.iter().map(with_keys).collect::<Result<_>>().map(Some)
+    // All functions of a node have the same keys.
+    let functions = functions.iter().map(|function| with_partition_by(function, &new));
+    Ok(Some((functions.collect::<Result<_>>()?, input)))
+}
+
+/// What stands for each key, the key itself where it can stay.
+fn visible_keys(
+    keys: &[Arc<dyn PhysicalExpr>],
+    known: &EquivalenceProperties,
+    sorted: &[PhysicalSortExpr],
+) -> Result<Vec<Arc<dyn PhysicalExpr>>> {
+    let visible = |key| Ok(visible_key(key, known, sorted)?.unwrap_or_else(|| Arc::clone(key)));
+    keys.iter().map(visible).collect()
+}
+
+/// Whether an order begins with all keys but the constant ones.
+fn are_sorted(keys: &[Arc<dyn PhysicalExpr>], sorted: &[PhysicalSortExpr]) -> bool {
+    let needed = |key: &&Arc<dyn PhysicalExpr>| !key.is::<Literal>();
+    let leading = sorted.iter().take_while(|sorted| keys.contains(&sorted.expr));
+    let leading: Vec<_> = leading.map(|sorted| &sorted.expr).collect();
+    keys.iter().filter(needed).all(|key| leading.contains(&key))
 }
 
 /// What stands for a key, if it cannot stay.

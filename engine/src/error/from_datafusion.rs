@@ -368,6 +368,7 @@ const PLAN_TEXTS: &[(&str, ErrorCode)] = &[
     ("coerce", ErrorCode::DatatypeMismatch),
     ("Cannot infer common", ErrorCode::DatatypeMismatch),
     ("requires a boolean expression", ErrorCode::DatatypeMismatch),
+    ("null_aware anti join only supports", ErrorCode::FeatureNotSupported),
     ("only supports", ErrorCode::DatatypeMismatch),
     ("Unsupported CAST", ErrorCode::DatatypeMismatch),
     ("Cannot cast", ErrorCode::DatatypeMismatch),

@@ -1,11 +1,13 @@
 //! The sessions that fragments run in.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use datafusion::error::Result;
 use datafusion::execution::runtime_env::RuntimeEnv;
-use datafusion::execution::{SessionState, SessionStateBuilder};
+use datafusion::execution::{SessionState, SessionStateBuilder, TaskContext};
 use datafusion::logical_expr::registry::FunctionRegistry;
+use datafusion::prelude::SessionConfig;
 use datafusion_distributed::{
     DistributedExt, WorkerPlanRewriteEvent, WorkerPlanRewriteEventResponse, WorkerQueryContext,
 };
@@ -74,6 +76,43 @@ impl FragmentSessions {
         let mut config = builder.config().take().unwrap_or_default();
         let fragment =
             config.options().extensions.get::<FragmentOptions>().cloned().unwrap_or_default();
+        self.configure(&mut config, fragment)?;
+        let services = &self.services;
+        let fence = services.fence.clone();
+        let admit = move |event: WorkerPlanRewriteEvent<'_>| {
+            check_allowed(&event.plan, &fence)?;
+            Ok(WorkerPlanRewriteEventResponse::new(count_windows(event.plan)?))
+        };
+        let mut state = self.common.clone();
+        *state.config_mut() = config
+            .with_distributed_user_codec(EngineCodec)
+            .with_distributed_channel_resolver(services.channels.clone())
+            .with_distributed_worker_plan_rewrite_handler(admit);
+        Ok(state)
+    }
+
+    /// The session of a plan that was made in this process.
+    ///
+    /// # Errors
+    /// As [`FragmentSessions::session`].
+    pub(crate) fn own_context(&self, fragment: FragmentOptions) -> Result<Arc<TaskContext>> {
+        let mut config = self.common.config().clone();
+        self.configure(&mut config, fragment)?;
+        // Functions are looked up when a plan is decoded, and this one is not.
+        Ok(Arc::new(TaskContext::new(
+            None,
+            self.common.session_id().to_owned(),
+            config,
+            HashMap::new(),
+            HashMap::new(),
+            HashMap::new(),
+            HashMap::new(),
+            Arc::clone(self.common.runtime_env()),
+        )))
+    }
+
+    /// What every fragment's session has, whatever plan it runs.
+    fn configure(&self, config: &mut SessionConfig, fragment: FragmentOptions) -> Result<()> {
         let options = config.options_mut();
         options.execution.enable_file_stream_work_stealing = false;
         options.set(
@@ -86,16 +125,6 @@ impl FragmentSessions {
         config.set_extension(Arc::new(ChunkSourceExtension(Arc::clone(&services.chunks))));
         config.set_extension(Arc::new(SliceSinkExtension(Arc::clone(&services.sink))));
         config.set_extension(Arc::new(services.allowed_roots.clone()));
-        let fence = services.fence.clone();
-        let admit = move |event: WorkerPlanRewriteEvent<'_>| {
-            check_allowed(&event.plan, &fence)?;
-            Ok(WorkerPlanRewriteEventResponse::new(count_windows(event.plan)?))
-        };
-        let mut state = self.common.clone();
-        *state.config_mut() = config
-            .with_distributed_user_codec(EngineCodec)
-            .with_distributed_channel_resolver(services.channels.clone())
-            .with_distributed_worker_plan_rewrite_handler(admit);
-        Ok(state)
+        Ok(())
     }
 }

@@ -9,7 +9,7 @@ use datafusion::catalog::{
 };
 use datafusion::error::Result;
 use datafusion::execution::runtime_env::RuntimeEnv;
-use datafusion::execution::{SessionState, SessionStateBuilder};
+use datafusion::execution::{SessionState, SessionStateBuilder, TaskContext};
 use datafusion::logical_expr::registry::FunctionRegistry;
 use datafusion_distributed::{DistributedExt, SessionStateBuilderExt};
 
@@ -17,7 +17,9 @@ use super::{FragmentOptions, base_config};
 use crate::arithmetic::with_checked_arithmetic;
 use crate::channels::Channels;
 use crate::codec::EngineCodec;
+use crate::constant_filters::{KeepConstantFilters, PUSH_DOWN_FILTER};
 use crate::distribute::{LimitedBuildSides, Topology, desired_tasks, route_tasks, scale_up_leaf};
+use crate::empty_grouping_set::EmptyGroupingSet;
 use crate::files::{AllowedRoots, CsvOptions, FileFormat, ReadFiles};
 use crate::filter_routes::physical_rules;
 use crate::functions;
@@ -26,7 +28,7 @@ use crate::session_functions::session_functions;
 use crate::settings::Settings;
 use crate::snapshot::{CATALOG, Snapshot};
 use crate::snapshot_catalog::{SEARCH_PATH_SCHEMA, SnapshotCatalog, view_path};
-use crate::subqueries::{GuardScalarSubqueries, ProjectScalarSubqueries};
+use crate::subqueries::{GuardScalarSubqueries, NotInOfConstants, ProjectScalarSubqueries};
 use crate::types::SqlTypes;
 use crate::write::{PeerSink, SliceSinkExtension};
 use crate::yielding::YieldAfterExpansion;
@@ -66,6 +68,8 @@ impl PlanningSessions {
             .with_analyzer_rule(Arc::new(GuardScalarSubqueries))
             .with_analyzer_rule(Arc::new(ProjectScalarSubqueries))
             .with_analyzer_rule(Arc::new(PortableWindows))
+            .with_analyzer_rule(Arc::new(EmptyGroupingSet))
+            .with_analyzer_rule(Arc::new(NotInOfConstants))
             .with_physical_optimizer_rules(physical_rules())
             .with_physical_optimizer_rule(Arc::new(YieldAfterExpansion))
             .with_physical_optimizer_rule(Arc::new(LimitedBuildSides))
@@ -76,6 +80,13 @@ impl PlanningSessions {
             .with_distributed_scale_up_leaf_node_handler(scale_up_leaf)
             .with_distributed_route_tasks_handler(route_tasks);
         let mut builder = with_checked_arithmetic(builder);
+        if let Some(optimizer) = builder.optimizer() {
+            for rule in &mut optimizer.rules {
+                if rule.name() == PUSH_DOWN_FILTER {
+                    *rule = Arc::new(KeepConstantFilters(Arc::clone(rule)));
+                }
+            }
+        }
         let functions = builder.table_functions().get_or_insert_default();
         functions.clear();
         let roots = Arc::new(allowed_roots.clone());
@@ -155,4 +166,19 @@ pub(crate) fn nested_state(
         state.register_udf(function)?;
     }
     Ok(state)
+}
+
+/// What a plan that was made in a session runs with. It knows no functions: those of a plan that
+/// exists are in the plan, and to copy them all takes longer than a small query.
+pub fn execution_context(state: &SessionState) -> Arc<TaskContext> {
+    Arc::new(TaskContext::new(
+        None,
+        state.session_id().to_owned(),
+        state.config().clone(),
+        HashMap::new(),
+        HashMap::new(),
+        HashMap::new(),
+        HashMap::new(),
+        Arc::clone(state.runtime_env()),
+    ))
 }

@@ -91,7 +91,8 @@ impl PlainDataFusion {
         let plan = frame.create_physical_plan().await?;
         let schema = plan.schema();
         let batches = collect(plan, context).await?;
-        let announced = announced.fields().iter().map(|field| field.data_type().clone()).collect();
+        let announced = announced.fields().iter();
+        let announced = announced.map(|f| (f.name().clone(), f.data_type().clone())).collect();
         Ok(Answer { announced, ..Answer::new(&schema, &batches)? })
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::answers::{Answer, Failure};
-use super::ast::{Expr, Family, Query, Select};
+use super::ast::{Expr, Family, Query, Relation, Select};
 use super::data;
 use super::databases::{Database, PlainDataFusion};
 use super::explained::Explained;
@@ -171,8 +171,8 @@ async fn verdict_on_overflow(sql: &str) -> Verdict {
     Case { oracle: Oracle::Differential, query }.check(databases).await
 }
 
-/// `SELECT item AS c ORDER BY c`, on `plain` and on `tested`.
-async fn verdict_on(item: &str, plain: &dyn Database, tested: &dyn Database) -> Verdict {
+/// `SELECT ... ORDER BY c DESC NULLS LAST`, on `plain` and on `tested`.
+async fn verdict_on(select: Select, plain: &dyn Database, tested: &dyn Database) -> Verdict {
     let (checked, without_pushdown) =
         (PlainDataFusion::checked(1), PlainDataFusion::without_pushdown(1));
     for database in [plain, tested, &checked, &without_pushdown] {
@@ -180,23 +180,33 @@ async fn verdict_on(item: &str, plain: &dyn Database, tested: &dyn Database) -> 
     }
     let databases =
         Databases { plain, checked: &checked, without_pushdown: &without_pushdown, tested };
-    let items = vec![(Expr::leaf(Family::Int, item), "c".to_owned())];
     let order_by = vec![(Expr::leaf(Family::Int, "c"), "DESC NULLS LAST")];
-    let query = Query { order_by, ..Query::select(Select { items, ..Select::default() }) };
+    let query = Query { order_by, ..Query::select(select) };
     Case { oracle: Oracle::Differential, query }.check(databases).await
+}
+
+fn item(text: &str) -> Vec<(Expr, String)> {
+    vec![(Expr::leaf(Family::Int, text), "c".to_owned())]
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_filter_that_datafusion_pushes_too_far_is_its_fault_and_a_wrong_row_is_not() {
-    let item = "(SELECT count(*) FROM (SELECT sum(1) AS s FROM empty) t \
-                WHERE t.s IN (CAST(NULL AS BIGINT), CAST(NULL AS BIGINT)))";
+    let name = "(SELECT sum(1) AS s FROM empty)".to_owned();
+    let null_in_nulls = "t.s IN (CAST(NULL AS BIGINT), CAST(NULL AS BIGINT))";
+    let select = Select {
+        items: item("count(*)"),
+        from: Some(Relation::Table { name, alias: "t".to_owned() }),
+        filter: Some(Expr::leaf(Family::Bool, null_in_nulls)),
+        ..Select::default()
+    };
     let (plain, right) = (PlainDataFusion::new(1), PlainDataFusion::without_pushdown(1));
     assert_eq!(
-        verdict_on(item, &plain, &right).await,
+        verdict_on(select.clone(), &plain, &right).await,
         Verdict::Explained(Explained::FilterPushdown)
     );
-    let wrong = Faulty { plain: PlainDataFusion::new(1), fault: |_, answer| spoilt(answer) };
-    assert!(matches!(verdict_on(item, &plain, &wrong).await, Verdict::Different(_)));
+    let spoils = |_: &str, answer| spoilt(answer);
+    let wrong = Faulty { plain: PlainDataFusion::new(1), fault: spoils };
+    assert!(matches!(verdict_on(select, &plain, &wrong).await, Verdict::Different(_)));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -210,15 +220,15 @@ async fn unsorted_rows_are_the_fault_of_whose_they_are() {
         answer.batches = vec![arrow::compute::take_record_batch(&batch, &order)?];
         Ok(answer)
     };
-    let item = "unnest([1, 3, 2])";
+    let select = Select { items: item("unnest([1, 3, 2])"), ..Select::default() };
     let sorted = PlainDataFusion::new(1);
     let unsorted = Faulty { plain: PlainDataFusion::new(1), fault: reversed };
-    assert_eq!(verdict_on(item, &sorted, &sorted).await, Verdict::Same);
+    assert_eq!(verdict_on(select.clone(), &sorted, &sorted).await, Verdict::Same);
     assert_eq!(
-        verdict_on(item, &unsorted, &sorted).await,
+        verdict_on(select.clone(), &unsorted, &sorted).await,
         Verdict::Explained(Explained::ReferenceUnsorted)
     );
-    assert!(matches!(verdict_on(item, &sorted, &unsorted).await, Verdict::Different(_)));
+    assert!(matches!(verdict_on(select, &sorted, &unsorted).await, Verdict::Different(_)));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -20,6 +20,7 @@ mod show_create;
 mod slt_datafusion;
 mod slt_runner;
 mod sql_page;
+mod sqlite_sample;
 mod statement_mistakes;
 mod suites;
 mod vertical;
