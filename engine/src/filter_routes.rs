@@ -11,39 +11,42 @@
 //! Invariant: the plan has no such node afterwards; what is lost is pruning, never a row.
 
 use std::collections::HashSet;
-use std::fmt;
+use std::iter;
 use std::sync::Arc;
 
 use datafusion::arrow::datatypes::Schema;
 use datafusion::common::JoinType;
-use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
+use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
 use datafusion::config::ConfigOptions;
 use datafusion::error::Result;
-use datafusion::execution::{SendableRecordBatchStream, TaskContext};
-use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::expressions::Column;
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
 use datafusion::physical_plan::joins::HashJoinExec;
 use datafusion::physical_plan::union::UnionExec;
-use datafusion::physical_plan::{
-    ChildrenPropertiesMode, DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties,
-    ReplaceChildrenOptions,
-};
+use datafusion::physical_plan::{ChildrenPropertiesMode, ExecutionPlan, ReplaceChildrenOptions};
+
+use crate::grouping_sets::{ForgetGroups, RememberGroups};
+use crate::pass_through::PassThrough;
 
 /// How the names of DataFusion's rules begin that push filters down, before and after the rest.
 const FILTER_PUSHDOWN: &str = "FilterPushdown";
+/// The node that lets no filter through.
+const BARRIER: &str = "Barrier";
 
 type Rule = Arc<dyn PhysicalOptimizerRule + Send + Sync>;
 
-/// DataFusion's rules, with those that push filters down kept from losing their columns.
+/// DataFusion's rules, with those that push filters down kept from losing their columns, and none
+/// deceived about the rows of grouping sets.
 pub(crate) fn physical_rules() -> Vec<Rule> {
     let rules = PhysicalOptimizer::new().rules.into_iter();
     let routed = |rule: Rule| match rule.name().starts_with(FILTER_PUSHDOWN) {
         true => Arc::new(RoutedFilters(rule)) as Rule,
         false => rule,
     };
-    rules.map(routed).collect()
+    let first: Rule = Arc::new(ForgetGroups);
+    let last: Rule = Arc::new(RememberGroups);
+    iter::once(first).chain(rules.map(routed)).chain(iter::once(last)).collect()
 }
 
 #[derive(Debug)]
@@ -57,11 +60,7 @@ impl PhysicalOptimizerRule for RoutedFilters {
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let plan = plan.transform_up(with_barriers).data()?;
         let plan = self.0.optimize(plan, config)?;
-        plan.transform_up(|node| match node.downcast_ref::<Barrier>() {
-            Some(barrier) => Ok(Transformed::yes(Arc::clone(&barrier.input))),
-            None => Ok(Transformed::no(node)),
-        })
-        .data()
+        PassThrough::removed(BARRIER, plan)
     }
 
     fn name(&self) -> &str {
@@ -80,7 +79,7 @@ fn with_barriers(node: Arc<dyn ExecutionPlan>) -> Result<Transformed<Arc<dyn Exe
             return Arc::clone(child);
         }
         is_changed = true;
-        Arc::new(Barrier { input: Arc::clone(child) })
+        Arc::new(PassThrough::new(BARRIER, Arc::clone(child)))
     };
     let children: Vec<_> = node.children().into_iter().enumerate().map(behind_barrier).collect();
     match is_changed {
@@ -124,68 +123,4 @@ fn is_clear_key(join: &HashJoinExec, index: usize, schema: &Schema) -> bool {
         let key = other.downcast_ref::<Column>().map(Column::index);
         found.is_none() || found == key
     })
-}
-
-/// Lets no filter through.
-#[derive(Debug)]
-struct Barrier {
-    input: Arc<dyn ExecutionPlan>,
-}
-
-impl DisplayAs for Barrier {
-    fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Barrier")
-    }
-}
-
-impl ExecutionPlan for Barrier {
-    fn name(&self) -> &str {
-        "Barrier"
-    }
-
-    fn properties(&self) -> &Arc<PlanProperties> {
-        self.input.properties()
-    }
-
-    fn maintains_input_order(&self) -> Vec<bool> {
-        vec![true]
-    }
-
-    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
-        vec![&self.input]
-    }
-
-    fn apply_expressions(
-        &self,
-        _: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
-    ) -> Result<TreeNodeRecursion> {
-        Ok(TreeNodeRecursion::Continue)
-    }
-
-    fn replace_children(
-        self: Arc<Self>,
-        children: Vec<Arc<dyn ExecutionPlan>>,
-        _: ReplaceChildrenOptions,
-    ) -> Result<Arc<dyn ExecutionPlan>> {
-        let input = children.into_iter().next().unwrap_or_else(|| Arc::clone(&self.input));
-        Ok(Arc::new(Self { input }))
-    }
-
-    fn with_new_children(
-        self: Arc<Self>,
-        children: Vec<Arc<dyn ExecutionPlan>>,
-    ) -> Result<Arc<dyn ExecutionPlan>> {
-        self.replace_children(
-            children,
-            ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute),
-        )
-    }
-
-    fn execute(
-        &self,
-        partition: usize,
-        context: Arc<TaskContext>,
-    ) -> Result<SendableRecordBatchStream> {
-        self.input.execute(partition, context)
-    }
 }

@@ -17,7 +17,7 @@
 //! - [`mod@write`]: rows into segments
 //! - [`distribute`]: which worker runs what, and the plan checker
 //! - `empty_grouping_set`, `portable_windows`, `subqueries`: statements in words that workers understand
-//! - `constant_filters`: filters that must stay where they are
+//! - `constant_filters`, `grouping_sets`, with `pass_through`: rules of DataFusion kept from going too far
 //! - `filter_routes`: filters that find their column, where columns share a name
 //! - [`codec`], `recursive`, [`plan_gate`], [`allow_list`], [`ipc`]: plans and rows on the wire
 //! - [`protocol`], [`secret`], [`channels`], [`fence`]: the internal gRPC contracts
@@ -38,8 +38,10 @@ pub mod files;
 mod filter_routes;
 mod fold;
 mod functions;
+mod grouping_sets;
 mod information_schema;
 pub mod ipc;
+mod pass_through;
 pub mod plan_gate;
 pub mod plan_size;
 mod portable_windows;

@@ -114,14 +114,15 @@ fn visible_key(
     if key.is::<Literal>() {
         return Ok(None);
     }
+    let is_sorted =
+        |expression: &Arc<dyn PhysicalExpr>| sorted.iter().any(|sorted| sorted.expr.eq(expression));
+    // First: of groups of several sets the planner says too much.
+    if is_sorted(key) {
+        return Ok(None);
+    }
     if known.is_expr_constant(key).is_some() {
         let value = ScalarValue::try_from(&key.data_type(known.schema())?)?;
         return Ok(Some(Arc::new(Literal::new(value))));
-    }
-    let is_sorted =
-        |expression: &Arc<dyn PhysicalExpr>| sorted.iter().any(|sorted| sorted.expr.eq(expression));
-    if is_sorted(key) {
-        return Ok(None);
     }
     let equal = known.eq_group().get_equivalence_class(key);
     Ok(equal.and_then(|class| class.iter().find(|other| is_sorted(other))).cloned())
