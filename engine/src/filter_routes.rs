@@ -11,7 +11,6 @@
 //! Invariant: the plan has no such node afterwards; what is lost is pruning, never a row.
 
 use std::collections::HashSet;
-use std::iter;
 use std::sync::Arc;
 
 use datafusion::arrow::datatypes::Schema;
@@ -26,8 +25,8 @@ use datafusion::physical_plan::joins::HashJoinExec;
 use datafusion::physical_plan::union::UnionExec;
 use datafusion::physical_plan::{ChildrenPropertiesMode, ExecutionPlan, ReplaceChildrenOptions};
 
-use crate::grouping_sets::{ForgetGroups, RememberGroups};
 use crate::pass_through::PassThrough;
+use crate::unknown_nulls::{REQUIREMENTS, UnknownNulls};
 
 /// How the names of DataFusion's rules begin that push filters down, before and after the rest.
 const FILTER_PUSHDOWN: &str = "FilterPushdown";
@@ -36,17 +35,16 @@ const BARRIER: &str = "Barrier";
 
 type Rule = Arc<dyn PhysicalOptimizerRule + Send + Sync>;
 
-/// DataFusion's rules, with those that push filters down kept from losing their columns, and none
-/// deceived about the rows of grouping sets.
+/// DataFusion's rules, with those that push filters down kept from losing their columns, and the one
+/// that drops sorts from dropping too many.
 pub(crate) fn physical_rules() -> Vec<Rule> {
     let rules = PhysicalOptimizer::new().rules.into_iter();
-    let routed = |rule: Rule| match rule.name().starts_with(FILTER_PUSHDOWN) {
-        true => Arc::new(RoutedFilters(rule)) as Rule,
-        false => rule,
+    let guarded = |rule: Rule| match rule.name() {
+        name if name.starts_with(FILTER_PUSHDOWN) => Arc::new(RoutedFilters(rule)) as Rule,
+        REQUIREMENTS => Arc::new(UnknownNulls(rule)),
+        _ => rule,
     };
-    let first: Rule = Arc::new(ForgetGroups);
-    let last: Rule = Arc::new(RememberGroups);
-    iter::once(first).chain(rules.map(routed)).chain(iter::once(last)).collect()
+    rules.map(guarded).collect()
 }
 
 #[derive(Debug)]

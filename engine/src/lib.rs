@@ -16,8 +16,8 @@
 //! - [`files`]: reading files from outside
 //! - [`mod@write`]: rows into segments
 //! - [`distribute`]: which worker runs what, and the plan checker
-//! - `empty_grouping_set`, `portable_windows`, `subqueries`: statements in words that workers understand
-//! - `constant_filters`, `grouping_sets`, with `pass_through`: rules of DataFusion kept from going too far
+//! - `empty_grouping_set`, `portable_windows`, [`subqueries`]: statements in words that workers understand
+//! - `constant_filters`, `unknown_nulls`, with `pass_through`: rules of DataFusion kept from going too far
 //! - `filter_routes`: filters that find their column, where columns share a name
 //! - [`codec`], `recursive`, [`plan_gate`], [`allow_list`], [`ipc`]: plans and rows on the wire
 //! - [`protocol`], [`secret`], [`channels`], [`fence`]: the internal gRPC contracts
@@ -38,7 +38,6 @@ pub mod files;
 mod filter_routes;
 mod fold;
 mod functions;
-mod grouping_sets;
 mod information_schema;
 pub mod ipc;
 mod pass_through;
@@ -57,9 +56,10 @@ pub mod settings;
 pub mod snapshot;
 mod snapshot_catalog;
 pub mod stack;
-mod subqueries;
+pub mod subqueries;
 pub mod table;
 pub mod types;
+mod unknown_nulls;
 mod window_memory;
 pub mod write;
 mod yielding;

@@ -1,7 +1,7 @@
 //! A node that only hands on, for as long as rules look at a plan.
 //!
 //! Rules of DataFusion see a node they do not know: filters stop there (`filter_routes`), and what
-//! is known of the rows is what the node says of them (`grouping_sets`).
+//! is known of the rows is what the node says of them (`unknown_nulls`).
 //!
 //! Invariant: no plan that runs has one.
 

@@ -8,6 +8,6 @@ mod not_in;
 mod positions;
 mod single_row;
 
-pub(crate) use not_in::NotInOfConstants;
+pub use not_in::NotInOfConstants;
 pub(crate) use positions::ProjectScalarSubqueries;
 pub(crate) use single_row::{GuardScalarSubqueries, single_row};

@@ -28,6 +28,8 @@ use datafusion::error::{DataFusionError, Result};
 use moka::sync::Cache;
 use tonic::{Status, Streaming};
 
+use crate::small_chunks::SmallChunks;
+
 /// Columns of segment metadata that are kept parsed. One is about 1 to 4 KiB.
 const META_COLUMNS_MAX: u64 = 100_000;
 
@@ -37,6 +39,7 @@ pub struct WorkerChunks {
     store: Arc<ChunkStore>,
     channels: Channels,
     metas: Cache<(SegmentId, Digest), Arc<SegmentMeta>>,
+    small: SmallChunks,
 }
 
 impl WorkerChunks {
@@ -48,7 +51,7 @@ impl WorkerChunks {
                 u32::try_from(meta.columns().len()).unwrap_or(u32::MAX)
             })
             .build();
-        Self { store, channels, metas }
+        Self { store, channels, metas, small: SmallChunks::default() }
     }
 
     fn key(table: &ScanTable, segment: &ScanSegment) -> SegmentKey {
@@ -206,17 +209,46 @@ impl ChunkSource for WorkerChunks {
             return Ok((vec![], ReadCost::default()));
         }
         check_versions(table, segment, meta, reads)?;
+        let kept = |read: &ChunkRead| self.small.get(segment, read.column, read.row_group);
+        let mut found: Vec<Option<VerifiedBytes>> = reads.iter().map(kept).collect();
+        let missing = reads.iter().zip(&found).filter(|(_, found)| found.is_none());
+        let missing: Vec<ChunkRead> = missing.map(|(read, _)| *read).collect();
+        let local_bytes = found.iter().flatten().map(|bytes| bytes.range().length).sum();
+        let mut cost = ReadCost { local_bytes, ..ReadCost::default() };
+        let mut fetched = self.fetch(table, segment, meta, missing, &mut cost).await?.into_iter();
+        for (read, found) in reads.iter().zip(&mut found).filter(|(_, found)| found.is_none()) {
+            *found = fetched.next();
+            if let Some(bytes) = found {
+                self.small.keep(segment, read.column, read.row_group, bytes);
+            }
+        }
+        Ok((found.into_iter().flatten().collect(), cost))
+    }
+}
+
+impl WorkerChunks {
+    /// Chunks from this worker's disk, or from peers.
+    async fn fetch(
+        &self,
+        table: &ScanTable,
+        segment: &ScanSegment,
+        meta: &Arc<SegmentMeta>,
+        reads: Vec<ChunkRead>,
+        cost: &mut ReadCost,
+    ) -> Result<Vec<VerifiedBytes>> {
+        if reads.is_empty() {
+            return Ok(vec![]);
+        }
         let local = match self.is_local(segment) {
             true => {
                 let (store, meta) = (Arc::clone(&self.store), Arc::clone(meta));
-                let (layout, reads) = (segment.layout, reads.to_vec());
+                let (layout, reads) = (segment.layout, reads.clone());
                 let read =
                     tokio::task::spawn_blocking(move || read_local(&store, &meta, layout, &reads));
                 read.await.map_err(|error| DataFusionError::External(Box::new(error)))?
             }
             false => reads.iter().map(|_| Err(None)).collect(),
         };
-        let mut cost = ReadCost::default();
         let mut verified = Vec::with_capacity(reads.len());
         for (read, local) in reads.iter().zip(local) {
             match local {
@@ -240,7 +272,7 @@ impl ChunkSource for WorkerChunks {
                 }
             }
         }
-        Ok((verified, cost))
+        Ok(verified)
     }
 }
 

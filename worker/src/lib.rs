@@ -6,7 +6,7 @@
 //! - [`process`]: starting and stopping one
 //! - [`registration`]: joining the cluster and staying alive in it
 //! - [`fragment_gate`], [`fragments`]: running parts of plans
-//! - [`chunk_source`], [`chunk_service`]: chunks for our scans, and for peers'
+//! - [`chunk_source`], [`chunk_service`]: chunks for our scans, and for peers'; small ones are kept (`small_chunks`)
 //! - [`staging`], [`append_sink`], [`ingest_service`]: rows on their way into segments
 //! - [`panics`]: requests that panic
 
@@ -21,6 +21,7 @@ pub mod ingest_service;
 pub mod panics;
 pub mod process;
 pub mod registration;
+mod small_chunks;
 pub mod staging;
 
 pub use config::WorkerConfig;

@@ -20,7 +20,7 @@ use datafusion::optimizer::AnalyzerRule;
 
 /// Rewrites them.
 #[derive(Debug, Default)]
-pub(crate) struct NotInOfConstants;
+pub struct NotInOfConstants;
 
 impl AnalyzerRule for NotInOfConstants {
     fn analyze(&self, plan: LogicalPlan, _: &ConfigOptions) -> Result<LogicalPlan> {

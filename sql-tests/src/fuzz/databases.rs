@@ -6,6 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use basalt_engine::arithmetic::{float_extremes, with_checked_arithmetic};
 use basalt_engine::stack::LargeStack;
+use basalt_engine::subqueries::NotInOfConstants;
 use basalt_engine::types::{SqlTypes, wire_schema};
 use datafusion::error::DataFusionError;
 use datafusion::execution::SessionStateBuilder;
@@ -56,9 +57,11 @@ impl PlainDataFusion {
         Self::of(Self::builder(partitions))
     }
 
-    /// DataFusion with our arithmetic, in one process: an overflow is an error.
+    /// DataFusion with our arithmetic, in one process: an overflow is an error. Also with our
+    /// `NOT IN` of constants.
     pub fn checked(partitions: usize) -> Self {
-        Self::of(with_checked_arithmetic(Self::builder(partitions)))
+        let builder = Self::builder(partitions).with_analyzer_rule(Arc::new(NotInOfConstants));
+        Self::of(with_checked_arithmetic(builder))
     }
 
     /// DataFusion as it is, but for the rule that pushes filters down: where that changes an

@@ -180,7 +180,7 @@ impl Scan {
         !self.made.contains(name)
             && !self.lost.contains_key(name)
             && !self.table_functions.contains(name)
-            && sketch.made().is_none_or(|made| made != name)
+            && sketch.made().as_deref() != Some(name)
             // DROP ... IF EXISTS needs nothing.
             && !(sketch.starts_with("drop") && sketch.has("if"))
     }
