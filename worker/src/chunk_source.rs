@@ -209,7 +209,12 @@ impl ChunkSource for WorkerChunks {
             return Ok((vec![], ReadCost::default()));
         }
         check_versions(table, segment, meta, reads)?;
-        let kept = |read: &ChunkRead| self.small.get(segment, read.column, read.row_group);
+        // A plan that says that this worker has no copy is taken at its word.
+        let is_local = self.is_local(segment);
+        let kept = |read: &ChunkRead| match is_local {
+            true => self.small.get(segment, read.column, read.row_group),
+            false => None,
+        };
         let mut found: Vec<Option<VerifiedBytes>> = reads.iter().map(kept).collect();
         let missing = reads.iter().zip(&found).filter(|(_, found)| found.is_none());
         let missing: Vec<ChunkRead> = missing.map(|(read, _)| *read).collect();
@@ -218,7 +223,9 @@ impl ChunkSource for WorkerChunks {
         let mut fetched = self.fetch(table, segment, meta, missing, &mut cost).await?.into_iter();
         for (read, found) in reads.iter().zip(&mut found).filter(|(_, found)| found.is_none()) {
             *found = fetched.next();
-            if let Some(bytes) = found {
+            if let Some(bytes) = found
+                && is_local
+            {
                 self.small.keep(segment, read.column, read.row_group, bytes);
             }
         }

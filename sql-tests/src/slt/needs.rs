@@ -177,12 +177,13 @@ impl Scan {
     }
 
     fn is_of_the_runner(&self, name: &str, sketch: &Sketch) -> bool {
-        !self.made.contains(name)
-            && !self.lost.contains_key(name)
-            && !self.table_functions.contains(name)
-            && sketch.made().as_deref() != Some(name)
-            // DROP ... IF EXISTS needs nothing.
-            && !(sketch.starts_with("drop") && sketch.has("if"))
+        let is_known = self.made.contains(name)
+            || self.lost.contains_key(name)
+            || self.table_functions.contains(name)
+            || sketch.made().as_deref() == Some(name);
+        // DROP ... IF EXISTS needs nothing.
+        let may_lack = sketch.starts_with("drop") && sketch.has("if");
+        !is_known && !may_lack
     }
 
     /// Takes over what a record leaves.

@@ -5,6 +5,9 @@ use std::io::{self, Write};
 use basalt_sql_tests::slt::{Answers, Tallies, Tally};
 use serde_json::{Value, json};
 
+/// The answers of one side.
+type Side = fn(&Tally) -> Answers;
+
 /// What the records are called that no rule excludes.
 const PLAIN: (&str, &str) = ("sql", "nothing but SQL");
 
@@ -24,8 +27,7 @@ pub(super) fn print_needs(
         print_row(out, tally, oracle, &format!("{name}: {text}"))?;
     }
     print_row(out, &tallies.sum(), oracle, "all")?;
-    let sides: [(&str, fn(&Tally) -> Answers); 2] =
-        [("ours", |tally| tally.ours), (theirs, |tally| tally.oracle)];
+    let sides: [(&str, Side); 2] = [("ours", |tally| tally.ours), (theirs, |tally| tally.oracle)];
     for (name, answers) in sides.iter().take(1 + usize::from(oracle.is_some())) {
         for (what, tally) in
             [("all records", tallies.sum()), ("those that need nothing but SQL", tallies.plain())]
