@@ -11,6 +11,7 @@
 use std::sync::Arc;
 
 use datafusion::common::config::ConfigOptions;
+use datafusion::common::plan_err;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
 use datafusion::error::Result;
 use datafusion::logical_expr::expr::InSubquery;
@@ -82,7 +83,10 @@ fn in_other_words(in_subquery: &InSubquery, outer: &LogicalPlan) -> Result<Expr>
         other => Ok(Transformed::no(other)),
     });
     let subquery = Arc::unwrap_or_clone(Arc::clone(&in_subquery.subquery.subquery));
-    let right = Expr::Column(subquery.schema().columns().remove(0));
+    let Some(right) = subquery.schema().columns().into_iter().next() else {
+        return plan_err!("the subquery of NOT IN has no column");
+    };
+    let right = Expr::Column(right);
     let may_be_equal = is_not_false(right.eq(left.data()?));
     let matching = Filter::try_new(may_be_equal, Arc::new(subquery))?;
     Ok(not_exists(Arc::new(LogicalPlan::Filter(matching))))
