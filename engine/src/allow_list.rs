@@ -20,7 +20,7 @@ use crate::scan::SegmentScanExec;
 use crate::write::SliceAppendExec;
 
 /// Names of nodes that only compute, merge and exchange, and our own leaves and sink.
-const ALLOWED: [&str; 36] = [
+const ALLOWED: [&str; 37] = [
     "AggregateExec",
     "AsyncFuncExec",
     "BoundedWindowAggExec",
@@ -54,6 +54,7 @@ const ALLOWED: [&str; 36] = [
     "SortPreservingMergeExec",
     "SymmetricHashJoinExec",
     "UnionExec",
+    "UnknownNullsExec",
     "UnnestExec",
     "WindowAggExec",
     "WorkTableExec",

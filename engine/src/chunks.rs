@@ -29,7 +29,7 @@ pub struct ChunkRead {
 /// What a source did to answer, for the scan's metrics.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ReadCost {
-    /// Bytes from this process's disk, or kept in memory since they were.
+    /// Bytes from this process's disk, or that it had in memory.
     pub local_bytes: u64,
     /// Bytes fetched from a peer.
     pub peer_bytes: u64,

@@ -21,6 +21,7 @@ use crate::files::FileScanExec;
 use crate::fold::{FoldedPlan, unfold};
 use crate::protocol::{MalformedMessage, PlanNode, plan_node::Node};
 use crate::scan::SegmentScanExec;
+use crate::unknown_nulls::UnknownNullsExec;
 use crate::write::SliceAppendExec;
 
 /// Encodes and decodes the engine's plan nodes.
@@ -49,6 +50,9 @@ impl PhysicalExtensionCodec for EngineCodec {
                 query.into_plan(Arc::clone(static_term), Arc::clone(recursive_term))
             }
             (Node::WorkTable(table), []) => table.into_plan(),
+            (Node::UnknownNulls(_), [input]) => {
+                Ok(Arc::new(UnknownNullsExec::new(Arc::clone(input))))
+            }
             (Node::Folded(plan), []) => unfold(&plan, context, converter),
             _ => Err(malformed()),
         }
@@ -70,6 +74,8 @@ impl PhysicalExtensionCodec for EngineCodec {
             Node::RecursiveQuery(query.into())
         } else if let Some(table) = node.downcast_ref::<WorkTableExec>() {
             Node::WorkTable(table.into())
+        } else if node.is::<UnknownNullsExec>() {
+            Node::UnknownNulls(true)
         } else if let Some(folded) = node.downcast_ref::<FoldedPlan>() {
             Node::Folded(folded.plan.clone())
         } else {

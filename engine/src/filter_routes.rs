@@ -20,35 +20,21 @@ use datafusion::config::ConfigOptions;
 use datafusion::error::Result;
 use datafusion::physical_expr::expressions::Column;
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
-use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
 use datafusion::physical_plan::joins::HashJoinExec;
 use datafusion::physical_plan::union::UnionExec;
 use datafusion::physical_plan::{ChildrenPropertiesMode, ExecutionPlan, ReplaceChildrenOptions};
 
 use crate::pass_through::PassThrough;
-use crate::unknown_nulls::{REQUIREMENTS, UnknownNulls};
+use crate::physical_rules::Rule;
 
 /// How the names of DataFusion's rules begin that push filters down, before and after the rest.
-const FILTER_PUSHDOWN: &str = "FilterPushdown";
+pub(crate) const FILTER_PUSHDOWN: &str = "FilterPushdown";
 /// The node that lets no filter through.
 const BARRIER: &str = "Barrier";
 
-type Rule = Arc<dyn PhysicalOptimizerRule + Send + Sync>;
-
-/// DataFusion's rules, with those that push filters down kept from losing their columns, and the one
-/// that drops sorts from dropping too many.
-pub(crate) fn physical_rules() -> Vec<Rule> {
-    let rules = PhysicalOptimizer::new().rules.into_iter();
-    let guarded = |rule: Rule| match rule.name() {
-        name if name.starts_with(FILTER_PUSHDOWN) => Arc::new(RoutedFilters(rule)) as Rule,
-        REQUIREMENTS => Arc::new(UnknownNulls(rule)),
-        _ => rule,
-    };
-    rules.map(guarded).collect()
-}
-
+/// A rule that pushes filters down, kept from losing their columns.
 #[derive(Debug)]
-struct RoutedFilters(Rule);
+pub(crate) struct RoutedFilters(pub(crate) Rule);
 
 impl PhysicalOptimizerRule for RoutedFilters {
     fn optimize(

@@ -17,7 +17,7 @@
 //! - [`mod@write`]: rows into segments
 //! - [`distribute`]: which worker runs what, and the plan checker
 //! - `empty_grouping_set`, `portable_windows`, [`subqueries`]: statements in words that workers understand
-//! - `constant_filters`, `unknown_nulls`, with `pass_through`: rules of DataFusion kept from going too far
+//! - `physical_rules`, with `constant_filters`, `unknown_nulls`, `unestimated`, `required_orders` and `pass_through`: DataFusion's rules kept from going too far
 //! - `filter_routes`: filters that find their column, where columns share a name
 //! - [`codec`], `recursive`, [`plan_gate`], [`allow_list`], [`ipc`]: plans and rows on the wire
 //! - [`protocol`], [`secret`], [`channels`], [`fence`]: the internal gRPC contracts
@@ -41,11 +41,13 @@ mod functions;
 mod information_schema;
 pub mod ipc;
 mod pass_through;
+mod physical_rules;
 pub mod plan_gate;
 pub mod plan_size;
 mod portable_windows;
 pub mod protocol;
 mod recursive;
+mod required_orders;
 pub mod row_checks;
 pub mod runtime;
 pub mod scan;
@@ -59,7 +61,8 @@ pub mod stack;
 pub mod subqueries;
 pub mod table;
 pub mod types;
-mod unknown_nulls;
+pub mod unestimated;
+pub mod unknown_nulls;
 mod window_memory;
 pub mod write;
 mod yielding;

@@ -1,7 +1,6 @@
 //! A node that only hands on, for as long as rules look at a plan.
 //!
-//! Rules of DataFusion see a node they do not know: filters stop there (`filter_routes`), and what
-//! is known of the rows is what the node says of them (`unknown_nulls`).
+//! Rules of DataFusion see a node they do not know: filters stop there (`filter_routes`).
 //!
 //! Invariant: no plan that runs has one.
 
@@ -17,28 +16,16 @@ use datafusion::physical_plan::{
     ReplaceChildrenOptions,
 };
 
-/// What a node says of the rows of its input.
-type Says = fn(&Arc<dyn ExecutionPlan>) -> Arc<PlanProperties>;
-
 /// The node.
 #[derive(Debug)]
 pub(crate) struct PassThrough {
     name: &'static str,
     input: Arc<dyn ExecutionPlan>,
-    says: Says,
-    properties: Arc<PlanProperties>,
 }
 
 impl PassThrough {
-    /// A node that says the same as its input.
     pub(crate) fn new(name: &'static str, input: Arc<dyn ExecutionPlan>) -> Self {
-        Self::saying(name, input, |input| Arc::clone(input.properties()))
-    }
-
-    /// A node that says something else.
-    pub(crate) fn saying(name: &'static str, input: Arc<dyn ExecutionPlan>, says: Says) -> Self {
-        let properties = says(&input);
-        Self { name, input, says, properties }
+        Self { name, input }
     }
 
     /// The plan without the nodes of a name.
@@ -66,7 +53,7 @@ impl ExecutionPlan for PassThrough {
     }
 
     fn properties(&self) -> &Arc<PlanProperties> {
-        &self.properties
+        self.input.properties()
     }
 
     fn maintains_input_order(&self) -> Vec<bool> {
@@ -90,7 +77,7 @@ impl ExecutionPlan for PassThrough {
         _: ReplaceChildrenOptions,
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let input = children.into_iter().next().unwrap_or_else(|| Arc::clone(&self.input));
-        Ok(Arc::new(Self::saying(self.name, input, self.says)))
+        Ok(Arc::new(Self::new(self.name, input)))
     }
 
     fn with_new_children(

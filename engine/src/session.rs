@@ -45,6 +45,9 @@ fn base_config() -> SessionConfig {
     // `SELECT min(a), min(b + 1)` would skip rows by the bound of `a` alone, and lose the least `b`
     // (sql-tests/upstream/min-of-two.md).
     options.optimizer.enable_aggregate_dynamic_filter_pushdown = false;
+    // Its branches would have to be partitioned alike, which they no longer are once they are in
+    // stages of their own.
+    options.optimizer.prefer_existing_union = true;
     // A scalar subquery that is a join says that it may be NULL, where the statement knows that it
     // is not: DataFusion takes that for an error in aggregates.
     options.execution.skip_physical_aggregate_schema_check = true;

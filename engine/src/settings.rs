@@ -24,6 +24,9 @@ const PATH_LENGTH_MAX: usize = 100;
 /// library's 64 MiB for all partitions of a pair; two megabytes more wait in the connection.
 const EXCHANGE_BUFFER_BYTES: usize = 4 << 20;
 
+/// Rows of a scan that one task reads all of, unless the session says otherwise: one batch.
+const ONE_TASK_ROWS: usize = 8_192;
+
 /// What one session has chosen.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
@@ -32,6 +35,9 @@ pub struct Settings {
     pub target_partitions: usize,
     /// Rows per batch.
     pub batch_rows: usize,
+    /// A scan of at most so many rows is one task, wherever its segments lie; 0: only if one worker
+    /// has all of them.
+    pub one_task_rows: usize,
     /// The zone that timestamps with time zone are read and shown in.
     pub time_zone: String,
     /// Compression of exchanges between workers.
@@ -74,9 +80,10 @@ pub struct Setting {
 }
 
 /// Names and descriptions, in alphabetical order.
-const SETTINGS: [(&str, &str); 5] = [
+const SETTINGS: [(&str, &str); 6] = [
     ("batch_rows", "rows per batch, 1 to 65536"),
     ("exchange_compression", "compression between workers: none, lz4 or zstd"),
+    ("one_task_rows", "scans of at most so many rows run as one task on one worker; 0 for none"),
     (SEARCH_PATH, "schemas of names without one; the first is where CREATE goes"),
     ("target_partitions", "parallel partitions per task, 1 (raised to 2) to 256"),
     ("timezone", "time zone of TIMESTAMP WITH TIME ZONE, an IANA name or an offset"),
@@ -91,6 +98,7 @@ impl Default for Settings {
         Self {
             target_partitions: CORES.clamp(2, 256),
             batch_rows: 8192,
+            one_task_rows: ONE_TASK_ROWS,
             time_zone: "+00:00".to_owned(),
             exchange_compression: ExchangeCompression::None,
             search_path: vec![DEFAULT_SCHEMA.to_owned()],
@@ -103,6 +111,7 @@ impl Settings {
     pub fn set(&mut self, name: &str, value: &str) -> Result<(), SqlError> {
         match canonical(name)? {
             "batch_rows" => self.batch_rows = number(name, value, 1, 65_536)?,
+            "one_task_rows" => self.one_task_rows = number(name, value, 0, 1 << 20)?,
             "target_partitions" => self.target_partitions = number(name, value, 1, 256)?.max(2),
             "timezone" => {
                 value.parse::<arrow::array::timezone::Tz>().map_err(|_| {
@@ -143,6 +152,7 @@ impl Settings {
         let name = canonical(name)?;
         let value = match name {
             "batch_rows" => self.batch_rows.to_string(),
+            "one_task_rows" => self.one_task_rows.to_string(),
             "target_partitions" => self.target_partitions.to_string(),
             "timezone" => self.time_zone.clone(),
             SEARCH_PATH => {

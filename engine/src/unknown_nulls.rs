@@ -1,68 +1,207 @@
-//! What is known of keys below GROUPING SETS, ROLLUP and CUBE, and not above.
+//! Rows of which less is known than DataFusion says.
 //!
-//! A key is NULL in the sets that leave it out. DataFusion says of the groups that what was constant
-//! in the rows, or equal to something, still is, and drops sorts that are needed: `WHERE k = 1 GROUP
-//! BY ROLLUP (k) ORDER BY k` (`sql-tests/upstream/order-of-grouping-sets.md`). So while it decides about
-//! sorts, a node stands above such an aggregate that knows nothing of its rows.
-//!
-//! Not here: outer joins, which do the same to constants of the side that they fill
-//! (`sql-tests/upstream/order-of-outer-joins.md`). That is open.
+//! An outer join fills a side with NULL, and GROUPING SETS leave out keys. DataFusion says of the
+//! rows above that what was constant before, or equal to something, still is: it drops sorts that
+//! are needed, and takes groups and windows for complete that are not (`sql-tests/upstream/
+//! order-of-outer-joins.md`, `order-of-grouping-sets.md`). So above such a node stands one that knows
+//! nothing of its rows but how they are partitioned. It stays, and goes to workers with the plan:
+//! what reads an order reads it again there.
 
+use std::fmt;
 use std::sync::Arc;
 
-use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
+use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
+use datafusion::common::{JoinType, Statistics};
 use datafusion::config::ConfigOptions;
 use datafusion::error::Result;
-use datafusion::physical_expr::EquivalenceProperties;
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::physical_expr::expressions::Column;
+use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr};
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_plan::aggregates::AggregateExec;
-use datafusion::physical_plan::{ExecutionPlan, PlanProperties};
+use datafusion::physical_plan::execution_plan::CardinalityEffect;
+use datafusion::physical_plan::filter_pushdown::{
+    ChildPushdownResult, FilterDescription, FilterPushdownPhase, FilterPushdownPropagation,
+};
+use datafusion::physical_plan::joins::{HashJoinExec, NestedLoopJoinExec, SortMergeJoinExec};
+use datafusion::physical_plan::statistics::StatisticsArgs;
+use datafusion::physical_plan::{
+    ChildrenPropertiesMode, DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties,
+    PlanProperties, ReplaceChildrenOptions,
+};
 
-use crate::pass_through::PassThrough;
-
-/// The rule that adds and drops sorts and exchanges.
-pub(crate) const REQUIREMENTS: &str = "EnsureRequirements";
-
-const GROUPS: &str = "UnknownGroups";
-
-/// That rule, told less.
+/// Puts the nodes where they are needed.
 #[derive(Debug)]
-pub(crate) struct UnknownNulls(pub(crate) Arc<dyn PhysicalOptimizerRule + Send + Sync>);
+pub struct UnknownNulls;
 
 impl PhysicalOptimizerRule for UnknownNulls {
     fn optimize(
         &self,
         plan: Arc<dyn ExecutionPlan>,
-        config: &ConfigOptions,
+        _: &ConfigOptions,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        let plan = plan.transform_up(with_nodes).data()?;
-        let plan = self.0.optimize(plan, config)?;
-        PassThrough::removed(GROUPS, plan)
+        plan.transform_up(|node| match says_too_much(&node) {
+            true => Ok(Transformed::yes(Arc::new(UnknownNullsExec::new(node)))),
+            false => Ok(Transformed::no(node)),
+        })
+        .data()
     }
 
-    fn name(&self) -> &str {
-        self.0.name()
+    fn name(&self) -> &'static str {
+        "unknown_nulls"
     }
 
     fn schema_check(&self) -> bool {
-        self.0.schema_check()
+        true
     }
 }
 
-fn with_nodes(node: Arc<dyn ExecutionPlan>) -> Result<Transformed<Arc<dyn ExecutionPlan>>> {
-    let has_sets = |aggregate: &AggregateExec| aggregate.group_expr().has_grouping_set();
-    match node.downcast_ref::<AggregateExec>().is_some_and(has_sets) {
-        true => Ok(Transformed::yes(Arc::new(PassThrough::saying(GROUPS, node, of_no_order)))),
-        false => Ok(Transformed::no(node)),
+fn says_too_much(node: &Arc<dyn ExecutionPlan>) -> bool {
+    if let Some(aggregate) = node.downcast_ref::<AggregateExec>() {
+        let known = node.equivalence_properties();
+        let knows_nothing = known.eq_group().is_empty() && known.oeq_class().is_empty();
+        return aggregate.group_expr().has_grouping_set() && !knows_nothing;
+    }
+    let children = node.children();
+    let is_filled = match join_type(node) {
+        Some(JoinType::Left) => [false, true],
+        Some(JoinType::Right) => [true, false],
+        Some(JoinType::Full) => [true, true],
+        _ => return false,
+    };
+    children.into_iter().zip(is_filled).any(|(child, is_filled)| is_filled && may_break(child))
+}
+
+fn join_type(node: &Arc<dyn ExecutionPlan>) -> Option<JoinType> {
+    if let Some(join) = node.downcast_ref::<HashJoinExec>() {
+        Some(*join.join_type())
+    } else if let Some(join) = node.downcast_ref::<NestedLoopJoinExec>() {
+        Some(*join.join_type())
+    } else {
+        node.downcast_ref::<SortMergeJoinExec>().map(SortMergeJoinExec::join_type)
     }
 }
 
-fn of_no_order(input: &Arc<dyn ExecutionPlan>) -> Arc<PlanProperties> {
-    let known = input.properties();
-    Arc::new(PlanProperties::new(
-        EquivalenceProperties::new(input.schema()),
-        known.partitioning.clone(),
-        known.emission_type,
-        known.boundedness,
-    ))
+/// Whether something that is known of a side is wrong once its columns may be NULL. Columns that
+/// are equal are NULL together.
+fn may_break(side: &Arc<dyn ExecutionPlan>) -> bool {
+    let known = side.equivalence_properties();
+    let computed = |expression: &Arc<dyn PhysicalExpr>| !expression.is::<Column>();
+    !known.constants().is_empty() || known.eq_group().iter().any(|class| class.iter().any(computed))
+}
+
+/// The node.
+#[derive(Debug)]
+pub(crate) struct UnknownNullsExec {
+    input: Arc<dyn ExecutionPlan>,
+    properties: Arc<PlanProperties>,
+}
+
+impl UnknownNullsExec {
+    pub(crate) fn new(input: Arc<dyn ExecutionPlan>) -> Self {
+        let known = input.properties();
+        let properties = Arc::new(PlanProperties::new(
+            EquivalenceProperties::new(input.schema()),
+            known.partitioning.clone(),
+            known.emission_type,
+            known.boundedness,
+        ));
+        Self { input, properties }
+    }
+}
+
+impl DisplayAs for UnknownNullsExec {
+    fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl ExecutionPlan for UnknownNullsExec {
+    fn name(&self) -> &'static str {
+        "UnknownNullsExec"
+    }
+
+    fn properties(&self) -> &Arc<PlanProperties> {
+        &self.properties
+    }
+
+    /// A sort that was pushed through it would be dropped below.
+    fn maintains_input_order(&self) -> Vec<bool> {
+        vec![false]
+    }
+
+    fn benefits_from_input_partitioning(&self) -> Vec<bool> {
+        vec![false]
+    }
+
+    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
+        vec![&self.input]
+    }
+
+    fn apply_expressions(
+        &self,
+        _: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
+    ) -> Result<TreeNodeRecursion> {
+        Ok(TreeNodeRecursion::Continue)
+    }
+
+    fn replace_children(
+        self: Arc<Self>,
+        children: Vec<Arc<dyn ExecutionPlan>>,
+        _: ReplaceChildrenOptions,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let input = children.into_iter().next().unwrap_or_else(|| Arc::clone(&self.input));
+        Ok(Arc::new(Self::new(input)))
+    }
+
+    fn with_new_children(
+        self: Arc<Self>,
+        children: Vec<Arc<dyn ExecutionPlan>>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        self.replace_children(
+            children,
+            ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute),
+        )
+    }
+
+    fn execute(
+        &self,
+        partition: usize,
+        context: Arc<TaskContext>,
+    ) -> Result<SendableRecordBatchStream> {
+        self.input.execute(partition, context)
+    }
+
+    fn statistics_from_inputs(
+        &self,
+        inputs: &[Arc<Statistics>],
+        _: &StatisticsArgs,
+    ) -> Result<Arc<Statistics>> {
+        Ok(match inputs.first() {
+            Some(input) => Arc::clone(input),
+            None => Arc::new(Statistics::new_unknown(&self.schema())),
+        })
+    }
+
+    fn cardinality_effect(&self) -> CardinalityEffect {
+        CardinalityEffect::Equal
+    }
+
+    fn gather_filters_for_pushdown(
+        &self,
+        _: FilterPushdownPhase,
+        filters: Vec<Arc<dyn PhysicalExpr>>,
+        _: &ConfigOptions,
+    ) -> Result<FilterDescription> {
+        FilterDescription::from_children(filters, &self.children())
+    }
+
+    fn handle_child_pushdown_result(
+        &self,
+        _: FilterPushdownPhase,
+        pushed: ChildPushdownResult,
+        _: &ConfigOptions,
+    ) -> Result<FilterPushdownPropagation<Arc<dyn ExecutionPlan>>> {
+        Ok(FilterPushdownPropagation::if_all(pushed))
+    }
 }

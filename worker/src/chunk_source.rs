@@ -25,6 +25,7 @@ use basalt_storage::segment_meta::{ByteRange, ColumnMeta, SegmentMeta};
 use basalt_storage::segment_reader::VerifiedBytes;
 use bytes::{Bytes, BytesMut};
 use datafusion::error::{DataFusionError, Result};
+use futures::{StreamExt, TryStreamExt, stream};
 use moka::sync::Cache;
 use tonic::{Status, Streaming};
 
@@ -32,6 +33,9 @@ use crate::small_chunks::SmallChunks;
 
 /// Columns of segment metadata that are kept parsed. One is about 1 to 4 KiB.
 const META_COLUMNS_MAX: u64 = 100_000;
+
+/// Chunks of one segment that peers are asked for at a time.
+const READS_AT_ONCE: usize = 8;
 
 /// Reads chunks on behalf of this worker's scans.
 #[derive(Debug)]
@@ -136,12 +140,12 @@ impl WorkerChunks {
         column: &ColumnMeta,
         row_group: usize,
         tried: &mut Vec<String>,
-    ) -> Result<VerifiedBytes> {
+    ) -> Result<(WorkerId, VerifiedBytes)> {
         let range = wanted(column, row_group).map_err(engine_error)?;
         for peer in self.peers(segment) {
             let fetched = self.peer_extent(table, segment, column, range, peer).await;
             match fetched.map(|bytes| column.verify(range, bytes)) {
-                Ok(Ok(verified)) => return Ok(verified),
+                Ok(Ok(verified)) => return Ok((peer, verified)),
                 Ok(Err(error)) => tried.push(format!("worker {peer}: {error}")),
                 Err(status) => tried.push(format!("worker {peer}: {}", status.message())),
             }
@@ -209,25 +213,14 @@ impl ChunkSource for WorkerChunks {
             return Ok((vec![], ReadCost::default()));
         }
         check_versions(table, segment, meta, reads)?;
-        // A plan that says that this worker has no copy is taken at its word.
-        let is_local = self.is_local(segment);
-        let kept = |read: &ChunkRead| match is_local {
-            true => self.small.get(segment, read.column, read.row_group),
-            false => None,
-        };
-        let mut found: Vec<Option<VerifiedBytes>> = reads.iter().map(kept).collect();
+        let mut found: Vec<_> = reads.iter().map(|read| self.small.get(segment, read)).collect();
         let missing = reads.iter().zip(&found).filter(|(_, found)| found.is_none());
         let missing: Vec<ChunkRead> = missing.map(|(read, _)| *read).collect();
         let local_bytes = found.iter().flatten().map(|bytes| bytes.range().length).sum();
         let mut cost = ReadCost { local_bytes, ..ReadCost::default() };
         let mut fetched = self.fetch(table, segment, meta, missing, &mut cost).await?.into_iter();
-        for (read, found) in reads.iter().zip(&mut found).filter(|(_, found)| found.is_none()) {
+        for found in found.iter_mut().filter(|found| found.is_none()) {
             *found = fetched.next();
-            if let Some(bytes) = found
-                && is_local
-            {
-                self.small.keep(segment, read.column, read.row_group, bytes);
-            }
         }
         Ok((found.into_iter().flatten().collect(), cost))
     }
@@ -256,13 +249,13 @@ impl WorkerChunks {
             }
             false => reads.iter().map(|_| Err(None)).collect(),
         };
-        let mut verified = Vec::with_capacity(reads.len());
-        for (read, local) in reads.iter().zip(local) {
-            match local {
-                Ok(bytes) => {
-                    cost.local_bytes += bytes.range().length;
-                    verified.push(bytes);
-                }
+        let me = self.store.identity().worker;
+        let one = async |(read, local): (
+            ChunkRead,
+            Result<VerifiedBytes, Option<StorageError>>,
+        )| {
+            let (from, bytes) = match local {
+                Ok(bytes) => (me, bytes),
                 Err(error) => {
                     let mut tried: Vec<_> =
                         error.iter().map(|error| format!("this worker: {error}")).collect();
@@ -270,16 +263,22 @@ impl WorkerChunks {
                         tracing::warn!(segment = %segment.segment, column = %read.column, %error,
                             "a local chunk cannot be read, asking peers");
                     }
-                    let column = column_meta(meta, read)?;
-                    let bytes = self
-                        .read_from_peers(table, segment, column, read.row_group, &mut tried)
-                        .await?;
-                    cost.peer_bytes += bytes.range().length;
-                    verified.push(bytes);
+                    let column = column_meta(meta, &read)?;
+                    self.read_from_peers(table, segment, column, read.row_group, &mut tried).await?
                 }
+            };
+            self.small.keep(from, segment, &read, &bytes);
+            Ok::<_, DataFusionError>((from == me, bytes))
+        };
+        let reads = stream::iter(reads.into_iter().zip(local)).map(one);
+        let verified: Vec<_> = reads.buffered(READS_AT_ONCE).try_collect().await?;
+        for (is_local, bytes) in &verified {
+            match is_local {
+                true => cost.local_bytes += bytes.range().length,
+                false => cost.peer_bytes += bytes.range().length,
             }
         }
-        Ok(verified)
+        Ok(verified.into_iter().map(|(_, bytes)| bytes).collect())
     }
 }
 

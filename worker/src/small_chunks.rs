@@ -4,11 +4,15 @@
 //! thread that may wait for them, many times what decoding it takes. Chunks never change (I1), so
 //! what was verified once stays right: the key names the bytes, not the place they came from.
 //!
+//! A chunk is found under the worker that it came from: a plan that says that this one has no copy
+//! is taken at its word.
+//!
 //! Not here: large chunks, for which the page cache of the system is the cache.
 
+use basalt_engine::chunks::ChunkRead;
 use basalt_engine::scan::ScanSegment;
 use basalt_storage::digest::Digest;
-use basalt_storage::ids::{ColumnId, SegmentId};
+use basalt_storage::ids::{ColumnId, SegmentId, WorkerId};
 use basalt_storage::segment_reader::VerifiedBytes;
 use moka::sync::Cache;
 
@@ -20,7 +24,7 @@ const CACHE_BYTES_MAX: u64 = 64 << 20;
 const ENTRY_BYTES: u64 = 256;
 
 /// Metadata by its digest says which bytes a column's row group is.
-type Key = (SegmentId, Digest, ColumnId, usize);
+type Key = (WorkerId, SegmentId, Digest, ColumnId, usize);
 
 /// The cache of one worker. Clones share it.
 #[derive(Debug, Clone)]
@@ -36,26 +40,25 @@ impl Default for SmallChunks {
 }
 
 impl SmallChunks {
-    pub(crate) fn get(
-        &self,
-        segment: &ScanSegment,
-        column: ColumnId,
-        row_group: usize,
-    ) -> Option<VerifiedBytes> {
-        self.0.get(&(segment.segment, segment.meta_digest, column, row_group))
+    /// A chunk that came from one of the segment's holders.
+    pub(crate) fn get(&self, segment: &ScanSegment, read: &ChunkRead) -> Option<VerifiedBytes> {
+        segment.holders.iter().find_map(|holder| self.0.get(&key(*holder, segment, read)))
     }
 
     /// Keeps a chunk, if it is small.
     pub(crate) fn keep(
         &self,
+        from: WorkerId,
         segment: &ScanSegment,
-        column: ColumnId,
-        row_group: usize,
+        read: &ChunkRead,
         bytes: &VerifiedBytes,
     ) {
         if bytes.range().length <= CHUNK_BYTES_MAX {
-            let key = (segment.segment, segment.meta_digest, column, row_group);
-            self.0.insert(key, bytes.clone());
+            self.0.insert(key(from, segment, read), bytes.clone());
         }
     }
+}
+
+fn key(from: WorkerId, segment: &ScanSegment, read: &ChunkRead) -> Key {
+    (from, segment.segment, segment.meta_digest, read.column, read.row_group)
 }

@@ -46,6 +46,9 @@ pub struct SltArgs {
     /// Run so many files at a time
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
     jobs: u16,
+    /// Set a setting of the tested server's sessions (may be repeated)
+    #[arg(long, value_name = "NAME=VALUE", value_parser = setting)]
+    set: Vec<String>,
     /// How files write results: auto, postgres, sqlite, duckdb, or datafusion for its own files
     #[arg(long, value_name = "DIALECT", default_value = "auto")]
     dialect: String,
@@ -91,10 +94,10 @@ pub(super) async fn run(args: SltArgs) -> anyhow::Result<()> {
         files.retain(|file| filter.is_match(&file.to_string_lossy()));
     }
     // Says so once, and not once per file, when nobody answers.
-    let place = args.place(&args.url.url).await?;
+    let place = args.place(&args.url.url, &args.set).await?;
     let oracle = match &args.oracle {
         None => None,
-        Some(oracle) => Some(args.place(oracle).await?),
+        Some(oracle) => Some(args.place(oracle, &[]).await?),
     };
     let start = Instant::now();
     let reports = run_files(files, args.jobs, &place, oracle.as_ref(), &options).await?;
@@ -142,16 +145,28 @@ impl SltArgs {
     }
 
     /// Where files run: at a server, or in this process by the name of an engine.
-    async fn place(&self, url: &str) -> anyhow::Result<Place> {
-        match url {
-            "datafusion" => return Ok(Place::DataFusion),
-            "duckdb" | "duckdb-cli" => return Ok(Place::DuckDb),
-            _ => {}
+    async fn place(&self, url: &str, settings: &[String]) -> anyhow::Result<Place> {
+        let local = match url {
+            "datafusion" => Some(Place::DataFusion),
+            "duckdb" | "duckdb-cli" => Some(Place::DuckDb),
+            _ => None,
+        };
+        match local {
+            Some(_) if !settings.is_empty() => {
+                let message = format!("--set is for servers, and {url} is none");
+                return Err(UsageError(message).into());
+            }
+            Some(local) => return Ok(local),
+            None => {}
         }
-        // Say so once, with a remedy, when nobody answers.
-        drop(Client::connect(url).await?);
+        // Say so once, with a remedy, when nobody answers or a setting is refused.
+        let mut client = Client::connect(url).await?;
+        for statement in settings {
+            client.execute_update(statement).await?;
+        }
+        let settings = settings.to_vec();
         if self.shared_schema {
-            return Ok(Place::Server { url: url.to_owned(), schemas: None });
+            return Ok(Place::Server { url: url.to_owned(), schemas: None, settings });
         }
         let (place, why_not) = Place::server(url).await?;
         if let Some(reason) = why_not {
@@ -161,8 +176,18 @@ impl SltArgs {
                  tables of one file are in the way of the next"
             ));
         }
-        Ok(place)
+        Ok(place.with_settings(settings))
     }
+}
+
+/// The statement that a setting of the command line is.
+fn setting(text: &str) -> Result<String, String> {
+    let (name, value) = text.split_once('=').ok_or("it has no '=': write NAME=VALUE")?;
+    let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '.';
+    if name.is_empty() || !name.chars().all(is_name) {
+        return Err(format!("'{name}' is no name of a setting"));
+    }
+    Ok(format!("SET {name} = '{}'", value.replace('\'', "''")))
 }
 
 /// Runs the files, `jobs` at a time, printing each as it ends, in order.

@@ -42,6 +42,7 @@ use datafusion_distributed::{
 
 use crate::files::FileScanExec;
 use crate::scan::SegmentScanExec;
+use crate::unknown_nulls::UnknownNullsExec;
 use crate::write::SliceAppendExec;
 
 /// Why a plan may not run.
@@ -326,6 +327,7 @@ fn passes_through(node: &Arc<dyn ExecutionPlan>) -> bool {
         || node.is::<LocalLimitExec>()
         || node.is::<UnnestExec>()
         || node.is::<BroadcastExec>()
+        || node.is::<UnknownNullsExec>()
 }
 
 /// Nodes that turn replicated rows into replicated rows: the same in every task. A limit takes
@@ -335,7 +337,8 @@ fn keeps_replicas(node: &Arc<dyn ExecutionPlan>) -> bool {
         || node.is::<ProjectionExec>()
         || node.is::<CooperativeExec>()
         || node.is::<CoalescePartitionsExec>()
-        || node.is::<RepartitionExec>();
+        || node.is::<RepartitionExec>()
+        || node.is::<UnknownNullsExec>();
     known && node.fetch().is_none() && !computes_volatile(node)
 }
 

@@ -44,17 +44,17 @@ pub fn desired_tasks(
     }))
 }
 
-/// All workers when several hold a part of the table, else one task.
+/// One task, or all workers when several hold enough of the table.
 fn scan_tasks(scan: &SegmentScanExec, config: &SessionConfig) -> Result<usize> {
     let topology = topology(config)?;
-    let mut readers = scan
+    let segments = scan
         .segments()
         .iter()
-        .map(|segment| topology.reader_of(segment.slice, &segment.holders))
+        .map(|segment| {
+            Ok((topology.reader_of(segment.slice, &segment.holders)?, segment.rows.max(1)))
+        })
         .collect::<Result<Vec<_>>>()?;
-    readers.sort_unstable();
-    readers.dedup();
-    Ok(if readers.len() > 1 { topology.worker_count() } else { 1 })
+    Ok(topology.tasks_for(&segments))
 }
 
 /// Splits a leaf into one variant per task. Every row group is in exactly one of them.

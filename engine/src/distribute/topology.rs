@@ -14,12 +14,18 @@ use crate::snapshot::ClusterView;
 pub struct Topology {
     workers: Vec<(WorkerId, Url)>,
     slice_owners: Vec<WorkerId>,
+    one_task_rows: u64,
 }
 
+/// Segments with other workers that a task of a small scan fetches; each is a message or two.
+const FETCHED_SEGMENTS_MAX: usize = 64;
+
 impl Topology {
-    /// The workers of a view of the cluster, in the order of their ids.
-    pub fn new(cluster: &ClusterView) -> Self {
+    /// The workers of a view of the cluster, in the order of their ids, for a session in which
+    /// scans of at most `one_task_rows` rows are one task.
+    pub fn new(cluster: &ClusterView, one_task_rows: usize) -> Self {
         Self {
+            one_task_rows: one_task_rows as u64,
             workers: cluster.workers.iter().map(|(id, url)| (*id, url.clone())).collect(),
             slice_owners: cluster.slice_owners.clone(),
         }
@@ -52,6 +58,21 @@ impl Topology {
             })
     }
 
+    /// How many tasks should read some segments, each given by its reader and its rows: one where
+    /// all have one reader, or where to fetch the few rows that others have takes less than tasks
+    /// of their own would; else one for each worker.
+    pub fn tasks_for(&self, segments: &[(usize, u64)]) -> usize {
+        let mut with_reader = vec![0usize; self.worker_count()];
+        for (reader, _) in segments {
+            with_reader[*reader] += 1;
+        }
+        let most = with_reader.iter().copied().max().unwrap_or(0);
+        let elsewhere = segments.len() - most;
+        let rows = segments.iter().fold(0u64, |sum, (_, rows)| sum.saturating_add(*rows));
+        let is_small = rows <= self.one_task_rows && elsewhere <= FETCHED_SEGMENTS_MAX;
+        if elsewhere == 0 || is_small { 1 } else { self.worker_count() }
+    }
+
     /// The address of the worker that runs task `task` of a stage: the first of its group.
     pub fn url_of_task(&self, task: usize) -> Option<&Url> {
         self.workers.get(task).map(|(_, url)| url)
@@ -67,5 +88,40 @@ impl WorkerResolver for Topology {
                 .into());
         }
         Ok(self.workers.iter().map(|(_, url)| url.clone()).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tasks(one_task_rows: usize, segments: &[(usize, u64)]) -> usize {
+        let workers = (0..3)
+            .map(|port| (WorkerId::generate(), format!("http://127.0.0.1:{port}").parse().unwrap()))
+            .collect();
+        let one_task_rows = one_task_rows as u64;
+        Topology { workers, slice_owners: vec![], one_task_rows }.tasks_for(segments)
+    }
+
+    #[test]
+    fn what_one_worker_has_is_one_task() {
+        assert_eq!(tasks(0, &[]), 1);
+        assert_eq!(tasks(0, &[(1, u64::MAX), (1, u64::MAX)]), 1);
+    }
+
+    #[test]
+    fn few_rows_of_several_workers_are_one_task() {
+        assert_eq!(tasks(10, &[(0, 5), (2, 5)]), 1);
+        assert_eq!(tasks(10, &[(0, 5), (2, 6)]), 3);
+        assert_eq!(tasks(0, &[(0, 1), (2, 1)]), 3);
+    }
+
+    #[test]
+    fn few_rows_in_many_segments_elsewhere_are_not() {
+        let mut segments = vec![(0, 1); 1_000];
+        segments.extend([(1, 1); FETCHED_SEGMENTS_MAX]);
+        assert_eq!(tasks(10_000, &segments), 1);
+        segments.push((2, 1));
+        assert_eq!(tasks(10_000, &segments), 3);
     }
 }

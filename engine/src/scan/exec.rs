@@ -27,6 +27,7 @@ use super::properties::{plan_properties, scan_statistics};
 use super::stream::open_partition;
 use super::{ScanSegment, ScanTable, ScanUnit, spread_units};
 use crate::codec::is_serialisable;
+use crate::unestimated::filtered_by;
 
 /// Scans explicit row groups of a table's segments.
 #[derive(Debug, Clone)]
@@ -148,6 +149,7 @@ impl SegmentScanExec {
 
     /// The same filter over the read columns, or `None` when the scan cannot evaluate it.
     fn over_read_columns(&self, filter: &Arc<dyn PhysicalExpr>) -> Option<Arc<dyn PhysicalExpr>> {
+        let filter = filtered_by(filter);
         if is_volatile(filter) || !is_serialisable(filter) {
             return None;
         }

@@ -21,8 +21,8 @@ use crate::constant_filters::{KeepConstantFilters, PUSH_DOWN_FILTER};
 use crate::distribute::{LimitedBuildSides, Topology, desired_tasks, route_tasks, scale_up_leaf};
 use crate::empty_grouping_set::EmptyGroupingSet;
 use crate::files::{AllowedRoots, CsvOptions, FileFormat, ReadFiles};
-use crate::filter_routes::physical_rules;
 use crate::functions;
+use crate::physical_rules::physical_rules;
 use crate::portable_windows::PortableWindows;
 use crate::session_functions::session_functions;
 use crate::settings::Settings;
@@ -30,6 +30,7 @@ use crate::snapshot::{CATALOG, Snapshot};
 use crate::snapshot_catalog::{SEARCH_PATH_SCHEMA, SnapshotCatalog, view_path};
 use crate::subqueries::{GuardScalarSubqueries, NotInOfConstants, ProjectScalarSubqueries};
 use crate::types::SqlTypes;
+use crate::unestimated::UnestimatedCasts;
 use crate::write::{PeerSink, SliceSinkExtension};
 use crate::yielding::YieldAfterExpansion;
 
@@ -70,6 +71,7 @@ impl PlanningSessions {
             .with_analyzer_rule(Arc::new(PortableWindows))
             .with_analyzer_rule(Arc::new(EmptyGroupingSet))
             .with_analyzer_rule(Arc::new(NotInOfConstants))
+            .with_optimizer_rule(Arc::new(UnestimatedCasts))
             .with_physical_optimizer_rules(physical_rules())
             .with_physical_optimizer_rule(Arc::new(YieldAfterExpansion))
             .with_physical_optimizer_rule(Arc::new(LimitedBuildSides))
@@ -144,7 +146,7 @@ pub(crate) fn nested_state(
     view_depth: usize,
     search_path: Arc<[String]>,
 ) -> Result<SessionState> {
-    let topology = Topology::new(&spec.snapshot.cluster);
+    let topology = Topology::new(&spec.snapshot.cluster, spec.settings.one_task_rows);
     let fragment = FragmentOptions {
         batch_rows: spec.settings.batch_rows,
         time_zone: spec.settings.time_zone.clone(),

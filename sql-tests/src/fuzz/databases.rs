@@ -8,9 +8,13 @@ use basalt_engine::arithmetic::{float_extremes, with_checked_arithmetic};
 use basalt_engine::stack::LargeStack;
 use basalt_engine::subqueries::NotInOfConstants;
 use basalt_engine::types::{SqlTypes, wire_schema};
+use basalt_engine::unestimated::UnestimatedCasts;
+use basalt_engine::unknown_nulls::UnknownNulls;
 use datafusion::error::DataFusionError;
 use datafusion::execution::SessionStateBuilder;
 use datafusion::optimizer::Optimizer;
+use datafusion::physical_optimizer::PhysicalOptimizerRule;
+use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
 use datafusion::physical_plan::collect;
 use datafusion::prelude::{SessionConfig, SessionContext};
 
@@ -58,9 +62,14 @@ impl PlainDataFusion {
     }
 
     /// DataFusion with our arithmetic, in one process: an overflow is an error. Also with our
-    /// `NOT IN` of constants.
+    /// `NOT IN` of constants, and with our rules of what is constant.
     pub fn checked(partitions: usize) -> Self {
-        let builder = Self::builder(partitions).with_analyzer_rule(Arc::new(NotInOfConstants));
+        let first: Arc<dyn PhysicalOptimizerRule + Send + Sync> = Arc::new(UnknownNulls);
+        let rules = std::iter::once(first).chain(PhysicalOptimizer::new().rules);
+        let builder = Self::builder(partitions)
+            .with_analyzer_rule(Arc::new(NotInOfConstants))
+            .with_optimizer_rule(Arc::new(UnestimatedCasts))
+            .with_physical_optimizer_rules(rules.collect());
         Self::of(with_checked_arithmetic(builder))
     }
 
@@ -140,13 +149,15 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// A session with this many partitions per task.
+    /// A session with this many partitions per task, in which tables of few rows are cut into
+    /// tasks as those of many are.
     ///
     /// # Errors
     /// When nobody answers, or the setting is refused.
     pub async fn connect(url: &str, partitions: usize) -> Result<Self, ClientError> {
         let mut client = Client::connect(url).await?;
         client.run(&format!("SET target_partitions = {partitions}")).await?;
+        client.run("SET one_task_rows = 0").await?;
         Ok(Self { client })
     }
 }

@@ -39,6 +39,15 @@ pub enum Explained {
     /// (`sql-tests/upstream/not-in-of-constant.md`). Checked: there is an IN of a subquery, and
     /// DataFusion gives ours with our arithmetic, which it does not fold, and our `NOT IN`.
     NotInOfConstant,
+    /// DataFusion takes for constant what is not: columns that an outer join fills, keys that
+    /// GROUPING SETS leave out, columns below a cast (`sql-tests/upstream/order-of-outer-joins.md`,
+    /// `selectivity-of-casts.md`). Checked: there is one of them, and DataFusion gives ours with
+    /// our rules of what is constant.
+    NoConstant,
+    /// Ours overflows where DataFusion has no row to compute with: a join whose other side is empty
+    /// need not run both, and SQL leaves open which runs. Checked: there is a subquery or a join,
+    /// and the numbers that the error names do overflow.
+    OverflowElsewhere,
 }
 
 impl Explained {
@@ -54,6 +63,8 @@ impl Explained {
             Self::NotInOfConstant => {
                 "DataFusion's NOT IN (SELECT ...) of a constant takes NULL for false"
             }
+            Self::NoConstant => "DataFusion takes for constant what is not",
+            Self::OverflowElsewhere => "integer overflow in what DataFusion does not run",
         }
     }
 }
@@ -75,10 +86,19 @@ pub(super) async fn explain_reference(
         let is_ours = got.is_sorted_by(&keys)? && !expected.is_sorted_by(&keys)?;
         return is_ours.then_some(Explained::ReferenceUnsorted);
     }
-    if sql.contains(" IN (SELECT") {
+    let contains = |parts: &[&str]| parts.iter().any(|part| sql.contains(part));
+    let reason = if contains(&[" IN (SELECT"]) {
+        Some(Explained::NotInOfConstant)
+    } else if contains(&["LEFT JOIN", "RIGHT JOIN", "FULL JOIN", "ROLLUP", "CUBE", "SETS", "CAST("])
+    {
+        Some(Explained::NoConstant)
+    } else {
+        None
+    };
+    if let Some(reason) = reason {
         let checked = databases.checked.query(sql).await.ok()?;
         if checked.mismatch(got, how).is_none() {
-            return Some(Explained::NotInOfConstant);
+            return Some(reason);
         }
     }
     let answer = databases.without_pushdown.query(sql).await.ok()?;
@@ -178,5 +198,61 @@ pub(super) async fn explain(
         return checked.err().filter(is_theirs).map(|_| Explained::CorrelatedNotIn);
     }
     let is_overflow = |error: &Failure| error.message.contains("out of range");
-    checked.err().filter(is_overflow).map(|_| Explained::Overflow)
+    match checked {
+        Err(other) => is_overflow(&other).then_some(Explained::Overflow),
+        Ok(_) => {
+            let has_choice = sql.contains("(SELECT ") || sql.contains(" JOIN ");
+            (has_choice && overflows(&error.message)).then_some(Explained::OverflowElsewhere)
+        }
+    }
+}
+
+/// Whether the numbers that an error names are too large together for a type that each fits in:
+/// `integer out of range: 9223372036854775807 + 1`.
+fn overflows(message: &str) -> bool {
+    const NAMED: &str = "integer out of range: ";
+    const TYPES: [(i128, i128); 8] = [
+        (i8::MIN as i128, i8::MAX as i128),
+        (i16::MIN as i128, i16::MAX as i128),
+        (i32::MIN as i128, i32::MAX as i128),
+        (i64::MIN as i128, i64::MAX as i128),
+        (0, u8::MAX as i128),
+        (0, u16::MAX as i128),
+        (0, u32::MAX as i128),
+        (0, u64::MAX as i128),
+    ];
+    let Some((_, named)) = message.split_once(NAMED) else { return false };
+    let words: Vec<_> = named.lines().next().unwrap_or_default().split(' ').collect();
+    let [left, operator, right] = words.as_slice() else { return false };
+    let (Ok(left), Ok(right)) = (left.parse::<i128>(), right.parse::<i128>()) else { return false };
+    let result = match *operator {
+        "+" => left + right,
+        "-" => left - right,
+        "*" => left * right,
+        _ => return false,
+    };
+    TYPES.into_iter().any(|(least, most)| {
+        let fits = |number: i128| (least..=most).contains(&number);
+        fits(left) && fits(right) && !fits(result)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_overflow_is_told_from_its_numbers() {
+        assert!(overflows("integer out of range: 9223372036854775807 + 1\nHINT: cast one side"));
+        assert!(overflows("integer out of range: 0 - 1"));
+        assert!(overflows("integer out of range: 3037000500 * 3037000500"));
+        for other in [
+            "integer out of range: 1 + 1",
+            "integer out of range: 1 / 0",
+            "integer out of range: sum(v) is 9223372036854775808",
+            "decimal out of range: 1 + 1",
+        ] {
+            assert!(!overflows(other), "{other}");
+        }
+    }
 }

@@ -27,6 +27,8 @@ pub enum Place {
         url: String,
         /// What gives each file a schema; none where files share what is there.
         schemas: Option<Arc<Schemas>>,
+        /// Statements that set up each connection.
+        settings: Vec<String>,
     },
     /// DataFusion in this process with its default settings: a fresh session for each file. For
     /// its own files with as many partitions as they count on.
@@ -47,7 +49,16 @@ impl Place {
             Err(error) if error.is_disconnect => return Err(error),
             Err(error) => (None, Some(error.to_string())),
         };
-        Ok((Self::Server { url: url.to_owned(), schemas }, why_not))
+        Ok((Self::Server { url: url.to_owned(), schemas, settings: Vec::new() }, why_not))
+    }
+
+    /// The same server with connections that start with these statements; other places have none.
+    #[must_use]
+    pub fn with_settings(mut self, statements: Vec<String>) -> Self {
+        if let Self::Server { settings, .. } = &mut self {
+            *settings = statements;
+        }
+        self
     }
 
     /// How a report calls it.
@@ -62,7 +73,7 @@ impl Place {
     /// Prepares for one file.
     async fn open(&self, dialect: Option<Dialect>) -> Result<Opened, EngineError> {
         match self {
-            Self::Server { url, schemas } => {
+            Self::Server { url, schemas, settings } => {
                 let schema = match schemas {
                     Some(schemas) => {
                         let name = schemas.next();
@@ -72,7 +83,7 @@ impl Place {
                     }
                     None => None,
                 };
-                Ok(Opened::Server { url: url.clone(), schema })
+                Ok(Opened::Server { url: url.clone(), schema, settings: settings.clone() })
             }
             Self::DataFusion => {
                 let session = match dialect {
@@ -91,7 +102,7 @@ impl Place {
 
 /// A place, prepared for one file.
 enum Opened {
-    Server { url: String, schema: Option<String> },
+    Server { url: String, schema: Option<String>, settings: Vec<String> },
     DataFusion(Box<SessionContext>),
     DuckDb,
 }
@@ -99,8 +110,11 @@ enum Opened {
 impl Opened {
     fn connect(&self) -> BoxFuture<'_, Result<BoxEngine, EngineError>> {
         match self {
-            Self::Server { url, schema } => async move {
+            Self::Server { url, schema, settings } => async move {
                 let mut engine: BoxEngine = Box::new(FlightEngine::connect(url).await?);
+                for statement in settings {
+                    engine.run(statement).await?;
+                }
                 if let Some(schema) = schema {
                     schema::enter(&mut engine, schema).await?;
                 }
@@ -120,7 +134,7 @@ impl Opened {
     }
 
     async fn close(&self) -> Result<(), EngineError> {
-        let Self::Server { url, schema: Some(schema) } = self else { return Ok(()) };
+        let Self::Server { url, schema: Some(schema), .. } = self else { return Ok(()) };
         let mut engine = FlightEngine::connect(url).await?;
         schema::drop(&mut engine, schema).await
     }

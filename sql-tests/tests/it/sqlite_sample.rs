@@ -13,6 +13,8 @@ async fn three_workers_answer_what_datafusion_answers_as_sqlite_does() {
     let dir = tempfile::tempdir().unwrap();
     let cluster = EmbeddedCluster::start(&EmbeddedConfig::new(dir.path(), 3)).await.unwrap();
     let (place, _) = Place::server(&cluster.url()).await.unwrap();
+    // Tables of ten rows in several tasks.
+    let place = place.with_settings(vec!["SET one_task_rows = 0".to_owned()]);
     let options = SltOptions { marks: true, ..SltOptions::default() };
     let mut reports = Vec::new();
     for file in files {

@@ -2,8 +2,9 @@
 //! to five workers with one to four partitions per task (RULES 1).
 //!
 //! Equal answers catch distribution bugs; the expected text catches wrong answers that all
-//! topologies share. One and three workers run every query at each number of partitions and compare
-//! the answers, so that tables are loaded once per cluster; two and five run at one number each.
+//! topologies share. One, three and five workers run every query in several sessions and compare
+//! the answers, so that tables are loaded once per cluster: at each number of partitions, and with
+//! scans of few rows cut into tasks (as all are here) or not (as they are by default).
 //!
 //! Invariant: no query needs the one-task fallback but those in [`ONE_TASK`], each with its reason.
 
@@ -20,8 +21,14 @@ use datafusion::prelude::{SessionConfig, SessionContext};
 
 /// Partitions of plain DataFusion, which knows nothing of tasks.
 const LOCAL_PARTITIONS: [usize; 3] = [1, 2, 4];
-/// Partitions per task. One is raised to two (DESIGN.md, traps), and so is here as two.
-const TARGET_PARTITIONS: [usize; 2] = [1, 4];
+/// Partitions per task, with every table cut into tasks however few its rows are. One partition is
+/// raised to two (DESIGN.md, traps).
+const CUT: [&str; 2] = [
+    "SET target_partitions = 1; SET one_task_rows = 0",
+    "SET target_partitions = 4; SET one_task_rows = 0",
+];
+/// As sessions are before anything is set.
+const DEFAULT: &str = "SET target_partitions = 4";
 
 /// Queries that the checker refuses to cut, by a part of their text.
 const ONE_TASK: [&str; 1] = [
@@ -47,15 +54,17 @@ fn check(topology: &str, reports: &[FileReport]) {
 }
 
 /// A cluster that answers each query once per session and insists that the answers agree.
-struct Sessions(Vec<FlightEngine>);
+struct Sessions(Vec<(&'static str, FlightEngine)>);
 
 impl Sessions {
-    async fn connect(url: &str, partitions: &[usize]) -> Result<Self, EngineError> {
+    async fn connect(url: &str, settings: &[&'static str]) -> Result<Self, EngineError> {
         let mut sessions = Vec::new();
-        for partitions in partitions {
+        for settings in settings {
             let mut engine = FlightEngine::connect(url).await?;
-            engine.run(&format!("SET target_partitions = {partitions}")).await?;
-            sessions.push(engine);
+            for setting in settings.split("; ") {
+                engine.run(setting).await?;
+            }
+            sessions.push((*settings, engine));
         }
         Ok(Self(sessions))
     }
@@ -68,23 +77,21 @@ impl Engine for Sessions {
     }
 
     async fn run(&mut self, sql: &str) -> Result<Output, EngineError> {
-        let first = self.0[0].run(sql).await?;
+        let (named, engine) = &mut self.0[0];
+        let (named, first) = (*named, engine.run(sql).await?);
         if matches!(first, Output::Done { .. }) {
             if is_of_the_session(sql) {
-                for engine in self.0.iter_mut().skip(1) {
+                for (_, engine) in self.0.iter_mut().skip(1) {
                     engine.run(sql).await?;
                 }
             }
             return Ok(first);
         }
         let expected = shown(&first, sql);
-        for (engine, partitions) in self.0.iter_mut().zip(TARGET_PARTITIONS).skip(1) {
+        for (settings, engine) in self.0.iter_mut().skip(1) {
             let other = shown(&engine.run(sql).await?, sql);
             if other != expected {
-                let message = format!(
-                    "target_partitions = {partitions} gives {other:?}, {} gives {expected:?}",
-                    TARGET_PARTITIONS[0]
-                );
+                let message = format!("{settings} gives {other:?}, {named} gives {expected:?}");
                 return Err(EngineError { message, sqlstate: None, is_disconnect: false });
             }
         }
@@ -136,7 +143,7 @@ async fn fallbacks(url: &str) -> Vec<(String, String)> {
     rows.into_iter().map(|row| (row[0].clone(), row[1].clone())).collect()
 }
 
-async fn on_workers(workers: u16, links: Links, partitions: &[usize]) {
+async fn on_workers(workers: u16, links: Links, settings: &[&'static str]) {
     let dir = tempfile::tempdir().unwrap();
     let config = EmbeddedConfig { links, ..EmbeddedConfig::new(dir.path(), workers) };
     let cluster = EmbeddedCluster::start(&config).await.unwrap();
@@ -144,7 +151,7 @@ async fn on_workers(workers: u16, links: Links, partitions: &[usize]) {
     let mut reports = Vec::new();
     let mut unexpected = Vec::new();
     for file in files() {
-        let connect = || async { Sessions::connect(&url, partitions).await };
+        let connect = || async { Sessions::connect(&url, settings).await };
         reports.push(run_file(&file, connect, &SltOptions::default()).await);
         // Only the last thousand statements are remembered, so after each file.
         let fallen = fallbacks(&url).await;
@@ -176,20 +183,20 @@ async fn local() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_worker() {
-    on_workers(1, Links::Network, &TARGET_PARTITIONS).await;
+    on_workers(1, Links::Network, &CUT).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_workers() {
-    on_workers(2, Links::InProcess, &TARGET_PARTITIONS[1..]).await;
+    on_workers(2, Links::InProcess, &CUT[1..]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn three_workers() {
-    on_workers(3, Links::Network, &TARGET_PARTITIONS).await;
+    on_workers(3, Links::Network, &CUT).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn five_workers() {
-    on_workers(5, Links::InProcess, &TARGET_PARTITIONS[..1]).await;
+    on_workers(5, Links::InProcess, &[CUT[0], DEFAULT]).await;
 }

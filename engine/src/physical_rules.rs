@@ -1,0 +1,28 @@
+//! DataFusion's rules over physical plans, those that go too far held back, and ours among them.
+
+use std::sync::Arc;
+
+use datafusion::physical_optimizer::PhysicalOptimizerRule;
+use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
+
+use crate::filter_routes::{FILTER_PUSHDOWN, RoutedFilters};
+use crate::required_orders::{REQUIRED_BEFORE, RequiredOrders};
+use crate::unknown_nulls::UnknownNulls;
+
+/// A rule.
+pub(crate) type Rule = Arc<dyn PhysicalOptimizerRule + Send + Sync>;
+
+/// The rules, in the order in which they run.
+pub(crate) fn physical_rules() -> Vec<Rule> {
+    let mut rules: Vec<Rule> = vec![Arc::new(UnknownNulls)];
+    for rule in PhysicalOptimizer::new().rules {
+        if rule.name() == REQUIRED_BEFORE {
+            rules.push(Arc::new(RequiredOrders));
+        }
+        rules.push(match rule.name() {
+            name if name.starts_with(FILTER_PUSHDOWN) => Arc::new(RoutedFilters(rule)),
+            _ => rule,
+        });
+    }
+    rules
+}
