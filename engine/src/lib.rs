@@ -17,7 +17,7 @@
 //! - [`mod@write`]: rows into segments
 //! - [`distribute`]: which worker runs what, and the plan checker
 //! - `empty_grouping_set`, `portable_windows`, [`subqueries`]: statements in words that workers understand
-//! - `physical_rules`, with `constant_filters`, `unknown_nulls`, `unestimated`, `required_orders` and `pass_through`: DataFusion's rules kept from going too far
+//! - `physical_rules`, with `constant_filters`, `unknown_nulls`, `unestimated`, `required_orders`, `topk_of_floats` and `pass_through`: DataFusion's rules kept from going too far
 //! - `filter_routes`: filters that find their column, where columns share a name
 //! - [`codec`], `recursive`, [`plan_gate`], [`allow_list`], [`ipc`]: plans and rows on the wire
 //! - [`protocol`], [`secret`], [`channels`], [`fence`]: the internal gRPC contracts
@@ -38,10 +38,11 @@ pub mod files;
 mod filter_routes;
 mod fold;
 mod functions;
+mod guarded;
 mod information_schema;
 pub mod ipc;
 mod pass_through;
-mod physical_rules;
+pub mod physical_rules;
 pub mod plan_gate;
 pub mod plan_size;
 mod portable_windows;
@@ -60,9 +61,10 @@ mod snapshot_catalog;
 pub mod stack;
 pub mod subqueries;
 pub mod table;
+mod topk_of_floats;
 pub mod types;
 pub mod unestimated;
-pub mod unknown_nulls;
+mod unknown_nulls;
 mod window_memory;
 pub mod write;
 mod yielding;

@@ -7,13 +7,14 @@ use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
 
 use crate::filter_routes::{FILTER_PUSHDOWN, RoutedFilters};
 use crate::required_orders::{REQUIRED_BEFORE, RequiredOrders};
+use crate::topk_of_floats::{NoTopKOfFloats, TOP_K_AGGREGATION};
 use crate::unknown_nulls::UnknownNulls;
 
 /// A rule.
-pub(crate) type Rule = Arc<dyn PhysicalOptimizerRule + Send + Sync>;
+pub type Rule = Arc<dyn PhysicalOptimizerRule + Send + Sync>;
 
 /// The rules, in the order in which they run.
-pub(crate) fn physical_rules() -> Vec<Rule> {
+pub fn physical_rules() -> Vec<Rule> {
     let mut rules: Vec<Rule> = vec![Arc::new(UnknownNulls)];
     for rule in PhysicalOptimizer::new().rules {
         if rule.name() == REQUIRED_BEFORE {
@@ -21,6 +22,7 @@ pub(crate) fn physical_rules() -> Vec<Rule> {
         }
         rules.push(match rule.name() {
             name if name.starts_with(FILTER_PUSHDOWN) => Arc::new(RoutedFilters(rule)),
+            TOP_K_AGGREGATION => Arc::new(NoTopKOfFloats(rule)),
             _ => rule,
         });
     }

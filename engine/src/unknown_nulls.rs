@@ -32,7 +32,7 @@ use datafusion::physical_plan::{
 
 /// Puts the nodes where they are needed.
 #[derive(Debug)]
-pub struct UnknownNulls;
+pub(crate) struct UnknownNulls;
 
 impl PhysicalOptimizerRule for UnknownNulls {
     fn optimize(

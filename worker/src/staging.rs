@@ -32,6 +32,11 @@ use datafusion::error::{DataFusionError, Result};
 const ABANDONED_AFTER: Duration = Duration::from_secs(60 * 60);
 /// How long the records of a sealed transaction are kept for an abort.
 const SEALED_KEPT: Duration = Duration::from_secs(10 * 60);
+/// Sealed transactions whose records are kept at most, the latest ones: an abort comes at once, and
+/// small inserts are many.
+const SEALED_MAX: usize = 10_000;
+/// How often all transactions are looked at for old ones.
+const SWEEP_EVERY: Duration = Duration::from_secs(1);
 /// How many aborted transactions are remembered, to refuse rows that arrive after the abort. A
 /// row is late by the length of a network queue; this many aborts take far longer.
 const ABORTED_KEPT: usize = 10_000;
@@ -49,8 +54,11 @@ pub struct Staging {
 #[derive(Debug, Default)]
 struct Staged {
     tables: HashMap<(TxnId, TableId), Arc<StagedTable>>,
+    /// The oldest first; some are gone from `tables`.
+    sealed: VecDeque<(TxnId, TableId)>,
     /// The oldest first.
     aborted: VecDeque<TxnId>,
+    swept: Option<Instant>,
 }
 
 /// One table of one transaction.
@@ -260,6 +268,7 @@ impl Staging {
             true => vec![],
             false => self.store.publish(encoded).map_err(storage_error)?,
         };
+        lock(&self.staged).sealed.push_back((staged.target.txn, staged.target.table));
         let mut state = lock(&staged.state);
         state.touched = Instant::now();
         state.aborted = false;
@@ -303,7 +312,17 @@ impl Staging {
     /// Drops abandoned transactions, and the memory of sealed ones. Called from time to time.
     pub fn sweep(&self) {
         let mut abandoned = Vec::new();
-        lock(&self.staged).tables.retain(|_, staged| {
+        let mut all = lock(&self.staged);
+        if all.swept.is_some_and(|swept| swept.elapsed() < SWEEP_EVERY) {
+            return;
+        }
+        all.swept = Some(Instant::now());
+        while all.sealed.len() > SEALED_MAX {
+            if let Some(oldest) = all.sealed.pop_front() {
+                all.tables.remove(&oldest);
+            }
+        }
+        all.tables.retain(|_, staged| {
             let state = lock(&staged.state);
             let age = state.touched.elapsed();
             if !state.sealed && age > ABANDONED_AFTER {
@@ -312,6 +331,7 @@ impl Staging {
             }
             !(state.sealed && age > SEALED_KEPT)
         });
+        drop(all);
         for staged in abandoned {
             tracing::warn!(txn = %staged.target.txn, "an abandoned transaction is dropped");
             self.discard(&staged);
@@ -333,11 +353,14 @@ fn piece_bytes(piece: &RecordBatch) -> usize {
         .sum()
 }
 
-/// Encodes segments on as many threads as the machine has, in order.
+/// Encodes segments on as many threads as the machine has.
 fn encode_all(
     segments: Vec<SegmentWriter>,
 ) -> Result<Vec<basalt_storage::segment_writer::EncodedSegment>, StorageError> {
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(segments.len());
+    if threads <= 1 {
+        return segments.into_iter().map(SegmentWriter::encode).collect();
+    }
     let queue = Mutex::new(segments.into_iter());
     let done = Mutex::new(Vec::new());
     std::thread::scope(|scope| {

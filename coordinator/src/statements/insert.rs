@@ -11,6 +11,7 @@ use basalt_engine::dialect::{CopyFrom, CreateTable, Insert, ObjectRef, Statement
 use basalt_engine::error::{ErrorCode, Position, SqlError, from_datafusion};
 use basalt_engine::files::{ColumnMapping, FileFormat, FileTable, load_mapping};
 use basalt_engine::plan_size::check_plan_size;
+use basalt_engine::session::execution_context;
 use basalt_engine::snapshot::{ClusterView, Distribution, TableSnapshot};
 use basalt_engine::write::{AppendTable, AppendTarget};
 use basalt_storage::ids::{ColumnId, TableId, TxnId};
@@ -313,7 +314,7 @@ impl Statements {
         let error = |error| pinned.error(error);
         let plan = AppendTable::append_plan(rows, Arc::clone(target));
         let plan = pinned.distributed(&plan).await?;
-        let counts = execute_stream(plan, pinned.state.task_ctx()).map_err(error)?;
+        let counts = execute_stream(plan, execution_context(&pinned.state)).map_err(error)?;
         let counts: Vec<RecordBatch> = counts.try_collect().await.map_err(error)?;
         Ok(counts
             .iter()

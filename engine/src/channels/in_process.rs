@@ -29,7 +29,7 @@ use http::HeaderMap;
 use tokio::sync::mpsc;
 use url::Url;
 
-use crate::error::{ErrorCode, SqlError};
+use crate::guarded::panicked;
 use crate::session::FragmentSessions;
 
 /// Batches of a partition that a worker makes ahead of who reads them; as over the network.
@@ -132,7 +132,7 @@ pub(crate) fn in_own_task(
                         (item, is_last)
                     }
                     Ok(None) => return,
-                    Err(_) => (Err(panicked().into()), true),
+                    Err(_) => (Err(panicked()), true),
                 };
                 // A reader that is gone wants no more.
                 if sender.send(item).await.is_err() || is_last {
@@ -147,11 +147,6 @@ pub(crate) fn in_own_task(
         })
     };
     running.flatten_stream().boxed()
-}
-
-fn panicked() -> SqlError {
-    tracing::error!("a fragment panicked");
-    SqlError::new(ErrorCode::Internal, "a worker panicked while it ran a part of the query")
 }
 
 #[cfg(test)]

@@ -23,6 +23,7 @@ use crate::files::AllowedRoots;
 use crate::functions;
 use crate::portable_windows::flagged_functions;
 use crate::subqueries::single_row;
+use crate::guarded::guarded;
 use crate::window_memory::count_windows;
 use crate::write::{SliceSink, SliceSinkExtension};
 
@@ -81,7 +82,7 @@ impl FragmentSessions {
         let fence = services.fence.clone();
         let admit = move |event: WorkerPlanRewriteEvent<'_>| {
             check_allowed(&event.plan, &fence)?;
-            Ok(WorkerPlanRewriteEventResponse::new(count_windows(event.plan)?))
+            Ok(WorkerPlanRewriteEventResponse::new(guarded(count_windows(event.plan)?)))
         };
         let mut state = self.common.clone();
         *state.config_mut() = config

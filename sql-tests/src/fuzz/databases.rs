@@ -5,16 +5,14 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use basalt_engine::arithmetic::{float_extremes, with_checked_arithmetic};
+use basalt_engine::physical_rules::physical_rules;
 use basalt_engine::stack::LargeStack;
 use basalt_engine::subqueries::NotInOfConstants;
 use basalt_engine::types::{SqlTypes, wire_schema};
 use basalt_engine::unestimated::UnestimatedCasts;
-use basalt_engine::unknown_nulls::UnknownNulls;
 use datafusion::error::DataFusionError;
 use datafusion::execution::SessionStateBuilder;
 use datafusion::optimizer::Optimizer;
-use datafusion::physical_optimizer::PhysicalOptimizerRule;
-use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
 use datafusion::physical_plan::collect;
 use datafusion::prelude::{SessionConfig, SessionContext};
 
@@ -62,14 +60,12 @@ impl PlainDataFusion {
     }
 
     /// DataFusion with our arithmetic, in one process: an overflow is an error. Also with our
-    /// `NOT IN` of constants, and with our rules of what is constant.
+    /// `NOT IN` of constants, and with its rules held back as ours are.
     pub fn checked(partitions: usize) -> Self {
-        let first: Arc<dyn PhysicalOptimizerRule + Send + Sync> = Arc::new(UnknownNulls);
-        let rules = std::iter::once(first).chain(PhysicalOptimizer::new().rules);
         let builder = Self::builder(partitions)
             .with_analyzer_rule(Arc::new(NotInOfConstants))
             .with_optimizer_rule(Arc::new(UnestimatedCasts))
-            .with_physical_optimizer_rules(rules.collect());
+            .with_physical_optimizer_rules(physical_rules());
         Self::of(with_checked_arithmetic(builder))
     }
 

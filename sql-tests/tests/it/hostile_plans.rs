@@ -5,7 +5,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, Int64Array};
+use arrow::array::{ArrayRef, Float64Array, Int64Array};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::record_batch::RecordBatch;
 use basalt_engine::codec::EngineCodec;
@@ -379,5 +379,22 @@ async fn a_scan_with_the_wrong_digest_version_or_epoch_gives_no_rows() {
         table.endpoints.insert(peer, "http://169.254.169.254:80/".parse().unwrap());
     };
     check(away, "of this machine").await;
+    scene.still_answers().await;
+}
+
+/// The first groups by `max` of keys that are NaN: DataFusion's own code panics in the middle
+/// (sql-tests/upstream/topk-of-nan.md).
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fragment_that_panics_is_an_error_and_not_fewer_rows() {
+    let mut scene = Scene::start().await;
+    let context = SessionContext::new_with_config(SessionConfig::new().with_target_partitions(1));
+    let ids: ArrayRef = Arc::new(Int64Array::from_iter_values(0..100));
+    let keys = (0..100u8).map(|id| if id % 2 == 0 { f64::NAN } else { f64::from(id) });
+    let keys: ArrayRef = Arc::new(Float64Array::from_iter_values(keys));
+    let batch = RecordBatch::try_from_iter([("id", ids), ("key", keys)]).unwrap();
+    context.register_batch("t", batch).unwrap();
+    let sql = "SELECT key, max(id) AS m FROM t GROUP BY key ORDER BY m DESC LIMIT 3";
+    let fragment = encode(planned(&context, sql).await);
+    scene.refuses(fragment, Code::Internal, "a worker panicked").await;
     scene.still_answers().await;
 }
