@@ -17,7 +17,7 @@
 //! - [`mod@write`]: rows into segments
 //! - [`distribute`]: which worker runs what, and the plan checker
 //! - `empty_grouping_set`, `portable_windows`, [`subqueries`]: statements in words that workers understand
-//! - `physical_rules`, with `constant_filters`, `unknown_nulls`, `unestimated`, `required_orders`, `topk_of_floats` and `pass_through`: DataFusion's rules kept from going too far
+//! - `logical_rules` (`constant_filters`, `null_equality`) and `physical_rules`, with `unknown_nulls`, `exact_bounds`, `unestimated`, `required_orders`, `topk_of_floats` and `pass_through`: DataFusion's rules kept from going too far
 //! - `filter_routes`: filters that find their column, where columns share a name
 //! - [`codec`], `recursive`, [`plan_gate`], [`allow_list`], [`ipc`]: plans and rows on the wire
 //! - [`protocol`], [`secret`], [`channels`], [`fence`]: the internal gRPC contracts
@@ -33,6 +33,7 @@ pub mod dialect;
 pub mod distribute;
 mod empty_grouping_set;
 pub mod error;
+mod exact_bounds;
 pub mod fence;
 pub mod files;
 mod filter_routes;
@@ -41,8 +42,10 @@ mod functions;
 mod guarded;
 mod information_schema;
 pub mod ipc;
+mod logical_rules;
+mod null_equality;
 mod pass_through;
-pub mod physical_rules;
+mod physical_rules;
 pub mod plan_gate;
 pub mod plan_size;
 mod portable_windows;
@@ -63,7 +66,7 @@ pub mod subqueries;
 pub mod table;
 mod topk_of_floats;
 pub mod types;
-pub mod unestimated;
+mod unestimated;
 mod unknown_nulls;
 mod window_memory;
 pub mod write;

@@ -5,16 +5,17 @@ use std::sync::Arc;
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
 
+use crate::exact_bounds::{AGGREGATE_STATISTICS, ExactBounds};
 use crate::filter_routes::{FILTER_PUSHDOWN, RoutedFilters};
 use crate::required_orders::{REQUIRED_BEFORE, RequiredOrders};
 use crate::topk_of_floats::{NoTopKOfFloats, TOP_K_AGGREGATION};
 use crate::unknown_nulls::UnknownNulls;
 
 /// A rule.
-pub type Rule = Arc<dyn PhysicalOptimizerRule + Send + Sync>;
+pub(crate) type Rule = Arc<dyn PhysicalOptimizerRule + Send + Sync>;
 
 /// The rules, in the order in which they run.
-pub fn physical_rules() -> Vec<Rule> {
+pub(crate) fn physical_rules() -> Vec<Rule> {
     let mut rules: Vec<Rule> = vec![Arc::new(UnknownNulls)];
     for rule in PhysicalOptimizer::new().rules {
         if rule.name() == REQUIRED_BEFORE {
@@ -22,6 +23,7 @@ pub fn physical_rules() -> Vec<Rule> {
         }
         rules.push(match rule.name() {
             name if name.starts_with(FILTER_PUSHDOWN) => Arc::new(RoutedFilters(rule)),
+            AGGREGATE_STATISTICS => Arc::new(ExactBounds(rule)),
             TOP_K_AGGREGATION => Arc::new(NoTopKOfFloats(rule)),
             _ => rule,
         });

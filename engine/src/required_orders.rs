@@ -13,6 +13,7 @@ use datafusion::error::Result;
 use datafusion::physical_expr::LexOrdering;
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_plan::sorts::sort::SortExec;
+use datafusion::physical_plan::sorts::sort_preserving_merge::SortPreservingMergeExec;
 use datafusion::physical_plan::{
     ChildrenPropertiesMode, ExecutionPlan, ExecutionPlanProperties, ReplaceChildrenOptions,
 };
@@ -52,7 +53,9 @@ fn with_sorted_inputs(node: Arc<dyn ExecutionPlan>) -> Result<Transformed<Arc<dy
             let known = child.equivalence_properties();
             if !known.ordering_satisfy_requirement(required.clone())? {
                 let is_partitioned = child.output_partitioning().partition_count() > 1;
-                let sort = SortExec::new(LexOrdering::from(required), child);
+                // The first rows of all are among the first rows of each.
+                let fetch = node.fetch().filter(|_| node.is::<SortPreservingMergeExec>());
+                let sort = SortExec::new(LexOrdering::from(required), child).with_fetch(fetch);
                 child = Arc::new(sort.with_preserve_partitioning(is_partitioned));
                 is_changed = true;
             }

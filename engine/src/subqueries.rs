@@ -2,12 +2,15 @@
 //!
 //! - `single_row`: a second row is an error, not a second answer
 //! - `not_in`: `NOT IN` of a constant
+//! - `outer_types`: a column of the query around has the type that it has there
 //! - `positions`: a subquery may stand wherever an expression may, in ORDER BY or below an aggregate
 
 mod not_in;
+mod outer_types;
 mod positions;
 mod single_row;
 
 pub use not_in::NotInOfConstants;
+pub(crate) use outer_types::OuterTypes;
 pub(crate) use positions::ProjectScalarSubqueries;
 pub(crate) use single_row::{GuardScalarSubqueries, single_row};

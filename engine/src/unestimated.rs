@@ -13,48 +13,34 @@
 use std::sync::Arc;
 
 use arrow::datatypes::DataType;
-use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
 use datafusion::common::{DFSchema, ScalarValue};
 use datafusion::error::Result;
 use datafusion::logical_expr::utils::{conjunction, split_conjunction};
 use datafusion::logical_expr::{Expr, ExprSchemable, Filter, LogicalPlan, Operator};
-use datafusion::optimizer::optimizer::ApplyOrder;
-use datafusion::optimizer::{OptimizerConfig, OptimizerRule};
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::expressions::{BinaryExpr, Literal};
 
-/// Makes filters with casts `... IS TRUE`.
-#[derive(Debug)]
-pub struct UnestimatedCasts;
+/// A plan that is optimised already, with its filters with casts made so. Before, other rules look
+/// for `=`.
+pub(crate) fn unestimated(plan: LogicalPlan) -> Result<LogicalPlan> {
+    plan.transform_up(rewritten).data()
+}
 
-impl OptimizerRule for UnestimatedCasts {
-    fn name(&self) -> &'static str {
-        "unestimated_casts"
+fn rewritten(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
+    let LogicalPlan::Filter(filter) = &plan else { return Ok(Transformed::no(plan)) };
+    let parts = split_conjunction(&filter.predicate);
+    let schema = filter.input.schema();
+    if !parts.iter().any(|part| is_estimated(part, schema)) {
+        return Ok(Transformed::no(plan));
     }
-
-    fn apply_order(&self) -> Option<ApplyOrder> {
-        Some(ApplyOrder::BottomUp)
-    }
-
-    fn rewrite(
-        &self,
-        plan: LogicalPlan,
-        _: &dyn OptimizerConfig,
-    ) -> Result<Transformed<LogicalPlan>> {
-        let LogicalPlan::Filter(filter) = &plan else { return Ok(Transformed::no(plan)) };
-        let parts = split_conjunction(&filter.predicate);
-        let schema = filter.input.schema();
-        if !parts.iter().any(|part| is_estimated(part, schema)) {
-            return Ok(Transformed::no(plan));
-        }
-        let parts = parts.into_iter().map(|part| match is_estimated(part, schema) {
-            true => part.clone().is_true(),
-            false => part.clone(),
-        });
-        let Some(predicate) = conjunction(parts) else { return Ok(Transformed::no(plan)) };
-        let filter = Filter::try_new(predicate, Arc::clone(&filter.input))?;
-        Ok(Transformed::yes(LogicalPlan::Filter(filter)))
-    }
+    let parts = parts.into_iter().map(|part| match is_estimated(part, schema) {
+        true => part.clone().is_true(),
+        false => part.clone(),
+    });
+    let Some(predicate) = conjunction(parts) else { return Ok(Transformed::no(plan)) };
+    let filter = Filter::try_new(predicate, Arc::clone(&filter.input))?;
+    Ok(Transformed::yes(LogicalPlan::Filter(filter)))
 }
 
 /// Whether DataFusion would take the ranges of columns through a cast that changes them.
@@ -86,7 +72,7 @@ pub(crate) fn filtered_by(filter: &Arc<dyn PhysicalExpr>) -> &Arc<dyn PhysicalEx
 }
 
 /// Whether a range of values is the same range after a cast.
-fn keeps_ranges(from: &DataType, to: &DataType) -> bool {
+pub(crate) fn keeps_ranges(from: &DataType, to: &DataType) -> bool {
     let wider = |bits| to.is_integer() && to.primitive_width().is_some_and(|to| to * 8 > bits);
     match from {
         DataType::Int8 => wider(8) && to.is_signed_integer(),

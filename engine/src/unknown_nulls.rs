@@ -1,11 +1,12 @@
 //! Rows of which less is known than DataFusion says.
 //!
 //! An outer join fills a side with NULL, and GROUPING SETS leave out keys. DataFusion says of the
-//! rows above that what was constant before, or equal to something, still is: it drops sorts that
-//! are needed, and takes groups and windows for complete that are not (`sql-tests/upstream/
-//! order-of-outer-joins.md`, `order-of-grouping-sets.md`). So above such a node stands one that knows
-//! nothing of its rows but how they are partitioned. It stays, and goes to workers with the plan:
-//! what reads an order reads it again there.
+//! rows above that what was constant before, equal to something or in order, still is: it drops
+//! sorts that are needed, and takes groups and windows for complete that are not (`sql-tests/upstream/
+//! order-of-outer-joins.md`, `order-of-grouping-sets.md`). It also says that the rows of a join are in
+//! the order of one side and then of the other, which they are only where the first has no ties. So
+//! above such a node stands one that knows nothing of its rows but how they are partitioned. It
+//! stays, and goes to workers with the plan: what reads an order reads it again there.
 
 use std::fmt;
 use std::sync::Arc;
@@ -24,7 +25,11 @@ use datafusion::physical_plan::filter_pushdown::{
     ChildPushdownResult, FilterDescription, FilterPushdownPhase, FilterPushdownPropagation,
 };
 use datafusion::physical_plan::joins::{HashJoinExec, NestedLoopJoinExec, SortMergeJoinExec};
-use datafusion::physical_plan::statistics::StatisticsArgs;
+use datafusion::physical_plan::projection::{ProjectionExec, make_with_child};
+use datafusion::physical_plan::sorts::sort::SortExec;
+use datafusion::physical_plan::sorts::sort_preserving_merge::SortPreservingMergeExec;
+use datafusion::physical_plan::statistics::{ChildStats, StatisticsArgs};
+use datafusion::physical_plan::windows::{BoundedWindowAggExec, WindowAggExec};
 use datafusion::physical_plan::{
     ChildrenPropertiesMode, DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties,
     PlanProperties, ReplaceChildrenOptions,
@@ -58,18 +63,18 @@ impl PhysicalOptimizerRule for UnknownNulls {
 
 fn says_too_much(node: &Arc<dyn ExecutionPlan>) -> bool {
     if let Some(aggregate) = node.downcast_ref::<AggregateExec>() {
-        let known = node.equivalence_properties();
-        let knows_nothing = known.eq_group().is_empty() && known.oeq_class().is_empty();
-        return aggregate.group_expr().has_grouping_set() && !knows_nothing;
+        // Whatever is known now: a sort that comes below it later is claimed above, too.
+        return aggregate.group_expr().has_grouping_set();
     }
     let children = node.children();
-    let is_filled = match join_type(node) {
-        Some(JoinType::Left) => [false, true],
-        Some(JoinType::Right) => [true, false],
-        Some(JoinType::Full) => [true, true],
-        _ => return false,
-    };
-    children.into_iter().zip(is_filled).any(|(child, is_filled)| is_filled && may_break(child))
+    let [left, right] = children.as_slice() else { return false };
+    match join_type(node) {
+        Some(JoinType::Left) => may_break(right),
+        Some(JoinType::Right) => may_break(left),
+        Some(JoinType::Full) => may_break(left) || may_break(right),
+        Some(JoinType::Inner) => may_be_ordered(left) && may_be_ordered(right),
+        _ => false,
+    }
 }
 
 fn join_type(node: &Arc<dyn ExecutionPlan>) -> Option<JoinType> {
@@ -87,7 +92,20 @@ fn join_type(node: &Arc<dyn ExecutionPlan>) -> Option<JoinType> {
 fn may_break(side: &Arc<dyn ExecutionPlan>) -> bool {
     let known = side.equivalence_properties();
     let computed = |expression: &Arc<dyn PhysicalExpr>| !expression.is::<Column>();
-    !known.constants().is_empty() || known.eq_group().iter().any(|class| class.iter().any(computed))
+    !known.constants().is_empty()
+        || known.eq_group().iter().any(|class| class.iter().any(computed))
+        || may_be_ordered(side)
+}
+
+/// Whether a side is in an order, or will be: windows are sorted for later.
+fn may_be_ordered(side: &Arc<dyn ExecutionPlan>) -> bool {
+    let orders = |node: &Arc<dyn ExecutionPlan>| {
+        Ok(node.is::<SortExec>()
+            || node.is::<SortPreservingMergeExec>()
+            || node.is::<WindowAggExec>()
+            || node.is::<BoundedWindowAggExec>())
+    };
+    !side.equivalence_properties().oeq_class().is_empty() || side.exists(orders).unwrap_or(true)
 }
 
 /// The node.
@@ -172,6 +190,10 @@ impl ExecutionPlan for UnknownNullsExec {
         self.input.execute(partition, context)
     }
 
+    fn child_stats_requests(&self, partition: Option<usize>) -> Vec<ChildStats> {
+        vec![ChildStats::At(partition)]
+    }
+
     fn statistics_from_inputs(
         &self,
         inputs: &[Arc<Statistics>],
@@ -185,6 +207,17 @@ impl ExecutionPlan for UnknownNullsExec {
 
     fn cardinality_effect(&self) -> CardinalityEffect {
         CardinalityEffect::Equal
+    }
+
+    fn try_swapping_with_projection(
+        &self,
+        projection: &ProjectionExec,
+    ) -> Result<Option<Arc<dyn ExecutionPlan>>> {
+        if projection.expr().len() >= self.schema().fields().len() {
+            return Ok(None);
+        }
+        let projected = make_with_child(projection, &self.input)?;
+        Ok(Some(Arc::new(Self::new(projected))))
     }
 
     fn gather_filters_for_pushdown(

@@ -2,7 +2,7 @@
 //!
 //! A chunk of a small table is a few hundred bytes. To fetch it again takes four system calls and a
 //! thread that may wait for them, many times what decoding it takes. Chunks never change (I1), so
-//! what was verified once stays right: the key names the bytes, not the place they came from.
+//! what was verified once stays right.
 //!
 //! A chunk is found under the worker that it came from: a plan that says that this one has no copy
 //! is taken at its word.

@@ -13,6 +13,7 @@ use datafusion_distributed::{
 };
 
 use super::Topology;
+use super::topology::busiest;
 use crate::files::FileScanExec;
 use crate::scan::SegmentScanExec;
 
@@ -54,7 +55,7 @@ fn scan_tasks(scan: &SegmentScanExec, config: &SessionConfig) -> Result<usize> {
             Ok((topology.reader_of(segment.slice, &segment.holders)?, segment.rows.max(1)))
         })
         .collect::<Result<Vec<_>>>()?;
-    Ok(topology.tasks_for(&segments))
+    Ok(topology.tasks_for(&segments, scan.schema().fields().len()))
 }
 
 /// Splits a leaf into one variant per task. Every row group is in exactly one of them.
@@ -140,7 +141,5 @@ pub(super) fn busiest_reader(plan: &Arc<dyn ExecutionPlan>, topology: &Topology)
         }
         Ok(TreeNodeRecursion::Continue)
     })?;
-    let busiest =
-        rows.iter().enumerate().max_by_key(|(position, rows)| (**rows, usize::MAX - position));
-    Ok(busiest.map_or(0, |(position, _)| position))
+    Ok(busiest(&rows))
 }

@@ -14,6 +14,7 @@ use super::check::check_plan;
 use super::depth::{check_depth, fold_deep};
 use super::head::{reads_data, relieve_head};
 use super::window_keys::with_visible_keys;
+use crate::unestimated::unestimated;
 use crate::window_memory::count_windows;
 
 /// A physical plan that passed the checker.
@@ -39,7 +40,7 @@ pub async fn plan_distributed(
     let analyzed =
         state.analyzer().execute_and_check(logical.clone(), state.config_options(), ignore)?;
     let columns = Arc::clone(analyzed.schema().inner());
-    let logical = state.optimizer().optimize(analyzed, state, |_, _| {})?;
+    let logical = unestimated(state.optimizer().optimize(analyzed, state, |_, _| {})?)?;
     let plan = plan_once(state, &logical).await?;
     let Err(refusal) = check_plan(&plan) else {
         return Ok(DistributedPlan { plan: ready(plan)?, fallback: None, columns });

@@ -17,8 +17,8 @@ pub struct Topology {
     one_task_rows: u64,
 }
 
-/// Segments with other workers that a task of a small scan fetches; each is a message or two.
-const FETCHED_SEGMENTS_MAX: usize = 64;
+/// Column chunks with other workers that the task of a small scan fetches; each is a message.
+const FETCHED_CHUNKS_MAX: usize = 256;
 
 impl Topology {
     /// The workers of a view of the cluster, in the order of their ids, for a session in which
@@ -58,18 +58,19 @@ impl Topology {
             })
     }
 
-    /// How many tasks should read some segments, each given by its reader and its rows: one where
-    /// all have one reader, or where to fetch the few rows that others have takes less than tasks
-    /// of their own would; else one for each worker.
-    pub fn tasks_for(&self, segments: &[(usize, u64)]) -> usize {
-        let mut with_reader = vec![0usize; self.worker_count()];
-        for (reader, _) in segments {
-            with_reader[*reader] += 1;
+    /// How many tasks should read `columns` columns of some segments, each given by its reader and its
+    /// rows: one where all have one reader, or where to fetch the few rows that others have takes
+    /// less than tasks of their own would; else one for each worker.
+    pub fn tasks_for(&self, segments: &[(usize, u64)], columns: usize) -> usize {
+        let mut rows_of = vec![0u64; self.worker_count()];
+        for (reader, rows) in segments {
+            rows_of[*reader] = rows_of[*reader].saturating_add(*rows);
         }
-        let most = with_reader.iter().copied().max().unwrap_or(0);
-        let elsewhere = segments.len() - most;
-        let rows = segments.iter().fold(0u64, |sum, (_, rows)| sum.saturating_add(*rows));
-        let is_small = rows <= self.one_task_rows && elsewhere <= FETCHED_SEGMENTS_MAX;
+        let home = busiest(&rows_of);
+        let elsewhere = segments.iter().filter(|(reader, _)| *reader != home).count();
+        let rows = rows_of.iter().fold(0u64, |sum, rows| sum.saturating_add(*rows));
+        let chunks = elsewhere.saturating_mul(columns.max(1));
+        let is_small = rows <= self.one_task_rows && chunks <= FETCHED_CHUNKS_MAX;
         if elsewhere == 0 || is_small { 1 } else { self.worker_count() }
     }
 
@@ -77,6 +78,13 @@ impl Topology {
     pub fn url_of_task(&self, task: usize) -> Option<&Url> {
         self.workers.get(task).map(|(_, url)| url)
     }
+}
+
+/// The position of the worker with most rows: the first of several.
+pub(super) fn busiest(rows_of: &[u64]) -> usize {
+    let workers = rows_of.iter().enumerate();
+    let busiest = workers.max_by_key(|(position, rows)| (**rows, usize::MAX - position));
+    busiest.map_or(0, |(position, _)| position)
 }
 
 impl WorkerResolver for Topology {
@@ -100,7 +108,7 @@ mod tests {
             .map(|port| (WorkerId::generate(), format!("http://127.0.0.1:{port}").parse().unwrap()))
             .collect();
         let one_task_rows = one_task_rows as u64;
-        Topology { workers, slice_owners: vec![], one_task_rows }.tasks_for(segments)
+        Topology { workers, slice_owners: vec![], one_task_rows }.tasks_for(segments, 2)
     }
 
     #[test]
@@ -117,9 +125,10 @@ mod tests {
     }
 
     #[test]
-    fn few_rows_in_many_segments_elsewhere_are_not() {
-        let mut segments = vec![(0, 1); 1_000];
-        segments.extend([(1, 1); FETCHED_SEGMENTS_MAX]);
+    fn few_rows_in_many_chunks_elsewhere_are_not() {
+        // The worker with most rows is the one that reads, however many segments another has.
+        let mut segments = vec![(0, 1); FETCHED_CHUNKS_MAX / 2];
+        segments.push((1, 5_000));
         assert_eq!(tasks(10_000, &segments), 1);
         segments.push((2, 1));
         assert_eq!(tasks(10_000, &segments), 3);

@@ -21,9 +21,9 @@ use crate::codec::EngineCodec;
 use crate::fence::Fence;
 use crate::files::AllowedRoots;
 use crate::functions;
+use crate::guarded::guarded;
 use crate::portable_windows::flagged_functions;
 use crate::subqueries::single_row;
-use crate::guarded::guarded;
 use crate::window_memory::count_windows;
 use crate::write::{SliceSink, SliceSinkExtension};
 

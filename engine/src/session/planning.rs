@@ -17,20 +17,21 @@ use super::{FragmentOptions, base_config};
 use crate::arithmetic::with_checked_arithmetic;
 use crate::channels::Channels;
 use crate::codec::EngineCodec;
-use crate::constant_filters::{KeepConstantFilters, PUSH_DOWN_FILTER};
 use crate::distribute::{LimitedBuildSides, Topology, desired_tasks, route_tasks, scale_up_leaf};
 use crate::empty_grouping_set::EmptyGroupingSet;
 use crate::files::{AllowedRoots, CsvOptions, FileFormat, ReadFiles};
 use crate::functions;
+use crate::logical_rules::hold_back;
 use crate::physical_rules::physical_rules;
 use crate::portable_windows::PortableWindows;
 use crate::session_functions::session_functions;
 use crate::settings::Settings;
 use crate::snapshot::{CATALOG, Snapshot};
 use crate::snapshot_catalog::{SEARCH_PATH_SCHEMA, SnapshotCatalog, view_path};
-use crate::subqueries::{GuardScalarSubqueries, NotInOfConstants, ProjectScalarSubqueries};
+use crate::subqueries::{
+    GuardScalarSubqueries, NotInOfConstants, OuterTypes, ProjectScalarSubqueries,
+};
 use crate::types::SqlTypes;
-use crate::unestimated::UnestimatedCasts;
 use crate::write::{PeerSink, SliceSinkExtension};
 use crate::yielding::YieldAfterExpansion;
 
@@ -71,7 +72,6 @@ impl PlanningSessions {
             .with_analyzer_rule(Arc::new(PortableWindows))
             .with_analyzer_rule(Arc::new(EmptyGroupingSet))
             .with_analyzer_rule(Arc::new(NotInOfConstants))
-            .with_optimizer_rule(Arc::new(UnestimatedCasts))
             .with_physical_optimizer_rules(physical_rules())
             .with_physical_optimizer_rule(Arc::new(YieldAfterExpansion))
             .with_physical_optimizer_rule(Arc::new(LimitedBuildSides))
@@ -83,12 +83,11 @@ impl PlanningSessions {
             .with_distributed_route_tasks_handler(route_tasks);
         let mut builder = with_checked_arithmetic(builder);
         if let Some(optimizer) = builder.optimizer() {
-            for rule in &mut optimizer.rules {
-                if rule.name() == PUSH_DOWN_FILTER {
-                    *rule = Arc::new(KeepConstantFilters(Arc::clone(rule)));
-                }
-            }
+            hold_back(&mut optimizer.rules);
         }
+        // Before types are coerced.
+        let analyzer = builder.analyzer().get_or_insert_default();
+        analyzer.rules.insert(0, Arc::new(OuterTypes));
         let functions = builder.table_functions().get_or_insert_default();
         functions.clear();
         let roots = Arc::new(allowed_roots.clone());

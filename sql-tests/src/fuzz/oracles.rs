@@ -13,7 +13,7 @@
 use super::answers::{Failure, Match};
 use super::ast::{Body, Expr, Family, Grouping, Query, Relation, Select};
 use super::databases::Database;
-use super::explained::{Explained, explain, explain_reference, explain_rows};
+use super::explained::{Explained, explain, explain_answer, explain_reference, explain_rows};
 
 /// Which check a query goes through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -55,6 +55,8 @@ pub struct Databases<'a> {
     pub checked: &'a dyn Database,
     /// DataFusion in one process that pushes no filters down.
     pub without_pushdown: &'a dyn Database,
+    /// DataFusion in one process without some of its physical rules.
+    pub with_few_rules: &'a dyn Database,
     /// What is tested.
     pub tested: &'a dyn Database,
 }
@@ -168,7 +170,12 @@ impl Case {
             }
             (Err(error), Ok(_)) => {
                 let verdict = match self.oracle {
-                    Oracle::Differential => refused(error),
+                    Oracle::Differential => match refused(error) {
+                        Some(verdict) => Some(verdict),
+                        None => {
+                            explain_answer(error, &got_sql, databases).await.map(Verdict::Explained)
+                        }
+                    },
                     _ => self.failed(error, &expected_sql, databases).await,
                 };
                 match verdict {

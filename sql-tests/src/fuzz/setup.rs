@@ -69,6 +69,8 @@ pub struct Setup {
     pub checked: Arc<dyn Database>,
     /// DataFusion in one process that pushes no filters down.
     pub without_pushdown: Arc<dyn Database>,
+    /// DataFusion in one process without some of its physical rules.
+    pub with_few_rules: Arc<dyn Database>,
     /// What is tested.
     pub targets: Vec<Target>,
     /// One session on each cluster, to make tables with.
@@ -103,6 +105,7 @@ impl Setup {
             plain: Arc::new(PlainDataFusion::new(PLAIN_PARTITIONS)),
             checked: Arc::new(PlainDataFusion::checked(CHECKED_PARTITIONS)),
             without_pushdown: Arc::new(PlainDataFusion::without_pushdown(PLAIN_PARTITIONS)),
+            with_few_rules: Arc::new(PlainDataFusion::with_few_rules(PLAIN_PARTITIONS)),
             targets,
             loaders,
             clusters: Vec::new(),
@@ -158,7 +161,7 @@ impl Setup {
     /// # Errors
     /// A database that refuses.
     pub async fn load(&self, tables: &[Table]) -> anyhow::Result<()> {
-        let local = [&self.plain, &self.checked, &self.without_pushdown];
+        let local = [&self.plain, &self.checked, &self.without_pushdown, &self.with_few_rules];
         let databases = self.loaders.iter().chain(local);
         let loads = databases.map(|database| async move {
             for table in tables {
@@ -175,6 +178,7 @@ impl Setup {
             plain: self.plain.as_ref(),
             checked: self.checked.as_ref(),
             without_pushdown: self.without_pushdown.as_ref(),
+            with_few_rules: self.with_few_rules.as_ref(),
             tested: target.database.as_ref(),
         }
     }

@@ -164,6 +164,7 @@ async fn verdict_on_overflow(sql: &str) -> Verdict {
         plain: &plain,
         checked: &checked,
         without_pushdown: &without_pushdown,
+        with_few_rules: &without_pushdown,
         tested: &tested,
     };
     let items = vec![(Expr::leaf(Family::Int, sql), "c".to_owned())];
@@ -178,8 +179,13 @@ async fn verdict_on(select: Select, plain: &dyn Database, tested: &dyn Database)
     for database in [plain, tested, &checked, &without_pushdown] {
         database.execute("CREATE TABLE IF NOT EXISTS empty (id INT)").await.unwrap();
     }
-    let databases =
-        Databases { plain, checked: &checked, without_pushdown: &without_pushdown, tested };
+    let databases = Databases {
+        plain,
+        checked: &checked,
+        without_pushdown: &without_pushdown,
+        with_few_rules: &without_pushdown,
+        tested,
+    };
     let order_by = vec![(Expr::leaf(Family::Int, "c"), "DESC NULLS LAST")];
     let query = Query { order_by, ..Query::select(select) };
     Case { oracle: Oracle::Differential, query }.check(databases).await

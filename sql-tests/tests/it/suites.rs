@@ -193,7 +193,7 @@ async fn two_workers() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn three_workers() {
-    on_workers(3, Links::Network, &CUT).await;
+    on_workers(3, Links::Network, &[CUT[0], CUT[1], DEFAULT]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
