@@ -1,5 +1,5 @@
-//! The grammar of queries: DataFusion's default with `^` as PostgreSQL has it, and with a bound on
-//! the work of parsing.
+//! The grammar of queries: DataFusion's default with `^` and `IS DISTINCT FROM` as PostgreSQL has
+//! them, and with a bound on the work of parsing.
 //!
 //! sqlparser tries some constructs in more than one way, and forgets how an attempt inside another
 //! one ended: `extract(extract(extract(...` takes twice as long with each level. Its recursion
@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use datafusion::sql::sqlparser::ast::{BinaryOperator, Expr, UnaryOperator};
 use datafusion::sql::sqlparser::dialect::{Dialect, GenericDialect};
+use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 use datafusion::sql::sqlparser::tokenizer::Token;
 
@@ -28,8 +29,9 @@ const SIGN_PRECEDENCE: u8 = 46;
 
 /// DataFusion's default dialect for one statement.
 ///
-/// It differs in two things: `/*! ... */` is a comment like any other, not SQL in disguise, and
-/// `^` is a power as in PostgreSQL, Redshift and DuckDB; for DataFusion it is XOR.
+/// It differs in three things: `/*! ... */` is a comment like any other, not SQL in disguise; `^` is
+/// a power as in PostgreSQL, Redshift and DuckDB, for DataFusion it is XOR; and `IS DISTINCT FROM`
+/// binds tighter than AND.
 #[derive(Debug)]
 pub(super) struct Grammar {
     generic: GenericDialect,
@@ -94,6 +96,17 @@ impl Dialect for Grammar {
         base: &Expr,
         precedence: u8,
     ) -> Option<Result<Expr, ParserError>> {
+        // The parser would take all that follows for the right side, `AND c` too.
+        let is_not =
+            parser.parse_keywords(&[Keyword::IS, Keyword::NOT, Keyword::DISTINCT, Keyword::FROM]);
+        if is_not || parser.parse_keywords(&[Keyword::IS, Keyword::DISTINCT, Keyword::FROM]) {
+            let left = Box::new(base.clone());
+            let right = parser.parse_subexpr(precedence).map(Box::new);
+            return Some(right.map(|right| match is_not {
+                true => Expr::IsNotDistinctFrom(left, right),
+                false => Expr::IsDistinctFrom(left, right),
+            }));
+        }
         if parser.peek_token_ref().token != Token::Caret {
             return None;
         }

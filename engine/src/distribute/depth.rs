@@ -17,13 +17,14 @@ use std::sync::Arc;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::error::Result;
 use datafusion::physical_expr::PhysicalExpr;
-use datafusion::physical_expr::expressions::CaseExpr;
+use datafusion::physical_expr::expressions::{BinaryExpr, CaseExpr};
 use datafusion::physical_plan::scalar_subquery::ScalarSubqueryExec;
 use datafusion::physical_plan::{ChildrenPropertiesMode, ExecutionPlan, ReplaceChildrenOptions};
 use datafusion_distributed::NetworkBoundaryExt;
 
 use crate::error::{ErrorCode, SqlError};
 use crate::fold::{FoldExec, STACK_NEEDED_BYTES, STACK_TAKEN_BYTES};
+use crate::scan::SegmentScanExec;
 
 /// Messages inside each other that prost decodes.
 const LEVELS_MAX: usize = 100;
@@ -74,8 +75,10 @@ pub(super) fn check_depth(plan: &Arc<dyn ExecutionPlan>) -> Result<()> {
     let mut waiting = vec![(plan, 0_usize)];
     while let Some((node, level)) = waiting.pop() {
         let mut deepest = level + 1;
+        // The predicate of a scan is bytes in its message.
+        let around = if node.is::<SegmentScanExec>() { 0 } else { level + 1 };
         node.apply_expressions(&mut |expr| {
-            deepest = deepest.max(level + 1 + levels_of(expr));
+            deepest = deepest.max(around + levels_of(expr));
             Ok(TreeNodeRecursion::Continue)
         })?;
         if deepest > LEVELS_MAX {
@@ -102,19 +105,37 @@ fn levels_of(expr: &Arc<dyn PhysicalExpr>) -> usize {
         // The branches of a CASE are messages between it and their expressions.
         let own = if expr.is::<CaseExpr>() { 3 } else { 2 };
         deepest = deepest.max(level + 2);
-        waiting.extend(expr.children().into_iter().map(|child| (child, level + own)));
+        waiting.extend(operands(expr).into_iter().map(|child| (child, level + own)));
     }
     deepest
+}
+
+/// What the message of an expression holds: of `a AND b AND c`, all three beside each other.
+fn operands(expr: &Arc<dyn PhysicalExpr>) -> Vec<&Arc<dyn PhysicalExpr>> {
+    let Some(chain) = expr.downcast_ref::<BinaryExpr>() else { return expr.children() };
+    let mut operands = vec![chain.right()];
+    let mut left = chain.left();
+    while let Some(next) = left.downcast_ref::<BinaryExpr>()
+        && next.op() == chain.op()
+    {
+        operands.push(next.right());
+        left = next.left();
+    }
+    operands.push(left);
+    operands
 }
 
 #[cfg(test)]
 mod tests {
     use arrow::datatypes::Schema;
+    use datafusion::logical_expr::Operator;
+    use datafusion::physical_expr::expressions::Column;
     use datafusion::physical_plan::coop::CooperativeExec;
     use datafusion::physical_plan::empty::EmptyExec;
     use datafusion_proto::physical_plan::AsExecutionPlan;
     use datafusion_proto::physical_plan::DefaultPhysicalExtensionCodec;
-    use datafusion_proto::protobuf::PhysicalPlanNode;
+    use datafusion_proto::physical_plan::to_proto::serialize_physical_expr;
+    use datafusion_proto::protobuf::{PhysicalExprNode, PhysicalPlanNode};
     use prost::Message;
 
     use super::*;
@@ -132,6 +153,31 @@ mod tests {
             let decodes = PhysicalPlanNode::decode(bytes.as_slice()).is_ok();
             assert_eq!(check_depth(&plan).is_ok(), decodes, "after {refused} refusals");
             refused += usize::from(!decodes);
+        }
+        assert!(refused > 5, "the limit was not reached");
+    }
+
+    /// Chains of one operator are flat, and alternating ones are not; the decoder says the same.
+    #[test]
+    fn long_predicates_are_flat_and_deep_ones_are_not() {
+        let column = || Arc::new(Column::new("b", 0)) as Arc<dyn PhysicalExpr>;
+        let deeper =
+            |left, op| Arc::new(BinaryExpr::new(left, op, column())) as Arc<dyn PhysicalExpr>;
+        let decodes = |expr: &Arc<dyn PhysicalExpr>| {
+            let node = serialize_physical_expr(expr, &DefaultPhysicalExtensionCodec {}).unwrap();
+            PhysicalExprNode::decode(node.encode_to_vec().as_slice()).is_ok()
+        };
+        let (mut long, mut deep) = (column(), column());
+        let mut refused = 0;
+        for level in 0..400 {
+            long = deeper(long, Operator::And);
+            assert!(levels_of(&long) <= 4 && decodes(&long), "{level}");
+            if level < 60 {
+                let op = if level % 2 == 0 { Operator::Or } else { Operator::And };
+                deep = deeper(deep, op);
+                assert_eq!(levels_of(&deep) <= LEVELS_MAX, decodes(&deep), "{level}");
+                refused += usize::from(!decodes(&deep));
+            }
         }
         assert!(refused > 5, "the limit was not reached");
     }
