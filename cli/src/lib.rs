@@ -33,8 +33,9 @@ use std::process::ExitCode;
 use clap::Parser;
 
 /// Stack of every thread in bytes: planning deeply nested SQL recurses, most of all in debug
-/// builds. Only touched pages cost memory.
-const THREAD_STACK_BYTES: usize = 8 << 20;
+/// builds. More than planning asks for (`basalt_engine::stack`), so that it need not take another
+/// stack for every statement. Only touched pages cost memory.
+const THREAD_STACK_BYTES: usize = 24 << 20;
 
 /// Runs the program on the arguments of this process.
 pub fn run() -> ExitCode {
