@@ -32,7 +32,7 @@ impl PhysicalOptimizerRule for ExactBounds {
         plan: Arc<dyn ExecutionPlan>,
         config: &ConfigOptions,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        match plan.exists(|node| computes_cast(node))? {
+        match plan.exists(computes_cast)? {
             true => Ok(plan),
             false => self.0.optimize(plan, config),
         }

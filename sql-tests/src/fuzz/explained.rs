@@ -29,7 +29,7 @@ pub enum Explained {
     FilterPushdown,
     /// DataFusion's rows are not in the order that the query asks for, such as when it groups by
     /// ROLLUP of a key and of a copy of it. Checked: the rows are the same, ours are sorted and
-    /// DataFusion's are not.
+    /// DataFusion's are not. With LIMIT or OFFSET, that is checked without.
     ReferenceUnsorted,
     /// DataFusion has no correlated `NOT IN` that joins on several keys; where plain DataFusion
     /// answers, it has folded the query to nothing first. Checked: DataFusion in one process with
@@ -82,13 +82,11 @@ pub(super) async fn explain_reference(
     databases: Databases<'_>,
 ) -> Option<Explained> {
     if how == Match::InOrder && expected.mismatch(got, Match::AsMultiset).is_none() {
-        let key = |(key, direction): &'_ (Expr, &'static str)| {
-            (key.template.clone(), sort_options(direction))
-        };
-        let keys: Vec<_> = query.order_by.iter().map(key).collect();
-        let keys: Vec<_> = keys.iter().map(|(name, options)| (name.as_str(), *options)).collect();
-        let is_ours = got.is_sorted_by(&keys)? && !expected.is_sorted_by(&keys)?;
+        let is_ours = is_sorted(query, got)? && !is_sorted(query, expected)?;
         return is_ours.then_some(Explained::ReferenceUnsorted);
+    }
+    if how == Match::InOrder && is_part_of_unsorted(query, got, databases).await == Some(true) {
+        return Some(Explained::ReferenceUnsorted);
     }
     if sql.contains(" IN (SELECT") {
         let checked = databases.checked.query(sql).await.ok()?;
@@ -102,6 +100,42 @@ pub(super) async fn explain_reference(
     }
     let answer = databases.without_pushdown.query(sql).await.ok()?;
     answer.mismatch(got, how).is_none().then_some(Explained::FilterPushdown)
+}
+
+/// Whether an answer is in the order that its query asks for.
+fn is_sorted(query: &Query, answer: &Answer) -> Option<bool> {
+    let key = |(key, direction): &'_ (Expr, &'static str)| {
+        (key.template.clone(), sort_options(direction))
+    };
+    let keys: Vec<_> = query.order_by.iter().map(key).collect();
+    let keys: Vec<_> = keys.iter().map(|(name, options)| (name.as_str(), *options)).collect();
+    answer.is_sorted_by(&keys)
+}
+
+/// Whether the rows that a query with LIMIT or OFFSET gives are those of the same query without, which
+/// has the same rows on both sides, sorted here and not in DataFusion.
+async fn is_part_of_unsorted(
+    query: &Query,
+    got: &Answer,
+    databases: Databases<'_>,
+) -> Option<bool> {
+    if query.limit.is_none() && query.offset.is_none() {
+        return None;
+    }
+    let whole = Query { limit: None, offset: None, ..query.clone() };
+    let sql = whole.to_string();
+    let expected = databases.plain.query(&sql).await.ok()?;
+    let ours = databases.tested.query(&sql).await.ok()?;
+    let skipped = usize::try_from(query.offset.unwrap_or(0)).ok()?;
+    let taken =
+        query.limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
+    let part: Vec<_> = ours.rows.iter().skip(skipped).take(taken).collect();
+    Some(
+        expected.mismatch(&ours, Match::AsMultiset).is_none()
+            && is_sorted(&whole, &ours)?
+            && !is_sorted(&whole, &expected)?
+            && part == got.rows.iter().collect::<Vec<_>>(),
+    )
 }
 
 /// What a direction of ORDER BY means.
