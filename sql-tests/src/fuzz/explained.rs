@@ -39,10 +39,10 @@ pub enum Explained {
     /// (`sql-tests/upstream/not-in-of-constant.md`). Checked: there is an IN of a subquery, and
     /// DataFusion gives ours with our arithmetic, which it does not fold, and our `NOT IN`.
     NotInOfConstant,
-    /// One of DataFusion's physical rules goes too far: it pushes a filter to another column of the
-    /// same name, takes NaN for several groups, or bounds for those of cast values
-    /// (`sql-tests/upstream/filters-by-name.md`, `topk-of-nan.md`, `bounds-of-casts.md`). Checked:
-    /// without these rules, DataFusion gives ours.
+    /// One of DataFusion's rules goes too far: it pushes a filter to another column of the same name,
+    /// takes NaN for several groups, bounds for those of cast values, or keys of `=` for those of
+    /// `IS NOT DISTINCT FROM` (`sql-tests/upstream/filters-by-name.md`, `topk-of-nan.md`,
+    /// `bounds-of-casts.md`, `keys-of-null.md`). Checked: without these rules, DataFusion gives ours.
     RuleTooFar,
     /// Ours overflows where DataFusion has no row to compute with: a join whose other side is empty
     /// need not run both, and SQL leaves open which runs. Checked: there is a subquery or a join,

@@ -164,7 +164,7 @@ async fn verdict_on_overflow(sql: &str) -> Verdict {
         plain: &plain,
         checked: &checked,
         without_pushdown: &without_pushdown,
-        with_few_rules: &without_pushdown,
+        with_few_rules: &PlainDataFusion::with_few_rules(1),
         tested: &tested,
     };
     let items = vec![(Expr::leaf(Family::Int, sql), "c".to_owned())];
@@ -176,14 +176,15 @@ async fn verdict_on_overflow(sql: &str) -> Verdict {
 async fn verdict_on(select: Select, plain: &dyn Database, tested: &dyn Database) -> Verdict {
     let (checked, without_pushdown) =
         (PlainDataFusion::checked(1), PlainDataFusion::without_pushdown(1));
-    for database in [plain, tested, &checked, &without_pushdown] {
+    let with_few_rules = PlainDataFusion::with_few_rules(1);
+    for database in [plain, tested, &checked, &without_pushdown, &with_few_rules] {
         database.execute("CREATE TABLE IF NOT EXISTS empty (id INT)").await.unwrap();
     }
     let databases = Databases {
         plain,
         checked: &checked,
         without_pushdown: &without_pushdown,
-        with_few_rules: &without_pushdown,
+        with_few_rules: &with_few_rules,
         tested,
     };
     let order_by = vec![(Expr::leaf(Family::Int, "c"), "DESC NULLS LAST")];
