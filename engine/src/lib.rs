@@ -19,6 +19,7 @@
 //! - `empty_grouping_set`, `portable_windows`, [`subqueries`]: statements in words that workers understand
 //! - `logical_rules` (`constant_filters`, `null_equality`) and `physical_rules`, with `unknown_nulls`, `exact_bounds`, `unestimated`, `required_orders`, `topk_of_floats` and `pass_through`: DataFusion's rules kept from going too far
 //! - `filter_routes`: filters that find their column, where columns share a name
+//! - `guarded`: a fragment's panics are errors
 //! - [`codec`], `recursive`, [`plan_gate`], [`allow_list`], [`ipc`]: plans and rows on the wire
 //! - [`protocol`], [`secret`], [`channels`], [`fence`]: the internal gRPC contracts
 

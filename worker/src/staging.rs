@@ -10,7 +10,8 @@
 //! raw row bytes: beyond it the largest writer is closed early.
 //!
 //! Invariant: a row that an append was told is taken is in the answer of the seal, or the
-//! transaction is over. Rows that come after a seal or an abort are refused, however late.
+//! transaction is over. Rows that come after a seal or an abort are refused for as long as it is
+//! remembered; those that come even later are never sealed, and dropped as abandoned.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -32,8 +33,8 @@ use datafusion::error::{DataFusionError, Result};
 const ABANDONED_AFTER: Duration = Duration::from_secs(60 * 60);
 /// How long the records of a sealed transaction are kept for an abort.
 const SEALED_KEPT: Duration = Duration::from_secs(10 * 60);
-/// Sealed transactions whose records are kept at most, the latest ones: an abort comes at once, and
-/// small inserts are many.
+/// Sealed transactions whose records are kept at most, the latest ones: small inserts are many. An
+/// abort of one that is forgotten leaves its segments as orphans, which no snapshot can see.
 const SEALED_MAX: usize = 10_000;
 /// How often all transactions are looked at for old ones.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);

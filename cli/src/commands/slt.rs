@@ -46,7 +46,7 @@ pub struct SltArgs {
     /// Run so many files at a time
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
     jobs: u16,
-    /// Set a setting of the tested server's sessions (may be repeated)
+    /// Set a setting of the tested server's sessions, its schema excepted (may be repeated)
     #[arg(long, value_name = "NAME=VALUE", value_parser = setting)]
     set: Vec<String>,
     /// How files write results: auto, postgres, sqlite, duckdb, or datafusion for its own files
