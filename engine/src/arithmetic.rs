@@ -15,6 +15,7 @@
 //! - [`sum`](mod@sum): the aggregate, over `exact` sums that the order of rows cannot change
 //! - `two_steps`: one of DataFusion's rules, kept from overflowing on the way
 //! - `extremes`: `min` and `max` of floats, that the order of rows cannot change either
+//! - `floats`: one NaN, and `float_aggregates` that give it, also over frames that move (`sliding`)
 //! - `filled`: which groups of an aggregate have a value
 //!
 //! Functions, not the flag of DataFusion's `BinaryExpr`: they travel to workers by name, in plans
@@ -25,10 +26,13 @@
 mod exact;
 mod extremes;
 mod filled;
+mod float_aggregates;
+mod floats;
 mod kernels;
 mod operators;
 mod out_of_range;
 mod rewrite;
+mod sliding;
 pub mod sum;
 mod two_steps;
 
@@ -38,7 +42,10 @@ use datafusion::execution::SessionStateBuilder;
 use datafusion::logical_expr::{AggregateUDF, ScalarUDF};
 use datafusion::optimizer::{Optimizer, OptimizerRule};
 
-pub use extremes::float_extremes;
+use extremes::float_extremes;
+use float_aggregates::float_aggregates;
+use floats::{OneNanRule, one_nan_function};
+pub use floats::{one_nan, rows_of_one_nan};
 use operators::{CheckedArithmetic, Operation};
 use rewrite::{CheckAll, CheckBeforeFolding, CheckConstants};
 use sum::CheckedSum;
@@ -56,8 +63,23 @@ pub fn with_checked_functions(mut builder: SessionStateBuilder) -> SessionStateB
     let sums = sums.map(|sum| Arc::new(AggregateUDF::new_from_impl(sum)));
     let aggregates = builder.aggregate_functions().get_or_insert_default();
     aggregates.extend(sums);
+    with_sound_float_functions(builder)
+}
+
+/// Gives a session aggregates of floats that depend neither on the order of rows nor on the sign of
+/// NaN, and the function that takes that sign away.
+fn with_sound_float_functions(mut builder: SessionStateBuilder) -> SessionStateBuilder {
+    builder.scalar_functions().get_or_insert_default().push(one_nan_function());
+    let aggregates = builder.aggregate_functions().get_or_insert_default();
     aggregates.extend(float_extremes());
+    aggregates.extend(float_aggregates());
     builder
+}
+
+/// Gives a session that plans what makes the answers of DataFusion's floats sound, and else nothing:
+/// for those who compare with it. Its `sum` of a NaN has no sign where no frame moves.
+pub fn with_sound_floats(builder: SessionStateBuilder) -> SessionStateBuilder {
+    with_sound_float_functions(builder).with_analyzer_rule(Arc::new(OneNanRule))
 }
 
 /// Gives a session that plans the functions and the rules that use them, beside DataFusion's own.
@@ -71,6 +93,7 @@ pub fn with_checked_arithmetic(builder: SessionStateBuilder) -> SessionStateBuil
     planners.insert(0, Arc::new(CheckConstants));
     builder
         .with_analyzer_rule(Arc::new(CheckBeforeFolding))
+        .with_analyzer_rule(Arc::new(OneNanRule))
         .with_optimizer_rules(rules.collect())
         .with_optimizer_rule(Arc::new(CheckAll))
 }

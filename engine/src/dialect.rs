@@ -27,16 +27,21 @@
 //! - `query`: what a query may contain
 //! - `size`: how large it may become
 //! - `references`: the relations it names
+//! - `numbers`, `named_windows`: what DataFusion reads otherwise
 //! - `repeated`: columns it has twice
+//! - `casts`: aggregates that differ in casts only
 //! - [`names`]: identifiers and qualified names
 //! - `syntax`: sqlparser's errors as [`SqlError`]
 
+mod casts;
 mod copy;
 mod create_table;
 mod grammar;
 mod keys;
 mod modify;
+mod named_windows;
 pub mod names;
+mod numbers;
 mod parser;
 mod query;
 mod references;

@@ -26,3 +26,4 @@ pub(crate) use limited_build::LimitedBuildSides;
 pub use one_task::start;
 pub use planner::{DistributedPlan, plan_distributed};
 pub use topology::Topology;
+pub(crate) use window_keys::VisibleWindowKeys;

@@ -10,9 +10,12 @@
 //! Not here: aggregates, whose state the memory pool knows.
 //!
 //! - `cost`: what a row of each function makes, from its arguments
+//! - `coalesce`, `named_cast`: not bounded, but of bytes too, and casts by their names
 //! - `patterns`: how long a pattern may be, and how many
 
+mod coalesce;
 mod cost;
+mod named_cast;
 mod patterns;
 
 use std::sync::Arc;
@@ -32,7 +35,10 @@ use datafusion::logical_expr::{
 };
 
 use crate::error::{ErrorCode, SqlError};
+use coalesce::coalesce_functions;
 use cost::{COSTS, Cost};
+pub(crate) use named_cast::NAMED_CAST;
+use named_cast::NamedCast;
 use patterns::{BoundPatterns, pattern_functions};
 
 /// Bytes that one call may make for one batch of rows: four times the largest row that a client
@@ -49,7 +55,9 @@ pub(crate) fn bound(state: &mut SessionState) -> Result<()> {
             state.register_udf(Arc::new(ScalarUDF::new_from_impl(bounded)))?;
         }
     }
-    for function in pattern_functions() {
+    let named_cast = [Arc::new(ScalarUDF::new_from_impl(NamedCast::default()))];
+    let ours = pattern_functions().into_iter().chain(coalesce_functions()).chain(named_cast);
+    for function in ours {
         state.register_udf(function)?;
     }
     state.register_function_rewrite(Arc::new(BoundPatterns))

@@ -16,7 +16,7 @@
 //! - [`files`]: reading files from outside
 //! - [`mod@write`]: rows into segments
 //! - [`distribute`]: which worker runs what, and the plan checker
-//! - `empty_grouping_set`, `portable_windows`, [`subqueries`]: statements in words that workers understand
+//! - `empty_grouping_set`, `group_keys`, `union_names`, `portable_windows`, [`subqueries`]: statements in words that workers understand
 //! - `logical_rules` (`constant_filters`, `null_equality`) and `physical_rules`, with `unknown_nulls`, `exact_bounds`, `unestimated`, `required_orders`, `topk_of_floats` and `pass_through`: DataFusion's rules kept from going too far
 //! - `filter_routes`: filters that find their column, where columns share a name
 //! - `guarded`: a fragment's panics are errors
@@ -40,6 +40,7 @@ pub mod files;
 mod filter_routes;
 mod fold;
 mod functions;
+mod group_keys;
 mod guarded;
 mod information_schema;
 pub mod ipc;
@@ -68,6 +69,7 @@ pub mod table;
 mod topk_of_floats;
 pub mod types;
 mod unestimated;
+mod union_names;
 mod unknown_nulls;
 mod window_memory;
 pub mod write;

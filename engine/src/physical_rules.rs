@@ -5,6 +5,7 @@ use std::sync::Arc;
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
 
+use crate::distribute::VisibleWindowKeys;
 use crate::exact_bounds::{AGGREGATE_STATISTICS, ExactBounds};
 use crate::filter_routes::{FILTER_PUSHDOWN, RoutedFilters};
 use crate::required_orders::{REQUIRED_BEFORE, RequiredOrders};
@@ -28,5 +29,6 @@ pub(crate) fn physical_rules() -> Vec<Rule> {
             _ => rule,
         });
     }
+    rules.push(Arc::new(VisibleWindowKeys));
     rules
 }

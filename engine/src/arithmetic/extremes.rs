@@ -30,7 +30,7 @@ use datafusion::logical_expr::{
 use super::filled::{Filled, passing};
 
 /// The two functions, in the place of DataFusion's.
-pub fn float_extremes() -> [Arc<AggregateUDF>; 2] {
+pub(super) fn float_extremes() -> [Arc<AggregateUDF>; 2] {
     [(min_udaf(), Extreme::Min), (max_udaf(), Extreme::Max)].map(|(inner, extreme)| {
         Arc::new(AggregateUDF::new_from_impl(FloatExtreme { inner, extreme }))
     })

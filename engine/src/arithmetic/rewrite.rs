@@ -166,7 +166,7 @@ fn call(operation: Operation, args: Vec<Expr>) -> Expr {
 }
 
 /// Whether an expression came from [`call`].
-fn is_checked(expr: &Expr) -> bool {
+pub(super) fn is_checked(expr: &Expr) -> bool {
     match expr {
         Expr::ScalarFunction(function) => {
             FUNCTIONS.iter().any(|known| Arc::ptr_eq(known, &function.func))
@@ -177,7 +177,7 @@ fn is_checked(expr: &Expr) -> bool {
 
 /// An expression's type. What came from [`call`] has the type of its first operand, and so on: a sum
 /// of thousands of terms, as generators write it, must not cost the square of their number.
-fn operand_type(expr: &Expr, schema: &DFSchema) -> Result<DataType> {
+pub(super) fn operand_type(expr: &Expr, schema: &DFSchema) -> Result<DataType> {
     let mut expr = expr;
     while let Expr::ScalarFunction(function) = expr
         && is_checked(expr)

@@ -1,7 +1,7 @@
 //! `sum` over integers and decimals: exact on the way, an error when the result does not fit.
 //!
 //! It takes the place of DataFusion's `sum`, under the same name and with the same result types,
-//! and hands floats, durations and intervals on to it.
+//! and hands floats (see `float_aggregates`), durations and intervals on to it.
 //!
 //! ```text
 //! argument            sum             state between partial and final aggregation
@@ -31,7 +31,7 @@ use arrow::datatypes::{
 use datafusion::common::{ScalarValue, not_impl_err, plan_err};
 use datafusion::error::Result;
 use datafusion::functions_aggregate::count::count;
-use datafusion::functions_aggregate::sum::Sum;
+use datafusion::functions_aggregate::sum::{Sum, sum_udaf};
 use datafusion::logical_expr::expr::AggregateFunction;
 use datafusion::logical_expr::expr_fn::cast;
 use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
@@ -46,6 +46,9 @@ use distinct::DistinctSum;
 use groups::GroupedSums;
 
 use super::exact::{ExactSum, limits};
+use super::float_aggregates::{
+    accumulator_of_one_nan, gives_float, groups_of_one_nan, sliding_accumulator,
+};
 use super::out_of_range::sum_out_of_range;
 
 /// Digits of an argument from which on a partial sum may be wider than 128 bits: below, that takes
@@ -204,6 +207,9 @@ impl AggregateUDFImpl for CheckedSum {
     }
 
     fn accumulator(&self, args: AccumulatorArgs<'_>) -> Result<Box<dyn Accumulator>> {
+        if gives_float(&args) {
+            return Ok(accumulator_of_one_nan(self.datafusion.accumulator(args)?));
+        }
         if !argument_is_exact(args.expr_fields) {
             return self.datafusion.accumulator(args);
         }
@@ -218,6 +224,9 @@ impl AggregateUDFImpl for CheckedSum {
         &self,
         args: AccumulatorArgs<'_>,
     ) -> Result<Box<dyn Accumulator>> {
+        if gives_float(&args) {
+            return sliding_accumulator(&sum_udaf(), &args);
+        }
         // Both of ours take values back, too.
         match argument_is_exact(args.expr_fields) {
             true => self.accumulator(args),
@@ -249,6 +258,9 @@ impl AggregateUDFImpl for CheckedSum {
         &self,
         args: AccumulatorArgs<'_>,
     ) -> Result<Box<dyn GroupsAccumulator>> {
+        if gives_float(&args) {
+            return Ok(groups_of_one_nan(self.datafusion.create_groups_accumulator(args)?));
+        }
         if !argument_is_exact(args.expr_fields) {
             return self.datafusion.create_groups_accumulator(args);
         }

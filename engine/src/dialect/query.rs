@@ -16,6 +16,7 @@ use datafusion::sql::sqlparser::ast::{
 use super::size;
 use super::statement::Statement;
 use super::syntax::position_of;
+use super::{casts, named_windows, numbers};
 use crate::error::{ErrorCode, SqlError, printable};
 use crate::types::split_length;
 
@@ -150,11 +151,15 @@ const FILE_FUNCTIONS: [&str; 2] = ["read_parquet", "read_csv"];
 /// - Functions are called with brackets there, so `current_schema` gets them.
 /// - It ignores the length of a text type, so `CAST(x AS VARCHAR(3))` becomes
 ///   `left(CAST(x AS VARCHAR), 3)`: a cast cuts, as in PostgreSQL.
+/// - It names casts like what they cast (`casts`), reads long numbers as DOUBLE (`numbers`), and looks
+///   windows up in the SELECT list only (`named_windows`).
 pub(super) fn prepare(query: &mut Query) -> Result<(), SqlError> {
     match VisitMut::visit(query, &mut Prepare) {
-        ControlFlow::Continue(()) => Ok(()),
-        ControlFlow::Break(error) => Err(*error),
+        ControlFlow::Continue(()) => {}
+        ControlFlow::Break(error) => return Err(*error),
     }
+    casts::tell_casts_apart(query);
+    Ok(())
 }
 
 struct Prepare;
@@ -162,7 +167,13 @@ struct Prepare;
 impl VisitorMut for Prepare {
     type Break = Box<SqlError>;
 
+    fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<Self::Break> {
+        named_windows::write_out(query);
+        ControlFlow::Continue(())
+    }
+
     fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Self::Break> {
+        numbers::make_exact(expr);
         if let Expr::Identifier(name) = expr
             && name.quote_style.is_none()
             && name.value.eq_ignore_ascii_case("current_schema")
@@ -207,7 +218,7 @@ fn cut(expr: &mut Expr, chars: u32) {
     *expr = call("left", vec![text, length]);
 }
 
-fn call(function: &str, arguments: Vec<Expr>) -> Expr {
+pub(super) fn call(function: &str, arguments: Vec<Expr>) -> Expr {
     let unnamed = |expr| FunctionArg::Unnamed(FunctionArgExpr::Expr(expr));
     Expr::Function(Function {
         name: ObjectName::from(vec![Ident::new(function)]),

@@ -13,7 +13,6 @@ use datafusion_distributed::DistributedExt;
 use super::check::check_plan;
 use super::depth::{check_depth, fold_deep};
 use super::head::{reads_data, relieve_head};
-use super::window_keys::with_visible_keys;
 use crate::unestimated::unestimated;
 use crate::window_memory::count_windows;
 
@@ -58,7 +57,6 @@ fn ready(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
     if !reads_data(&plan) {
         return count_windows(plan);
     }
-    let plan = with_visible_keys(plan)?;
     if check_depth(&plan).is_ok() {
         return Ok(plan);
     }

@@ -14,10 +14,12 @@ use std::sync::Arc;
 
 use datafusion::common::internal_err;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
+use datafusion::config::ConfigOptions;
 use datafusion::error::Result;
 use datafusion::physical_expr::expressions::Literal;
 use datafusion::physical_expr::window::SlidingAggregateWindowExpr;
 use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr, PhysicalSortExpr};
+use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_plan::sorts::sort::SortExec;
 use datafusion::physical_plan::sorts::sort_preserving_merge::SortPreservingMergeExec;
 use datafusion::physical_plan::windows::{
@@ -26,8 +28,31 @@ use datafusion::physical_plan::windows::{
 use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
 use datafusion::scalar::ScalarValue;
 
+/// Gives windows the keys, before a plan is cut: what an operator that hands rows to others knows
+/// of them is not what the planner knew.
+#[derive(Debug)]
+pub(crate) struct VisibleWindowKeys;
+
+impl PhysicalOptimizerRule for VisibleWindowKeys {
+    fn optimize(
+        &self,
+        plan: Arc<dyn ExecutionPlan>,
+        _: &ConfigOptions,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        with_visible_keys(plan)
+    }
+
+    fn name(&self) -> &'static str {
+        "visible_window_keys"
+    }
+
+    fn schema_check(&self) -> bool {
+        true
+    }
+}
+
 /// The plan with windows that no longer need what only the planner knows.
-pub(super) fn with_visible_keys(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
+fn with_visible_keys(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
     plan.transform_up(|node| {
         let new = if let Some(window) = node.downcast_ref::<BoundedWindowAggExec>() {
             visible(window.window_expr(), window.input())?

@@ -11,6 +11,7 @@ use datafusion::error::Result;
 use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::execution::{SessionState, SessionStateBuilder, TaskContext};
 use datafusion::logical_expr::registry::FunctionRegistry;
+use datafusion::optimizer::AnalyzerRule;
 use datafusion_distributed::{DistributedExt, SessionStateBuilderExt};
 
 use super::{FragmentOptions, base_config};
@@ -21,6 +22,7 @@ use crate::distribute::{LimitedBuildSides, Topology, desired_tasks, route_tasks,
 use crate::empty_grouping_set::EmptyGroupingSet;
 use crate::files::{AllowedRoots, CsvOptions, FileFormat, ReadFiles};
 use crate::functions;
+use crate::group_keys::GroupKeys;
 use crate::logical_rules::hold_back;
 use crate::physical_rules::physical_rules;
 use crate::portable_windows::PortableWindows;
@@ -32,6 +34,7 @@ use crate::subqueries::{
     GuardScalarSubqueries, NotInOfConstants, OuterTypes, ProjectScalarSubqueries,
 };
 use crate::types::SqlTypes;
+use crate::union_names::UnionNames;
 use crate::write::{PeerSink, SliceSinkExtension};
 use crate::yielding::YieldAfterExpansion;
 
@@ -71,6 +74,7 @@ impl PlanningSessions {
             .with_analyzer_rule(Arc::new(ProjectScalarSubqueries))
             .with_analyzer_rule(Arc::new(PortableWindows))
             .with_analyzer_rule(Arc::new(EmptyGroupingSet))
+            .with_analyzer_rule(Arc::new(UnionNames))
             .with_analyzer_rule(Arc::new(NotInOfConstants))
             .with_physical_optimizer_rules(physical_rules())
             .with_physical_optimizer_rule(Arc::new(YieldAfterExpansion))
@@ -87,7 +91,10 @@ impl PlanningSessions {
         }
         // Before types are coerced.
         let analyzer = builder.analyzer().get_or_insert_default();
-        analyzer.rules.insert(0, Arc::new(OuterTypes));
+        analyzer.rules.splice(
+            0..0,
+            [Arc::new(OuterTypes) as Arc<dyn AnalyzerRule + Send + Sync>, Arc::new(GroupKeys)],
+        );
         let functions = builder.table_functions().get_or_insert_default();
         functions.clear();
         let roots = Arc::new(allowed_roots.clone());

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use basalt_engine::arithmetic::{float_extremes, with_checked_arithmetic};
+use basalt_engine::arithmetic::{with_checked_arithmetic, with_sound_floats};
 use basalt_engine::stack::LargeStack;
 use basalt_engine::subqueries::NotInOfConstants;
 use basalt_engine::types::{SqlTypes, wire_schema};
@@ -45,8 +45,8 @@ pub trait Database: Send + Sync {
     }
 }
 
-/// Plain DataFusion in this process, with our meaning of type names, and with our `min` and `max`
-/// of floats: DataFusion's own depend on the order of rows, so they say nothing about ours.
+/// Plain DataFusion in this process, with our meaning of type names, and with our floats: DataFusion's
+/// own depend on the order of rows and on the sign of NaN, so they say nothing about ours.
 #[derive(Clone)]
 pub struct PlainDataFusion {
     session: SessionContext,
@@ -93,12 +93,11 @@ impl PlainDataFusion {
 
     fn builder(partitions: usize) -> SessionStateBuilder {
         let config = SessionConfig::new().with_target_partitions(partitions);
-        let mut builder = SessionStateBuilder::new()
+        let builder = SessionStateBuilder::new()
             .with_config(config)
             .with_default_features()
             .with_type_planner(Arc::new(SqlTypes));
-        builder.aggregate_functions().get_or_insert_default().extend(float_extremes());
-        builder
+        with_sound_floats(builder)
     }
 
     fn of(builder: SessionStateBuilder) -> Self {

@@ -36,8 +36,9 @@ pub enum Explained {
     /// our arithmetic, which is not folded, says so as well.
     CorrelatedNotIn,
     /// `x NOT IN (SELECT ...)` of an `x` that is folded to NULL lets rows through in DataFusion
-    /// (`sql-tests/upstream/not-in-of-constant.md`). Checked: there is an IN of a subquery, and
-    /// DataFusion gives ours with our arithmetic, which it does not fold, and our `NOT IN`.
+    /// (`sql-tests/upstream/not-in-of-constant.md`), which may fail at their values. Checked: there is
+    /// an IN of a subquery, and DataFusion gives ours with our arithmetic, which it does not fold,
+    /// and our `NOT IN`.
     NotInOfConstant,
     /// One of DataFusion's rules goes too far: it pushes a filter to another column of the same name,
     /// takes NaN for several groups, bounds for those of cast values, or keys of `=` for those of
@@ -46,7 +47,8 @@ pub enum Explained {
     RuleTooFar,
     /// Ours overflows where DataFusion has no row to compute with: a join whose other side is empty
     /// need not run both, and SQL leaves open which runs. Checked: there is a subquery or a join,
-    /// and the numbers that the error names do overflow.
+    /// and the numbers that the error names do overflow; or it is a cast to DECIMAL, and DataFusion
+    /// with our arithmetic fails alike.
     OverflowElsewhere,
     /// DataFusion fails at a value in rows that ours has no need to look at, for the same reason.
     /// Checked: there is a subquery or a join, and DataFusion with our arithmetic fails alike.
@@ -68,7 +70,7 @@ impl Explained {
             }
             Self::RuleTooFar => "one of DataFusion's rules goes too far",
             Self::ErrorElsewhere => "DataFusion fails at what need not be computed",
-            Self::OverflowElsewhere => "integer overflow in what DataFusion does not run",
+            Self::OverflowElsewhere => "overflow in what DataFusion does not run",
         }
     }
 }
@@ -232,6 +234,10 @@ pub(super) async fn explain(
     }
     let is_overflow = |error: &Failure| error.message.contains("out of range");
     match checked {
+        Err(other) if is_about_values(error) => {
+            // Arrow checks decimals, so plain DataFusion has no such row to compute with.
+            (is_about_values(&other) && has_choice(sql)).then_some(Explained::OverflowElsewhere)
+        }
         Err(other) => is_overflow(&other).then_some(Explained::Overflow),
         Ok(_) => {
             (has_choice(sql) && overflows(&error.message)).then_some(Explained::OverflowElsewhere)
@@ -249,17 +255,24 @@ fn has_choice(sql: &str) -> bool {
 /// The reason for which plain DataFusion fails at a query that the tested database answers.
 pub(super) async fn explain_answer(
     error: &Failure,
-    sql: &str,
+    (sql, got): (&str, &Answer),
+    how: Match,
     databases: Databases<'_>,
 ) -> Option<Explained> {
-    const ABOUT_VALUES: [&str; 3] = ["to store in a Decimal", "Cast error", "verflow"];
-    let is_about_values =
-        |error: &Failure| ABOUT_VALUES.iter().any(|part| error.message.contains(part));
     if !is_about_values(error) || !has_choice(sql) {
         return None;
     }
-    let checked = databases.checked.query(sql).await;
-    checked.err().filter(is_about_values).map(|_| Explained::ErrorElsewhere)
+    match databases.checked.query(sql).await {
+        Err(other) => is_about_values(&other).then_some(Explained::ErrorElsewhere),
+        Ok(answer) => (sql.contains(" IN (SELECT") && answer.mismatch(got, how).is_none())
+            .then_some(Explained::NotInOfConstant),
+    }
+}
+
+/// Whether an error is about a value that another type cannot hold.
+fn is_about_values(error: &Failure) -> bool {
+    const ABOUT_VALUES: [&str; 3] = ["to store in a Decimal", "Cast error", "verflow"];
+    ABOUT_VALUES.iter().any(|part| error.message.contains(part))
 }
 
 /// Whether the numbers that an error names are too large together for a type that each fits in:

@@ -1,0 +1,75 @@
+//! `named_cast(CAST(x AS INT))`: the value that it is given, under a name that says how it was cast.
+//!
+//! DataFusion's own name of a cast is that of its operand. The dialect puts this around casts where two
+//! expressions of a statement would have one name (`dialect::casts`).
+
+use arrow::datatypes::{DataType, FieldRef};
+use datafusion::common::plan_err;
+use datafusion::error::Result;
+use datafusion::logical_expr::expr::{Cast, TryCast};
+use datafusion::logical_expr::sort_properties::{ExprProperties, SortProperties};
+use datafusion::logical_expr::{
+    ColumnarValue, Expr, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDFImpl, Signature, Volatility,
+};
+
+/// Its name.
+pub(crate) const NAMED_CAST: &str = "named_cast";
+
+/// The function.
+#[derive(Debug, PartialEq, Eq, Hash)]
+pub(super) struct NamedCast {
+    signature: Signature,
+}
+
+impl Default for NamedCast {
+    fn default() -> Self {
+        Self { signature: Signature::any(1, Volatility::Immutable) }
+    }
+}
+
+/// The only one of what must be one.
+fn only<T: Clone>(values: &[T]) -> Result<T> {
+    match values {
+        [value] => Ok(value.clone()),
+        other => plan_err!("{NAMED_CAST} needs 1 argument, not {}", other.len()),
+    }
+}
+
+impl ScalarUDFImpl for NamedCast {
+    fn name(&self) -> &str {
+        NAMED_CAST
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, types: &[DataType]) -> Result<DataType> {
+        only(types)
+    }
+
+    fn return_field_from_args(&self, args: ReturnFieldArgs<'_>) -> Result<FieldRef> {
+        only(args.arg_fields)
+    }
+
+    fn schema_name(&self, args: &[Expr]) -> Result<String> {
+        Ok(match only(args)? {
+            Expr::Cast(Cast { expr, field }) | Expr::TryCast(TryCast { expr, field }) => {
+                format!("CAST({} AS {})", expr.schema_name(), field.data_type())
+            }
+            other => other.schema_name().to_string(),
+        })
+    }
+
+    fn is_strict(&self) -> bool {
+        true
+    }
+
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        only(&args.args)
+    }
+
+    fn output_ordering(&self, inputs: &[ExprProperties]) -> Result<SortProperties> {
+        Ok(only(inputs)?.sort_properties)
+    }
+}
