@@ -43,7 +43,7 @@ use datafusion::logical_expr::{AggregateUDF, ScalarUDF};
 use datafusion::optimizer::{Optimizer, OptimizerRule};
 
 use extremes::float_extremes;
-use float_aggregates::float_aggregates;
+use float_aggregates::{float_aggregates, float_sum};
 use floats::{OneNanRule, one_nan_function};
 pub use floats::{one_nan, rows_of_one_nan};
 use operators::{CheckedArithmetic, Operation};
@@ -77,9 +77,11 @@ fn with_sound_float_functions(mut builder: SessionStateBuilder) -> SessionStateB
 }
 
 /// Gives a session that plans what makes the answers of DataFusion's floats sound, and else nothing:
-/// for those who compare with it. Its `sum` of a NaN has no sign where no frame moves.
+/// for those who compare with it.
 pub fn with_sound_floats(builder: SessionStateBuilder) -> SessionStateBuilder {
-    with_sound_float_functions(builder).with_analyzer_rule(Arc::new(OneNanRule))
+    let mut builder = with_sound_float_functions(builder);
+    builder.aggregate_functions().get_or_insert_default().push(float_sum());
+    builder.with_analyzer_rule(Arc::new(OneNanRule))
 }
 
 /// Gives a session that plans the functions and the rules that use them, beside DataFusion's own.

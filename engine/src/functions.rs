@@ -35,7 +35,7 @@ use datafusion::logical_expr::{
 };
 
 use crate::error::{ErrorCode, SqlError};
-use coalesce::coalesce_functions;
+pub(crate) use coalesce::coalesce_functions;
 use cost::{COSTS, Cost};
 pub(crate) use named_cast::NAMED_CAST;
 use named_cast::NamedCast;

@@ -16,7 +16,8 @@
 //! - [`files`]: reading files from outside
 //! - [`mod@write`]: rows into segments
 //! - [`distribute`]: which worker runs what, and the plan checker
-//! - `empty_grouping_set`, `group_keys`, `union_names`, `portable_windows`, [`subqueries`]: statements in words that workers understand
+//! - [`rewording`] (`group_keys`, `peer_frames`, `union_names`): statements in words that DataFusion understands
+//! - `empty_grouping_set`, `portable_windows`, [`subqueries`]: in words that workers understand, too
 //! - `logical_rules` (`constant_filters`, `null_equality`) and `physical_rules`, with `unknown_nulls`, `exact_bounds`, `unestimated`, `required_orders`, `topk_of_floats` and `pass_through`: DataFusion's rules kept from going too far
 //! - `filter_routes`: filters that find their column, where columns share a name
 //! - `guarded`: a fragment's panics are errors
@@ -47,6 +48,7 @@ pub mod ipc;
 mod logical_rules;
 mod null_equality;
 mod pass_through;
+mod peer_frames;
 mod physical_rules;
 pub mod plan_gate;
 pub mod plan_size;
@@ -54,6 +56,7 @@ mod portable_windows;
 pub mod protocol;
 mod recursive;
 mod required_orders;
+pub mod rewording;
 pub mod row_checks;
 pub mod runtime;
 pub mod scan;

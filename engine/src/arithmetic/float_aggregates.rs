@@ -12,6 +12,7 @@ use arrow::datatypes::{DataType, FieldRef, Schema};
 use datafusion::common::ScalarValue;
 use datafusion::error::Result;
 use datafusion::functions_aggregate::all_default_aggregate_functions;
+use datafusion::functions_aggregate::sum::sum_udaf;
 use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
 use datafusion::logical_expr::utils::AggregateOrderSensitivity;
 use datafusion::logical_expr::{
@@ -52,6 +53,11 @@ pub(super) fn float_aggregates() -> impl Iterator<Item = Arc<AggregateUDF>> {
     };
     let plain = all_default_aggregate_functions().into_iter().filter(is_ours);
     plain.map(|inner| Arc::new(AggregateUDF::new_from_impl(FloatAggregate { inner })))
+}
+
+/// `sum` of DataFusion's, but for floats.
+pub(super) fn float_sum() -> Arc<AggregateUDF> {
+    Arc::new(AggregateUDF::new_from_impl(FloatAggregate { inner: sum_udaf() }))
 }
 
 /// An accumulator that gives one NaN.

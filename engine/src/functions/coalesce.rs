@@ -16,7 +16,7 @@ use datafusion::logical_expr::{
 };
 
 /// The functions, in the place of DataFusion's.
-pub(super) fn coalesce_functions() -> [Arc<ScalarUDF>; 2] {
+pub(crate) fn coalesce_functions() -> [Arc<ScalarUDF>; 2] {
     let function = |name, aliases: &[&str], arguments| {
         let aliases = aliases.iter().map(|alias| (*alias).to_owned()).collect();
         let inner = CoalesceFunc::new();

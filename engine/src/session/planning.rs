@@ -11,7 +11,6 @@ use datafusion::error::Result;
 use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::execution::{SessionState, SessionStateBuilder, TaskContext};
 use datafusion::logical_expr::registry::FunctionRegistry;
-use datafusion::optimizer::AnalyzerRule;
 use datafusion_distributed::{DistributedExt, SessionStateBuilderExt};
 
 use super::{FragmentOptions, base_config};
@@ -22,10 +21,10 @@ use crate::distribute::{LimitedBuildSides, Topology, desired_tasks, route_tasks,
 use crate::empty_grouping_set::EmptyGroupingSet;
 use crate::files::{AllowedRoots, CsvOptions, FileFormat, ReadFiles};
 use crate::functions;
-use crate::group_keys::GroupKeys;
 use crate::logical_rules::hold_back;
 use crate::physical_rules::physical_rules;
 use crate::portable_windows::PortableWindows;
+use crate::rewording::reworded;
 use crate::session_functions::session_functions;
 use crate::settings::Settings;
 use crate::snapshot::{CATALOG, Snapshot};
@@ -34,7 +33,6 @@ use crate::subqueries::{
     GuardScalarSubqueries, NotInOfConstants, OuterTypes, ProjectScalarSubqueries,
 };
 use crate::types::SqlTypes;
-use crate::union_names::UnionNames;
 use crate::write::{PeerSink, SliceSinkExtension};
 use crate::yielding::YieldAfterExpansion;
 
@@ -74,7 +72,6 @@ impl PlanningSessions {
             .with_analyzer_rule(Arc::new(ProjectScalarSubqueries))
             .with_analyzer_rule(Arc::new(PortableWindows))
             .with_analyzer_rule(Arc::new(EmptyGroupingSet))
-            .with_analyzer_rule(Arc::new(UnionNames))
             .with_analyzer_rule(Arc::new(NotInOfConstants))
             .with_physical_optimizer_rules(physical_rules())
             .with_physical_optimizer_rule(Arc::new(YieldAfterExpansion))
@@ -85,16 +82,13 @@ impl PlanningSessions {
             .with_distributed_desired_task_count_handler(desired_tasks)
             .with_distributed_scale_up_leaf_node_handler(scale_up_leaf)
             .with_distributed_route_tasks_handler(route_tasks);
-        let mut builder = with_checked_arithmetic(builder);
+        let mut builder = with_checked_arithmetic(reworded(builder));
         if let Some(optimizer) = builder.optimizer() {
             hold_back(&mut optimizer.rules);
         }
         // Before types are coerced.
         let analyzer = builder.analyzer().get_or_insert_default();
-        analyzer.rules.splice(
-            0..0,
-            [Arc::new(OuterTypes) as Arc<dyn AnalyzerRule + Send + Sync>, Arc::new(GroupKeys)],
-        );
+        analyzer.rules.insert(0, Arc::new(OuterTypes));
         let functions = builder.table_functions().get_or_insert_default();
         functions.clear();
         let roots = Arc::new(allowed_roots.clone());

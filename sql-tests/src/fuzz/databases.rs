@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use basalt_engine::arithmetic::{with_checked_arithmetic, with_sound_floats};
+use basalt_engine::rewording::reworded;
 use basalt_engine::stack::LargeStack;
 use basalt_engine::subqueries::NotInOfConstants;
 use basalt_engine::types::{SqlTypes, wire_schema};
@@ -46,7 +47,8 @@ pub trait Database: Send + Sync {
 }
 
 /// Plain DataFusion in this process, with our meaning of type names, and with our floats: DataFusion's
-/// own depend on the order of rows and on the sign of NaN, so they say nothing about ours.
+/// own depend on the order of rows and on the sign of NaN, so they say nothing about ours. Where
+/// it fails at its own plans, it gets the statement in other words.
 #[derive(Clone)]
 pub struct PlainDataFusion {
     session: SessionContext,
@@ -97,7 +99,7 @@ impl PlainDataFusion {
             .with_config(config)
             .with_default_features()
             .with_type_planner(Arc::new(SqlTypes));
-        with_sound_floats(builder)
+        with_sound_floats(reworded(builder))
     }
 
     fn of(builder: SessionStateBuilder) -> Self {
