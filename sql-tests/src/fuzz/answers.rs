@@ -13,6 +13,8 @@ use crate::slt::text;
 
 /// How far two floats may be apart, in parts of the larger: the order of a sum of parts.
 const FLOAT_TOLERANCE: f64 = 1e-9;
+/// How the message of a panic begins.
+const PANIC: &str = "panic: ";
 /// Rows of each side that a difference shows.
 const ROWS_SHOWN: usize = 5;
 
@@ -51,6 +53,16 @@ impl Failure {
     /// A failure without a code.
     pub fn new(message: impl Into<String>) -> Self {
         Self { sqlstate: None, message: message.into() }
+    }
+
+    /// The end of a task that panicked.
+    pub fn of_panic(panic: impl std::fmt::Display) -> Self {
+        Self::new(format!("{PANIC}{panic}"))
+    }
+
+    /// Whether it is a panic, and not an error.
+    pub fn is_panic(&self) -> bool {
+        self.message.starts_with(PANIC)
     }
 }
 

@@ -130,7 +130,7 @@ impl Database for PlainDataFusion {
         drop(abort);
         match answer {
             Ok(Ok(answer)) => answer,
-            Ok(Err(panic)) => Err(Failure::new(format!("panic: {panic}"))),
+            Ok(Err(panic)) => Err(Failure::of_panic(panic)),
             Err(_) => Err(no_answer()),
         }
     }

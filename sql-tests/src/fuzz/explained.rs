@@ -41,7 +41,7 @@ pub enum Explained {
     /// and our `NOT IN`.
     NotInOfConstant,
     /// One of DataFusion's rules goes too far: it pushes a filter to another column of the same name,
-    /// takes NaN for several groups, bounds for those of cast values, or keys of `=` for those of
+    /// takes NaN for several groups (or panics), bounds for those of cast values, or keys of `=` for those of
     /// `IS NOT DISTINCT FROM` (`sql-tests/upstream/filters-by-name.md`, `topk-of-nan.md`,
     /// `bounds-of-casts.md`, `keys-of-null.md`). Checked: without these rules, DataFusion gives ours.
     RuleTooFar,
@@ -259,6 +259,10 @@ pub(super) async fn explain_answer(
     how: Match,
     databases: Databases<'_>,
 ) -> Option<Explained> {
+    if error.is_panic() {
+        let few = databases.with_few_rules.query(sql).await.ok()?;
+        return few.mismatch(got, how).is_none().then_some(Explained::RuleTooFar);
+    }
     if !is_about_values(error) || !has_choice(sql) {
         return None;
     }
