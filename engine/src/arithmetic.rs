@@ -15,7 +15,8 @@
 //! - [`sum`](mod@sum): the aggregate, over `exact` sums that the order of rows cannot change
 //! - `two_steps`: one of DataFusion's rules, kept from overflowing on the way
 //! - `extremes`: `min` and `max` of floats, that the order of rows cannot change either
-//! - `floats`: one NaN, and `float_aggregates` that give it, also over frames that move (`sliding`)
+//! - `floats`: one NaN, and `float_aggregates` that give it, also over frames that move (`sliding`,
+//!   `sliding_sum`)
 //! - `filled`: which groups of an aggregate have a value
 //!
 //! Functions, not the flag of DataFusion's `BinaryExpr`: they travel to workers by name, in plans
@@ -33,6 +34,7 @@ mod operators;
 mod out_of_range;
 mod rewrite;
 mod sliding;
+mod sliding_sum;
 pub mod sum;
 mod two_steps;
 
@@ -66,8 +68,8 @@ pub fn with_checked_functions(mut builder: SessionStateBuilder) -> SessionStateB
     with_sound_float_functions(builder)
 }
 
-/// Gives a session aggregates of floats that depend neither on the order of rows nor on the sign of
-/// NaN, and the function that takes that sign away.
+/// Gives a session extremes of floats that do not depend on the order of rows, aggregates that give
+/// one NaN, and the function that does so for expressions.
 fn with_sound_float_functions(mut builder: SessionStateBuilder) -> SessionStateBuilder {
     builder.scalar_functions().get_or_insert_default().push(one_nan_function());
     let aggregates = builder.aggregate_functions().get_or_insert_default();

@@ -56,6 +56,7 @@ mod vacuum;
 
 pub use modify::{Assignment, Delete, Rows, Update};
 pub use names::{NAME_CHARS_MAX, ObjectRef};
+pub use numbers::make_exact;
 pub use repeated::shown_names;
 pub use statement::{
     ColumnSpec, CopyFrom, CreateSchema, CreateTable, CreateView, DistributionSpec, DropSchema,

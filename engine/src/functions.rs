@@ -37,8 +37,7 @@ use datafusion::logical_expr::{
 use crate::error::{ErrorCode, SqlError};
 pub(crate) use coalesce::coalesce_functions;
 use cost::{COSTS, Cost};
-pub(crate) use named_cast::NAMED_CAST;
-use named_cast::NamedCast;
+pub(crate) use named_cast::{NAMED_CAST, named_cast};
 use patterns::{BoundPatterns, pattern_functions};
 
 /// Bytes that one call may make for one batch of rows: four times the largest row that a client
@@ -55,8 +54,7 @@ pub(crate) fn bound(state: &mut SessionState) -> Result<()> {
             state.register_udf(Arc::new(ScalarUDF::new_from_impl(bounded)))?;
         }
     }
-    let named_cast = [Arc::new(ScalarUDF::new_from_impl(NamedCast::default()))];
-    let ours = pattern_functions().into_iter().chain(coalesce_functions()).chain(named_cast);
+    let ours = pattern_functions().into_iter().chain(coalesce_functions()).chain([named_cast()]);
     for function in ours {
         state.register_udf(function)?;
     }

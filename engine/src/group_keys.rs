@@ -91,7 +91,7 @@ fn named_keys(aggregate: &Aggregate) -> Result<Option<(LogicalPlan, Renamed)>> {
     let mut renamed = Renamed::new();
     for (position, (key, name)) in keys.iter().zip(&named).enumerate() {
         if is_shared(name) && !matches!(key, Expr::Column(_)) {
-            let own = Column::new_unqualified(format!("__group_key_{position}"));
+            let own = free_name(&aggregate.input, position);
             let (relation, name) = key.qualified_name();
             renamed.insert(Column::new(relation, name), own.clone());
             computed.insert((*key).clone(), own);
@@ -118,6 +118,15 @@ fn named_keys(aggregate: &Aggregate) -> Result<Option<(LogicalPlan, Renamed)>> {
     let (keys, functions) = (keys.collect::<Result<_>>()?, functions.collect::<Result<_>>()?);
     let aggregate = Aggregate::try_new(Arc::new(input), keys, functions)?;
     Ok(Some((LogicalPlan::Aggregate(aggregate), renamed)))
+}
+
+/// A name that no column of the input has.
+fn free_name(input: &LogicalPlan, position: usize) -> Column {
+    let mut name = format!("__group_key_{position}");
+    while input.schema().fields().iter().any(|field| *field.name() == name) {
+        name.push('_');
+    }
+    Column::new_unqualified(name)
 }
 
 /// Whether an expression is `grouping(...)`.

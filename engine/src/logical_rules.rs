@@ -5,17 +5,17 @@ use std::sync::Arc;
 use datafusion::optimizer::OptimizerRule;
 
 use crate::constant_filters::{KeepConstantFilters, PUSH_DOWN_FILTER};
-use crate::null_equality::{EXTRACT_KEYS, FLATTEN_JOINS, KeptNullEquality};
+use crate::null_equality::keep_null_equality;
 
 /// A rule.
 pub(crate) type LogicalRule = Arc<dyn OptimizerRule + Send + Sync>;
 
 /// Holds back those that need it.
 pub(crate) fn hold_back(rules: &mut [LogicalRule]) {
+    keep_null_equality(rules);
     for rule in rules {
         let held: LogicalRule = match rule.name() {
             PUSH_DOWN_FILTER => Arc::new(KeepConstantFilters(Arc::clone(rule))),
-            EXTRACT_KEYS | FLATTEN_JOINS => Arc::new(KeptNullEquality(Arc::clone(rule))),
             _ => continue,
         };
         *rule = held;

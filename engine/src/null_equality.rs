@@ -14,13 +14,24 @@ use datafusion::logical_expr::{Join, LogicalPlan};
 use datafusion::optimizer::optimizer::ApplyOrder;
 use datafusion::optimizer::{OptimizerConfig, OptimizerRule};
 
+use crate::logical_rules::LogicalRule;
+
 /// The names of DataFusion's rules: of one that looks at each join, and of one that looks at all.
-pub(crate) const EXTRACT_KEYS: &str = "extract_equijoin_predicate";
-pub(crate) const FLATTEN_JOINS: &str = "eliminate_cross_join";
+const EXTRACT_KEYS: &str = "extract_equijoin_predicate";
+const FLATTEN_JOINS: &str = "eliminate_cross_join";
+
+/// Holds both rules back.
+pub(crate) fn keep_null_equality(rules: &mut [LogicalRule]) {
+    for rule in rules {
+        if [EXTRACT_KEYS, FLATTEN_JOINS].contains(&rule.name()) {
+            *rule = Arc::new(KeptNullEquality(Arc::clone(rule)));
+        }
+    }
+}
 
 /// One of these rules, kept from joins that take NULL for equal.
 #[derive(Debug)]
-pub(crate) struct KeptNullEquality(pub(crate) Arc<dyn OptimizerRule + Send + Sync>);
+struct KeptNullEquality(LogicalRule);
 
 impl OptimizerRule for KeptNullEquality {
     fn name(&self) -> &str {

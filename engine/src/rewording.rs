@@ -3,15 +3,19 @@
 use std::sync::Arc;
 
 use datafusion::execution::SessionStateBuilder;
-use datafusion::optimizer::{Analyzer, AnalyzerRule};
+use datafusion::optimizer::{Analyzer, AnalyzerRule, Optimizer};
+use datafusion::physical_optimizer::PhysicalOptimizerRule;
 
 use crate::functions::coalesce_functions;
 use crate::group_keys::GroupKeys;
+use crate::lossy_casts::LossyCasts;
+use crate::null_equality::keep_null_equality;
 use crate::peer_frames::PeerFrames;
 use crate::union_names::UnionNames;
+use crate::unknown_nulls::UnknownNulls;
 
-/// Gives a session that plans the rules that change no answer, but let it have one: also for those
-/// who compare with DataFusion.
+/// Gives a session that plans the rules with which DataFusion has an answer, and not that to another
+/// question: also for those who compare with it.
 pub fn reworded(mut builder: SessionStateBuilder) -> SessionStateBuilder {
     // The last of a name counts.
     builder.scalar_functions().get_or_insert_default().extend(coalesce_functions());
@@ -20,5 +24,13 @@ pub fn reworded(mut builder: SessionStateBuilder) -> SessionStateBuilder {
         [Arc::new(GroupKeys), Arc::new(PeerFrames)];
     analyzer.rules.splice(0..0, before_types);
     analyzer.rules.push(Arc::new(UnionNames));
+    analyzer.rules.push(Arc::new(LossyCasts));
+    keep_null_equality(&mut builder.optimizer().get_or_insert_with(Optimizer::new).rules);
     builder
+}
+
+/// Puts what DataFusion knows too much about below a node that knows nothing: for those who compare
+/// with it, as a rule of a physical optimizer.
+pub fn unknown_nulls() -> Arc<dyn PhysicalOptimizerRule + Send + Sync> {
+    Arc::new(UnknownNulls)
 }

@@ -1,7 +1,8 @@
-//! DEFAULT in an INSERT: the keyword among values, and the columns that it leaves out.
+//! DEFAULT in an INSERT: the keyword among values, and the columns that it leaves out. Also values that
+//! must not become floats on their way into a DECIMAL.
 
 use basalt_engine::defaults::{default_ast, default_expr};
-use basalt_engine::dialect::Insert;
+use basalt_engine::dialect::{Insert, make_exact};
 use basalt_engine::error::{ErrorCode, SqlError};
 use basalt_engine::snapshot::TableSnapshot;
 use basalt_storage::schema::Column;
@@ -12,7 +13,7 @@ use datafusion::sql::sqlparser::ast;
 use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::parser::Parser;
 
-/// The rows of an INSERT, with the value of each `DEFAULT` in its place.
+/// The rows of an INSERT, with the value of each `DEFAULT` in its place, and long numbers exact.
 pub(super) fn source_with_defaults(
     insert: &Insert,
     table: &TableSnapshot,
@@ -32,8 +33,10 @@ pub(super) fn source_with_defaults(
                     true => columns.get(index),
                     false => insert.columns.get(index).and_then(named),
                 };
-                if let Some(column) = column.filter(|_| is_default(value)) {
-                    *value = default_ast(column)?;
+                match column {
+                    Some(column) if is_default(value) => *value = default_ast(column)?,
+                    Some(column) if column.data_type.is_decimal() => make_exact(value),
+                    _ => {}
                 }
             }
         }

@@ -18,7 +18,7 @@ use arrow::array::AsArray;
 use arrow::compute::can_cast_types;
 use arrow::datatypes::{DataType, UInt64Type};
 use basalt_engine::defaults::default_ast;
-use basalt_engine::dialect::{Assignment, Delete, Insert, Rows, Update};
+use basalt_engine::dialect::{Assignment, Delete, Insert, Rows, Update, make_exact};
 use basalt_engine::error::{ErrorCode, SqlError, did_you_mean};
 use basalt_engine::scan::row_ids::{ROW_ID_NAME, split_row_id};
 use basalt_engine::snapshot::TableSnapshot;
@@ -96,10 +96,13 @@ fn assigned_values<'a>(
             let error = SqlError::new(ErrorCode::UndefinedColumn, message).at(new.position);
             return Err(did_you_mean(error, &new.column, known));
         };
-        let value = match &new.value {
+        let mut value = match &new.value {
             Some(value) => value.clone(),
             None => default_ast(column)?,
         };
+        if column.data_type.is_decimal() {
+            make_exact(&mut value);
+        }
         Ok((column, value))
     });
     known.collect()

@@ -13,7 +13,9 @@ use datafusion::common::ScalarValue;
 use datafusion::error::Result;
 use datafusion::functions_aggregate::all_default_aggregate_functions;
 use datafusion::functions_aggregate::sum::sum_udaf;
-use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
+use datafusion::logical_expr::function::{
+    AccumulatorArgs, AggregateFunctionSimplification, StateFieldsArgs,
+};
 use datafusion::logical_expr::utils::AggregateOrderSensitivity;
 use datafusion::logical_expr::{
     Accumulator, AggregateUDF, AggregateUDFImpl, Documentation, EmitTo, GroupsAccumulator,
@@ -23,11 +25,17 @@ use datafusion::physical_expr::{PhysicalExpr, PhysicalSortExpr};
 
 use super::floats::{one_nan, scalar_one_nan};
 use super::sliding::{MakeAccumulator, Sliding};
+use super::sliding_sum::{SlidingSum, Total};
 
 /// The aggregates that compute with floats; `sum` is in its own module.
-pub(super) const FLOAT_AGGREGATES: [&str; 18] = [
+pub(super) const FLOAT_AGGREGATES: [&str; 23] = [
     "sum",
     "avg",
+    "median",
+    "percentile_cont",
+    "approx_median",
+    "approx_percentile_cont",
+    "approx_percentile_cont_with_weight",
     "var",
     "var_pop",
     "stddev",
@@ -38,6 +46,26 @@ pub(super) const FLOAT_AGGREGATES: [&str; 18] = [
     "regr_avgx",
     "regr_avgy",
     "regr_count",
+    "regr_intercept",
+    "regr_r2",
+    "regr_slope",
+    "regr_sxx",
+    "regr_sxy",
+    "regr_syy",
+];
+
+/// Those that take back what leaves a frame by subtraction.
+const SUBTRACTING: [&str; 16] = [
+    "avg",
+    "var",
+    "var_pop",
+    "stddev",
+    "stddev_pop",
+    "covar_samp",
+    "covar_pop",
+    "corr",
+    "regr_avgx",
+    "regr_avgy",
     "regr_intercept",
     "regr_r2",
     "regr_slope",
@@ -75,8 +103,13 @@ pub(super) fn sliding_accumulator(
     function: &Arc<AggregateUDF>,
     arguments: &AccumulatorArgs<'_>,
 ) -> Result<Box<dyn Accumulator>> {
-    let sliding = Sliding::new(OwnedUse::new(function, arguments))?;
-    Ok(accumulator_of_one_nan(Box::new(sliding)))
+    let of_doubles = matches!(arguments.expr_fields, [f] if *f.data_type() == DataType::Float64);
+    let sliding: Box<dyn Accumulator> = match function.name() {
+        "sum" if of_doubles => Box::new(SlidingSum::new(Total::Sum)),
+        "avg" if of_doubles => Box::new(SlidingSum::new(Total::Average)),
+        _ => Box::new(Sliding::new(OwnedUse::new(function, arguments))?),
+    };
+    Ok(accumulator_of_one_nan(sliding))
 }
 
 /// A use of an aggregate, kept to make accumulators of it later.
@@ -211,8 +244,11 @@ impl AggregateUDFImpl for FloatAggregate {
         &self,
         arguments: AccumulatorArgs<'_>,
     ) -> Result<Box<dyn Accumulator>> {
+        // The others keep their values, or have no sliding form at all.
+        let subtracts = SUBTRACTING.contains(&self.name()) && !arguments.is_distinct;
         match gives_float(&arguments) {
-            true => sliding_accumulator(&self.inner, &arguments),
+            true if subtracts => sliding_accumulator(&self.inner, &arguments),
+            true => Ok(accumulator_of_one_nan(self.inner.create_sliding_accumulator(arguments)?)),
             false => self.inner.create_sliding_accumulator(arguments),
         }
     }
@@ -231,6 +267,18 @@ impl AggregateUDFImpl for FloatAggregate {
 
     fn value_from_stats(&self, arguments: &StatisticsArgs<'_>) -> Option<ScalarValue> {
         self.inner.value_from_stats(arguments)
+    }
+
+    fn simplify(&self) -> Option<AggregateFunctionSimplification> {
+        self.inner.simplify()
+    }
+
+    fn supports_within_group_clause(&self) -> bool {
+        self.inner.supports_within_group_clause()
+    }
+
+    fn supports_null_handling_clause(&self) -> bool {
+        self.inner.supports_null_handling_clause()
     }
 
     fn default_value(&self, data_type: &DataType) -> Result<ScalarValue> {

@@ -87,12 +87,10 @@ pub(super) fn scalar_one_nan(value: ScalarValue) -> ScalarValue {
 }
 
 /// Functions that hand on one of their arguments, or a part of one, and make no NaN.
-const HAND_ON: [&str; 13] = [
+const HAND_ON: [&str; 11] = [
     NAME,
     "abs",
     "array_element",
-    "arrow_cast",
-    "arrow_try_cast",
     "coalesce",
     "get_field",
     "greatest",
@@ -172,7 +170,7 @@ fn wrap(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
         Expr::BinaryExpr(binary) if is_arithmetic(binary.op) => gives_float(&binary.right, schema)?,
         Expr::Negative(operand) => gives_float(operand, schema)?,
         Expr::Cast(Cast { field, expr }) | Expr::TryCast(TryCast { field, expr }) => {
-            is_float(field.data_type()) && expr.get_type(schema)?.is_string()
+            is_float(field.data_type()) && !expr.get_type(schema)?.is_numeric()
         }
         Expr::ScalarFunction(call) => {
             let hands_on = HAND_ON.contains(&call.name()) || is_checked(&expr);

@@ -19,7 +19,8 @@
 use std::collections::VecDeque;
 use std::mem::size_of_val;
 
-use arrow::array::{Array, ArrayRef};
+use arrow::array::{Array, ArrayRef, UInt32Array};
+use arrow::compute::take;
 use datafusion::common::{ScalarValue, internal_err};
 use datafusion::error::Result;
 use datafusion::logical_expr::Accumulator;
@@ -73,7 +74,10 @@ fn rows_of(part: &[ArrayRef]) -> usize {
 impl<M: MakeAccumulator> Accumulator for Sliding<M> {
     fn update_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
         self.back.update_batch(values)?;
-        self.rows.push_back(values.to_vec());
+        // Copied: a slice would hold on to the batch that it is of.
+        let all = UInt32Array::from_iter_values((0..).take(rows_of(values)));
+        let copied = values.iter().map(|values| Ok(take(values, &all, None)?));
+        self.rows.push_back(copied.collect::<Result<_>>()?);
         Ok(())
     }
 
@@ -115,7 +119,8 @@ impl<M: MakeAccumulator> Accumulator for Sliding<M> {
         // States of one aggregate are of one size, but for distinct values.
         let state = |state: &State| state.iter().map(ScalarValue::size).sum::<usize>();
         let states = self.front.last().map_or(0, state) * self.front.len();
-        let rows = self.rows.iter().flatten().map(|values| size_of_val(values)).sum::<usize>();
+        let rows =
+            self.rows.iter().flatten().map(|values| values.get_array_memory_size()).sum::<usize>();
         size_of_val(self) + states + rows + self.back.size()
     }
 }

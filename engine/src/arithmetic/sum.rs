@@ -224,7 +224,7 @@ impl AggregateUDFImpl for CheckedSum {
         &self,
         args: AccumulatorArgs<'_>,
     ) -> Result<Box<dyn Accumulator>> {
-        if gives_float(&args) {
+        if gives_float(&args) && !args.is_distinct {
             return sliding_accumulator(&sum_udaf(), &args);
         }
         // Both of ours take values back, too.

@@ -2,7 +2,8 @@
 //!
 //! `SELECT sum(i) OVER w FROM t WINDOW w AS (ORDER BY i) ORDER BY sum(i) OVER w`: DataFusion knows the
 //! window in the SELECT list only, and takes the call in ORDER BY or QUALIFY for one without a window.
-//! It knows no name for another name either. So all are written out.
+//! It knows no name for another name, and takes `OVER (w ORDER BY i)` for `OVER (ORDER BY i)`. So all are
+//! written out.
 
 use std::ops::ControlFlow;
 
@@ -13,14 +14,32 @@ use datafusion::sql::sqlparser::ast::{
 
 /// Writes the windows of a query out.
 pub(super) fn write_out(query: &mut Query) {
-    let SetExpr::Select(select) = query.body.as_mut() else { return };
-    if select.named_window.is_empty() {
-        return;
+    if let SetExpr::Select(select) = query.body.as_ref() {
+        let named = select.named_window.clone();
+        write_windows(&mut query.order_by, &named);
     }
-    let mut windows = Windows { named: &select.named_window, depth: 0 };
-    let _ = VisitMut::visit(&mut select.projection, &mut windows);
-    let _ = VisitMut::visit(&mut select.qualify, &mut windows);
-    let _ = VisitMut::visit(&mut query.order_by, &mut windows);
+    let mut bodies = vec![query.body.as_mut()];
+    while let Some(body) = bodies.pop() {
+        match body {
+            SetExpr::Select(select) => {
+                let named = std::mem::take(&mut select.named_window);
+                write_windows(&mut select.projection, &named);
+                write_windows(&mut select.qualify, &named);
+                // Those that nothing uses may still be wrong.
+                select.named_window = named;
+            }
+            SetExpr::SetOperation { left, right, .. } => {
+                bodies.extend([left.as_mut(), right.as_mut()]);
+            }
+            _ => {}
+        }
+    }
+}
+
+fn write_windows(within: &mut impl VisitMut, named: &[NamedWindowDefinition]) {
+    if !named.is_empty() {
+        let _ = VisitMut::visit(within, &mut Windows { named, depth: 0 });
+    }
 }
 
 struct Windows<'a> {
@@ -30,20 +49,31 @@ struct Windows<'a> {
 }
 
 impl Windows<'_> {
-    fn find(&self, name: &Ident) -> Option<&WindowSpec> {
-        let mut name = name;
-        // A name may stand for another; there are no more of them than that.
-        for _ in 0..self.named.len() {
-            let same = |other: &Ident| match (name.quote_style, other.quote_style) {
-                (None, None) => name.value.eq_ignore_ascii_case(&other.value),
-                _ => name.value == other.value,
-            };
-            match &self.named.iter().find(|window| same(&window.0))?.1 {
-                NamedWindowExpr::WindowSpec(spec) => return Some(spec),
-                NamedWindowExpr::NamedWindow(other) => name = other,
+    /// What a name means. At most `steps` names stand for others on the way: there are no more.
+    fn find(&self, name: &Ident, steps: usize) -> Option<WindowSpec> {
+        let same = |other: &Ident| match (name.quote_style, other.quote_style) {
+            (None, None) => name.value.eq_ignore_ascii_case(&other.value),
+            _ => name.value == other.value,
+        };
+        let steps = steps.checked_sub(1)?;
+        match &self.named.iter().find(|window| same(&window.0))?.1 {
+            NamedWindowExpr::NamedWindow(other) => self.find(other, steps),
+            NamedWindowExpr::WindowSpec(spec) => self.whole(spec, steps),
+        }
+    }
+
+    /// A window with what it takes from another: `(w ORDER BY i)` has the partitions of `w`, and its
+    /// order if it has none of its own.
+    fn whole(&self, spec: &WindowSpec, steps: usize) -> Option<WindowSpec> {
+        let mut whole = spec.clone();
+        if let Some(base) = whole.window_name.take() {
+            let base = self.find(&base, steps)?;
+            whole.partition_by = base.partition_by;
+            if whole.order_by.is_empty() {
+                whole.order_by = base.order_by;
             }
         }
-        None
+        Some(whole)
     }
 }
 
@@ -63,10 +93,14 @@ impl VisitorMut for Windows<'_> {
     fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
         if self.depth == 0
             && let Expr::Function(function) = expr
-            && let Some(WindowType::NamedWindow(name)) = &function.over
-            && let Some(spec) = self.find(name)
         {
-            function.over = Some(WindowType::WindowSpec(spec.clone()));
+            let steps = self.named.len() + 1;
+            let whole = match &function.over {
+                Some(WindowType::NamedWindow(name)) => self.find(name, steps),
+                Some(WindowType::WindowSpec(spec)) => self.whole(spec, steps),
+                None => None,
+            };
+            function.over = whole.map(WindowType::WindowSpec).or(function.over.take());
         }
         ControlFlow::Continue(())
     }

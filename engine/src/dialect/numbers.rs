@@ -1,12 +1,13 @@
-//! Numbers that a DOUBLE cannot hold, written out: they are decimals.
+//! Long numbers that become decimals.
 //!
 //! DataFusion reads every number with a point as DOUBLE, and integers beyond 64 bits too, so that
-//! `INSERT INTO t VALUES (12345678901234567.89)` would store another number. A DOUBLE holds 15
-//! significant digits whatever they are (IEEE 754 binary64, `DBL_DIG`); a number of more becomes a cast of
-//! its text to the DECIMAL that holds it. One with an exponent is a DOUBLE because its author says so.
+//! `INSERT INTO t VALUES (12345678901234567.89)` would store another number. A DOUBLE holds 15 significant
+//! digits whatever they are (IEEE 754 binary64, `DBL_DIG`); a number of more becomes a cast of its text to
+//! the DECIMAL that holds it: where it is cast to DECIMAL, and where it is put into a column of that type.
+//! Anywhere else it is the DOUBLE nearest to it, as beside a DOUBLE it has to be.
 
 use datafusion::sql::sqlparser::ast::{
-    CastKind, DataType, ExactNumberInfo, Expr, Value, ValueWithSpan,
+    CastKind, DataType, ExactNumberInfo, Expr, UnaryOperator, Value, ValueWithSpan,
 };
 
 /// Digits that a DOUBLE holds.
@@ -14,8 +15,14 @@ const DOUBLE_DIGITS: usize = 15;
 /// Digits that a DECIMAL holds.
 const DECIMAL_DIGITS: usize = 38;
 
-/// Makes an expression exact, if it is such a number.
-pub(super) fn make_exact(expr: &mut Expr) {
+/// Makes a number exact that is about to become a DECIMAL. Other expressions are left alone.
+pub fn make_exact(expr: &mut Expr) {
+    let mut expr = expr;
+    while let Expr::Nested(inner)
+    | Expr::UnaryOp { op: UnaryOperator::Minus | UnaryOperator::Plus, expr: inner } = expr
+    {
+        expr = inner.as_mut();
+    }
     let Expr::Value(ValueWithSpan { value: Value::Number(text, _), span }) = expr else { return };
     let Some((precision, scale)) = decimal_of(text) else { return };
     let text = Value::SingleQuotedString(text.clone()).with_span(*span);
@@ -27,6 +34,14 @@ pub(super) fn make_exact(expr: &mut Expr) {
         array: false,
         format: None,
     };
+}
+
+/// Makes the number exact that an expression casts to DECIMAL.
+pub(super) fn make_cast_exact(expr: &mut Expr) {
+    use DataType as T;
+    if let Expr::Cast { expr, data_type: T::Decimal(_) | T::Numeric(_) | T::Dec(_), .. } = expr {
+        make_exact(expr);
+    }
 }
 
 /// Precision and scale of the decimal that a number is; none if DataFusion reads it exactly, or no

@@ -151,15 +151,13 @@ const FILE_FUNCTIONS: [&str; 2] = ["read_parquet", "read_csv"];
 /// - Functions are called with brackets there, so `current_schema` gets them.
 /// - It ignores the length of a text type, so `CAST(x AS VARCHAR(3))` becomes
 ///   `left(CAST(x AS VARCHAR), 3)`: a cast cuts, as in PostgreSQL.
-/// - It names casts like what they cast (`casts`), reads long numbers as DOUBLE (`numbers`), and looks
-///   windows up in the SELECT list only (`named_windows`).
+/// - It names casts like what they cast (`casts`), reads long numbers as DOUBLE where they become decimals
+///   (`numbers`), and knows too little of windows by name (`named_windows`).
 pub(super) fn prepare(query: &mut Query) -> Result<(), SqlError> {
     match VisitMut::visit(query, &mut Prepare) {
-        ControlFlow::Continue(()) => {}
-        ControlFlow::Break(error) => return Err(*error),
+        ControlFlow::Continue(()) => Ok(()),
+        ControlFlow::Break(error) => Err(*error),
     }
-    casts::tell_casts_apart(query);
-    Ok(())
 }
 
 struct Prepare;
@@ -172,8 +170,13 @@ impl VisitorMut for Prepare {
         ControlFlow::Continue(())
     }
 
+    fn post_visit_query(&mut self, query: &mut Query) -> ControlFlow<Self::Break> {
+        casts::tell_apart(query);
+        ControlFlow::Continue(())
+    }
+
     fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Self::Break> {
-        numbers::make_exact(expr);
+        numbers::make_cast_exact(expr);
         if let Expr::Identifier(name) = expr
             && name.quote_style.is_none()
             && name.value.eq_ignore_ascii_case("current_schema")

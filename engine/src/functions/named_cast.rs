@@ -1,7 +1,10 @@
 //! `named_cast(CAST(x AS INT))`: the value that it is given, under a name that says how it was cast.
 //!
 //! DataFusion's own name of a cast is that of its operand. The dialect puts this around casts where two
-//! expressions of a statement would have one name (`dialect::casts`).
+//! expressions of a statement would have one name (`dialect::casts`). It also keeps a cast from rules
+//! that would take it away (`lossy_casts`).
+
+use std::sync::{Arc, LazyLock};
 
 use arrow::datatypes::{DataType, FieldRef};
 use datafusion::common::plan_err;
@@ -9,15 +12,23 @@ use datafusion::error::Result;
 use datafusion::logical_expr::expr::{Cast, TryCast};
 use datafusion::logical_expr::sort_properties::{ExprProperties, SortProperties};
 use datafusion::logical_expr::{
-    ColumnarValue, Expr, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDFImpl, Signature, Volatility,
+    ColumnarValue, Expr, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
+    Volatility,
 };
 
 /// Its name.
 pub(crate) const NAMED_CAST: &str = "named_cast";
 
+/// The function as plans have it.
+pub(crate) fn named_cast() -> Arc<ScalarUDF> {
+    static FUNCTION: LazyLock<Arc<ScalarUDF>> =
+        LazyLock::new(|| Arc::new(ScalarUDF::new_from_impl(NamedCast::default())));
+    Arc::clone(&FUNCTION)
+}
+
 /// The function.
 #[derive(Debug, PartialEq, Eq, Hash)]
-pub(super) struct NamedCast {
+struct NamedCast {
     signature: Signature,
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use basalt_engine::arithmetic::{with_checked_arithmetic, with_sound_floats};
-use basalt_engine::rewording::reworded;
+use basalt_engine::rewording::{reworded, unknown_nulls};
 use basalt_engine::stack::LargeStack;
 use basalt_engine::subqueries::NotInOfConstants;
 use basalt_engine::types::{SqlTypes, wire_schema};
@@ -68,8 +68,8 @@ impl PlainDataFusion {
     }
 
     /// DataFusion without the rules that find columns by their names, groups by `==`, bounds by casts,
-    /// and one meaning of NULL for all keys of a join: where that changes an answer, one of these
-    /// rules is wrong.
+    /// one meaning of NULL for all keys of a join, and order where outer joins and GROUPING SETS put
+    /// NULL: where that changes an answer, one of these rules is wrong.
     pub fn with_few_rules(partitions: usize) -> Self {
         const LEFT_OUT: [&str; 2] = ["eliminate_cross_join", "extract_equijoin_predicate"];
         const PHYSICAL_LEFT_OUT: [&str; 3] =
@@ -79,6 +79,7 @@ impl PlainDataFusion {
         let logical = logical.filter(|rule| stays(&LEFT_OUT, rule.name()));
         let physical = PhysicalOptimizer::new().rules.into_iter();
         let physical = physical.filter(|rule| stays(&PHYSICAL_LEFT_OUT, rule.name()));
+        let physical = std::iter::once(unknown_nulls()).chain(physical);
         let builder = Self::builder(partitions)
             .with_optimizer_rules(logical.collect())
             .with_physical_optimizer_rules(physical.collect());

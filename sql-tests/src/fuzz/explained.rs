@@ -41,9 +41,10 @@ pub enum Explained {
     /// and our `NOT IN`.
     NotInOfConstant,
     /// One of DataFusion's rules goes too far: it pushes a filter to another column of the same name,
-    /// takes NaN for several groups (or panics), bounds for those of cast values, or keys of `=` for those of
-    /// `IS NOT DISTINCT FROM` (`sql-tests/upstream/filters-by-name.md`, `topk-of-nan.md`,
-    /// `bounds-of-casts.md`, `keys-of-null.md`). Checked: without these rules, DataFusion gives ours.
+    /// takes NaN for several groups (or panics), keys of GROUPING SETS for constant, bounds for those
+    /// of cast values, or keys of `=` for those of `IS NOT DISTINCT FROM` (`sql-tests/upstream/
+    /// filters-by-name.md`, `topk-of-nan.md`, `order-of-grouping-sets.md`, `bounds-of-casts.md`,
+    /// `keys-of-null.md`). Checked: without these rules, DataFusion gives ours.
     RuleTooFar,
     /// Ours overflows where DataFusion has no row to compute with: a join whose other side is empty
     /// need not run both, and SQL leaves open which runs. Checked: there is a subquery or a join,
