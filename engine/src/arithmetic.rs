@@ -45,6 +45,7 @@ use datafusion::logical_expr::{AggregateUDF, ScalarUDF};
 use datafusion::optimizer::{Optimizer, OptimizerRule};
 
 use extremes::float_extremes;
+pub(crate) use float_aggregates::state_bytes_of;
 use float_aggregates::{float_aggregates, float_sum};
 use floats::{OneNanRule, one_nan_function};
 pub use floats::{one_nan, rows_of_one_nan};

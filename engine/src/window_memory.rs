@@ -18,6 +18,7 @@ use datafusion::error::Result;
 use datafusion::execution::memory_pool::MemoryConsumer;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_expr::window::SlidingAggregateWindowExpr;
 use datafusion::physical_plan::metrics::MetricsSet;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::windows::WindowAggExec;
@@ -27,7 +28,10 @@ use datafusion::physical_plan::{
 };
 use futures::StreamExt;
 
-/// Copies of its input that a window holds at its largest: the batches, and all of them as one.
+use crate::arithmetic::state_bytes_of;
+
+/// Copies of its input that a window holds at its largest: the batches, and all of them as one. What functions keep
+/// beside is counted by rows.
 const COPIES: usize = 2;
 
 /// The plan with every window that keeps its input below the memory limit.
@@ -54,9 +58,25 @@ impl CountedWindowExec {
     fn over(window: &Arc<dyn ExecutionPlan>) -> Result<Self> {
         let input = window.children().first().map(|input| Arc::clone(input));
         let input = input.unwrap_or_else(|| Arc::clone(window));
-        let counted = Arc::new(CountedExec { input: Arc::clone(&input) });
+        let row_bytes = state_bytes(window)?;
+        let counted = Arc::new(CountedExec { input: Arc::clone(&input), row_bytes });
         Ok(Self { input, window: with_input(window, counted)? })
     }
+}
+
+/// Bytes that the functions of a window keep for each row of a frame that moves: aggregates of floats
+/// keep states (`arithmetic::sliding`).
+fn state_bytes(window: &Arc<dyn ExecutionPlan>) -> Result<usize> {
+    let Some(window) = window.downcast_ref::<WindowAggExec>() else { return Ok(0) };
+    let mut bytes = 0;
+    for function in window.window_expr() {
+        if let Some(sliding) = function.as_any().downcast_ref::<SlidingAggregateWindowExpr>()
+            && function.field()?.data_type().is_floating()
+        {
+            bytes += state_bytes_of(sliding.get_aggregate_expr().fun().name());
+        }
+    }
+    Ok(bytes)
 }
 
 /// A window over another input.
@@ -135,6 +155,8 @@ impl ExecutionPlan for CountedWindowExec {
 #[derive(Debug)]
 struct CountedExec {
     input: Arc<dyn ExecutionPlan>,
+    /// What the window's functions keep for a row, beside it.
+    row_bytes: usize,
 }
 
 impl DisplayAs for CountedExec {
@@ -173,7 +195,7 @@ impl ExecutionPlan for CountedExec {
         _: ReplaceChildrenOptions,
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let input = children.into_iter().next().unwrap_or_else(|| Arc::clone(&self.input));
-        Ok(Arc::new(Self { input }))
+        Ok(Arc::new(Self { input, row_bytes: self.row_bytes }))
     }
 
     fn with_new_children(
@@ -194,9 +216,11 @@ impl ExecutionPlan for CountedExec {
         let reservation = MemoryConsumer::new(format!("WindowAggExec[{partition}]"))
             .register(context.memory_pool());
         let schema: SchemaRef = self.input.schema();
+        let row_bytes = self.row_bytes;
         let counted = self.input.execute(partition, context)?.map(move |batch| {
             let batch = batch?;
-            reservation.try_grow(batch.get_array_memory_size() * COPIES)?;
+            let states = batch.num_rows() * row_bytes;
+            reservation.try_grow(batch.get_array_memory_size() * COPIES + states)?;
             Ok(batch)
         });
         Ok(Box::pin(RecordBatchStreamAdapter::new(schema, counted)))

@@ -98,6 +98,15 @@ pub(super) fn groups_of_one_nan(inner: Box<dyn GroupsAccumulator>) -> Box<dyn Gr
     Box::new(OneNanGroups { inner })
 }
 
+/// Bytes that an accumulator for frames that move keeps for each row, at most: two numbers and the row
+/// itself, or six values and a copy of the arguments with all that Arrow puts around them.
+pub(crate) fn state_bytes_of(function: &str) -> usize {
+    match function {
+        "sum" | "avg" => 48,
+        _ => 1_024,
+    }
+}
+
 /// An accumulator for frames that move.
 pub(super) fn sliding_accumulator(
     function: &Arc<AggregateUDF>,
