@@ -48,6 +48,11 @@ impl ScalarUDFImpl for Coalesce {
         let are_bytes = types.iter().all(|t| is_bytes(t) || t.is_null());
         match are_bytes && types.iter().any(is_bytes) {
             true => Ok(vec![DataType::BinaryView; types.len()]),
+            false if self.arguments.is_some() => {
+                // As DataFusion's `nvl`: what has nothing in common is text.
+                let common = self.inner.coerce_types(types);
+                Ok(common.unwrap_or_else(|_| vec![DataType::Utf8View; types.len()]))
+            }
             false => self.inner.coerce_types(types),
         }
     }
