@@ -27,7 +27,7 @@
 //! - `query`: what a query may contain
 //! - `size`: how large it may become
 //! - `references`: the relations it names
-//! - `numbers`, `named_windows`: what DataFusion reads otherwise
+//! - `numbers`, `named_windows`, `similar`, `using`: what DataFusion reads otherwise
 //! - `repeated`: columns it has twice
 //! - `casts`: aggregates that differ in casts only
 //! - [`names`]: identifiers and qualified names
@@ -48,10 +48,12 @@ mod references;
 mod relation;
 mod repeated;
 mod session;
+mod similar;
 mod size;
 pub mod statement;
 mod syntax;
 mod tokens;
+mod using;
 mod vacuum;
 
 pub use modify::{Assignment, Delete, Rows, Update};

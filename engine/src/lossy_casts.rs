@@ -44,6 +44,10 @@ fn with_hidden_casts(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
     }
     let names = NamePreserver::new(&plan);
     plan.map_expressions(|expr| {
+        // Its keys are found by their names.
+        if matches!(expr, Expr::GroupingSet(_)) {
+            return Ok(Transformed::no(expr));
+        }
         let name = names.save(&expr);
         let hidden = expr.transform_up(|expr| compared(expr, &schema))?;
         Ok(hidden.update_data(|expr| name.restore(expr)))

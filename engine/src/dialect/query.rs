@@ -9,14 +9,14 @@ use datafusion::sql::parser::Statement as DFStatement;
 use datafusion::sql::sqlparser::ast::{
     Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList, FunctionArguments, Ident,
     ObjectName, ObjectNamePart, Query, Select, SetExpr, SetOperator, SetQuantifier, Spanned,
-    Statement as SqlStatement, TableFactor, Value, ValueWithSpan, Visit, VisitMut, Visitor,
-    VisitorMut,
+    Statement as SqlStatement, TableFactor, TableWithJoins, Value, ValueWithSpan, Visit, VisitMut,
+    Visitor, VisitorMut,
 };
 
 use super::size;
 use super::statement::Statement;
 use super::syntax::position_of;
-use super::{casts, named_windows, numbers};
+use super::{casts, named_windows, numbers, similar, using};
 use crate::error::{ErrorCode, SqlError, printable};
 use crate::types::split_length;
 
@@ -82,7 +82,17 @@ impl Visitor for ReadsOnly {
         ControlFlow::Continue(())
     }
 
+    fn pre_visit_table_factor(&mut self, factor: &TableFactor) -> ControlFlow<Self::Break> {
+        match factor {
+            TableFactor::NestedJoin { table_with_joins, .. } => check_using(table_with_joins),
+            _ => ControlFlow::Continue(()),
+        }
+    }
+
     fn pre_visit_select(&mut self, select: &Select) -> ControlFlow<Self::Break> {
+        for from in &select.from {
+            check_using(from)?;
+        }
         match &select.into {
             None => ControlFlow::Continue(()),
             Some(into) => {
@@ -132,6 +142,16 @@ impl Visitor for ReadsOnly {
     }
 }
 
+fn check_using(from: &TableWithJoins) -> ControlFlow<Box<SqlError>> {
+    if !using::has_lost_column(from) {
+        return ControlFlow::Continue(());
+    }
+    let mut error = not_supported("RIGHT or FULL JOIN with USING or NATURAL")
+        .with_hint("write ON a.c = b.c, and coalesce(a.c, b.c) for the column of both");
+    error.position = position_of(from.span());
+    ControlFlow::Break(Box::new(error))
+}
+
 fn refuse(what: &str, hint: &str) -> ControlFlow<Box<SqlError>> {
     ControlFlow::Break(Box::new(not_supported(what).with_hint(hint)))
 }
@@ -170,6 +190,11 @@ impl VisitorMut for Prepare {
         ControlFlow::Continue(())
     }
 
+    fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<Self::Break> {
+        using::name_tables(select);
+        ControlFlow::Continue(())
+    }
+
     fn post_visit_query(&mut self, query: &mut Query) -> ControlFlow<Self::Break> {
         casts::tell_apart(query);
         ControlFlow::Continue(())
@@ -177,6 +202,12 @@ impl VisitorMut for Prepare {
 
     fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Self::Break> {
         numbers::make_cast_exact(expr);
+        if let Err(what) = similar::mean_sql(expr) {
+            let mut error = not_supported(what)
+                .with_hint("write the pattern out, or use ~ and a regular expression");
+            error.position = position_of(expr.span());
+            return ControlFlow::Break(Box::new(error));
+        }
         if let Expr::Identifier(name) = expr
             && name.quote_style.is_none()
             && name.value.eq_ignore_ascii_case("current_schema")

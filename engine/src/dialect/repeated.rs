@@ -1,7 +1,7 @@
 //! A SELECT list that has the same column twice: SQL allows it, DataFusion's plans do not.
 //!
 //! ```text
-//! SELECT a, count(*), a    SELECT a, count(*), a AS <mark>0     shown as: a, count(*), a
+//! SELECT a, count(*), a    SELECT a, count(*), a AS <mark>0<mark>2     shown as: a, count(*), a
 //! ```
 //! Only the outermost list is changed, which nothing can refer into: a column of a subquery that
 //! has two meanings stays an error.
@@ -14,7 +14,8 @@ use std::ops::ControlFlow;
 use arrow::datatypes::{Field, Schema};
 use datafusion::sql::sqlparser::ast::{Expr, Ident, Query, SelectItem, SetExpr, Visit, Visitor};
 
-/// Begins the name of a column that repeats another; the position of that one follows.
+/// Begins the name of a column that repeats another; the position of that one follows, and its own
+/// behind another mark.
 const MARK: char = '\u{2}';
 
 /// Gives repeated columns of the outermost SELECT lists names of their own.
@@ -53,7 +54,10 @@ fn tell_items_apart(items: &mut [SelectItem], is_ordered: bool) {
             None => {
                 first.insert(name, position);
             }
-            Some(first) => rename(item, Ident::with_quote('"', format!("{MARK}{first}"))),
+            Some(first) => {
+                let name = format!("{MARK}{first}{MARK}{position}");
+                rename(item, Ident::with_quote('"', name));
+            }
         }
     }
 }
@@ -99,7 +103,8 @@ fn name_of(expr: &Expr) -> String {
 pub fn shown_names(schema: &Schema) -> Schema {
     let fields = schema.fields();
     let shown = fields.iter().map(|field| {
-        let first = field.name().strip_prefix(MARK).and_then(|first| first.parse::<usize>().ok());
+        let marked = field.name().strip_prefix(MARK).and_then(|rest| rest.split_once(MARK));
+        let first = marked.and_then(|(first, _)| first.parse::<usize>().ok());
         match first.and_then(|first| fields.get(first)) {
             Some(first) => Field::clone(field).with_name(first.name()),
             None => Field::clone(field),
