@@ -189,10 +189,10 @@ fn lengths_of_text_are_split_off() {
 #[test]
 fn a_column_that_comes_twice_gets_a_name_of_its_own() {
     for (sql, expected) in [
-        ("SELECT a, 1, A FROM t", "SELECT a, 1, A AS \"\u{2}0\" FROM t"),
-        ("SELECT 1::INT, 1::TEXT", "SELECT 1::INT, 1::TEXT AS \"\u{2}0\""),
+        ("SELECT a, 1, A FROM t", "SELECT a, 1, A AS \"\u{2}0\u{2}2\" FROM t"),
+        ("SELECT 1::INT, 1::TEXT", "SELECT 1::INT, 1::TEXT AS \"\u{2}0\u{2}1\""),
         ("SELECT 'a', 'A'", "SELECT 'a', 'A'"),
-        ("SELECT a AS x, b AS x", "SELECT a AS x, b AS \"\u{2}0\""),
+        ("SELECT a AS x, b AS x", "SELECT a AS x, b AS \"\u{2}0\u{2}1\""),
         // What could be meant by ORDER BY or by an outer query stays an error.
         ("SELECT a AS x, b AS x ORDER BY x", "SELECT a AS x, b AS x ORDER BY x"),
         ("SELECT x FROM (SELECT a AS x, b AS x)", "SELECT x FROM (SELECT a AS x, b AS x)"),
