@@ -9,7 +9,6 @@ use std::sync::{Arc, LazyLock};
 use arrow::datatypes::{DataType, FieldRef};
 use datafusion::common::plan_err;
 use datafusion::error::Result;
-use datafusion::logical_expr::expr::{Cast, TryCast};
 use datafusion::logical_expr::sort_properties::{ExprProperties, SortProperties};
 use datafusion::logical_expr::{
     ColumnarValue, Expr, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
@@ -64,12 +63,8 @@ impl ScalarUDFImpl for NamedCast {
     }
 
     fn schema_name(&self, args: &[Expr]) -> Result<String> {
-        Ok(match only(args)? {
-            Expr::Cast(Cast { expr, field }) | Expr::TryCast(TryCast { expr, field }) => {
-                format!("CAST({} AS {})", expr.schema_name(), field.data_type())
-            }
-            other => other.schema_name().to_string(),
-        })
+        // All casts of it: two that end alike are two columns.
+        only(args).map(|argument| argument.to_string())
     }
 
     fn is_strict(&self) -> bool {
