@@ -30,6 +30,7 @@
 //! - `numbers`, `named_windows`, `similar`, `using`: what DataFusion reads otherwise
 //! - `repeated`: columns it has twice
 //! - `casts`: aggregates that differ in casts only
+//! - `own_level`: a SELECT without its subqueries
 //! - [`names`]: identifiers and qualified names
 //! - `syntax`: sqlparser's errors as [`SqlError`]
 
@@ -42,6 +43,7 @@ mod modify;
 mod named_windows;
 pub mod names;
 mod numbers;
+mod own_level;
 mod parser;
 mod query;
 mod references;

@@ -116,7 +116,7 @@ impl<M: MakeAccumulator> Accumulator for Sliding<M> {
     }
 
     fn size(&self) -> usize {
-        // States of one aggregate are of one size, but for distinct values.
+        // States of one aggregate are of one size.
         let state = |state: &State| state.iter().map(ScalarValue::size).sum::<usize>();
         let states = self.front.last().map_or(0, state) * self.front.len();
         let rows =

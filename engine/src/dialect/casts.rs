@@ -16,6 +16,7 @@ use datafusion::sql::sqlparser::ast::{
     Visitor, VisitorMut,
 };
 
+use super::own_level::change_own;
 use super::query::call;
 use crate::functions::NAMED_CAST;
 
@@ -58,6 +59,9 @@ const AGGREGATES: [&str; 35] = [
     "variance",
 ];
 
+/// How deep aggregates nest: one in a window.
+const NESTED_MAX: usize = 2;
+
 /// Gives the casts of a query's own SELECTs names, in calls that differ in nothing else.
 pub(super) fn tell_apart(query: &mut Query) {
     let Query { body, order_by, .. } = query;
@@ -81,18 +85,27 @@ fn tell_calls_apart(select: &mut Select, order: Option<&mut OrderBy>) {
     if let Some(order) = &order {
         let _ = Visit::visit(*order, &mut calls);
     }
-    if !calls.has_casts {
+    // Deeper ones are for the planner to refuse: their texts would be longer than the statement.
+    if !calls.has_casts || calls.deepest > NESTED_MAX {
         return;
     }
-    let mut shared = NameCasts { calls: calls.shared(), depth: 0 };
-    if shared.calls.is_empty() {
+    let shared = calls.shared();
+    if shared.is_empty() {
         return;
     }
-    let _ = VisitMut::visit(&mut select.projection, &mut shared);
-    let _ = VisitMut::visit(&mut select.having, &mut shared);
-    let _ = VisitMut::visit(&mut select.qualify, &mut shared);
+    let mut name = |expr: &mut Expr| {
+        if let Expr::Function(function) = expr
+            && is_aggregate(function)
+            && shared.contains(&text_of(function))
+        {
+            let _ = VisitMut::visit(expr, &mut NamedCasts);
+        }
+    };
+    change_own(&mut select.projection, &mut name);
+    change_own(&mut select.having, &mut name);
+    change_own(&mut select.qualify, &mut name);
     if let Some(order) = order {
-        let _ = VisitMut::visit(order, &mut shared);
+        change_own(order, &mut name);
     }
 }
 
@@ -101,7 +114,10 @@ fn tell_calls_apart(select: &mut Select, order: Option<&mut OrderBy>) {
 struct Calls {
     calls: Vec<Function>,
     has_casts: bool,
+    /// How many subqueries it is in, and how many calls.
     depth: usize,
+    open: usize,
+    deepest: usize,
 }
 
 impl Calls {
@@ -141,8 +157,22 @@ impl Visitor for Calls {
         }
         match expr {
             Expr::Cast { .. } => self.has_casts = true,
-            Expr::Function(function) if is_aggregate(function) => self.calls.push(function.clone()),
+            Expr::Function(function) if is_aggregate(function) => {
+                self.open += 1;
+                self.deepest = self.deepest.max(self.open);
+                if self.open <= NESTED_MAX {
+                    self.calls.push(function.clone());
+                }
+            }
             _ => {}
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
+        let is_call = matches!(expr, Expr::Function(function) if is_aggregate(function));
+        if self.depth == 0 && is_call {
+            self.open -= 1;
         }
         ControlFlow::Continue(())
     }
@@ -204,36 +234,6 @@ impl VisitorMut for WithoutCasts {
     fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
         if let Expr::Cast { expr: inner, .. } = expr {
             *expr = taken(inner);
-        }
-        ControlFlow::Continue(())
-    }
-}
-
-struct NameCasts {
-    calls: HashSet<String>,
-    depth: usize,
-}
-
-impl VisitorMut for NameCasts {
-    type Break = ();
-
-    fn pre_visit_query(&mut self, _: &mut Query) -> ControlFlow<()> {
-        self.depth += 1;
-        ControlFlow::Continue(())
-    }
-
-    fn post_visit_query(&mut self, _: &mut Query) -> ControlFlow<()> {
-        self.depth -= 1;
-        ControlFlow::Continue(())
-    }
-
-    fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
-        if self.depth == 0
-            && let Expr::Function(function) = expr
-            && is_aggregate(function)
-            && self.calls.contains(&text_of(function))
-        {
-            return VisitMut::visit(expr, &mut NamedCasts);
         }
         ControlFlow::Continue(())
     }

@@ -5,12 +5,18 @@
 //! It knows no name for another name, and takes `OVER (w ORDER BY i)` for `OVER (ORDER BY i)`. So all are
 //! written out.
 
-use std::ops::ControlFlow;
+use std::collections::HashMap;
 
 use datafusion::sql::sqlparser::ast::{
-    Expr, Ident, NamedWindowDefinition, NamedWindowExpr, Query, SetExpr, VisitMut, VisitorMut,
-    WindowSpec, WindowType,
+    Expr, Ident, NamedWindowDefinition, NamedWindowExpr, Query, SetExpr, VisitMut, WindowSpec,
+    WindowType,
 };
+
+use super::names::normalized;
+use super::own_level::change_own;
+
+/// How many names may stand for one another. They are looked up by recursion.
+const NAMES_MAX: usize = 32;
 
 /// Writes the windows of a query out.
 pub(super) fn write_out(query: &mut Query) {
@@ -37,26 +43,34 @@ pub(super) fn write_out(query: &mut Query) {
 }
 
 fn write_windows(within: &mut impl VisitMut, named: &[NamedWindowDefinition]) {
-    if !named.is_empty() {
-        let _ = VisitMut::visit(within, &mut Windows { named, depth: 0 });
+    if named.is_empty() {
+        return;
     }
+    let named = named.iter().map(|window| (normalized(&window.0), &window.1));
+    let windows = Windows { named: named.collect() };
+    change_own(within, |expr| {
+        if let Expr::Function(function) = expr {
+            let whole = match &function.over {
+                Some(WindowType::NamedWindow(name)) => windows.find(name, NAMES_MAX),
+                Some(WindowType::WindowSpec(spec)) => windows.whole(spec, NAMES_MAX),
+                None => None,
+            };
+            if let Some(whole) = whole {
+                function.over = Some(WindowType::WindowSpec(whole));
+            }
+        }
+    });
 }
 
 struct Windows<'a> {
-    named: &'a [NamedWindowDefinition],
-    /// How many subqueries it is in: those have windows of their own.
-    depth: usize,
+    named: HashMap<String, &'a NamedWindowExpr>,
 }
 
 impl Windows<'_> {
-    /// What a name means. At most `steps` names stand for others on the way: there are no more.
+    /// What a name means, if at most `steps` names stand for others on the way.
     fn find(&self, name: &Ident, steps: usize) -> Option<WindowSpec> {
-        let same = |other: &Ident| match (name.quote_style, other.quote_style) {
-            (None, None) => name.value.eq_ignore_ascii_case(&other.value),
-            _ => name.value == other.value,
-        };
         let steps = steps.checked_sub(1)?;
-        match &self.named.iter().find(|window| same(&window.0))?.1 {
+        match self.named.get(&normalized(name))? {
             NamedWindowExpr::NamedWindow(other) => self.find(other, steps),
             NamedWindowExpr::WindowSpec(spec) => self.whole(spec, steps),
         }
@@ -74,34 +88,5 @@ impl Windows<'_> {
             }
         }
         Some(whole)
-    }
-}
-
-impl VisitorMut for Windows<'_> {
-    type Break = ();
-
-    fn pre_visit_query(&mut self, _: &mut Query) -> ControlFlow<()> {
-        self.depth += 1;
-        ControlFlow::Continue(())
-    }
-
-    fn post_visit_query(&mut self, _: &mut Query) -> ControlFlow<()> {
-        self.depth -= 1;
-        ControlFlow::Continue(())
-    }
-
-    fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
-        if self.depth == 0
-            && let Expr::Function(function) = expr
-        {
-            let steps = self.named.len() + 1;
-            let whole = match &function.over {
-                Some(WindowType::NamedWindow(name)) => self.find(name, steps),
-                Some(WindowType::WindowSpec(spec)) => self.whole(spec, steps),
-                None => None,
-            };
-            function.over = whole.map(WindowType::WindowSpec).or(function.over.take());
-        }
-        ControlFlow::Continue(())
     }
 }

@@ -49,16 +49,21 @@ impl fmt::Display for ObjectRef {
     }
 }
 
+/// An identifier as it is compared, whatever its length.
+pub(super) fn normalized(ident: &Ident) -> String {
+    match ident.quote_style {
+        None => ident.value.to_ascii_lowercase(),
+        Some(_) => ident.value.clone(),
+    }
+}
+
 /// The normalised text of an identifier.
 ///
 /// # Errors
 ///
 /// [`ErrorCode::InvalidStatement`] when it is empty, too long or contains NUL.
 pub fn normalize(ident: &Ident) -> Result<String, SqlError> {
-    let name = match ident.quote_style {
-        None => ident.value.to_ascii_lowercase(),
-        Some(_) => ident.value.clone(),
-    };
+    let name = normalized(ident);
     let at = |error: SqlError| match position_of(ident.span) {
         Some(position) => error.at(position),
         None => error,

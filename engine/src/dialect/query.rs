@@ -10,7 +10,7 @@ use datafusion::sql::sqlparser::ast::{
     Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList, FunctionArguments, Ident,
     ObjectName, ObjectNamePart, Query, Select, SetExpr, SetOperator, SetQuantifier, Spanned,
     Statement as SqlStatement, TableFactor, TableWithJoins, Value, ValueWithSpan, Visit, VisitMut,
-    Visitor, VisitorMut,
+    Visitor, VisitorMut, WindowType,
 };
 
 use super::size;
@@ -213,6 +213,17 @@ impl VisitorMut for Prepare {
             && name.value.eq_ignore_ascii_case("current_schema")
         {
             *expr = call("current_schema", vec![]);
+        }
+        if let Expr::Function(function) = expr
+            && let Some(WindowType::WindowSpec(window)) = &function.over
+            && let Some(name) = &window.window_name
+        {
+            // DataFusion would leave it out.
+            let message = format!("window \"{}\" is not defined", printable(&name.value));
+            let mut error = SqlError::new(ErrorCode::InvalidStatement, message)
+                .with_hint("define it behind WINDOW: WINDOW w AS (PARTITION BY a)");
+            error.position = position_of(name.span);
+            return ControlFlow::Break(Box::new(error));
         }
         let Expr::Cast { data_type, array: false, .. } = expr else {
             return ControlFlow::Continue(());

@@ -57,6 +57,18 @@ fn regular_expression(pattern: &str, escape: Option<char>) -> String {
                 in_brackets = false;
                 regex.push(']');
             }
+            // `[[:alpha:]_]`: the class has a bracket of its own.
+            '[' if characters.clone().next() == Some(':') => {
+                regex.push('[');
+                let mut last = '[';
+                for other in characters.by_ref() {
+                    regex.push(other);
+                    if other == ']' && last == ':' {
+                        break;
+                    }
+                    last = other;
+                }
+            }
             other if in_brackets => regex.push(other),
             '%' => regex.push_str(".*"),
             '_' => regex.push('.'),
@@ -84,6 +96,7 @@ mod tests {
             ("_b_", "^(?s:.b.)$"),
             ("a(b|c)*", "^(?s:a(?:b|c)*)$"),
             ("[a-c]+.x", r"^(?s:[a-c]+\.x)$"),
+            ("[[:alpha:]_]%", "^(?s:[[:alpha:]_].*)$"),
             (r"100\%", r"^(?s:100\%)$"),
             ("a|b", "^(?s:a|b)$"),
         ] {

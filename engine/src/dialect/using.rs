@@ -4,14 +4,15 @@
 //! is NULL where the left side has no row: those are refused, as an answer would be wrong. And it does
 //! not look for it in WHERE, where `c` is "in more than one table": there it becomes the left one here.
 
-use std::ops::ControlFlow;
-
 use datafusion::sql::sqlparser::ast::{
-    Expr, Ident, Join, JoinConstraint, JoinOperator, ObjectNamePart, Query, Select, TableFactor,
-    TableWithJoins, VisitMut, VisitorMut,
+    Expr, Ident, Join, JoinConstraint, JoinOperator, ObjectName, ObjectNamePart, Select,
+    TableFactor, TableWithJoins,
 };
 
-/// The first join whose column of both sides would be wrong.
+use super::names::normalized;
+use super::own_level::change_own;
+
+/// Whether a join has a column of both sides that would be wrong.
 pub(super) fn has_lost_column(from: &TableWithJoins) -> bool {
     from.joins.iter().any(|join| {
         use JoinOperator as J;
@@ -28,12 +29,20 @@ pub(super) fn name_tables(select: &mut Select) {
     let Some(table) = name_of(&from.relation) else { return };
     // The columns of later joins may be of any table before them.
     let columns = from.joins.first().map(using).unwrap_or_default();
-    if !columns.is_empty() {
-        let _ = VisitMut::visit(&mut select.selection, &mut Names { table, columns, depth: 0 });
+    if columns.is_empty() {
+        return;
     }
+    change_own(&mut select.selection, |expr| {
+        if let Expr::Identifier(name) = expr
+            && columns.contains(&normalized(name))
+        {
+            *expr = Expr::CompoundIdentifier(vec![table.clone(), name.clone()]);
+        }
+    });
 }
 
-fn using(join: &Join) -> Vec<Ident> {
+/// The columns that an inner or left join has of both sides.
+fn using(join: &Join) -> Vec<String> {
     use JoinOperator as J;
     let (J::Join(JoinConstraint::Using(columns))
     | J::Inner(JoinConstraint::Using(columns))
@@ -42,8 +51,8 @@ fn using(join: &Join) -> Vec<Ident> {
     else {
         return vec![];
     };
-    let column = |name: &datafusion::sql::sqlparser::ast::ObjectName| match name.0.as_slice() {
-        [ObjectNamePart::Identifier(column)] => Some(column.clone()),
+    let column = |name: &ObjectName| match name.0.as_slice() {
+        [ObjectNamePart::Identifier(column)] => Some(normalized(column)),
         _ => None,
     };
     columns.iter().filter_map(column).collect()
@@ -61,42 +70,4 @@ fn name_of(relation: &TableFactor) -> Option<Ident> {
         }
         _ => None,
     }
-}
-
-struct Names {
-    table: Ident,
-    columns: Vec<Ident>,
-    depth: usize,
-}
-
-impl VisitorMut for Names {
-    type Break = ();
-
-    fn pre_visit_query(&mut self, _: &mut Query) -> ControlFlow<()> {
-        self.depth += 1;
-        ControlFlow::Continue(())
-    }
-
-    fn post_visit_query(&mut self, _: &mut Query) -> ControlFlow<()> {
-        self.depth -= 1;
-        ControlFlow::Continue(())
-    }
-
-    fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
-        if self.depth == 0
-            && let Expr::Identifier(name) = expr
-            && self.columns.iter().any(|column| is_same(column, name))
-        {
-            *expr = Expr::CompoundIdentifier(vec![self.table.clone(), name.clone()]);
-        }
-        ControlFlow::Continue(())
-    }
-}
-
-fn is_same(column: &Ident, name: &Ident) -> bool {
-    let normal = |ident: &Ident| match ident.quote_style {
-        None => ident.value.to_ascii_lowercase(),
-        Some(_) => ident.value.clone(),
-    };
-    normal(column) == normal(name)
 }
