@@ -68,7 +68,7 @@ pub mod settings;
 pub mod snapshot;
 mod snapshot_catalog;
 pub mod stack;
-pub mod subqueries;
+mod subqueries;
 pub mod table;
 mod topk_of_floats;
 pub mod types;

@@ -11,6 +11,7 @@ use crate::group_keys::GroupKeys;
 use crate::lossy_casts::LossyCasts;
 use crate::null_equality::keep_null_equality;
 use crate::peer_frames::PeerFrames;
+use crate::subqueries::{NotInOtherWords, UnnestSubqueries};
 use crate::union_names::UnionNames;
 use crate::unknown_nulls::UnknownNulls;
 
@@ -23,6 +24,8 @@ pub fn reworded(mut builder: SessionStateBuilder) -> SessionStateBuilder {
     let before_types: [Arc<dyn AnalyzerRule + Send + Sync>; 2] =
         [Arc::new(GroupKeys), Arc::new(PeerFrames)];
     analyzer.rules.splice(0..0, before_types);
+    analyzer.rules.push(Arc::new(NotInOtherWords));
+    analyzer.rules.push(Arc::new(UnnestSubqueries));
     analyzer.rules.push(Arc::new(UnionNames));
     analyzer.rules.push(Arc::new(LossyCasts));
     keep_null_equality(&mut builder.optimizer().get_or_insert_with(Optimizer::new).rules);

@@ -8,8 +8,8 @@ use std::ops::ControlFlow;
 use datafusion::sql::parser::Statement as DFStatement;
 use datafusion::sql::sqlparser::ast::{
     Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList, FunctionArguments, Ident,
-    ObjectName, ObjectNamePart, Query, Select, SetExpr, SetOperator, SetQuantifier, Spanned,
-    Statement as SqlStatement, TableFactor, TableWithJoins, Value, ValueWithSpan, Visit, VisitMut,
+    ObjectName, ObjectNamePart, OrderBy, Query, Select, SetExpr, SetOperator, SetQuantifier,
+    Spanned, Statement as SqlStatement, TableFactor, Value, ValueWithSpan, Visit, VisitMut,
     Visitor, VisitorMut, WindowType,
 };
 
@@ -82,17 +82,7 @@ impl Visitor for ReadsOnly {
         ControlFlow::Continue(())
     }
 
-    fn pre_visit_table_factor(&mut self, factor: &TableFactor) -> ControlFlow<Self::Break> {
-        match factor {
-            TableFactor::NestedJoin { table_with_joins, .. } => check_using(table_with_joins),
-            _ => ControlFlow::Continue(()),
-        }
-    }
-
     fn pre_visit_select(&mut self, select: &Select) -> ControlFlow<Self::Break> {
-        for from in &select.from {
-            check_using(from)?;
-        }
         match &select.into {
             None => ControlFlow::Continue(()),
             Some(into) => {
@@ -142,13 +132,14 @@ impl Visitor for ReadsOnly {
     }
 }
 
-fn check_using(from: &TableWithJoins) -> ControlFlow<Box<SqlError>> {
-    if !using::has_lost_column(from) {
-        return ControlFlow::Continue(());
-    }
-    let mut error = not_supported("RIGHT or FULL JOIN with USING or NATURAL")
-        .with_hint("write ON a.c = b.c, and coalesce(a.c, b.c) for the column of both");
-    error.position = position_of(from.span());
+fn write_out_using(
+    select: &mut Select,
+    order_by: Option<&mut OrderBy>,
+) -> ControlFlow<Box<SqlError>> {
+    let Err(what) = using::write_out(select, order_by) else { return ControlFlow::Continue(()) };
+    let mut error = not_supported(what)
+        .with_hint("write ON a.c = b.c, name the columns, and take coalesce(a.c, b.c) for both");
+    error.position = select.from.first().and_then(|from| position_of(from.span()));
     ControlFlow::Break(Box::new(error))
 }
 
@@ -187,12 +178,14 @@ impl VisitorMut for Prepare {
 
     fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<Self::Break> {
         named_windows::write_out(query);
-        ControlFlow::Continue(())
+        match query.body.as_mut() {
+            SetExpr::Select(select) => write_out_using(select, query.order_by.as_mut()),
+            _ => ControlFlow::Continue(()),
+        }
     }
 
     fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<Self::Break> {
-        using::name_tables(select);
-        ControlFlow::Continue(())
+        write_out_using(select, None)
     }
 
     fn post_visit_query(&mut self, query: &mut Query) -> ControlFlow<Self::Break> {

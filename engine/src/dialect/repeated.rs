@@ -12,7 +12,9 @@ use std::collections::HashMap;
 use std::ops::ControlFlow;
 
 use arrow::datatypes::{Field, Schema};
-use datafusion::sql::sqlparser::ast::{Expr, Ident, Query, SelectItem, SetExpr, Visit, Visitor};
+use datafusion::sql::sqlparser::ast::{
+    Expr, Ident, Query, SelectItem, SetExpr, Visit, VisitMut, Visitor, VisitorMut,
+};
 
 /// Begins the name of a column that repeats another; the position of that one follows, and its own
 /// behind another mark.
@@ -88,14 +90,53 @@ fn is_small(expr: &Expr) -> bool {
     expr.visit(&mut Parts(0)).is_continue()
 }
 
-/// Equal for expressions that DataFusion gives the same name: it leaves casts out of them.
+/// Equal for expressions that DataFusion gives the same name: it leaves out casts and subqueries.
 fn name_of(expr: &Expr) -> String {
-    match expr {
-        Expr::Cast { expr, .. } | Expr::Nested(expr) => name_of(expr),
-        other => {
-            let text = other.to_string();
-            if text.contains(['\'', '"']) { text } else { text.to_ascii_lowercase() }
-        }
+    let mut expr = expr;
+    while let Expr::Cast { expr: inner, .. } | Expr::Nested(inner) = expr {
+        expr = inner;
+    }
+    let mut named = expr.clone();
+    let _: ControlFlow<()> = VisitMut::visit(&mut named, &mut SubqueriesLeftOut);
+    let text = named.to_string();
+    if text.contains(['\'', '"']) { text } else { text.to_ascii_lowercase() }
+}
+
+/// Puts in the place of subqueries what DataFusion calls them.
+struct SubqueriesLeftOut;
+
+impl VisitorMut for SubqueriesLeftOut {
+    type Break = ();
+
+    fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+        const ANY: &str = "<subquery>";
+        let named = match expr {
+            Expr::Exists { negated, .. } => {
+                Expr::Identifier(Ident::new(format!("EXISTS {negated} {ANY}")))
+            }
+            Expr::InSubquery { expr, negated, .. } => Expr::InUnnest {
+                expr: Box::new(std::mem::replace(expr.as_mut(), Expr::Identifier(Ident::new(ANY)))),
+                array_expr: Box::new(Expr::Identifier(Ident::new(ANY))),
+                negated: *negated,
+            },
+            Expr::Subquery(query) => match only_item(query) {
+                Some(name) => Expr::Identifier(Ident::new(name)),
+                None => return ControlFlow::Continue(()),
+            },
+            _ => return ControlFlow::Continue(()),
+        };
+        *expr = named;
+        ControlFlow::Continue(())
+    }
+}
+
+/// The name of the one column of a subquery.
+fn only_item(query: &Query) -> Option<String> {
+    let SetExpr::Select(select) = query.body.as_ref() else { return None };
+    match select.projection.as_slice() {
+        [SelectItem::UnnamedExpr(expr)] => Some(name_of(expr)),
+        [SelectItem::ExprWithAlias { alias, .. }] => Some(alias.to_string()),
+        _ => None,
     }
 }
 

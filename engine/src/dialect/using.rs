@@ -1,61 +1,384 @@
 //! `JOIN ... USING (c)`: which column `c` is.
 //!
-//! DataFusion takes the left one, which is right of inner and left joins only. Of `RIGHT` and `FULL JOIN` it
-//! is NULL where the left side has no row: those are refused, as an answer would be wrong. And it does
-//! not look for it in WHERE, where `c` is "in more than one table": there it becomes the left one here.
+//! It is one of both sides: the left one's of inner and left joins, the right one's of a `RIGHT JOIN`, and
+//! of a `FULL JOIN` whichever is there. DataFusion takes one of them by name, for `*` the one whose table
+//! comes first in the alphabet, which is NULL where that side has no row
+//! (`sql-tests/upstream/column-of-using.md`). So these joins are written out:
+//!
+//! ```text
+//! SELECT c, * FROM a FULL JOIN b USING (c)
+//! SELECT coalesce(a.c, b.c) AS c, a.* REPLACE (coalesce(a.c, b.c) AS c), b.* EXCLUDE (c)
+//! FROM a FULL JOIN b ON a.c = b.c
+//! ```
+//! What columns `NATURAL` has is not known here; nor is it which table of several a column is of. There,
+//! a join stays as it is if DataFusion's column is right, and is refused if not.
+
+use std::collections::HashSet;
+use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    Expr, Ident, Join, JoinConstraint, JoinOperator, ObjectName, ObjectNamePart, Select,
-    TableFactor, TableWithJoins,
+    BinaryOperator, ExcludeSelectItem, Expr, Ident, Join, JoinConstraint, JoinOperator, ObjectName,
+    ObjectNamePart, OrderBy, OrderByKind, Query, ReplaceSelectElement, ReplaceSelectItem, Select,
+    SelectItem, SelectItemQualifiedWildcardKind, TableFactor, TableWithJoins, Visit, Visitor,
+    WildcardAdditionalOptions,
 };
 
 use super::names::normalized;
 use super::own_level::change_own;
+use super::query::call;
 
-/// Whether a join has a column of both sides that would be wrong.
-pub(super) fn has_lost_column(from: &TableWithJoins) -> bool {
-    from.joins.iter().any(|join| {
-        use JoinOperator as J;
-        let (J::Right(by) | J::RightOuter(by) | J::FullOuter(by)) = &join.join_operator else {
-            return false;
-        };
-        matches!(by, JoinConstraint::Using(_) | JoinConstraint::Natural)
+/// What cannot be said of a join with USING or NATURAL.
+pub(super) const NOT_KNOWN: &str = "this RIGHT, FULL or LEFT JOIN with USING or NATURAL";
+
+/// Writes out the USING of a SELECT and of the ORDER BY that belongs to it.
+///
+/// # Errors
+/// A join whose column would be wrong.
+pub(super) fn write_out(
+    select: &mut Select,
+    order_by: Option<&mut OrderBy>,
+) -> Result<(), &'static str> {
+    if !select.from.iter().any(has_shared_columns) {
+        return Ok(());
+    }
+    let merged = match select.from.as_slice() {
+        [from] => Merged::of(from),
+        _ => None,
+    };
+    match merged {
+        Some(merged) if !merged.is_hidden_in(select) => {
+            merged.replace(select, order_by);
+            Ok(())
+        }
+        _ if is_right_of_datafusion(select) => Ok(()),
+        _ => Err(NOT_KNOWN),
+    }
+}
+
+/// Whether a join is by USING or NATURAL.
+fn has_shared_columns(from: &TableWithJoins) -> bool {
+    shared(from).next().is_some()
+}
+
+/// The operators of joins by USING or NATURAL.
+fn shared(from: &TableWithJoins) -> impl Iterator<Item = &JoinOperator> {
+    let nested = std::iter::once(&from.relation).chain(from.joins.iter().map(|j| &j.relation));
+    let nested: Vec<_> = nested
+        .filter_map(|relation| match relation {
+            TableFactor::NestedJoin { table_with_joins, .. } => Some(table_with_joins.as_ref()),
+            _ => None,
+        })
+        .flat_map(|from| shared(from).collect::<Vec<_>>())
+        .collect();
+    let own = from.joins.iter().map(|join| &join.join_operator);
+    let is_shared = |operator: &&JoinOperator| {
+        matches!(constraint(operator), Some(JoinConstraint::Using(_) | JoinConstraint::Natural))
+    };
+    own.filter(is_shared).chain(nested)
+}
+
+fn constraint(operator: &JoinOperator) -> Option<&JoinConstraint> {
+    use JoinOperator as J;
+    match operator {
+        J::Join(by)
+        | J::Inner(by)
+        | J::Left(by)
+        | J::LeftOuter(by)
+        | J::Right(by)
+        | J::RightOuter(by)
+        | J::FullOuter(by)
+        | J::CrossJoin(by)
+        | J::Semi(by)
+        | J::LeftSemi(by)
+        | J::RightSemi(by)
+        | J::Anti(by)
+        | J::LeftAnti(by)
+        | J::RightAnti(by)
+        | J::StraightJoin(by) => Some(by),
+        _ => None,
+    }
+}
+
+/// The constraint of a join that can be written out.
+fn written_out(operator: &JoinOperator) -> Option<&JoinConstraint> {
+    use JoinOperator as J;
+    match operator {
+        J::Join(by)
+        | J::Inner(by)
+        | J::Left(by)
+        | J::LeftOuter(by)
+        | J::Right(by)
+        | J::RightOuter(by)
+        | J::FullOuter(by)
+        | J::CrossJoin(by) => Some(by),
+        _ => None,
+    }
+}
+
+/// Puts a condition in the place of USING.
+fn set_condition(operator: &mut JoinOperator, condition: Expr) {
+    use JoinOperator as J;
+    if let J::Join(by)
+    | J::Inner(by)
+    | J::Left(by)
+    | J::LeftOuter(by)
+    | J::Right(by)
+    | J::RightOuter(by)
+    | J::FullOuter(by)
+    | J::CrossJoin(by) = operator
+    {
+        *by = JoinConstraint::On(condition);
+    }
+}
+
+/// Whether the columns that DataFusion takes are those that are meant.
+fn is_right_of_datafusion(select: &Select) -> bool {
+    use JoinOperator as J;
+    let has_wildcard = select
+        .projection
+        .iter()
+        .any(|item| matches!(item, SelectItem::Wildcard(_) | SelectItem::QualifiedWildcard(..)));
+    select.from.iter().flat_map(shared).all(|operator| match operator {
+        J::Right(_) | J::RightOuter(_) | J::FullOuter(_) => false,
+        J::Left(_) | J::LeftOuter(_) => !has_wildcard,
+        _ => true,
     })
 }
 
-/// Names the tables of USING columns in WHERE.
-pub(super) fn name_tables(select: &mut Select) {
-    let [from] = select.from.as_slice() else { return };
-    let Some(table) = name_of(&from.relation) else { return };
-    // The columns of later joins may be of any table before them.
-    let columns = from.joins.first().map(using).unwrap_or_default();
-    if columns.is_empty() {
-        return;
-    }
-    change_own(&mut select.selection, |expr| {
-        if let Expr::Identifier(name) = expr
-            && columns.contains(&normalized(name))
-        {
-            *expr = Expr::CompoundIdentifier(vec![table.clone(), name.clone()]);
-        }
-    });
+/// A column of USING.
+struct Column {
+    name: Ident,
+    /// The first of the tables that have it.
+    owner: Ident,
+    /// What it is, in terms of columns of tables.
+    value: Expr,
+    /// Whether it may be another than the first table's.
+    is_other: bool,
 }
 
-/// The columns that an inner or left join has of both sides.
-fn using(join: &Join) -> Vec<String> {
-    use JoinOperator as J;
-    let (J::Join(JoinConstraint::Using(columns))
-    | J::Inner(JoinConstraint::Using(columns))
-    | J::Left(JoinConstraint::Using(columns))
-    | J::LeftOuter(JoinConstraint::Using(columns))) = &join.join_operator
-    else {
-        return vec![];
-    };
-    let column = |name: &ObjectName| match name.0.as_slice() {
-        [ObjectNamePart::Identifier(column)] => Some(normalized(column)),
+/// What the joins of a FROM have in common.
+struct Merged {
+    columns: Vec<Column>,
+    /// Each table with the columns that it does not show.
+    tables: Vec<(Ident, Vec<Ident>)>,
+    /// The condition of each join by USING.
+    conditions: Vec<Option<Expr>>,
+}
+
+impl Merged {
+    /// The columns of USING; `None` if they are not known.
+    fn of(from: &TableWithJoins) -> Option<Self> {
+        let first = name_of(&from.relation)?;
+        let mut merged =
+            Self { columns: vec![], tables: vec![(first, vec![])], conditions: vec![] };
+        for join in &from.joins {
+            let condition = merged.add(join)?;
+            merged.conditions.push(condition);
+        }
+        let names: HashSet<_> = merged.tables.iter().map(|(table, _)| normalized(table)).collect();
+        (names.len() == merged.tables.len()).then_some(merged)
+    }
+
+    /// Adds a join, and says on what it is if it is by USING.
+    fn add(&mut self, join: &Join) -> Option<Option<Expr>> {
+        use JoinOperator as J;
+        let table = name_of(&join.relation)?;
+        let mut hidden = vec![];
+        let mut condition: Option<Expr> = None;
+        match written_out(&join.join_operator)? {
+            JoinConstraint::On(_) | JoinConstraint::None => {}
+            JoinConstraint::Natural => return None,
+            JoinConstraint::Using(names) => {
+                let names: Option<Vec<_>> = names.iter().map(simple).collect();
+                for name in names? {
+                    let known = self
+                        .columns
+                        .iter()
+                        .position(|column| normalized(&column.name) == normalized(&name));
+                    let position = match (known, self.tables.as_slice()) {
+                        (Some(position), _) => position,
+                        (None, [(owner, _)]) => {
+                            let value = column_of(owner, &name);
+                            let (owner, name) = (owner.clone(), name.clone());
+                            self.columns.push(Column { name, owner, value, is_other: false });
+                            self.columns.len() - 1
+                        }
+                        // It may be of any of the tables before.
+                        (None, _) => return None,
+                    };
+                    let column = &mut self.columns[position];
+                    let other = column_of(&table, &name);
+                    let equal = Expr::BinaryOp {
+                        left: Box::new(column.value.clone()),
+                        op: BinaryOperator::Eq,
+                        right: Box::new(other.clone()),
+                    };
+                    condition = Some(match condition {
+                        Some(condition) => Expr::BinaryOp {
+                            left: Box::new(condition),
+                            op: BinaryOperator::And,
+                            right: Box::new(equal),
+                        },
+                        None => equal,
+                    });
+                    match join.join_operator {
+                        J::Right(_) | J::RightOuter(_) => {
+                            column.value = other;
+                            column.is_other = true;
+                        }
+                        J::FullOuter(_) => {
+                            column.value = call("coalesce", vec![column.value.clone(), other]);
+                            column.is_other = true;
+                        }
+                        _ => {}
+                    }
+                    hidden.push(name);
+                }
+            }
+        }
+        self.tables.push((table, hidden));
+        Some(condition)
+    }
+
+    /// Whether a subquery may mean a column that is not the first table's.
+    fn is_hidden_in(&self, select: &Select) -> bool {
+        let names = self.columns.iter().filter(|column| column.is_other);
+        let names: HashSet<_> = names.map(|column| normalized(&column.name)).collect();
+        if names.is_empty() {
+            return false;
+        }
+        // A table of FROM sees no other, unless it is LATERAL.
+        let joins = select.from.iter().flat_map(|from| &from.joins);
+        let is_lateral = |relation: &TableFactor| {
+            !matches!(relation, TableFactor::Derived { lateral: false, .. })
+        };
+        let mut visitor = NamesInSubqueries { names, depth: 0 };
+        let mut lateral = joins.map(|join| &join.relation).filter(|r| is_lateral(r));
+        let rest = Select { from: vec![], ..select.clone() };
+        lateral.any(|relation| relation.visit(&mut visitor).is_break())
+            || rest.visit(&mut visitor).is_break()
+    }
+
+    /// The column that a name without a table means.
+    fn column(&self, name: &Ident) -> Option<&Column> {
+        self.columns.iter().find(|column| normalized(&column.name) == normalized(name))
+    }
+
+    fn replace(&self, select: &mut Select, order_by: Option<&mut OrderBy>) {
+        let joins = select.from.iter_mut().flat_map(|from| &mut from.joins);
+        for (join, condition) in joins.zip(&self.conditions) {
+            if let Some(condition) = condition {
+                set_condition(&mut join.join_operator, condition.clone());
+            }
+        }
+        let mut shown = HashSet::new();
+        let items = std::mem::take(&mut select.projection);
+        for item in items {
+            match item {
+                SelectItem::Wildcard(options)
+                    if options == WildcardAdditionalOptions::default() =>
+                {
+                    shown.extend(self.columns.iter().map(|column| normalized(&column.name)));
+                    select.projection.extend(self.tables.iter().map(|table| self.all_of(table)));
+                }
+                SelectItem::UnnamedExpr(Expr::Identifier(name)) => {
+                    select.projection.push(match self.column(&name) {
+                        Some(column) => {
+                            shown.insert(normalized(&name));
+                            SelectItem::ExprWithAlias { expr: column.value.clone(), alias: name }
+                        }
+                        None => SelectItem::UnnamedExpr(Expr::Identifier(name)),
+                    });
+                }
+                other => select.projection.push(other),
+            }
+        }
+        let mut change = |expr: &mut Expr| {
+            if let Expr::Identifier(name) = expr
+                && let Some(column) = self.column(name)
+            {
+                *expr = column.value.clone();
+            }
+        };
+        change_own(select, &mut change);
+        let Some(OrderBy { kind: OrderByKind::Expressions(orders), .. }) = order_by else { return };
+        for order in orders {
+            // What is shown can be ordered by its name.
+            let is_shown = matches!(
+                &order.expr, Expr::Identifier(name) if shown.contains(&normalized(name))
+            );
+            if !is_shown {
+                change_own(&mut order.expr, &mut change);
+            }
+        }
+    }
+
+    /// All that a table shows of itself.
+    fn all_of(&self, (table, hidden): &(Ident, Vec<Ident>)) -> SelectItem {
+        let exclude = (!hidden.is_empty()).then(|| {
+            let names = hidden.iter().map(|name| ObjectName::from(vec![name.clone()]));
+            ExcludeSelectItem::Multiple(names.collect())
+        });
+        let others = self.columns.iter().filter(|column| column.is_other && column.owner == *table);
+        let replaced: Vec<_> = others
+            .map(|column| {
+                Box::new(ReplaceSelectElement {
+                    expr: column.value.clone(),
+                    column_name: column.name.clone(),
+                    as_keyword: true,
+                })
+            })
+            .collect();
+        let replace = (!replaced.is_empty()).then(|| ReplaceSelectItem { items: replaced });
+        let options = WildcardAdditionalOptions {
+            opt_exclude: exclude,
+            opt_replace: replace,
+            ..WildcardAdditionalOptions::default()
+        };
+        let table = ObjectName::from(vec![table.clone()]);
+        SelectItem::QualifiedWildcard(SelectItemQualifiedWildcardKind::ObjectName(table), options)
+    }
+}
+
+/// Looks for names without a table in subqueries.
+struct NamesInSubqueries {
+    names: HashSet<String>,
+    depth: usize,
+}
+
+impl Visitor for NamesInSubqueries {
+    type Break = ();
+
+    fn pre_visit_query(&mut self, _: &Query) -> ControlFlow<()> {
+        self.depth += 1;
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_query(&mut self, _: &Query) -> ControlFlow<()> {
+        self.depth -= 1;
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
+        match expr {
+            Expr::Identifier(name) if self.depth > 0 && self.names.contains(&normalized(name)) => {
+                ControlFlow::Break(())
+            }
+            _ => ControlFlow::Continue(()),
+        }
+    }
+}
+
+fn column_of(table: &Ident, name: &Ident) -> Expr {
+    Expr::CompoundIdentifier(vec![table.clone(), name.clone()])
+}
+
+/// A name of one part.
+fn simple(name: &ObjectName) -> Option<Ident> {
+    match name.0.as_slice() {
+        [ObjectNamePart::Identifier(name)] => Some(name.clone()),
         _ => None,
-    };
-    columns.iter().filter_map(column).collect()
+    }
 }
 
 /// What the columns of a relation are qualified by.

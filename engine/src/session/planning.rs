@@ -29,9 +29,7 @@ use crate::session_functions::session_functions;
 use crate::settings::Settings;
 use crate::snapshot::{CATALOG, Snapshot};
 use crate::snapshot_catalog::{SEARCH_PATH_SCHEMA, SnapshotCatalog, view_path};
-use crate::subqueries::{
-    GuardScalarSubqueries, NotInOfConstants, OuterTypes, ProjectScalarSubqueries,
-};
+use crate::subqueries::{GuardScalarSubqueries, OuterTypes, ProjectScalarSubqueries};
 use crate::types::SqlTypes;
 use crate::write::{PeerSink, SliceSinkExtension};
 use crate::yielding::YieldAfterExpansion;
@@ -72,7 +70,6 @@ impl PlanningSessions {
             .with_analyzer_rule(Arc::new(ProjectScalarSubqueries))
             .with_analyzer_rule(Arc::new(PortableWindows))
             .with_analyzer_rule(Arc::new(EmptyGroupingSet))
-            .with_analyzer_rule(Arc::new(NotInOfConstants))
             .with_physical_optimizer_rules(physical_rules())
             .with_physical_optimizer_rule(Arc::new(YieldAfterExpansion))
             .with_physical_optimizer_rule(Arc::new(LimitedBuildSides))

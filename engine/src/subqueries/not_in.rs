@@ -1,10 +1,12 @@
-//! `x NOT IN (SELECT ...)` where `x` may be folded to a constant.
+//! `x NOT IN (SELECT ...)` that DataFusion's anti join is not right for.
 //!
 //! DataFusion makes an anti join that knows NULL of `NOT IN` over a column. Where the left side is a
 //! constant, or becomes one (`k + NULL`), there is no key to join on, the comparison goes into the
 //! join's filter, and NULL is taken for false: rows come through that must not
-//! (`sql-tests/upstream/not-in-of-constant.md`). So this is said in another way: no row of the
-//! subquery is equal to `x`, or may be.
+//! (`sql-tests/upstream/not-in-of-constant.md`). Where the subquery takes columns from outside, a NULL
+//! of any of its rows counts, of those too that belong to other rows outside
+//! (`sql-tests/upstream/three-values-of-in.md`). So this is said in another way: no row of the subquery
+//! is equal to `x`, or may be.
 //!
 //! Only where it filters rows; there NULL is as good as false.
 
@@ -19,11 +21,13 @@ use datafusion::logical_expr::utils::{conjunction, split_conjunction_owned};
 use datafusion::logical_expr::{Expr, Filter, LogicalPlan, is_not_false, not_exists};
 use datafusion::optimizer::AnalyzerRule;
 
+use super::unnest::is_plain;
+
 /// Rewrites them.
 #[derive(Debug, Default)]
-pub struct NotInOfConstants;
+pub(crate) struct NotInOtherWords;
 
-impl AnalyzerRule for NotInOfConstants {
+impl AnalyzerRule for NotInOtherWords {
     fn analyze(&self, plan: LogicalPlan, _: &ConfigOptions) -> Result<LogicalPlan> {
         plan.transform_up_with_subqueries(|plan| match plan {
             LogicalPlan::Filter(filter) => rewritten(filter),
@@ -33,14 +37,14 @@ impl AnalyzerRule for NotInOfConstants {
     }
 
     fn name(&self) -> &'static str {
-        "not_in_of_constants"
+        "not_in_other_words"
     }
 }
 
 fn rewritten(filter: Filter) -> Result<Transformed<LogicalPlan>> {
     let mut is_changed = false;
     let predicates = split_conjunction_owned(filter.predicate.clone()).into_iter();
-    let predicates = predicates.map(|predicate| match constant_not_in(&predicate)? {
+    let predicates = predicates.map(|predicate| match not_for_anti_join(&predicate)? {
         Some(in_subquery) => {
             is_changed = true;
             in_other_words(in_subquery, &filter.input)
@@ -57,8 +61,9 @@ fn rewritten(filter: Filter) -> Result<Transformed<LogicalPlan>> {
     }
 }
 
-/// The `IN` of a predicate that is a `NOT IN` with a left side that is constant or may become so.
-fn constant_not_in(predicate: &Expr) -> Result<Option<&InSubquery>> {
+/// The `IN` of a predicate that is a `NOT IN` with a left side that is constant or may become so,
+/// or with columns from outside.
+fn not_for_anti_join(predicate: &Expr) -> Result<Option<&InSubquery>> {
     let in_subquery = match predicate {
         Expr::InSubquery(in_subquery) if in_subquery.negated => in_subquery,
         Expr::Not(inner) => match inner.as_ref() {
@@ -70,7 +75,9 @@ fn constant_not_in(predicate: &Expr) -> Result<Option<&InSubquery>> {
     let left = &in_subquery.expr;
     let has_null =
         left.exists(|part| Ok(matches!(part, Expr::Literal(value, _) if value.is_null())))?;
-    Ok(Some(in_subquery).filter(|_| has_null || !left.any_column_refs()))
+    let subquery = &in_subquery.subquery;
+    let is_correlated = !subquery.outer_ref_columns.is_empty() && is_plain(&subquery.subquery)?;
+    Ok(Some(in_subquery).filter(|_| has_null || !left.any_column_refs() || is_correlated))
 }
 
 fn in_other_words(in_subquery: &InSubquery, outer: &LogicalPlan) -> Result<Expr> {

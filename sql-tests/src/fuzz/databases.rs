@@ -7,7 +7,6 @@ use async_trait::async_trait;
 use basalt_engine::arithmetic::{with_checked_arithmetic, with_sound_floats};
 use basalt_engine::rewording::{reworded, unknown_nulls};
 use basalt_engine::stack::LargeStack;
-use basalt_engine::subqueries::NotInOfConstants;
 use basalt_engine::types::{SqlTypes, wire_schema};
 use datafusion::error::DataFusionError;
 use datafusion::execution::SessionStateBuilder;
@@ -60,11 +59,9 @@ impl PlainDataFusion {
         Self::of(Self::builder(partitions))
     }
 
-    /// DataFusion with our arithmetic, in one process: an overflow is an error. Also with our
-    /// `NOT IN` of constants.
+    /// DataFusion with our arithmetic, in one process: an overflow is an error.
     pub fn checked(partitions: usize) -> Self {
-        let builder = Self::builder(partitions).with_analyzer_rule(Arc::new(NotInOfConstants));
-        Self::of(with_checked_arithmetic(builder))
+        Self::of(with_checked_arithmetic(Self::builder(partitions)))
     }
 
     /// DataFusion without the rules that find columns by their names, groups by `==`, bounds by casts,

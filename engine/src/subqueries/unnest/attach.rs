@@ -1,0 +1,187 @@
+//! The value of a subquery, as a column of the query around it.
+
+use std::sync::Arc;
+
+use datafusion::common::{
+    Column, JoinConstraint, NullEquality, ScalarValue, not_impl_err, plan_err,
+};
+use datafusion::error::Result;
+use datafusion::functions_aggregate::expr_fn::count;
+use datafusion::logical_expr::expr::{Exists, InSubquery};
+use datafusion::logical_expr::{
+    Expr, ExprSchemable, Join, JoinType, LogicalPlan, LogicalPlanBuilder, lit, when,
+};
+
+use super::domain::{Domain, Names};
+use super::push::push;
+use crate::subqueries::single_row;
+
+/// An input of a node and what was joined to it.
+pub(super) struct Attached {
+    /// The input.
+    pub(super) outside: LogicalPlan,
+    /// The input with a column more for each subquery, or several.
+    pub(super) plan: LogicalPlan,
+}
+
+impl Attached {
+    /// Nothing yet.
+    pub(super) fn new(outside: LogicalPlan) -> Self {
+        Self { plan: outside.clone(), outside }
+    }
+
+    /// Joins a subquery, and says what its value is then. Where NULL is as good as false, `IN` may
+    /// be false for NULL.
+    pub(super) fn value_of(
+        &mut self,
+        subquery: Expr,
+        null_is_false: bool,
+        names: &mut Names,
+    ) -> Result<Expr> {
+        match subquery {
+            Expr::ScalarSubquery(subquery) => self.scalar(&subquery.subquery, names),
+            Expr::Exists(Exists { subquery, negated }) => {
+                let exists = self.exists(&subquery.subquery, names)?;
+                Ok(if negated { exists.is_not_true() } else { exists.is_true() })
+            }
+            Expr::InSubquery(in_subquery) => self.is_in(in_subquery, null_is_false, names),
+            _ => not_impl_err!("ANY and ALL of a subquery that takes columns from further out"),
+        }
+    }
+
+    fn scalar(&mut self, subquery: &LogicalPlan, names: &mut Names) -> Result<Expr> {
+        let domain = Domain::of(subquery, &self.outside, names)?;
+        let value = only_column(subquery)?;
+        let name = names.fresh();
+        let pushed = LogicalPlanBuilder::from(push(subquery.clone(), &domain, names)?);
+        let own = domain.columns().map(Expr::Column);
+        // A correlated subquery with one row at most has one for each row of the domain.
+        let values = match subquery.max_rows() {
+            Some(0 | 1) => pushed.project(own.chain([value.alias(name.as_str())]))?,
+            _ => {
+                let value = single_row().call(vec![value]).alias(name.as_str());
+                pushed.aggregate(own, vec![value])?
+            }
+        };
+        self.join_values(&domain, values.build()?)?;
+        Ok(Expr::Column(Column::new_unqualified(name)))
+    }
+
+    fn exists(&mut self, subquery: &LogicalPlan, names: &mut Names) -> Result<Expr> {
+        let domain = Domain::of(subquery, &self.outside, names)?;
+        let name = names.fresh();
+        let mut pushed = LogicalPlanBuilder::from(push(subquery.clone(), &domain, names)?);
+        if domain.is_empty() {
+            pushed = pushed.limit(0, Some(1))?;
+        }
+        let rows = count(lit(1)).alias(name.as_str());
+        let counted = pushed.aggregate(domain.columns().map(Expr::Column), vec![rows])?.build()?;
+        self.join_values(&domain, counted)?;
+        Ok(Expr::Column(Column::new_unqualified(name)).gt(lit(0_i64)))
+    }
+
+    fn is_in(
+        &mut self,
+        in_subquery: InSubquery,
+        null_is_false: bool,
+        names: &mut Names,
+    ) -> Result<Expr> {
+        let InSubquery { expr, subquery, negated } = in_subquery;
+        let subquery = subquery.subquery.as_ref();
+        let domain = Domain::of(subquery, &self.outside, names)?;
+        let left = self.column(*expr, names)?;
+        let value = only_column(subquery)?;
+        let pushed = push(subquery.clone(), &domain, names)?;
+        let own: Vec<_> = domain.columns().map(Expr::Column).collect();
+
+        // The values that are not NULL, each once: at most one is equal.
+        let key = names.fresh();
+        let found = names.fresh();
+        let groups = own.iter().cloned().chain([value.clone().alias(key.as_str())]);
+        let values = LogicalPlanBuilder::from(pushed.clone())
+            .filter(value.clone().is_not_null())?
+            .aggregate(groups, vec![count(lit(1)).alias(found.as_str())])?
+            .build()?;
+        let key = Expr::Column(Column::new_unqualified(key));
+        let mut keys = domain.keys();
+        keys.push((left.clone(), key));
+        self.join(values, keys, JoinType::Left)?;
+        let is_found = Expr::Column(Column::new_unqualified(found)).is_not_null();
+
+        let has_nulls = value.nullable(pushed.schema().as_ref())?;
+        let is_nullable = left.nullable(self.plan.schema().as_ref())?;
+        if null_is_false && !negated || !has_nulls && !is_nullable {
+            return Ok(if negated { is_found.is_not_true() } else { is_found });
+        }
+        // Not found is not false where there is a NULL among the values, or for it.
+        let (rows, known) = (names.fresh(), names.fresh());
+        let counts = vec![count(lit(1)).alias(rows.as_str()), count(value).alias(known.as_str())];
+        // The domain's columns are there already, beside the values.
+        let domain = domain.copied(names);
+        let own = own.into_iter().zip(domain.columns()).map(|(own, name)| own.alias(name.name));
+        let counts = LogicalPlanBuilder::from(pushed).aggregate(own, counts)?.build()?;
+        self.join_values(&domain, counts)?;
+        let [rows, known] = [rows, known].map(|name| Expr::Column(Column::new_unqualified(name)));
+        let is_unknown = rows.clone().gt(lit(0_i64)).and(left.is_null().or(known.lt(rows)));
+        let value = when(is_found, lit(true))
+            .when(is_unknown, Expr::Literal(ScalarValue::Boolean(None), None))
+            .otherwise(lit(false))?;
+        Ok(if negated { !value } else { value })
+    }
+
+    /// An expression as a column, computed once.
+    fn column(&mut self, expr: Expr, names: &mut Names) -> Result<Expr> {
+        if matches!(expr, Expr::Column(_)) {
+            return Ok(expr);
+        }
+        let name = names.fresh();
+        let columns = self.plan.schema().columns().into_iter().map(Expr::Column);
+        let computed = expr.alias(name.as_str());
+        self.plan = LogicalPlanBuilder::from(self.plan.clone())
+            .project(columns.chain([computed]))?
+            .build()?;
+        Ok(Expr::Column(Column::new_unqualified(name)))
+    }
+
+    /// Joins values of which there is one row at most for each of the domain.
+    fn join_values(&mut self, domain: &Domain, values: LogicalPlan) -> Result<()> {
+        // An aggregate without groups has its row always.
+        let join_type = match &values {
+            LogicalPlan::Aggregate(_) if domain.is_empty() => JoinType::Inner,
+            _ => JoinType::Left,
+        };
+        self.join(values, domain.keys(), join_type)
+    }
+
+    fn join(
+        &mut self,
+        values: LogicalPlan,
+        keys: Vec<(Expr, Expr)>,
+        join_type: JoinType,
+    ) -> Result<()> {
+        let condition = (keys.is_empty() && join_type != JoinType::Inner).then(|| lit(true));
+        let null_equality = match keys.is_empty() {
+            true => NullEquality::NullEqualsNothing,
+            false => NullEquality::NullEqualsNull,
+        };
+        self.plan = LogicalPlan::Join(Join::try_new(
+            Arc::new(self.plan.clone()),
+            Arc::new(values),
+            keys,
+            condition,
+            join_type,
+            JoinConstraint::On,
+            null_equality,
+            false,
+        )?);
+        Ok(())
+    }
+}
+
+/// The one column of a subquery.
+fn only_column(subquery: &LogicalPlan) -> Result<Expr> {
+    match subquery.schema().columns().as_slice() {
+        [column] => Ok(Expr::Column(column.clone())),
+        columns => plan_err!("a subquery has {} columns in the place of a value", columns.len()),
+    }
+}
