@@ -17,8 +17,8 @@
 //! - [`mod@write`]: rows into segments
 //! - [`distribute`]: which worker runs what, and the plan checker
 //! - [`rewording`] (`group_keys`, `lossy_casts`, `peer_frames`, `union_names`): statements in words that DataFusion understands
-//! - `empty_grouping_set`, `portable_windows`, [`subqueries`]: in words that workers understand, too
-//! - `logical_rules` (`constant_filters`, `null_equality`) and `physical_rules`, with `unknown_nulls`, `exact_bounds`, `unestimated`, `required_orders`, `topk_of_floats` and `pass_through`: DataFusion's rules kept from going too far
+//! - `empty_grouping_set`, `portable_windows`, `subqueries`: in words that workers understand, too
+//! - `logical_rules` (`constant_filters`, `flattened_joins`, `functional_dependencies`, `null_equality`) and `physical_rules`, with `unknown_nulls`, `exact_bounds`, `unestimated`, `required_orders`, `topk_of_floats` and `pass_through`: DataFusion's rules kept from going too far
 //! - `filter_routes`: filters that find their column, where columns share a name
 //! - `guarded`: a fragment's panics are errors
 //! - [`codec`], `recursive`, [`plan_gate`], [`allow_list`], [`ipc`]: plans and rows on the wire
@@ -39,7 +39,9 @@ mod exact_bounds;
 pub mod fence;
 pub mod files;
 mod filter_routes;
+mod flattened_joins;
 mod fold;
+mod functional_dependencies;
 mod functions;
 mod group_keys;
 mod guarded;

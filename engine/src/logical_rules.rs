@@ -5,14 +5,12 @@ use std::sync::Arc;
 use datafusion::optimizer::OptimizerRule;
 
 use crate::constant_filters::{KeepConstantFilters, PUSH_DOWN_FILTER};
-use crate::null_equality::keep_null_equality;
 
 /// A rule.
 pub(crate) type LogicalRule = Arc<dyn OptimizerRule + Send + Sync>;
 
 /// Holds back those that need it.
 pub(crate) fn hold_back(rules: &mut [LogicalRule]) {
-    keep_null_equality(rules);
     for rule in rules {
         let held: LogicalRule = match rule.name() {
             PUSH_DOWN_FILTER => Arc::new(KeepConstantFilters(Arc::clone(rule))),

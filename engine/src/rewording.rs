@@ -6,6 +6,8 @@ use datafusion::execution::SessionStateBuilder;
 use datafusion::optimizer::{Analyzer, AnalyzerRule, Optimizer};
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
 
+use crate::flattened_joins::keep_conditions;
+use crate::functional_dependencies::hide_wrong_dependencies;
 use crate::functions::coalesce_functions;
 use crate::group_keys::GroupKeys;
 use crate::lossy_casts::LossyCasts;
@@ -28,7 +30,10 @@ pub fn reworded(mut builder: SessionStateBuilder) -> SessionStateBuilder {
     analyzer.rules.push(Arc::new(UnnestSubqueries));
     analyzer.rules.push(Arc::new(UnionNames));
     analyzer.rules.push(Arc::new(LossyCasts));
-    keep_null_equality(&mut builder.optimizer().get_or_insert_with(Optimizer::new).rules);
+    let rules = &mut builder.optimizer().get_or_insert_with(Optimizer::new).rules;
+    keep_null_equality(rules);
+    keep_conditions(rules);
+    hide_wrong_dependencies(rules);
     builder
 }
 
