@@ -14,7 +14,8 @@
 //! - `rewrite`: the rules that put them into plans
 //! - [`sum`](mod@sum): the aggregate, over `exact` sums that the order of rows cannot change
 //! - `two_steps`: one of DataFusion's rules, kept from overflowing on the way
-//! - `extremes`: `min` and `max` of floats, that the order of rows cannot change either
+//! - `extremes`: `min` and `max` of floats, that the order of rows cannot change either, and of
+//!   intervals (`interval_extremes`)
 //! - `floats`: one NaN, and `float_aggregates` that give it, also over frames that move (`sliding`,
 //!   `sliding_sum`)
 //! - `filled`: which groups of an aggregate have a value
@@ -29,6 +30,7 @@ mod extremes;
 mod filled;
 mod float_aggregates;
 mod floats;
+mod interval_extremes;
 mod kernels;
 mod operators;
 mod out_of_range;
@@ -45,6 +47,7 @@ use datafusion::logical_expr::{AggregateUDF, ScalarUDF};
 use datafusion::optimizer::{Optimizer, OptimizerRule};
 
 use extremes::float_extremes;
+pub(crate) use extremes::min_of_intervals;
 pub(crate) use float_aggregates::state_bytes_of;
 use float_aggregates::{float_aggregates, float_sum};
 use floats::{OneNanRule, one_nan_function};

@@ -35,6 +35,7 @@ use datafusion::logical_expr::{
 };
 
 use crate::error::{ErrorCode, SqlError};
+use crate::intervals::interval_functions;
 pub(crate) use coalesce::coalesce_functions;
 use cost::{COSTS, Cost};
 pub(crate) use named_cast::{NAMED_CAST, named_cast};
@@ -55,6 +56,7 @@ pub(crate) fn bound(state: &mut SessionState) -> Result<()> {
         }
     }
     let ours = pattern_functions().into_iter().chain(coalesce_functions()).chain([named_cast()]);
+    let ours = ours.chain(interval_functions());
     for function in ours {
         state.register_udf(function)?;
     }

@@ -8,6 +8,7 @@ use datafusion::physical_optimizer::PhysicalOptimizerRule;
 
 use crate::functions::coalesce_functions;
 use crate::group_keys::GroupKeys;
+use crate::intervals::ComparedIntervals;
 use crate::lossy_casts::LossyCasts;
 use crate::null_equality::keep_null_equality;
 use crate::peer_frames::PeerFrames;
@@ -25,6 +26,7 @@ pub fn reworded(mut builder: SessionStateBuilder) -> SessionStateBuilder {
     analyzer.rules.splice(0..0, before_types);
     analyzer.rules.push(Arc::new(UnionNames));
     analyzer.rules.push(Arc::new(LossyCasts));
+    analyzer.rules.push(Arc::new(ComparedIntervals));
     keep_null_equality(&mut builder.optimizer().get_or_insert_with(Optimizer::new).rules);
     builder
 }
