@@ -12,6 +12,7 @@ use crate::intervals::ComparedIntervals;
 use crate::lossy_casts::LossyCasts;
 use crate::null_equality::keep_null_equality;
 use crate::peer_frames::PeerFrames;
+use crate::range_frames::RangeFrames;
 use crate::union_names::UnionNames;
 use crate::unknown_nulls::UnknownNulls;
 
@@ -21,8 +22,8 @@ pub fn reworded(mut builder: SessionStateBuilder) -> SessionStateBuilder {
     // The last of a name counts.
     builder.scalar_functions().get_or_insert_default().extend(coalesce_functions());
     let analyzer = builder.analyzer().get_or_insert_with(Analyzer::new);
-    let before_types: [Arc<dyn AnalyzerRule + Send + Sync>; 2] =
-        [Arc::new(GroupKeys), Arc::new(PeerFrames)];
+    let before_types: [Arc<dyn AnalyzerRule + Send + Sync>; 3] =
+        [Arc::new(GroupKeys), Arc::new(PeerFrames), Arc::new(RangeFrames)];
     analyzer.rules.splice(0..0, before_types);
     analyzer.rules.push(Arc::new(UnionNames));
     analyzer.rules.push(Arc::new(LossyCasts));
