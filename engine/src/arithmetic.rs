@@ -17,7 +17,7 @@
 //! - `extremes`: `min` and `max` of floats, that the order of rows cannot change either, and of
 //!   intervals (`interval_extremes`)
 //! - `floats`: one NaN, and `float_aggregates` that give it, also over frames that move (`sliding`,
-//!   `sliding_sum`)
+//!   `sliding_sum`); `sliding_bool`: those of booleans
 //! - `filled`: which groups of an aggregate have a value
 //!
 //! Functions, not the flag of DataFusion's `BinaryExpr`: they travel to workers by name, in plans
@@ -36,6 +36,7 @@ mod operators;
 mod out_of_range;
 mod rewrite;
 mod sliding;
+mod sliding_bool;
 mod sliding_sum;
 pub mod sum;
 mod two_steps;
@@ -54,6 +55,7 @@ use floats::{OneNanRule, one_nan_function};
 pub use floats::{one_nan, rows_of_one_nan};
 use operators::{CheckedArithmetic, Operation};
 use rewrite::{CheckAll, CheckBeforeFolding, CheckConstants};
+use sliding_bool::bool_aggregates;
 use sum::CheckedSum;
 use two_steps::{TWO_STEPS, WideFirstStep};
 
@@ -79,6 +81,7 @@ fn with_sound_float_functions(mut builder: SessionStateBuilder) -> SessionStateB
     let aggregates = builder.aggregate_functions().get_or_insert_default();
     aggregates.extend(float_extremes());
     aggregates.extend(float_aggregates());
+    aggregates.extend(bool_aggregates());
     builder
 }
 

@@ -17,7 +17,7 @@
 //! - [`mod@write`]: rows into segments
 //! - [`distribute`]: which worker runs what, and the plan checker
 //! - [`rewording`] (`group_keys`, `intervals`, `lossy_casts`, `peer_frames`, `range_frames`, `union_names`): statements in words that DataFusion understands
-//! - `empty_grouping_set`, `portable_windows`, [`subqueries`]: in words that workers understand, too
+//! - `empty_grouping_set`, `portable_windows` (`shifts`), [`subqueries`]: in words that workers understand, too
 //! - `logical_rules` (`constant_filters`, `null_equality`) and `physical_rules`, with `unknown_nulls`, `exact_bounds`, `unestimated`, `required_orders`, `topk_of_floats` and `pass_through`: DataFusion's rules kept from going too far
 //! - `filter_routes`: filters that find their column, where columns share a name
 //! - `guarded`: a fragment's panics are errors
@@ -67,6 +67,7 @@ pub mod secret;
 pub mod session;
 mod session_functions;
 pub mod settings;
+mod shifts;
 pub mod snapshot;
 mod snapshot_catalog;
 pub mod stack;
