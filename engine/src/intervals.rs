@@ -18,7 +18,10 @@
 //! Invariant: no operator of a plan compares or hashes the three numbers of an interval but those that
 //! the function gives, of which equal intervals have the same. Intervals inside of lists and structs
 //! are refused where they would be compared.
+//!
+//! `correlated`: what subqueries compare with rows outside.
 
+mod correlated;
 mod groups;
 mod justified;
 mod rows;
@@ -36,7 +39,11 @@ pub(crate) use rule::ComparedIntervals;
 
 /// The functions that plans may name.
 pub(crate) fn interval_functions() -> [Arc<ScalarUDF>; 3] {
-    [justified::function(), rows::greatest(), rows::least()]
+    [
+        justified::function(),
+        rows::greatest(),
+        rows::least(),
+    ]
 }
 
 /// Whether values of a type are intervals.

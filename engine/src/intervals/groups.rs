@@ -105,7 +105,7 @@ fn by_length(key: Expr, lengths: &HashMap<Expr, Column>) -> Result<Expr> {
 }
 
 /// A name that no column of a schema has.
-fn free_name(what: &str, place: usize, schema: &DFSchema) -> Column {
+pub(super) fn free_name(what: &str, place: usize, schema: &DFSchema) -> Column {
     let mut name = format!("__{what}_{place}");
     while schema.fields().iter().any(|field| *field.name() == name) {
         name.push('_');

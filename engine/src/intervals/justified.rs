@@ -21,7 +21,7 @@ use datafusion::logical_expr::{
 };
 
 /// Nanoseconds of a day.
-const DAY: i128 = 86_400_000_000_000;
+pub(super) const DAY: i128 = 86_400_000_000_000;
 
 /// Nanoseconds of a month.
 const MONTH: i128 = 30 * DAY;
@@ -63,6 +63,11 @@ fn justified_value(interval: IntervalMonthDayNano) -> IntervalMonthDayNano {
 /// The function around an expression.
 pub(super) fn justified(expr: Expr) -> Expr {
     Expr::ScalarFunction(ScalarFunction::new_udf(function(), vec![expr]))
+}
+
+/// Whether an expression is one with the function around it.
+pub(super) fn is_justified(expr: &Expr) -> bool {
+    matches!(expr, Expr::ScalarFunction(call) if call.func.inner().is::<Justified>())
 }
 
 /// The function as plans have it.

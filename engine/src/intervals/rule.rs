@@ -17,6 +17,7 @@ use datafusion::logical_expr::{
 };
 use datafusion::optimizer::AnalyzerRule;
 
+use super::correlated::by_columns;
 use super::groups::{distinct_rows, grouped};
 use super::justified::justified;
 use super::{has_interval, is_compared_by_length, rows};
@@ -105,6 +106,10 @@ fn compared_in(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
     compared.transform_data(|plan| match &plan {
         LogicalPlan::Aggregate(aggregate) => Ok(match grouped(aggregate)? {
             Some(groups) => Transformed::yes(groups),
+            None => Transformed::no(plan),
+        }),
+        LogicalPlan::Filter(filter) => Ok(match by_columns(filter)? {
+            Some(filtered) => Transformed::yes(filtered),
             None => Transformed::no(plan),
         }),
         _ => Ok(Transformed::no(plan)),
