@@ -60,6 +60,11 @@ pub(crate) fn bound(state: &mut SessionState) -> Result<()> {
     for function in ours {
         state.register_udf(function)?;
     }
+    // Its name in PostgreSQL, DuckDB and Redshift.
+    if let Ok(signum) = state.udf("signum") {
+        let sign = signum.as_ref().clone().with_aliases(["sign"]);
+        state.register_udf(Arc::new(sign))?;
+    }
     state.register_function_rewrite(Arc::new(BoundPatterns))
 }
 
