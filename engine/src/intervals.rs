@@ -19,11 +19,13 @@
 //! the function gives, of which equal intervals have the same. Intervals inside of lists and structs
 //! are refused where they would be compared.
 //!
-//! `correlated`: what subqueries compare with rows outside.
+//! `correlated`: what subqueries compare with rows outside; `operators`: what is multiplied by numbers
+//! and added to dates.
 
 mod correlated;
 mod groups;
 mod justified;
+mod operators;
 mod rows;
 mod rule;
 
@@ -35,14 +37,17 @@ use datafusion::error::Result;
 use datafusion::logical_expr::ScalarUDF;
 
 pub(crate) use justified::{nanoseconds, to_months_days_nanos};
+pub(crate) use operators::IntervalOperators;
 pub(crate) use rule::ComparedIntervals;
 
 /// The functions that plans may name.
-pub(crate) fn interval_functions() -> [Arc<ScalarUDF>; 3] {
+pub(crate) fn interval_functions() -> [Arc<ScalarUDF>; 5] {
     [
         justified::function(),
         rows::greatest(),
         rows::least(),
+        operators::multiply(),
+        operators::divide(),
     ]
 }
 

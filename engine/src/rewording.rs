@@ -8,7 +8,7 @@ use datafusion::physical_optimizer::PhysicalOptimizerRule;
 
 use crate::functions::coalesce_functions;
 use crate::group_keys::GroupKeys;
-use crate::intervals::ComparedIntervals;
+use crate::intervals::{ComparedIntervals, IntervalOperators};
 use crate::lossy_casts::LossyCasts;
 use crate::null_equality::keep_null_equality;
 use crate::peer_frames::PeerFrames;
@@ -21,6 +21,7 @@ use crate::unknown_nulls::UnknownNulls;
 pub fn reworded(mut builder: SessionStateBuilder) -> SessionStateBuilder {
     // The last of a name counts.
     builder.scalar_functions().get_or_insert_default().extend(coalesce_functions());
+    builder.expr_planners().get_or_insert_default().insert(0, Arc::new(IntervalOperators));
     let analyzer = builder.analyzer().get_or_insert_with(Analyzer::new);
     let before_types: [Arc<dyn AnalyzerRule + Send + Sync>; 3] =
         [Arc::new(GroupKeys), Arc::new(PeerFrames), Arc::new(RangeFrames)];
