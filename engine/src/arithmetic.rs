@@ -14,9 +14,10 @@
 //! - `rewrite`: the rules that put them into plans
 //! - [`sum`](mod@sum): the aggregate, over `exact` sums that the order of rows cannot change
 //! - `two_steps`: one of DataFusion's rules, kept from overflowing on the way
-//! - `extremes`: `min` and `max` of floats, that the order of rows cannot change either
+//! - `extremes`: `min` and `max` of floats, that the order of rows cannot change either, and of
+//!   intervals (`interval_extremes`)
 //! - `floats`: one NaN, and `float_aggregates` that give it, also over frames that move (`sliding`,
-//!   `sliding_sum`)
+//!   `sliding_sum`); `sliding_bool`: those of booleans
 //! - `filled`: which groups of an aggregate have a value
 //!
 //! Functions, not the flag of DataFusion's `BinaryExpr`: they travel to workers by name, in plans
@@ -29,11 +30,13 @@ mod extremes;
 mod filled;
 mod float_aggregates;
 mod floats;
+mod interval_extremes;
 mod kernels;
 mod operators;
 mod out_of_range;
 mod rewrite;
 mod sliding;
+mod sliding_bool;
 mod sliding_sum;
 pub mod sum;
 mod two_steps;
@@ -45,12 +48,14 @@ use datafusion::logical_expr::{AggregateUDF, ScalarUDF};
 use datafusion::optimizer::{Optimizer, OptimizerRule};
 
 use extremes::float_extremes;
+pub(crate) use extremes::min_of_intervals;
 pub(crate) use float_aggregates::state_bytes_of;
 use float_aggregates::{float_aggregates, float_sum};
 use floats::{OneNanRule, one_nan_function};
 pub use floats::{one_nan, rows_of_one_nan};
 use operators::{CheckedArithmetic, Operation};
 use rewrite::{CheckAll, CheckBeforeFolding, CheckConstants};
+use sliding_bool::bool_aggregates;
 use sum::CheckedSum;
 use two_steps::{TWO_STEPS, WideFirstStep};
 
@@ -76,6 +81,7 @@ fn with_sound_float_functions(mut builder: SessionStateBuilder) -> SessionStateB
     let aggregates = builder.aggregate_functions().get_or_insert_default();
     aggregates.extend(float_extremes());
     aggregates.extend(float_aggregates());
+    aggregates.extend(bool_aggregates());
     builder
 }
 

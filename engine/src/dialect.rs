@@ -27,7 +27,7 @@
 //! - `query`: what a query may contain
 //! - `size`: how large it may become
 //! - `references`: the relations it names
-//! - `numbers`, `named_windows`, `similar`, `using`: what DataFusion reads otherwise
+//! - `numbers`, `named_windows`, `similar`, `spellings`, `using`: what DataFusion reads otherwise
 //! - `repeated`: columns it has twice
 //! - `casts`: aggregates that differ in casts only
 //! - `own_level`: a SELECT without its subqueries
@@ -52,6 +52,7 @@ mod repeated;
 mod session;
 mod similar;
 mod size;
+mod spellings;
 pub mod statement;
 mod syntax;
 mod tokens;

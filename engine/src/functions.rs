@@ -35,6 +35,7 @@ use datafusion::logical_expr::{
 };
 
 use crate::error::{ErrorCode, SqlError};
+use crate::intervals::interval_functions;
 pub(crate) use coalesce::coalesce_functions;
 use cost::{COSTS, Cost};
 pub(crate) use named_cast::{NAMED_CAST, named_cast};
@@ -55,8 +56,14 @@ pub(crate) fn bound(state: &mut SessionState) -> Result<()> {
         }
     }
     let ours = pattern_functions().into_iter().chain(coalesce_functions()).chain([named_cast()]);
+    let ours = ours.chain(interval_functions());
     for function in ours {
         state.register_udf(function)?;
+    }
+    // Its name in PostgreSQL, DuckDB and Redshift.
+    if let Ok(signum) = state.udf("signum") {
+        let sign = signum.as_ref().clone().with_aliases(["sign"]);
+        state.register_udf(Arc::new(sign))?;
     }
     state.register_function_rewrite(Arc::new(BoundPatterns))
 }

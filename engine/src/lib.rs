@@ -16,8 +16,8 @@
 //! - [`files`]: reading files from outside
 //! - [`mod@write`]: rows into segments
 //! - [`distribute`]: which worker runs what, and the plan checker
-//! - [`rewording`] (`group_keys`, `lossy_casts`, `peer_frames`, `union_names`): statements in words that DataFusion understands
-//! - `empty_grouping_set`, `portable_windows`, `subqueries`: in words that workers understand, too
+//! - [`rewording`] (`group_keys`, `intervals`, `lossy_casts`, `peer_frames`, `range_frames`, `union_names`): statements in words that DataFusion understands
+//! - `empty_grouping_set`, `portable_windows` (`shifts`), `subqueries`: in words that workers understand, too
 //! - `logical_rules` (`constant_filters`, `flattened_joins`, `functional_dependencies`, `null_equality`) and `physical_rules`, with `unknown_nulls`, `exact_bounds`, `unestimated`, `required_orders`, `topk_of_floats` and `pass_through`: DataFusion's rules kept from going too far
 //! - `filter_routes`: filters that find their column, where columns share a name
 //! - `guarded`: a fragment's panics are errors
@@ -46,6 +46,7 @@ mod functions;
 mod group_keys;
 mod guarded;
 mod information_schema;
+mod intervals;
 pub mod ipc;
 mod logical_rules;
 mod lossy_casts;
@@ -57,6 +58,7 @@ pub mod plan_gate;
 pub mod plan_size;
 mod portable_windows;
 pub mod protocol;
+mod range_frames;
 mod recursive;
 mod required_orders;
 pub mod rewording;
@@ -67,6 +69,7 @@ pub mod secret;
 pub mod session;
 mod session_functions;
 pub mod settings;
+mod shifts;
 pub mod snapshot;
 mod snapshot_catalog;
 pub mod stack;

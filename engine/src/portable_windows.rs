@@ -31,6 +31,8 @@ use datafusion::logical_expr::{
 use datafusion::optimizer::AnalyzerRule;
 use datafusion::physical_expr::PhysicalExpr;
 
+use crate::shifts::{SHIFTS, by_null, of_whole_partitions};
+
 /// Functions that a flag changes.
 const FLAGGED: [&str; 5] = ["lag", "lead", "first_value", "last_value", "nth_value"];
 
@@ -166,12 +168,21 @@ impl WindowUDFImpl for Flagged {
         &self,
         arguments: PartitionEvaluatorArgs<'_>,
     ) -> Result<Box<dyn PartitionEvaluator>> {
-        self.inner.partition_evaluator_factory(PartitionEvaluatorArgs::new(
+        let arguments = PartitionEvaluatorArgs::new(
             arguments.input_exprs(),
             arguments.input_fields(),
             self.is_reversed,
             self.ignore_nulls,
-        ))
+        );
+        let is_shift = SHIFTS.contains(&self.inner.name());
+        if is_shift && let Some(nulls) = by_null(&arguments) {
+            return Ok(nulls);
+        }
+        let evaluator = self.inner.partition_evaluator_factory(arguments)?;
+        Ok(match is_shift && self.ignore_nulls {
+            true => of_whole_partitions(evaluator),
+            false => evaluator,
+        })
     }
 
     fn field(&self, arguments: WindowUDFFieldArgs<'_>) -> Result<FieldRef> {
@@ -196,7 +207,12 @@ impl WindowUDFImpl for Flagged {
     }
 
     fn limit_effect(&self, arguments: &[Arc<dyn PhysicalExpr>]) -> LimitEffect {
-        self.inner.inner().limit_effect(arguments)
+        // How many rows ahead IGNORE NULLS looks, nobody knows; and what is turned around looks
+        // the other way.
+        match self.ignore_nulls || self.is_reversed {
+            true => LimitEffect::Unknown,
+            false => self.inner.inner().limit_effect(arguments),
+        }
     }
 }
 

@@ -10,9 +10,11 @@ use crate::flattened_joins::keep_conditions;
 use crate::functional_dependencies::hide_wrong_dependencies;
 use crate::functions::coalesce_functions;
 use crate::group_keys::GroupKeys;
+use crate::intervals::{ComparedIntervals, IntervalOperators};
 use crate::lossy_casts::LossyCasts;
 use crate::null_equality::keep_null_equality;
 use crate::peer_frames::PeerFrames;
+use crate::range_frames::RangeFrames;
 use crate::subqueries::{NotInOtherWords, UnnestSubqueries};
 use crate::union_names::UnionNames;
 use crate::unknown_nulls::UnknownNulls;
@@ -22,14 +24,16 @@ use crate::unknown_nulls::UnknownNulls;
 pub fn reworded(mut builder: SessionStateBuilder) -> SessionStateBuilder {
     // The last of a name counts.
     builder.scalar_functions().get_or_insert_default().extend(coalesce_functions());
+    builder.expr_planners().get_or_insert_default().insert(0, Arc::new(IntervalOperators));
     let analyzer = builder.analyzer().get_or_insert_with(Analyzer::new);
-    let before_types: [Arc<dyn AnalyzerRule + Send + Sync>; 2] =
-        [Arc::new(GroupKeys), Arc::new(PeerFrames)];
+    let before_types: [Arc<dyn AnalyzerRule + Send + Sync>; 3] =
+        [Arc::new(GroupKeys), Arc::new(PeerFrames), Arc::new(RangeFrames)];
     analyzer.rules.splice(0..0, before_types);
     analyzer.rules.push(Arc::new(NotInOtherWords));
     analyzer.rules.push(Arc::new(UnnestSubqueries));
     analyzer.rules.push(Arc::new(UnionNames));
     analyzer.rules.push(Arc::new(LossyCasts));
+    analyzer.rules.push(Arc::new(ComparedIntervals));
     let rules = &mut builder.optimizer().get_or_insert_with(Optimizer::new).rules;
     keep_null_equality(rules);
     keep_conditions(rules);

@@ -6,7 +6,7 @@
 //! of IEEE 754-2008 (section 5.10), as sorting does and as the same functions do without groups:
 //! NaN is greater than every number.
 //!
-//! Everything but the state of groups of floats is DataFusion's.
+//! Intervals are compared by their lengths (see `interval_extremes`). Everything else is DataFusion's.
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
@@ -28,6 +28,7 @@ use datafusion::logical_expr::{
 };
 
 use super::filled::{Filled, passing};
+use super::interval_extremes::{interval_extreme, is_interval, sliding_interval_extreme};
 
 /// The two functions, in the place of DataFusion's.
 pub(super) fn float_extremes() -> [Arc<AggregateUDF>; 2] {
@@ -36,8 +37,14 @@ pub(super) fn float_extremes() -> [Arc<AggregateUDF>; 2] {
     })
 }
 
+/// `min` as it compares intervals.
+pub(crate) fn min_of_intervals() -> Arc<AggregateUDF> {
+    let [min, _] = float_extremes();
+    min
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Extreme {
+pub(super) enum Extreme {
     Min,
     Max,
 }
@@ -59,7 +66,7 @@ impl Extreme {
     }
 }
 
-/// DataFusion's function with our groups of floats.
+/// DataFusion's function with our groups of floats and our intervals.
 struct FloatExtreme {
     inner: Arc<AggregateUDF>,
     extreme: Extreme,
@@ -99,7 +106,11 @@ impl AggregateUDFImpl for FloatExtreme {
     }
 
     fn accumulator(&self, arguments: AccumulatorArgs<'_>) -> Result<Box<dyn Accumulator>> {
-        self.inner.accumulator(arguments)
+        let data_type = arguments.return_field.data_type();
+        match is_interval(data_type) {
+            true => interval_extreme(self.extreme, data_type),
+            false => self.inner.accumulator(arguments),
+        }
     }
 
     fn state_fields(
@@ -110,7 +121,8 @@ impl AggregateUDFImpl for FloatExtreme {
     }
 
     fn groups_accumulator_supported(&self, arguments: AccumulatorArgs<'_>) -> bool {
-        self.inner.groups_accumulator_supported(arguments)
+        !is_interval(arguments.return_field.data_type())
+            && self.inner.groups_accumulator_supported(arguments)
     }
 
     fn create_groups_accumulator(
@@ -129,7 +141,11 @@ impl AggregateUDFImpl for FloatExtreme {
         &self,
         arguments: AccumulatorArgs<'_>,
     ) -> Result<Box<dyn Accumulator>> {
-        self.inner.create_sliding_accumulator(arguments)
+        let data_type = arguments.return_field.data_type();
+        match is_interval(data_type) {
+            true => sliding_interval_extreme(self.extreme, data_type),
+            false => self.inner.create_sliding_accumulator(arguments),
+        }
     }
 
     fn is_descending(&self) -> Option<bool> {
@@ -149,7 +165,8 @@ impl AggregateUDFImpl for FloatExtreme {
     }
 
     fn value_from_stats(&self, arguments: &StatisticsArgs<'_>) -> Option<ScalarValue> {
-        self.inner.value_from_stats(arguments)
+        let is_interval = is_interval(arguments.return_type);
+        if is_interval { None } else { self.inner.value_from_stats(arguments) }
     }
 
     fn documentation(&self) -> Option<&Documentation> {
@@ -157,7 +174,11 @@ impl AggregateUDFImpl for FloatExtreme {
     }
 
     fn set_monotonicity(&self, data_type: &DataType) -> SetMonotonicity {
-        self.inner.inner().set_monotonicity(data_type)
+        match is_interval(data_type) {
+            // It is about the order that DataFusion has of them.
+            true => SetMonotonicity::NotMonotonic,
+            false => self.inner.inner().set_monotonicity(data_type),
+        }
     }
 }
 

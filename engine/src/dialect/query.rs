@@ -16,7 +16,7 @@ use datafusion::sql::sqlparser::ast::{
 use super::size;
 use super::statement::Statement;
 use super::syntax::position_of;
-use super::{casts, named_windows, numbers, similar, using};
+use super::{casts, named_windows, numbers, similar, spellings, using};
 use crate::error::{ErrorCode, SqlError, printable};
 use crate::types::split_length;
 
@@ -163,7 +163,8 @@ const FILE_FUNCTIONS: [&str; 2] = ["read_parquet", "read_csv"];
 /// - It ignores the length of a text type, so `CAST(x AS VARCHAR(3))` becomes
 ///   `left(CAST(x AS VARCHAR), 3)`: a cast cuts, as in PostgreSQL.
 /// - It names casts like what they cast (`casts`), reads long numbers as DOUBLE where they become decimals
-///   (`numbers`), and knows too little of windows by name (`named_windows`).
+///   (`numbers`), knows too little of windows by name (`named_windows`), and does not read some of
+///   standard SQL (`spellings`).
 pub(super) fn prepare(query: &mut Query) -> Result<(), SqlError> {
     match VisitMut::visit(query, &mut Prepare) {
         ControlFlow::Continue(()) => Ok(()),
@@ -178,6 +179,7 @@ impl VisitorMut for Prepare {
 
     fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<Self::Break> {
         named_windows::write_out(query);
+        spellings::fetch_as_limit(query);
         match query.body.as_mut() {
             SetExpr::Select(select) => write_out_using(select, query.order_by.as_mut()),
             _ => ControlFlow::Continue(()),
@@ -198,6 +200,11 @@ impl VisitorMut for Prepare {
         if let Err(what) = similar::mean_sql(expr) {
             let mut error = not_supported(what)
                 .with_hint("write the pattern out, or use ~ and a regular expression");
+            error.position = position_of(expr.span());
+            return ControlFlow::Break(Box::new(error));
+        }
+        if let Err(what) = spellings::reword(expr) {
+            let mut error = not_supported(what).with_hint("write the pattern out");
             error.position = position_of(expr.span());
             return ControlFlow::Break(Box::new(error));
         }
