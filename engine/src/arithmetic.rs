@@ -45,7 +45,7 @@ use std::sync::Arc;
 
 use datafusion::execution::SessionStateBuilder;
 use datafusion::logical_expr::{AggregateUDF, ScalarUDF};
-use datafusion::optimizer::{Optimizer, OptimizerRule};
+use datafusion::optimizer::Optimizer;
 
 use extremes::float_extremes;
 pub(crate) use extremes::min_of_intervals;
@@ -95,17 +95,17 @@ pub fn with_sound_floats(builder: SessionStateBuilder) -> SessionStateBuilder {
 
 /// Gives a session that plans the functions and the rules that use them, beside DataFusion's own.
 pub fn with_checked_arithmetic(builder: SessionStateBuilder) -> SessionStateBuilder {
-    let rules = Optimizer::new().rules.into_iter().map(|rule| match rule.name() {
-        TWO_STEPS => Arc::new(WideFirstStep(rule)) as Arc<dyn OptimizerRule + Send + Sync>,
-        _ => rule,
-    });
     let mut builder = with_checked_functions(builder);
+    for rule in &mut builder.optimizer().get_or_insert_with(Optimizer::new).rules {
+        if rule.name() == TWO_STEPS {
+            *rule = Arc::new(WideFirstStep(Arc::clone(rule)));
+        }
+    }
     let planners = builder.expr_planners().get_or_insert_default();
     planners.insert(0, Arc::new(CheckConstants));
     builder
         .with_analyzer_rule(Arc::new(CheckBeforeFolding))
         .with_analyzer_rule(Arc::new(OneNanRule))
-        .with_optimizer_rules(rules.collect())
         .with_optimizer_rule(Arc::new(CheckAll))
 }
 

@@ -4,17 +4,21 @@
 //! times, and DataFusion knows; but an aggregate over that join by `k` and a column of the other table says
 //! again that `k` determines all columns (`aggregate_functional_dependencies`;
 //! `sql-tests/upstream/keys-of-aggregates.md`). The rules that believe it drop ORDER BY keys, GROUP BY keys and
-//! DISTINCT, and make semi joins of joins. So where there is such an aggregate, they see plans that know
-//! of no keys.
+//! DISTINCT, and make semi joins of joins; and the planner of SQL groups by all columns of a subquery
+//! where its key is one to group by. So where there is such an aggregate, they see plans that know of no
+//! keys.
 
 use std::sync::Arc;
 
-use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
-use datafusion::common::{DFSchemaRef, FunctionalDependencies};
+use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
+use datafusion::common::{DFSchemaRef, FunctionalDependencies, internal_err};
 use datafusion::error::Result;
+use datafusion::logical_expr::planner::{
+    PlannedRelation, RelationPlanner, RelationPlannerContext, RelationPlanning,
+};
 use datafusion::logical_expr::{Distinct, LogicalPlan};
-use datafusion::optimizer::optimizer::ApplyOrder;
 use datafusion::optimizer::{OptimizerConfig, OptimizerRule};
+use datafusion::sql::sqlparser::ast::{Ident, TableAlias, TableFactor};
 
 use crate::logical_rules::LogicalRule;
 
@@ -27,62 +31,89 @@ const BELIEVERS: [&str; 4] = [
 ];
 
 /// Hides from these rules what is not so.
-pub(crate) fn hide_wrong_dependencies(rules: &mut [LogicalRule]) {
-    for rule in rules {
-        if BELIEVERS.contains(&rule.name()) {
-            *rule = Arc::new(WithoutWrongDependencies(Arc::clone(rule)));
-        }
-    }
+pub(crate) fn hide_wrong_dependencies(rules: &mut Vec<LogicalRule>) {
+    let hidden = rules.drain(..).flat_map(|rule| {
+        let before: Option<LogicalRule> = match BELIEVERS.contains(&rule.name()) {
+            true => Some(Arc::new(HideWrongDependencies)),
+            false => None,
+        };
+        before.into_iter().chain([rule])
+    });
+    *rules = hidden.collect();
 }
 
-/// One of these rules.
+/// Makes plans that know of no keys. All of a plan at once: a node keeps what it says when those below
+/// say something else.
 #[derive(Debug)]
-struct WithoutWrongDependencies(LogicalRule);
+struct HideWrongDependencies;
 
-impl OptimizerRule for WithoutWrongDependencies {
-    fn name(&self) -> &str {
-        self.0.name()
-    }
-
-    fn apply_order(&self) -> Option<ApplyOrder> {
-        self.0.apply_order()
+impl OptimizerRule for HideWrongDependencies {
+    fn name(&self) -> &'static str {
+        "hide_wrong_dependencies"
     }
 
     fn rewrite(
         &self,
         plan: LogicalPlan,
-        config: &dyn OptimizerConfig,
+        _: &dyn OptimizerConfig,
     ) -> Result<Transformed<LogicalPlan>> {
-        // A rule that is called for each node looks at what is right below.
-        let may_look = self.0.apply_order().is_none()
-            || matches!(
-                plan,
-                LogicalPlan::Sort(_)
-                    | LogicalPlan::Join(_)
-                    | LogicalPlan::Aggregate(_)
-                    | LogicalPlan::Distinct(_)
-            ) && plan.inputs().iter().any(|input| has_dependencies(input));
-        let plan = if may_look && has_wrong(&plan)? { without_dependencies(plan)? } else { plan };
-        self.0.rewrite(plan, config)
+        let plan = if has_wrong(&plan)? { without_dependencies(plan)? } else { plan };
+        // The rows are the same, and so is all that the other rules look at.
+        Ok(Transformed::no(plan))
     }
 }
 
-fn has_dependencies(plan: &LogicalPlan) -> bool {
-    !plan.schema().functional_dependencies().is_empty()
+/// Plans tables of FROM, which are subqueries, views and WITH too, without dependencies that are none.
+#[derive(Debug)]
+pub(crate) struct PlainRelations;
+
+/// The alias of a table that is being planned; no statement's own is called so.
+const PLANNED: &str = "__basalt_planned";
+
+impl RelationPlanner for PlainRelations {
+    fn plan_relation(
+        &self,
+        mut relation: TableFactor,
+        context: &mut dyn RelationPlannerContext,
+    ) -> Result<RelationPlanning> {
+        let (TableFactor::Derived { alias, .. } | TableFactor::Table { alias, args: None, .. }) =
+            &mut relation
+        else {
+            return Ok(RelationPlanning::Original(Box::new(relation)));
+        };
+        if alias.as_ref().is_some_and(|alias| alias.name.value == PLANNED) {
+            return Ok(RelationPlanning::Original(Box::new(relation)));
+        }
+        let name = Ident::with_quote('"', PLANNED);
+        let marked = TableAlias { explicit: true, name, columns: vec![], at: None };
+        let alias = alias.replace(marked);
+        let plan = match context.plan(relation)? {
+            LogicalPlan::SubqueryAlias(planned) => Arc::unwrap_or_clone(planned.input),
+            other => return internal_err!("a table was planned as {}", other.display()),
+        };
+        let plan = if has_wrong(&plan)? { without_dependencies(plan)? } else { plan };
+        Ok(RelationPlanning::Planned(Box::new(PlannedRelation::new(plan, alias))))
+    }
 }
 
-/// Whether an aggregate may have a dependency that is none: its input has one, of one side of a join.
+/// Whether an aggregate over a join says that a part of its keys determines the rest. Plans keep what
+/// was said of them when their inputs change, so it is the aggregate's word that counts.
 fn has_wrong(plan: &LogicalPlan) -> Result<bool> {
-    plan.exists(|node| match node {
-        LogicalPlan::Aggregate(aggregate) if has_dependencies(&aggregate.input) => {
-            aggregate.input.exists(|below| Ok(matches!(below, LogicalPlan::Join(_))))
+    let mut found = false;
+    plan.apply_with_subqueries(|node| {
+        if let LogicalPlan::Aggregate(aggregate) = node {
+            let keys = aggregate.group_expr.len();
+            let mut known = aggregate.schema.functional_dependencies().iter();
+            found |= known.any(|dependency| dependency.source_indices.len() < keys)
+                && aggregate.input.exists(|below| Ok(matches!(below, LogicalPlan::Join(_))))?;
         }
-        _ => Ok(false),
-    })
+        Ok(if found { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+    })?;
+    Ok(found)
 }
 
 fn without_dependencies(plan: LogicalPlan) -> Result<LogicalPlan> {
-    plan.transform_up(|mut node| {
+    plan.transform_up_with_subqueries(|mut node| {
         let schema = match &mut node {
             LogicalPlan::Projection(node) => &mut node.schema,
             LogicalPlan::Aggregate(node) => &mut node.schema,

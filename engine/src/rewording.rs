@@ -7,7 +7,7 @@ use datafusion::optimizer::{Analyzer, AnalyzerRule, Optimizer};
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
 
 use crate::flattened_joins::keep_conditions;
-use crate::functional_dependencies::hide_wrong_dependencies;
+use crate::functional_dependencies::{PlainRelations, hide_wrong_dependencies};
 use crate::functions::coalesce_functions;
 use crate::group_keys::GroupKeys;
 use crate::intervals::{ComparedIntervals, IntervalOperators};
@@ -25,6 +25,7 @@ pub fn reworded(mut builder: SessionStateBuilder) -> SessionStateBuilder {
     // The last of a name counts.
     builder.scalar_functions().get_or_insert_default().extend(coalesce_functions());
     builder.expr_planners().get_or_insert_default().insert(0, Arc::new(IntervalOperators));
+    builder.relation_planners().get_or_insert_default().push(Arc::new(PlainRelations));
     let analyzer = builder.analyzer().get_or_insert_with(Analyzer::new);
     let before_types: [Arc<dyn AnalyzerRule + Send + Sync>; 3] =
         [Arc::new(GroupKeys), Arc::new(PeerFrames), Arc::new(RangeFrames)];

@@ -72,23 +72,22 @@ impl PlainDataFusion {
         const PHYSICAL_LEFT_OUT: [&str; 3] =
             ["FilterPushdown", "LimitAggregation", "aggregate_statistics"];
         let stays = |left_out: &[&str], name: &str| !left_out.iter().any(|n| name.starts_with(n));
-        let logical = Optimizer::new().rules.into_iter();
-        let logical = logical.filter(|rule| stays(&LEFT_OUT, rule.name()));
+        let mut builder = Self::builder(partitions);
+        let rules = &mut builder.optimizer().get_or_insert_with(Optimizer::new).rules;
+        rules.retain(|rule| stays(&LEFT_OUT, rule.name()));
         let physical = PhysicalOptimizer::new().rules.into_iter();
         let physical = physical.filter(|rule| stays(&PHYSICAL_LEFT_OUT, rule.name()));
         let physical = std::iter::once(unknown_nulls()).chain(physical);
-        let builder = Self::builder(partitions)
-            .with_optimizer_rules(logical.collect())
-            .with_physical_optimizer_rules(physical.collect());
-        Self::of(builder)
+        Self::of(builder.with_physical_optimizer_rules(physical.collect()))
     }
 
     /// DataFusion as it is, but for the rule that pushes filters down: where that changes an
     /// answer, the rule is wrong.
     pub fn without_pushdown(partitions: usize) -> Self {
-        let rules = Optimizer::new().rules.into_iter();
-        let rules = rules.filter(|rule| rule.name() != "push_down_filter");
-        Self::of(Self::builder(partitions).with_optimizer_rules(rules.collect()))
+        let mut builder = Self::builder(partitions);
+        let rules = &mut builder.optimizer().get_or_insert_with(Optimizer::new).rules;
+        rules.retain(|rule| rule.name() != "push_down_filter");
+        Self::of(builder)
     }
 
     fn builder(partitions: usize) -> SessionStateBuilder {
