@@ -54,6 +54,13 @@ pub enum Explained {
     /// DataFusion fails at a value in rows that ours has no need to look at, for the same reason.
     /// Checked: there is a subquery or a join, and DataFusion with our arithmetic fails alike.
     ErrorElsewhere,
+    /// Ours overflows where DuckDB does not: its type is wider (HUGEINT beside unsigned integers), or it
+    /// has no need of the value. Checked: the numbers that the error names do overflow a type that
+    /// both fit in.
+    OverflowBesideDuckDb,
+    /// DuckDB fails at a value that need not be computed. Checked: DataFusion in one process, with our
+    /// arithmetic, gives our answer.
+    DuckDbFails,
 }
 
 impl Explained {
@@ -72,6 +79,8 @@ impl Explained {
             Self::RuleTooFar => "one of DataFusion's rules goes too far",
             Self::ErrorElsewhere => "DataFusion fails at what need not be computed",
             Self::OverflowElsewhere => "overflow in what DataFusion does not run",
+            Self::OverflowBesideDuckDb => "overflow where DuckDB is wider or does not compute",
+            Self::DuckDbFails => "DuckDB fails at a value that need not be computed",
         }
     }
 }
@@ -272,6 +281,21 @@ pub(super) async fn explain_answer(
         Ok(answer) => (sql.contains(" IN (SELECT") && answer.mismatch(got, how).is_none())
             .then_some(Explained::NotInOfConstant),
     }
+}
+
+/// The reason for which DuckDB fails at a value of a query that the tested database answers.
+pub(super) async fn explain_duckdb_failure(
+    (sql, got): (&str, &Answer),
+    databases: Databases<'_>,
+) -> Option<Explained> {
+    let checked = databases.checked.query(sql).await.ok()?;
+    checked.mismatch(got, Match::RowsOnly).is_none().then_some(Explained::DuckDbFails)
+}
+
+/// The reason for which the tested database fails at a query that DuckDB answers.
+pub(super) fn explain_failure_beside_duckdb(error: &Failure) -> Option<Explained> {
+    let is_overflow = error.sqlstate.as_deref() == Some("22003") && overflows(&error.message);
+    is_overflow.then_some(Explained::OverflowBesideDuckDb)
 }
 
 /// Whether an error is about a value that another type cannot hold.

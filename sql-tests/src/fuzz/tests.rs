@@ -62,6 +62,7 @@ async fn summary_of(
         seed: 0,
         queries,
         oracle: Some(oracle),
+        duckdb: None,
         keeps_going: false,
         jobs: 2,
         budget: Budget::default(),
@@ -165,6 +166,7 @@ async fn verdict_on_overflow(sql: &str) -> Verdict {
         checked: &checked,
         without_pushdown: &without_pushdown,
         with_few_rules: &PlainDataFusion::with_few_rules(1),
+        duckdb: None,
         tested: &tested,
     };
     let items = vec![(Expr::leaf(Family::Int, sql), "c".to_owned())];
@@ -185,6 +187,7 @@ async fn verdict_on(select: Select, plain: &dyn Database, tested: &dyn Database)
         checked: &checked,
         without_pushdown: &without_pushdown,
         with_few_rules: &with_few_rules,
+        duckdb: None,
         tested,
     };
     let order_by = vec![(Expr::leaf(Family::Int, "c"), "DESC NULLS LAST")];
@@ -252,7 +255,7 @@ fn a_seed_gives_the_same_tables_and_the_same_query_every_time() {
     assert_ne!(data::tables(3), data::tables(4));
     let tables = data::tables(0);
     for seed in 0..50 {
-        let texts = [(), ()].map(|()| run::case(seed, None, &tables).query.to_string());
+        let texts = [(), ()].map(|()| run::case(seed, None, false, &tables).query.to_string());
         assert_eq!(texts[0], texts[1], "seed {seed}");
     }
     let text = |seed| generate::query(seed, &tables).to_string();
