@@ -153,7 +153,8 @@ pub fn case(seed: u64, oracle: Option<Oracle>, has_duckdb: bool, tables: &[Table
         _ => Oracle::Differential,
     });
     let query = match oracle {
-        Oracle::Differential | Oracle::DuckDb => generate::query(seed, tables),
+        Oracle::Differential => generate::query(seed, tables),
+        Oracle::DuckDb => generate::wide_query(seed, tables),
         Oracle::Tlp => generate::partitioned_query(seed, tables),
         Oracle::NoRec => generate::counted_query(seed, tables),
     };

@@ -335,3 +335,44 @@ fn every_kind_of_table_and_query_is_generated() {
     let missing: Vec<_> = wanted.iter().filter(|part| !all.contains(**part)).collect();
     assert!(missing.is_empty(), "{missing:?}");
 }
+
+#[test]
+fn what_only_duckdb_checks_is_generated_for_it_alone() {
+    let tables = data::tables(0);
+    let all = |make: fn(u64, &[data::Table]) -> Query| -> String {
+        (0..3_000).map(|seed| make(seed, &tables).to_string() + "\n").collect()
+    };
+    let (plain, wide) = (all(generate::query), all(generate::wide_query));
+    let wanted = [
+        "LATERAL (SELECT",
+        "RANGE BETWEEN INTERVAL",
+        "(-0.0)",
+        ", 2) IGNORE NULLS",
+        "INTERVAL '36 hours'",
+        "coalesce((SELECT",
+        "(EXISTS (SELECT count(",
+        "(CASE WHEN",
+    ];
+    for part in wanted {
+        assert!(wide.contains(part), "{part}");
+    }
+    for part in ["LATERAL", "RANGE BETWEEN INTERVAL", "(-0.0)", ", 2) IGNORE NULLS"] {
+        assert!(!plain.contains(part), "{part}");
+    }
+}
+
+#[test]
+fn the_seeds_of_other_oracles_mean_what_they_did() {
+    let tables = data::tables(0);
+    let of = |seed, oracle, has_duckdb| run::case(seed, oracle, has_duckdb, &tables);
+    for seed in 0..50 {
+        let without = of(seed, None, false);
+        assert_ne!(without.oracle, Oracle::DuckDb);
+        let with = of(seed, None, true);
+        if with.oracle != Oracle::DuckDb {
+            assert_eq!(with, without, "seed {seed}");
+        } else {
+            assert_eq!(with, of(seed, Some(Oracle::DuckDb), true), "seed {seed}");
+        }
+    }
+}

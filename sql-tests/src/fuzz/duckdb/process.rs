@@ -70,10 +70,19 @@ impl DuckDb {
     /// # Errors
     /// A program that is missing, or lacks a package.
     pub async fn start(python: &Path) -> Result<Self, StartError> {
+        let mut command = Command::new(python);
+        command.args(["-c", SCRIPT]);
+        Self::of(command, python, SILENCE_MAX).await
+    }
+
+    async fn of(
+        mut command: Command,
+        python: &Path,
+        silence: Duration,
+    ) -> Result<Self, StartError> {
         let no_python = |source| StartError::NoPython { python: python.to_owned(), source };
         let no_package = |reason| StartError::NoPackage { python: python.to_owned(), reason };
-        let mut process = Command::new(python)
-            .args(["-c", SCRIPT])
+        let mut process = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
@@ -83,7 +92,7 @@ impl DuckDb {
         let (Some(input), Some(output)) = (process.stdin.take(), process.stdout.take()) else {
             return Err(no_package("it has no pipes".to_owned()));
         };
-        let mut peer = Peer { process, input, output: BufReader::new(output) };
+        let mut peer = Peer { process, input, output: BufReader::new(output), silence };
         let hello = match tokio::time::timeout(SILENCE_MAX, peer.line()).await {
             Ok(hello) => hello.map_err(|failure| no_package(failure.message))?,
             Err(_) => return Err(no_package("it says nothing".to_owned())),
@@ -135,9 +144,8 @@ impl Database for DuckDb {
 /// Answers requests in turn until the last sender is gone, or the process is.
 async fn serve(mut peer: Peer, mut queue: mpsc::Receiver<Request>) {
     while let Some(Request { sql, answer }) = queue.recv().await {
-        let said = tokio::time::timeout(SILENCE_MAX, peer.ask(&sql)).await.unwrap_or_else(|_| {
-            let seconds = SILENCE_MAX.as_secs();
-            Err(Failure::of_lost(format!("DuckDB says nothing for {seconds} s, and is ended")))
+        let said = tokio::time::timeout(peer.silence, peer.ask(&sql)).await.unwrap_or_else(|_| {
+            Err(Failure::of_lost("DuckDB says nothing for too long, and is ended"))
         });
         let is_lost = said.as_ref().is_err_and(Failure::is_lost);
         // Whoever asked may be gone, which is no reason to stop.
@@ -153,6 +161,7 @@ struct Peer {
     process: Child,
     input: ChildStdin,
     output: BufReader<ChildStdout>,
+    silence: Duration,
 }
 
 impl Peer {
@@ -206,4 +215,60 @@ fn refusal(head: &Value) -> Failure {
     };
     let message = format!("{class}: {}", error.unwrap_or("no reason"));
     Failure { sqlstate: Some(sqlstate.to_owned()), message }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A program in the place of Python.
+    async fn shell(script: &str, silence: Duration) -> Result<DuckDb, StartError> {
+        let mut command = Command::new("sh");
+        command.args(["-c", script]);
+        DuckDb::of(command, Path::new("sh"), silence).await
+    }
+
+    #[tokio::test]
+    async fn a_process_that_ends_is_an_error_now_and_later() {
+        let hello = r#"echo '{"version": "0"}'; read line; exit 3"#;
+        let duckdb = shell(hello, SILENCE_MAX).await.unwrap();
+        assert_eq!(duckdb.version(), "0");
+        for _ in 0..3 {
+            let failure = duckdb.query("SELECT 1").await.unwrap_err();
+            assert!(failure.is_lost() && failure.message.contains("ended"), "{failure}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_process_that_says_nothing_is_ended() {
+        let hello = r#"echo '{"version": "0"}'; cat > /dev/null"#;
+        let duckdb = shell(hello, Duration::from_millis(50)).await.unwrap();
+        let failure = duckdb.query("SELECT 1").await.unwrap_err();
+        assert!(failure.is_lost() && failure.message.contains("says nothing"), "{failure}");
+        assert!(duckdb.query("SELECT 1").await.unwrap_err().is_lost());
+    }
+
+    #[tokio::test]
+    async fn a_python_that_is_none_is_named_with_a_remedy() {
+        let missing = DuckDb::start(Path::new("/nowhere/python")).await.err().unwrap();
+        assert!(missing.to_string().starts_with("/nowhere/python cannot be started"), "{missing}");
+        let lacking = r#"echo '{"error": "No module named duckdb"}'"#;
+        let lacking = shell(lacking, SILENCE_MAX).await.err().unwrap().to_string();
+        let expected =
+            "sh has no DuckDB (No module named duckdb): `sh -m pip install duckdb pyarrow`";
+        assert_eq!(lacking, expected);
+        let silent = shell("exit 1", SILENCE_MAX).await.err().unwrap().to_string();
+        assert!(silent.contains("pip install duckdb pyarrow"), "{silent}");
+    }
+
+    #[test]
+    fn errors_have_the_sqlstate_of_their_kind() {
+        let code = |class: &str| {
+            refusal(&serde_json::json!({ "class": class, "error": "why" })).sqlstate.unwrap()
+        };
+        assert_eq!(code("OutOfRangeException"), "22000");
+        assert_eq!(code("BinderException"), "0A000");
+        assert_eq!(code("InterruptException"), "57014");
+        assert_eq!(code("InternalException"), "XX000");
+    }
 }

@@ -24,12 +24,13 @@ const TYPES: [(&str, &str); 4] = [
 ];
 
 /// What stands in templates of ours, and what DuckDB calls it.
-const WORDS: [(&str, &str); 9] = [
+const WORDS: [(&str, &str); 10] = [
     ("{} / 3)", "{} // 3::BIGINT)"),
     ("{} * 3)", "{} * 3::BIGINT)"),
     ("(0 - {}", "(0::BIGINT - {}"),
     ("{} * 0.5)", "{} * 0.5e0)"),
     ("{} / 3.0)", "{} / 3.0e0)"),
+    ("{} * -1.0)", "{} * -1.0e0)"),
     (") IGNORE NULLS OVER", " IGNORE NULLS) OVER"),
     ("make_array(", "list_value("),
     ("TRY_CAST({} AS BIGINT)", "TRY_CAST(regexp_extract({}, '^[+-]?[0-9]+$') AS BIGINT)"),
@@ -121,6 +122,7 @@ fn template(of: &Expr) -> String {
         return match of.family {
             Family::Int if text.parse::<i64>().is_ok() => format!("CAST({text} AS BIGINT)"),
             Family::Float if text.parse::<f64>().is_ok() => format!("{text}e0"),
+            Family::Float if text == "(-0.0)" => "(-0.0e0)".to_owned(),
             _ => text.replace("make_array(", "list_value("),
         };
     }
@@ -130,6 +132,17 @@ fn template(of: &Expr) -> String {
         if is_of_text || !ours.starts_with("TRY_CAST") {
             spelled = spelled.replace(ours, theirs);
         }
+    }
+    // REAL beside a DECIMAL or an integer is compared as DOUBLE in ours, as REAL in DuckDB.
+    let mixed: Vec<_> = of.args.iter().map(|arg| arg.family).collect();
+    match mixed.as_slice() {
+        [Family::Decimal | Family::Int, Family::Float] if spelled.ends_with(" {})") => {
+            spelled = format!("{}CAST({{}} AS DOUBLE))", spelled.trim_end_matches("{})"));
+        }
+        [Family::Float, Family::Decimal | Family::Int] if spelled.starts_with("({} ") => {
+            spelled = format!("(CAST({{}} AS DOUBLE){}", spelled.trim_start_matches("({}"));
+        }
+        _ => {}
     }
     match of.family {
         // Only of integers: a sum of decimals is one in both.
@@ -205,6 +218,18 @@ mod tests {
             column(Family::Int),
             "lag(t1.c IGNORE NULLS) OVER (ORDER BY 1)",
         );
+    }
+
+    #[test]
+    fn floats_beside_other_numbers_are_doubles() {
+        let of = |family, name: &str| Expr::leaf(family, name);
+        let compared = |left, right| {
+            let args = vec![of(left, "a"), of(right, "b")];
+            expr(&Expr::new(Family::Bool, "({} < {})", args)).to_string()
+        };
+        assert_eq!(compared(Family::Decimal, Family::Float), "(a < CAST(b AS DOUBLE))");
+        assert_eq!(compared(Family::Float, Family::Int), "(CAST(a AS DOUBLE) < b)");
+        assert_eq!(compared(Family::Float, Family::Float), "(a < b)");
     }
 
     #[test]

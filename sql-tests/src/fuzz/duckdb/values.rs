@@ -227,10 +227,18 @@ fn values(column: &ArrayRef) -> Result<Vec<Value>, ArrowError> {
             let numbers = cast(column, &DataType::Int64)?;
             Ok(of_numbers(numbers.as_primitive(), nanos(*unit), "instant"))
         }
-        DataType::Time32(_) | DataType::Time64(_) => {
-            let time = cast(column, &DataType::Time64(TimeUnit::Nanosecond))?;
-            let numbers = cast(&time, &DataType::Int64)?;
-            Ok(of_numbers(numbers.as_primitive(), 1, "time"))
+        // Not cast to nanoseconds, which may overflow where NULL hides what is there.
+        DataType::Time32(unit) => {
+            let numbers = cast(&cast(column, &DataType::Int32)?, &DataType::Int64)?;
+            Ok(of_numbers(numbers.as_primitive(), nanos(*unit), "time"))
+        }
+        DataType::Time64(unit) => {
+            let numbers = cast(column, &DataType::Int64)?;
+            Ok(of_numbers(numbers.as_primitive(), nanos(*unit), "time"))
+        }
+        DataType::Duration(unit) => {
+            let numbers = cast(column, &DataType::Int64)?;
+            Ok(of_numbers(numbers.as_primitive(), nanos(*unit), "interval"))
         }
         DataType::Interval(_) => {
             let parts = cast(column, &DataType::Interval(IntervalUnit::MonthDayNano))?;
@@ -330,6 +338,11 @@ mod tests {
         check(date.clone(), TimestampMicrosecondArray::from(vec![micros]), true);
         check(utc, TimestampMicrosecondArray::from(vec![micros]), true);
         check(date, TimestampMicrosecondArray::from(vec![micros + 1]), false);
+        let hidden = Time64MicrosecondArray::new(
+            vec![i64::MAX].into(),
+            Some(arrow::buffer::NullBuffer::new_null(1)),
+        );
+        check(hidden, Time64MicrosecondArray::from(vec![None]), true);
         let interval = |months, days, nanos| {
             let value = IntervalMonthDayNano::new(months, days, nanos);
             IntervalMonthDayNanoArray::from(vec![value])
