@@ -16,7 +16,7 @@ const FLOAT_TOLERANCE: f64 = 1e-9;
 /// How the message of a panic begins.
 const PANIC: &str = "panic: ";
 /// How the message of the end of what answers begins.
-const LOST: &str = "lost: ";
+const LOST: &str = "no more answers: ";
 /// Rows of each side that a difference shows.
 const ROWS_SHOWN: usize = 5;
 

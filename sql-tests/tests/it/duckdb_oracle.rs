@@ -38,7 +38,7 @@ async fn python() -> PathBuf {
 #[tokio::test(flavor = "multi_thread")]
 async fn generated_queries_give_what_duckdb_gives() {
     const SEED: u64 = 1;
-    const QUERIES: u64 = 60;
+    const QUERIES: u64 = 45;
     let dir = tempfile::tempdir().unwrap();
     let topologies = vec![Topology { workers: 2, partitions: 2, every: 1, offset: 0 }];
     let source = Source::Embedded { dir: dir.path().to_owned(), topologies };
@@ -56,7 +56,9 @@ struct LosesRows(PlainDataFusion);
 #[async_trait]
 impl Database for LosesRows {
     async fn query(&self, sql: &str) -> Result<Answer, Failure> {
-        let mut answer = self.0.query(sql).await?;
+        // What it refuses is no difference.
+        let refused = |failure| Failure { sqlstate: Some("0A000".to_owned()), ..failure };
+        let mut answer = self.0.query(sql).await.map_err(refused)?;
         if sql.contains("max(") {
             answer.batches.retain(|batch| batch.num_rows() > 0);
             if let Some(last) = answer.batches.last_mut() {

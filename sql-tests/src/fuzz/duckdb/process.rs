@@ -36,7 +36,7 @@ const QUEUE: usize = 64;
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The program is not there, or not executable.
-    #[error("{python} cannot be started: {source}; name a Python, such as /usr/bin/python3")]
+    #[error("{python} cannot be started: name a Python, such as /usr/bin/python3")]
     NoPython {
         /// The program.
         python: PathBuf,
