@@ -12,6 +12,7 @@
 //! - [`data`]: tables; `scope`, [`ast`], [`generate`]: queries
 //! - [`answers`], [`databases`]: who answers, and when two answers are the same
 //! - [`oracles`]: against plain DataFusion, ternary logic partitioning, NoREC
+//! - [`duckdb`]: against an engine that is not DataFusion
 //! - [`explained`]: differences that are meant
 //! - [`shrink`], [`report`]: from a difference to a script
 //! - [`setup`], [`run`]: clusters of several sizes, rounds of queries
@@ -22,6 +23,7 @@ pub mod answers;
 pub mod ast;
 pub mod data;
 pub mod databases;
+pub mod duckdb;
 pub mod explained;
 pub mod generate;
 pub mod oracles;

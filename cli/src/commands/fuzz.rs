@@ -1,4 +1,4 @@
-//! `basalt fuzz`: generated queries against plain DataFusion and against themselves.
+//! `basalt fuzz`: generated queries against plain DataFusion, against themselves and against DuckDB.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -18,7 +18,7 @@ use crate::terminal;
 /// How often a line of progress is written where there is no terminal for a bar.
 const LINE_INTERVAL: Duration = Duration::from_secs(30);
 
-/// Compare generated queries with plain DataFusion and with themselves
+/// Compare generated queries with plain DataFusion, with themselves and with DuckDB
 ///
 /// Query i has the seed S + i and can be run again alone. A difference is made smaller and printed
 /// as a script with both answers and the command that repeats it; the exit code is 1 then.
@@ -46,6 +46,9 @@ pub struct FuzzArgs {
     /// What answers are checked against
     #[arg(long, value_enum, default_value_t = OracleFlag::All)]
     oracle: OracleFlag,
+    /// A Python with the packages duckdb and pyarrow: DuckDB is asked as well
+    #[arg(long, value_name = "PYTHON", required_if_eq("oracle", "duckdb"))]
+    duckdb: Option<PathBuf>,
     /// Go on after a difference
     #[arg(long)]
     keep_going: bool,
@@ -64,6 +67,8 @@ enum OracleFlag {
     Tlp,
     /// The sum of a predicate over all rows
     Norec,
+    /// DuckDB, in the Python of --duckdb
+    Duckdb,
 }
 
 pub(super) async fn run(args: FuzzArgs) -> anyhow::Result<()> {
@@ -72,12 +77,14 @@ pub(super) async fn run(args: FuzzArgs) -> anyhow::Result<()> {
         OracleFlag::Differential => Some(Oracle::Differential),
         OracleFlag::Tlp => Some(Oracle::Tlp),
         OracleFlag::Norec => Some(Oracle::NoRec),
+        OracleFlag::Duckdb => Some(Oracle::DuckDb),
     };
     let cores = std::thread::available_parallelism().map_or(2, usize::from);
     let options = Options {
         seed: args.seed,
         queries: args.queries,
         oracle,
+        duckdb: args.duckdb.clone(),
         keeps_going: args.keep_going,
         jobs: args.jobs.unwrap_or(cores * 2),
         budget: Budget::default(),

@@ -15,6 +15,8 @@ use crate::slt::text;
 const FLOAT_TOLERANCE: f64 = 1e-9;
 /// How the message of a panic begins.
 const PANIC: &str = "panic: ";
+/// How the message of the end of what answers begins.
+const LOST: &str = "no more answers: ";
 /// Rows of each side that a difference shows.
 const ROWS_SHOWN: usize = 5;
 
@@ -58,6 +60,16 @@ impl Failure {
     /// The end of a task that panicked.
     pub fn of_panic(panic: impl std::fmt::Display) -> Self {
         Self::new(format!("{PANIC}{panic}"))
+    }
+
+    /// The end of what should answer: no other query will be answered either.
+    pub fn of_lost(reason: impl std::fmt::Display) -> Self {
+        Self::new(format!("{LOST}{reason}"))
+    }
+
+    /// Whether nothing will be answered any more.
+    pub fn is_lost(&self) -> bool {
+        self.message.starts_with(LOST)
     }
 
     /// Whether it is a panic, and not an error.

@@ -54,6 +54,13 @@ pub enum Explained {
     /// DataFusion fails at a value in rows that ours has no need to look at, for the same reason.
     /// Checked: there is a subquery or a join, and DataFusion with our arithmetic fails alike.
     ErrorElsewhere,
+    /// Ours overflows where DuckDB does not: its type is wider (HUGEINT beside unsigned integers), or it
+    /// has no need of the value. Checked: the numbers that the error names do overflow a type that
+    /// both fit in; or DataFusion in one process fails alike, and SQL leaves open what is computed.
+    OverflowBesideDuckDb,
+    /// DuckDB fails at a value that need not be computed. Checked: DataFusion in one process, with our
+    /// arithmetic, gives our answer; or it fails alike, and SQL leaves open what is computed.
+    DuckDbFails,
 }
 
 impl Explained {
@@ -72,6 +79,8 @@ impl Explained {
             Self::RuleTooFar => "one of DataFusion's rules goes too far",
             Self::ErrorElsewhere => "DataFusion fails at what need not be computed",
             Self::OverflowElsewhere => "overflow in what DataFusion does not run",
+            Self::OverflowBesideDuckDb => "overflow where DuckDB is wider or does not compute",
+            Self::DuckDbFails => "DuckDB fails at a value that need not be computed",
         }
     }
 }
@@ -272,6 +281,45 @@ pub(super) async fn explain_answer(
         Ok(answer) => (sql.contains(" IN (SELECT") && answer.mismatch(got, how).is_none())
             .then_some(Explained::NotInOfConstant),
     }
+}
+
+/// The reason for which DuckDB fails at a value of a query that the tested database answers.
+pub(super) async fn explain_duckdb_failure(
+    (sql, got): (&str, &Answer),
+    databases: Databases<'_>,
+) -> Option<Explained> {
+    let is_explained = match databases.checked.query(sql).await {
+        Ok(checked) => checked.mismatch(got, Match::RowsOnly).is_none(),
+        Err(error) => is_out_of_range(&error) && may_skip(sql),
+    };
+    is_explained.then_some(Explained::DuckDbFails)
+}
+
+/// The reason for which the tested database fails at a query that DuckDB answers.
+pub(super) async fn explain_failure_beside_duckdb(
+    error: &Failure,
+    sql: &str,
+    databases: Databases<'_>,
+) -> Option<Explained> {
+    if !error.sqlstate.as_deref().is_some_and(|code| code.starts_with("22")) {
+        return None;
+    }
+    let is_explained = overflows(&error.message)
+        || (may_skip(sql)
+            && databases.checked.query(sql).await.is_err_and(|error| is_out_of_range(&error)));
+    is_explained.then_some(Explained::OverflowBesideDuckDb)
+}
+
+/// Whether an error of DataFusion with our arithmetic is about a value that does not fit.
+fn is_out_of_range(error: &Failure) -> bool {
+    is_about_values(error) || error.message.contains("out of range")
+}
+
+/// Whether a value may be computed or not: also where one condition makes another needless.
+fn may_skip(sql: &str) -> bool {
+    const EITHER: [&str; 7] =
+        [" AND ", " OR ", "CASE ", "coalesce(", " IN (", "LATERAL", " LIMIT "];
+    has_choice(sql) || EITHER.iter().any(|part| sql.contains(part))
 }
 
 /// Whether an error is about a value that another type cannot hold.

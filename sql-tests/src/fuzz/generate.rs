@@ -4,6 +4,7 @@
 //! - `aggregates`: aggregates and windows
 //! - `relations`: tables, derived tables, common table expressions, joins
 //! - `selects`: SELECTs of each kind, set operations, whole queries
+//! - `wide`: what only DuckDB can check
 //!
 //! Invariant: the rows of a query are defined by SQL. A LIMIT is under a total order, so is a
 //! window that depends on order, sums of floats are exact (`data`), nothing divides by zero, and
@@ -12,12 +13,13 @@
 //! - random(), now(), LIMIT without an order, approximate aggregates: not defined
 //! - scalar subqueries that are no aggregates: an error when they have two rows
 //! - INTERSECT ALL and EXCEPT ALL: refused, DataFusion counts duplicates wrongly (README)
-//! - order of intervals: not defined between months and days
+//! - order of intervals, but for DuckDB: not defined between months and days in DataFusion
 
 mod aggregates;
 mod expressions;
 mod relations;
 mod selects;
+mod wide;
 
 use super::ast::{Query, Select};
 use super::data::Table;
@@ -39,12 +41,14 @@ pub(super) struct Generator<'a> {
     subqueries: u32,
     /// Whether a WHERE is made: DataFusion plans EXISTS and IN (SELECT ...) hardly anywhere else.
     is_filter: bool,
+    /// Whether it is made for DuckDB, with what no other oracle can check.
+    is_wide: bool,
 }
 
 impl<'a> Generator<'a> {
     fn new(seed: u64, tables: &'a [Table]) -> Self {
         let (random, ctes, subqueries) = (Random::new(seed), Vec::new(), SUBQUERIES_MAX);
-        Self { random, tables, ctes, names: 0, subqueries, is_filter: false }
+        Self { random, tables, ctes, names: 0, subqueries, is_filter: false, is_wide: false }
     }
 
     fn name(&mut self, prefix: &str) -> String {
@@ -64,6 +68,11 @@ impl<'a> Generator<'a> {
 /// The query of a seed.
 pub fn query(seed: u64, tables: &[Table]) -> Query {
     Generator::new(seed, tables).whole_query()
+}
+
+/// The query of a seed for DuckDB.
+pub fn wide_query(seed: u64, tables: &[Table]) -> Query {
+    Generator { is_wide: true, ..Generator::new(seed, tables) }.whole_query()
 }
 
 /// The query of a seed whose WHERE or HAVING has the predicate of ternary logic partitioning.

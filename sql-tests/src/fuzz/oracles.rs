@@ -8,7 +8,10 @@
 //!   nothing can be pushed down or pruned. Rigger and Su, *Detecting Optimization Bugs in Database
 //!   Engines via Non-Optimizing Reference Engine Construction*, ESEC/FSE 2020.
 //!
-//! The last two ask the cluster only, so they also see what DataFusion itself does wrongly.
+//! - **DuckDB** ([`super::duckdb`]): the same query on an engine that has nothing of DataFusion
+//!
+//! TLP and NoREC ask the cluster only, so they also see what DataFusion itself does wrongly; DuckDB
+//! sees what is wrong in the same way however a query is written.
 
 use super::answers::{Failure, Match};
 use super::ast::{Body, Expr, Family, Grouping, Query, Relation, Select};
@@ -24,6 +27,8 @@ pub enum Oracle {
     Tlp,
     /// Against the query that cannot be optimised.
     NoRec,
+    /// Against DuckDB.
+    DuckDb,
 }
 
 impl Oracle {
@@ -33,6 +38,7 @@ impl Oracle {
             Self::Differential => "differential",
             Self::Tlp => "tlp",
             Self::NoRec => "norec",
+            Self::DuckDb => "duckdb",
         }
     }
 }
@@ -57,6 +63,8 @@ pub struct Databases<'a> {
     pub without_pushdown: &'a dyn Database,
     /// DataFusion in one process without some of its physical rules.
     pub with_few_rules: &'a dyn Database,
+    /// DuckDB, when there is one.
+    pub duckdb: Option<&'a dyn Database>,
     /// What is tested.
     pub tested: &'a dyn Database,
 }
@@ -68,8 +76,11 @@ pub enum Verdict {
     Same,
     /// Neither side answers, or the predicate itself fails for a row.
     BothFail(String),
-    /// Plain DataFusion cannot plan it, so nothing is known.
+    /// Plain DataFusion cannot plan it, or DuckDB, or the tested database says so beside DuckDB: nothing
+    /// is known.
     Unsupported(String),
+    /// What it is checked against answers nothing any more.
+    Lost(String),
     /// Different, for a known reason.
     Explained(Explained),
     /// Different.
@@ -103,13 +114,14 @@ pub enum Kind {
 }
 
 /// Rows of an answer that a report shows.
-const ROWS_SHOWN: usize = 20;
+pub(super) const ROWS_SHOWN: usize = 20;
 
 impl Case {
     /// The two queries that must agree, and in what; `None` when the query lacks the predicate
-    /// that the check is about.
+    /// that the check is about, and when they are asked of two engines in two ways (DuckDB).
     pub fn pair(&self) -> Option<(String, String, Match)> {
         match self.oracle {
+            Oracle::DuckDb => None,
             Oracle::Differential => {
                 let sql = self.query.to_string();
                 let how = if is_totally_ordered(&self.query) {
@@ -132,10 +144,13 @@ impl Case {
 
     /// Runs the check.
     pub async fn check(&self, databases: Databases<'_>) -> Verdict {
+        if self.oracle == Oracle::DuckDb {
+            return super::duckdb::check::check(&self.query, databases).await;
+        }
         let Some((expected_sql, got_sql, how)) = self.pair() else { return Verdict::Same };
         let reference = match self.oracle {
             Oracle::Differential => databases.plain,
-            Oracle::Tlp | Oracle::NoRec => databases.tested,
+            Oracle::Tlp | Oracle::NoRec | Oracle::DuckDb => databases.tested,
         };
         let (expected, got) =
             tokio::join!(reference.query(&expected_sql), databases.tested.query(&got_sql));
@@ -149,7 +164,7 @@ impl Case {
                             let query = (&self.query, got_sql.as_str());
                             explain_reference(query, expected, got, how, databases).await
                         }
-                        Oracle::Tlp | Oracle::NoRec => {
+                        Oracle::Tlp | Oracle::NoRec | Oracle::DuckDb => {
                             let expected = (expected_sql.as_str(), expected);
                             let got = (got_sql.as_str(), got);
                             explain_rows(&self.query, expected, got, databases).await
@@ -239,17 +254,18 @@ fn refused(error: &Failure) -> Option<Verdict> {
 
 /// Whether the tested database may fail so at a query that nobody answers: generated queries are valid,
 /// so it is their data, or something that is not implemented and says so.
-fn is_valid_failure(error: &Failure) -> bool {
+pub(super) fn is_valid_failure(error: &Failure) -> bool {
     let code = code(error);
     code.starts_with("22") || code == "0A000"
 }
 
-fn code(error: &Failure) -> String {
+/// The SQLSTATE, or nothing.
+pub(super) fn code(error: &Failure) -> String {
     error.sqlstate.clone().unwrap_or_default()
 }
 
 /// Whether the order covers every column, so that ties are equal rows.
-fn is_totally_ordered(query: &Query) -> bool {
+pub(super) fn is_totally_ordered(query: &Query) -> bool {
     let mut body = &query.body;
     let items = loop {
         match body {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::{self, Display, Formatter};
 use std::time::Duration;
 
+use super::duckdb::spelling;
 use super::explained::Explained;
 use super::oracles::{Oracle, Verdict};
 use super::shrink::Shrunk;
@@ -45,6 +46,14 @@ impl Finding {
             lines.extend(table.inserts().into_iter().map(|insert| format!("{insert};")));
         }
         let difference = &self.shrunk.difference;
+        if self.shrunk.case.oracle == Oracle::DuckDb {
+            lines.push(format!("{};", difference.got.0));
+            // In comments, so that the script is still one of ours.
+            let theirs = self.shrunk.tables.iter().flat_map(spelling::statements);
+            let theirs = theirs.chain([difference.expected.0.clone()]);
+            lines.extend(theirs.map(|statement| format!("-- DuckDB: {statement};")));
+            return lines.join("\n");
+        }
         lines.push(format!("{};", difference.expected.0));
         if difference.got.0 != difference.expected.0 {
             lines.push(format!("{};", difference.got.0));
@@ -80,6 +89,8 @@ pub struct Summary {
     pub both_fail: u64,
     /// Checks of what plain DataFusion cannot plan.
     pub unsupported: u64,
+    /// Checks of what DuckDB cannot do, or the tested database beside it.
+    pub unsupported_by_duckdb: u64,
     /// Differences with a known reason.
     pub explained: BTreeMap<Explained, u64>,
     /// Differences without.
@@ -101,11 +112,14 @@ impl Summary {
                 self.reason("neither side answers", text);
             }
             Verdict::Unsupported(text) => {
-                self.unsupported += 1;
+                match oracle {
+                    Oracle::DuckDb => self.unsupported_by_duckdb += 1,
+                    _ => self.unsupported += 1,
+                }
                 self.reason("unsupported", text);
             }
             Verdict::Explained(reason) => *self.explained.entry(*reason).or_default() += 1,
-            Verdict::Different(_) => {}
+            Verdict::Different(_) | Verdict::Lost(_) => {}
         }
     }
 
@@ -123,7 +137,7 @@ impl Summary {
 
     /// Whether so many checks had no answer that the others say little: more than 5 of 100.
     pub fn is_mostly_unanswered(&self) -> bool {
-        (self.unsupported + self.both_fail) * 20 > self.checks()
+        (self.unsupported + self.unsupported_by_duckdb + self.both_fail) * 20 > self.checks()
     }
 
     /// Queries per second.
@@ -159,6 +173,10 @@ impl Display for Summary {
         )?;
         let share = percent(self.unsupported);
         writeln!(f, "  unsupported by DataFusion: {} ({share:.2} %)", self.unsupported)?;
+        if self.checks.contains_key(&Oracle::DuckDb) {
+            let (count, share) = (self.unsupported_by_duckdb, percent(self.unsupported_by_duckdb));
+            writeln!(f, "  unsupported beside DuckDB: {count} ({share:.2} %)")?;
+        }
         let mut reasons: Vec<_> = self.reasons.iter().collect();
         reasons.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
         for (reason, count) in reasons.into_iter().take(TEXTS_SHOWN) {

@@ -3,15 +3,18 @@
 //! Query i of a run has the seed SEED + i, and its data the number of the round that the seed is
 //! in: so a query runs again alone, with its data, by its seed.
 
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Instant;
 
 use futures::StreamExt;
 
 use super::data::{self, Table};
+use super::duckdb::process::DuckDb;
 use super::generate;
 use super::oracles::{Case, Oracle, Verdict};
 use super::report::{Finding, Summary};
-use super::setup::{Setup, Source, Target};
+use super::setup::{DuckDbReference, Setup, Source, Target};
 use super::shrink::{self, Budget};
 
 /// Queries on the same data.
@@ -28,6 +31,8 @@ pub struct Options {
     pub queries: u64,
     /// The one oracle; all of them in turn when there is none.
     pub oracle: Option<Oracle>,
+    /// A Python with DuckDB, which then takes its turn.
+    pub duckdb: Option<PathBuf>,
     /// Whether to go on after a difference.
     pub keeps_going: bool,
     /// Queries at a time.
@@ -48,12 +53,20 @@ pub async fn run(
     let start = Instant::now();
     let mut summary = Summary::default();
     let end = options.seed.saturating_add(options.queries);
+    let duckdb = match &options.duckdb {
+        Some(python) => {
+            let database = Arc::new(DuckDb::start(python).await?);
+            Some(DuckDbReference { database, flags: format!("--duckdb {}", python.display()) })
+        }
+        None => None,
+    };
     let mut first = options.seed;
     while first < end && (options.keeps_going || summary.findings.is_empty()) {
         let round = first / QUERIES_PER_ROUND;
         let last = ((round + 1) * QUERIES_PER_ROUND).min(end);
         let tables = data::tables(round);
-        let setup = Setup::start(source).await?;
+        let mut setup = Setup::start(source).await?;
+        setup.duckdb = duckdb.clone();
         setup.load(&tables).await?;
         let mut counted = |summary: &mut Summary| {
             summary.time = start.elapsed();
@@ -87,8 +100,15 @@ pub async fn run_round(
         summary.queries += 1;
         for (case, target, verdict) in checked {
             summary.count(case.oracle, &verdict);
-            if let Verdict::Different(difference) = verdict {
-                different.push((seed, case, target, difference));
+            match verdict {
+                Verdict::Different(difference) => different.push((seed, case, target, difference)),
+                Verdict::Lost(reason) => anyhow::bail!(
+                    "{reason}, at the query of seed {seed}: run it alone by --seed {seed} --queries \
+                     1 --oracle {}, or go on behind it by --seed {}",
+                    case.oracle.name(),
+                    seed.saturating_add(1)
+                ),
+                _ => {}
             }
         }
         progress(summary);
@@ -110,7 +130,13 @@ pub async fn run_round(
             Ok(answer) => answer.shown(20),
             Err(error) => format!("ERROR: {error}"),
         };
-        let (query, flags) = (seed - options.seed, target.flags.clone());
+        let query = seed - options.seed;
+        let flags = match &setup.duckdb {
+            Some(duckdb) if shrunk.case.oracle == Oracle::DuckDb => {
+                format!("{} {}", duckdb.flags, target.flags)
+            }
+            _ => target.flags.clone(),
+        };
         summary.findings.push(Finding { seed, query, flags, original, shrunk, in_one_process });
         progress(summary);
         setup.load(tables).await?;
@@ -118,15 +144,17 @@ pub async fn run_round(
     Ok(())
 }
 
-/// The case of a seed.
-pub fn case(seed: u64, oracle: Option<Oracle>, tables: &[Table]) -> Case {
+/// The case of a seed; without DuckDB, the others have its share.
+pub fn case(seed: u64, oracle: Option<Oracle>, has_duckdb: bool, tables: &[Table]) -> Case {
     let oracle = oracle.unwrap_or(match seed % 5 {
+        0 | 1 if has_duckdb => Oracle::DuckDb,
         3 => Oracle::Tlp,
         4 => Oracle::NoRec,
         _ => Oracle::Differential,
     });
     let query = match oracle {
         Oracle::Differential => generate::query(seed, tables),
+        Oracle::DuckDb => generate::wide_query(seed, tables),
         Oracle::Tlp => generate::partitioned_query(seed, tables),
         Oracle::NoRec => generate::counted_query(seed, tables),
     };
@@ -140,7 +168,7 @@ async fn check_seed<'a>(
     tables: &[Table],
     seed: u64,
 ) -> (u64, Vec<(Case, &'a Target, Verdict)>) {
-    let case = case(seed, options.oracle, tables);
+    let case = case(seed, options.oracle, setup.duckdb.is_some(), tables);
     let mut checked = Vec::new();
     for target in setup.targets.iter().filter(|target| seed % target.every == target.offset) {
         let verdict = case.check(setup.databases(target)).await;

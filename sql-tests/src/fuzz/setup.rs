@@ -61,6 +61,15 @@ pub struct Target {
     pub offset: u64,
 }
 
+/// DuckDB, and how a run names it.
+#[derive(Clone)]
+pub struct DuckDbReference {
+    /// The database.
+    pub database: Arc<dyn Database>,
+    /// What it is, as flags of `basalt fuzz`.
+    pub flags: String,
+}
+
 /// The databases of a round.
 pub struct Setup {
     /// Plain DataFusion.
@@ -71,6 +80,8 @@ pub struct Setup {
     pub without_pushdown: Arc<dyn Database>,
     /// DataFusion in one process without some of its physical rules.
     pub with_few_rules: Arc<dyn Database>,
+    /// DuckDB, when it takes its turn.
+    pub duckdb: Option<DuckDbReference>,
     /// What is tested.
     pub targets: Vec<Target>,
     /// One session on each cluster, to make tables with.
@@ -106,6 +117,7 @@ impl Setup {
             checked: Arc::new(PlainDataFusion::checked(CHECKED_PARTITIONS)),
             without_pushdown: Arc::new(PlainDataFusion::without_pushdown(PLAIN_PARTITIONS)),
             with_few_rules: Arc::new(PlainDataFusion::with_few_rules(PLAIN_PARTITIONS)),
+            duckdb: None,
             targets,
             loaders,
             clusters: Vec::new(),
@@ -162,7 +174,8 @@ impl Setup {
     /// A database that refuses.
     pub async fn load(&self, tables: &[Table]) -> anyhow::Result<()> {
         let local = [&self.plain, &self.checked, &self.without_pushdown, &self.with_few_rules];
-        let databases = self.loaders.iter().chain(local);
+        let duckdb = self.duckdb.iter().map(|duckdb| &duckdb.database);
+        let databases = self.loaders.iter().chain(local).chain(duckdb);
         let loads = databases.map(|database| async move {
             for table in tables {
                 database.load(table).await.with_context(|| format!("table {}", table.name))?;
@@ -179,6 +192,7 @@ impl Setup {
             checked: self.checked.as_ref(),
             without_pushdown: self.without_pushdown.as_ref(),
             with_few_rules: self.with_few_rules.as_ref(),
+            duckdb: self.duckdb.as_ref().map(|duckdb| duckdb.database.as_ref()),
             tested: target.database.as_ref(),
         }
     }

@@ -146,7 +146,7 @@ async fn try_table(
 /// Makes a table anew in each of the databases.
 pub async fn load(table: &Table, databases: Databases<'_>) -> Result<(), Failure> {
     let all: [&dyn Database; 3] = [databases.plain, databases.checked, databases.tested];
-    for database in all {
+    for database in all.into_iter().chain(databases.duckdb) {
         database.load(table).await?;
     }
     Ok(())

@@ -62,6 +62,7 @@ async fn summary_of(
         seed: 0,
         queries,
         oracle: Some(oracle),
+        duckdb: None,
         keeps_going: false,
         jobs: 2,
         budget: Budget::default(),
@@ -165,6 +166,7 @@ async fn verdict_on_overflow(sql: &str) -> Verdict {
         checked: &checked,
         without_pushdown: &without_pushdown,
         with_few_rules: &PlainDataFusion::with_few_rules(1),
+        duckdb: None,
         tested: &tested,
     };
     let items = vec![(Expr::leaf(Family::Int, sql), "c".to_owned())];
@@ -185,6 +187,7 @@ async fn verdict_on(select: Select, plain: &dyn Database, tested: &dyn Database)
         checked: &checked,
         without_pushdown: &without_pushdown,
         with_few_rules: &with_few_rules,
+        duckdb: None,
         tested,
     };
     let order_by = vec![(Expr::leaf(Family::Int, "c"), "DESC NULLS LAST")];
@@ -252,7 +255,7 @@ fn a_seed_gives_the_same_tables_and_the_same_query_every_time() {
     assert_ne!(data::tables(3), data::tables(4));
     let tables = data::tables(0);
     for seed in 0..50 {
-        let texts = [(), ()].map(|()| run::case(seed, None, &tables).query.to_string());
+        let texts = [(), ()].map(|()| run::case(seed, None, false, &tables).query.to_string());
         assert_eq!(texts[0], texts[1], "seed {seed}");
     }
     let text = |seed| generate::query(seed, &tables).to_string();
@@ -331,4 +334,45 @@ fn every_kind_of_table_and_query_is_generated() {
     ];
     let missing: Vec<_> = wanted.iter().filter(|part| !all.contains(**part)).collect();
     assert!(missing.is_empty(), "{missing:?}");
+}
+
+#[test]
+fn what_only_duckdb_checks_is_generated_for_it_alone() {
+    let tables = data::tables(0);
+    let all = |make: fn(u64, &[data::Table]) -> Query| -> String {
+        (0..3_000).map(|seed| make(seed, &tables).to_string() + "\n").collect()
+    };
+    let (plain, wide) = (all(generate::query), all(generate::wide_query));
+    let wanted = [
+        "LATERAL (SELECT",
+        "RANGE BETWEEN INTERVAL",
+        "(-0.0)",
+        ", 2) IGNORE NULLS",
+        "INTERVAL '36 hours'",
+        "coalesce((SELECT",
+        "(EXISTS (SELECT count(",
+        "(CASE WHEN",
+    ];
+    for part in wanted {
+        assert!(wide.contains(part), "{part}");
+    }
+    for part in ["LATERAL", "RANGE BETWEEN INTERVAL", "(-0.0)", ", 2) IGNORE NULLS"] {
+        assert!(!plain.contains(part), "{part}");
+    }
+}
+
+#[test]
+fn the_seeds_of_other_oracles_mean_what_they_did() {
+    let tables = data::tables(0);
+    let of = |seed, oracle, has_duckdb| run::case(seed, oracle, has_duckdb, &tables);
+    for seed in 0..50 {
+        let without = of(seed, None, false);
+        assert_ne!(without.oracle, Oracle::DuckDb);
+        let with = of(seed, None, true);
+        if with.oracle != Oracle::DuckDb {
+            assert_eq!(with, without, "seed {seed}");
+        } else {
+            assert_eq!(with, of(seed, Some(Oracle::DuckDb), true), "seed {seed}");
+        }
+    }
 }

@@ -33,6 +33,7 @@ async fn generated_queries_give_the_rows_that_they_should() {
         seed: SEED,
         queries: QUERIES,
         oracle: None,
+        duckdb: None,
         keeps_going: true,
         jobs: 4,
         budget: Budget { queries: 100, loads: 10 },

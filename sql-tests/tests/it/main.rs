@@ -8,6 +8,7 @@ mod basics;
 mod concurrent_changes;
 mod definitions_at_once;
 mod differential;
+mod duckdb_oracle;
 mod exchanges;
 mod hostile_plans;
 mod hostile_sql;

@@ -11,6 +11,9 @@ impl Generator<'_> {
     }
 
     fn bare_aggregate(&mut self, scope: &Scope) -> Expr {
+        if self.goes_wide(12) {
+            return self.wide_aggregate(scope);
+        }
         let any = scope.family(&mut self.random);
         let ordered = scope.ordered_family(&mut self.random);
         let (family, template, arg) = match self.random.below(14) {
@@ -68,6 +71,11 @@ impl Generator<'_> {
 
     /// A window function; `None` when the scope has no total order.
     pub(super) fn window(&mut self, scope: &Scope) -> Option<Expr> {
+        if self.goes_wide(3)
+            && let Some(ranged) = self.without_subqueries(|this| this.ranged(scope))
+        {
+            return Some(ranged);
+        }
         let total = scope.total_order()?;
         self.without_subqueries(|this| this.bare_window(scope, &total))
     }
@@ -79,7 +87,12 @@ impl Generator<'_> {
             ordered => ordered,
         };
         let any = scope.family(&mut self.random);
+        let wide = if self.goes_wide(3) { self.ignoring_nulls(scope) } else { None };
         let (family, function, mut args) = match self.random.below(13) {
+            _ if wide.is_some() => {
+                let (family, function, arg) = wide?;
+                (family, function, vec![arg])
+            }
             0 => (Family::Int, "row_number()", Vec::new()),
             1 => return Some(self.ranking(scope)),
             2 => (any, "lag({}, 1)", vec![scope.pick(&mut self.random, any)?]),
@@ -96,10 +109,10 @@ impl Generator<'_> {
             10 => (Family::Decimal, "sum({})", vec![self.expr(scope, Family::Decimal, 0)]),
             _ => (Family::Int, "sum({})", vec![self.expr(scope, Family::Int, 1)]),
         };
-        let takes_frame = ["count", "min", "max", "sum", "first", "nth"];
+        let takes_frame = ["count", "min", "max", "sum", "first", "last", "nth"];
         let takes_frame = takes_frame.iter().any(|name| function.starts_with(name));
-        let is_aggregate =
-            takes_frame && !function.starts_with("first") && !function.starts_with("nth");
+        let is_value = ["first", "last", "nth"].iter().any(|name| function.starts_with(name));
+        let is_aggregate = takes_frame && !is_value;
         let mut template = function.to_owned();
         if is_aggregate && self.random.one_in(5) {
             template.push_str(" FILTER (WHERE {})");
@@ -153,7 +166,12 @@ impl Generator<'_> {
         Expr::new(Family::Int, template, args)
     }
 
-    fn partition_by(&mut self, scope: &Scope, template: &mut String, args: &mut Vec<Expr>) {
+    pub(super) fn partition_by(
+        &mut self,
+        scope: &Scope,
+        template: &mut String,
+        args: &mut Vec<Expr>,
+    ) {
         if self.random.one_in(3) {
             return;
         }
@@ -169,6 +187,6 @@ impl Generator<'_> {
     }
 }
 
-fn is_literal(expr: &Expr) -> bool {
+pub(super) fn is_literal(expr: &Expr) -> bool {
     expr.args.is_empty() && !expr.template.contains('.')
 }

@@ -15,6 +15,11 @@ impl Generator<'_> {
         if depth == 0 || self.random.one_in(4) {
             return self.leaf(scope, family);
         }
+        if self.goes_wide(6)
+            && let Some(wide) = self.wide(scope, family, depth - 1)
+        {
+            return wide;
+        }
         if self.random.one_in(4) {
             return self.any_family(scope, family, depth - 1);
         }
@@ -48,6 +53,7 @@ impl Generator<'_> {
         let column = scope.pick(&mut self.random, family);
         match column {
             Some(column) if !self.random.one_in(6) => column,
+            _ if self.goes_wide(4) => self.wide_literal(family),
             _ => literal(family, &mut self.random),
         }
     }
@@ -94,6 +100,9 @@ impl Generator<'_> {
     }
 
     fn boolean(&mut self, scope: &Scope, depth: u32) -> Expr {
+        if self.goes_wide(6) {
+            return self.wide_boolean(scope, depth);
+        }
         let of = scope.ordered_family(&mut self.random);
         let operands = |this: &mut Self, count: usize| -> Vec<Expr> {
             (0..count).map(|_| this.expr(scope, of, depth)).collect()
@@ -134,7 +143,7 @@ impl Generator<'_> {
                 ]);
                 return Expr::new(Family::Bool, test, args);
             }
-            11 | 12 if self.subqueries > 0 && self.is_filter => {
+            11 | 12 if self.subqueries > 0 && (self.is_filter || self.is_wide) => {
                 return self.subquery_predicate(scope);
             }
             13 => return self.leaf(scope, Family::Bool),
@@ -291,7 +300,7 @@ impl Generator<'_> {
     }
 
     /// EXISTS, IN, NOT IN, or a comparison with what a subquery yields.
-    fn subquery_predicate(&mut self, outer: &Scope) -> Expr {
+    pub(super) fn subquery_predicate(&mut self, outer: &Scope) -> Expr {
         if self.random.one_in(4) {
             let family = outer.ordered_family(&mut self.random);
             if family != Family::Bool {
@@ -328,7 +337,7 @@ impl Generator<'_> {
     }
 
     /// What a subquery keeps: all, by its own rows, or by the outer row.
-    fn subquery_filter(&mut self, outer: &Scope, inner: &Scope) -> Option<Expr> {
+    pub(super) fn subquery_filter(&mut self, outer: &Scope, inner: &Scope) -> Option<Expr> {
         let own = |this: &mut Self| this.without_subqueries(|this| this.predicate(inner, 1));
         let correlation = |this: &mut Self| {
             let family = this.random.pick(&[Family::Int, Family::Int, Family::Text]);

@@ -39,7 +39,7 @@ impl Generator<'_> {
         self.named(&tables[index])
     }
 
-    fn small_table(&mut self) -> (Relation, Scope) {
+    pub(super) fn small_table(&mut self) -> (Relation, Scope) {
         let tables = self.tables;
         let small: Vec<_> = tables.iter().filter(|table| table.rows() <= 20).collect();
         if small.is_empty() {
@@ -75,6 +75,10 @@ impl Generator<'_> {
     }
 
     fn join(&mut self, depth: u32) -> (Relation, Scope) {
+        if self.goes_wide(6) {
+            let left = self.relation(depth);
+            return self.lateral(left);
+        }
         let (left, right) = (self.relation(depth), self.relation(depth));
         self.join_of(left, right)
     }

@@ -91,7 +91,10 @@ impl Generator<'_> {
         let count = 1 + self.random.index(3);
         let mut group = Vec::new();
         for _ in 0..count {
-            let family = scope.ordered_family(&mut self.random);
+            let family = match self.goes_wide(8) {
+                true => Family::Interval,
+                false => scope.ordered_family(&mut self.random),
+            };
             let depth = self.random.pick(&[0, 0, 1]);
             let key = self.without_subqueries(|this| this.expr(scope, family, depth));
             // A constant is no key in every dialect.
@@ -111,7 +114,11 @@ impl Generator<'_> {
             let marker = Expr::new(Family::Int, "grouping({})", vec![group[0].clone()]);
             items.push((marker, self.name("c")));
         }
-        let having = if self.random.one_in(4) { Some(self.having(scope)) } else { None };
+        let mut having = if self.random.one_in(4) { Some(self.having(scope)) } else { None };
+        if self.goes_wide(4) {
+            let own = having.take().unwrap_or_else(|| self.having(scope));
+            having = Some(self.wide_having(&group, own));
+        }
         let output = output(&items, scope.rows);
         let from = Some(from);
         (Select { is_distinct: false, items, from, filter, group, grouping, having }, output)
@@ -131,7 +138,7 @@ impl Generator<'_> {
     }
 
     /// A predicate over aggregates.
-    fn having(&mut self, scope: &Scope) -> Expr {
+    pub(super) fn having(&mut self, scope: &Scope) -> Expr {
         let aggregate = self.aggregate(scope);
         let family = aggregate.family;
         if !family.is_ordered() || self.random.one_in(5) {
@@ -287,7 +294,7 @@ fn has_column(expr: &Expr) -> bool {
         || expr.args.iter().any(has_column)
 }
 
-fn output(items: &[(Expr, String)], rows: u64) -> Output {
+pub(super) fn output(items: &[(Expr, String)], rows: u64) -> Output {
     let column = |(expr, name): &(Expr, String)| (name.clone(), expr.family, expr.is_exact);
     Output { columns: items.iter().map(column).collect(), rows }
 }
