@@ -13,6 +13,7 @@
 //! | decimals | DECIMAL of 38 digits, or of 76 |
 //! | floats | DOUBLE |
 //! | DATE, with distances of less than a day | TIMESTAMP |
+//! | TIMESTAMP(0) and the like, with finer distances | a finer TIMESTAMP |
 //!
 //! What has no distances, such as text, is refused. Before types are coerced.
 
@@ -30,6 +31,8 @@ use datafusion::logical_expr::{
     Expr, ExprSchemable, LogicalPlan, Window, WindowFrame, WindowFrameBound, WindowFrameUnits,
 };
 use datafusion::optimizer::AnalyzerRule;
+
+use crate::intervals::nanoseconds;
 
 /// Digits of any 64-bit integer.
 const DIGITS_OF_64_BITS: u8 = 20;
@@ -140,21 +143,19 @@ fn wide_type(key: &DataType, distances: &[String]) -> Result<Option<DataType>> {
             let before = precision.saturating_sub(scale);
             Some(Digits::of(distances)?.beside(before, scale)?)
         }
-        T::Float16 | T::Float32 => Some(T::Float64),
-        T::Float64 | T::Decimal256(..) | T::Null => None,
-        T::Date32 | T::Date64 => {
-            let mut unit = None;
+        T::Float16 | T::Float32 | T::Float64 => {
             for distance in distances {
-                unit = unit.max(part_of_day(distance)?);
+                if !distance.parse::<f64>().is_ok_and(|distance| distance >= 0.0) {
+                    return plan_err!("{distance} is not a distance of RANGE over floats");
+                }
             }
-            unit.map(|unit| T::Timestamp(unit, None))
+            Some(T::Float64)
         }
-        T::Timestamp(..) => {
-            for distance in distances {
-                part_of_day(distance)?;
-            }
-            None
-        }
+        T::Decimal256(..) | T::Null => None,
+        T::Date32 | T::Date64 => finest_unit(distances)?.map(|unit| T::Timestamp(unit, None)),
+        T::Timestamp(unit, zone) => finest_unit(distances)?
+            .filter(|finer| finer > unit)
+            .map(|finer| T::Timestamp(finer, zone.clone())),
         other => {
             return plan_err!(
                 "RANGE with a distance needs ORDER BY a number, a DATE or a TIMESTAMP, not {other}"
@@ -163,8 +164,16 @@ fn wide_type(key: &DataType, distances: &[String]) -> Result<Option<DataType>> {
     })
 }
 
-/// The unit of a distance's nanoseconds, if it has any.
-fn part_of_day(distance: &str) -> Result<Option<TimeUnit>> {
+/// The unit that holds the parts of a day that distances have, if any has one.
+fn finest_unit(distances: &[String]) -> Result<Option<TimeUnit>> {
+    let mut finest = None;
+    for distance in distances {
+        finest = finest.max(unit_of(distance)?);
+    }
+    Ok(finest)
+}
+
+fn unit_of(distance: &str) -> Result<Option<TimeUnit>> {
     let is_number = distance.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
     let interval = DataType::Interval(arrow::datatypes::IntervalUnit::MonthDayNano);
     let interval = ScalarValue::from(distance).cast_to(&interval);
@@ -174,9 +183,14 @@ fn part_of_day(distance: &str) -> Result<Option<TimeUnit>> {
     if is_number {
         return plan_err!("RANGE over times needs an INTERVAL with a unit as its distance");
     }
+    if nanoseconds(interval) < 0 {
+        return plan_err!("a distance of RANGE is less than nothing: {distance}");
+    }
     Ok(match interval.nanoseconds {
         0 => None,
-        nanoseconds if nanoseconds % 1_000 == 0 => Some(TimeUnit::Microsecond),
+        part if part % 1_000_000_000 == 0 => Some(TimeUnit::Second),
+        part if part % 1_000_000 == 0 => Some(TimeUnit::Millisecond),
+        part if part % 1_000 == 0 => Some(TimeUnit::Microsecond),
         _ => Some(TimeUnit::Nanosecond),
     })
 }
@@ -236,16 +250,27 @@ mod tests {
             (T::Decimal128(10, 2), "0.125", Some(T::Decimal128(38, 3))),
             (T::Decimal128(38, 10), "1", Some(T::Decimal256(76, 10))),
             (T::Float32, "1e9", Some(T::Float64)),
-            (T::Float64, "1", None),
+            (T::Float64, "1", Some(T::Float64)),
             (T::Date32, "1 day", None),
-            (T::Date32, "36 hours", Some(T::Timestamp(TimeUnit::Microsecond, None))),
+            (T::Date32, "36 hours", Some(T::Timestamp(TimeUnit::Second, None))),
+            (T::Timestamp(TimeUnit::Second, None), "2 hours", None),
+            (
+                T::Timestamp(TimeUnit::Second, None),
+                "1.5 seconds",
+                Some(T::Timestamp(TimeUnit::Millisecond, None)),
+            ),
             (T::Timestamp(TimeUnit::Nanosecond, None), "36 hours", None),
         ] {
             assert_eq!(wide(&key, distance).unwrap(), expected, "{key} and {distance}");
         }
-        for (key, distance) in
-            [(T::Utf8View, "1"), (T::Boolean, "1"), (T::Int64, "1e3"), (T::Date32, "5")]
-        {
+        for (key, distance) in [
+            (T::Utf8View, "1"),
+            (T::Boolean, "1"),
+            (T::Int64, "1e3"),
+            (T::Date32, "5"),
+            (T::Date32, "-1 day"),
+            (T::Float64, "-1"),
+        ] {
             assert!(wide(&key, distance).is_err(), "{key} and {distance}");
         }
     }

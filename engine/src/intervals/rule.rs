@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use datafusion::common::config::ConfigOptions;
-use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
+use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
 use datafusion::common::{DFSchema, not_impl_err};
 use datafusion::error::Result;
 use datafusion::logical_expr::expr::{
@@ -75,12 +75,15 @@ fn compared_in(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
         }
         LogicalPlan::Sort(mut sort) => {
             let schema = Arc::clone(sort.input.schema());
+            let mut is_changed = false;
             for key in &mut sort.expr {
                 let expr = std::mem::take(&mut key.expr);
-                key.expr = expr.transform_up(|expr| compared_by_length(expr, &schema)).data()?;
+                let compared = expr.transform_up(|expr| compared_by_length(expr, &schema))?;
+                is_changed |= compared.transformed;
+                key.expr = compared.data;
             }
-            sort_keys(&mut sort.expr, &schema)?;
-            Transformed::yes(LogicalPlan::Sort(sort))
+            is_changed |= sort_keys(&mut sort.expr, &schema)?;
+            Transformed::new_transformed(LogicalPlan::Sort(sort), is_changed)
         }
         LogicalPlan::Distinct(Distinct::On(mut distinct)) => {
             let schema = Arc::clone(distinct.input.schema());
@@ -118,6 +121,9 @@ fn compared_in(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
 
 /// A node whose expressions compare lengths.
 fn in_expressions(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
+    if !may_compare(&plan)? {
+        return Ok(Transformed::no(plan));
+    }
     let mut schema = merge_schema(&plan.inputs());
     if let LogicalPlan::TableScan(scan) = &plan {
         let source = scan.source.schema();
@@ -135,6 +141,29 @@ fn in_expressions(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
             other => with_name(other),
         }
     })
+}
+
+/// Whether a node has anything to look at: many have columns only.
+fn may_compare(plan: &LogicalPlan) -> Result<bool> {
+    let mut found = false;
+    plan.apply_expressions(|expr| {
+        found |= expr.exists(|expr| {
+            Ok(matches!(
+                expr,
+                Expr::BinaryExpr(_)
+                    | Expr::Between(_)
+                    | Expr::InList(_)
+                    | Expr::Case(_)
+                    | Expr::InSubquery(_)
+                    | Expr::SetComparison(_)
+                    | Expr::AggregateFunction(_)
+                    | Expr::WindowFunction(_)
+                    | Expr::ScalarFunction(_)
+            ))
+        })?;
+        Ok(if found { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+    })?;
+    Ok(found)
 }
 
 /// Makes keys of an order lengths.
