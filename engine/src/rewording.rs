@@ -18,13 +18,16 @@ use crate::range_frames::RangeFrames;
 use crate::subqueries::{NotInOtherWords, UnnestSubqueries};
 use crate::union_names::UnionNames;
 use crate::unknown_nulls::UnknownNulls;
+use crate::unsigned_division::UnsignedDivision;
 
 /// Gives a session that plans the rules with which DataFusion has an answer, and not that to another
 /// question: also for those who compare with it.
 pub fn reworded(mut builder: SessionStateBuilder) -> SessionStateBuilder {
     // The last of a name counts.
     builder.scalar_functions().get_or_insert_default().extend(coalesce_functions());
-    builder.expr_planners().get_or_insert_default().insert(0, Arc::new(IntervalOperators));
+    let planners = builder.expr_planners().get_or_insert_default();
+    planners.insert(0, Arc::new(IntervalOperators));
+    planners.insert(0, Arc::new(UnsignedDivision));
     builder.relation_planners().get_or_insert_default().push(Arc::new(PlainRelations));
     let analyzer = builder.analyzer().get_or_insert_with(Analyzer::new);
     let before_types: [Arc<dyn AnalyzerRule + Send + Sync>; 3] =

@@ -13,13 +13,15 @@
 use std::sync::Arc;
 
 use datafusion::common::config::ConfigOptions;
-use datafusion::common::plan_err;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
+use datafusion::common::{DFSchemaRef, plan_err};
 use datafusion::error::Result;
 use datafusion::logical_expr::expr::InSubquery;
+use datafusion::logical_expr::simplify::SimplifyContext;
 use datafusion::logical_expr::utils::{conjunction, split_conjunction_owned};
 use datafusion::logical_expr::{Expr, Filter, LogicalPlan, is_not_false, not_exists};
 use datafusion::optimizer::AnalyzerRule;
+use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 
 use super::unnest::is_plain;
 
@@ -44,13 +46,14 @@ impl AnalyzerRule for NotInOtherWords {
 fn rewritten(filter: Filter) -> Result<Transformed<LogicalPlan>> {
     let mut is_changed = false;
     let predicates = split_conjunction_owned(filter.predicate.clone()).into_iter();
-    let predicates = predicates.map(|predicate| match not_for_anti_join(&predicate)? {
-        Some(in_subquery) => {
-            is_changed = true;
-            in_other_words(in_subquery, &filter.input)
-        }
-        None => Ok(predicate),
-    });
+    let predicates =
+        predicates.map(|predicate| match not_for_anti_join(&predicate, filter.input.schema())? {
+            Some(in_subquery) => {
+                is_changed = true;
+                in_other_words(in_subquery, &filter.input)
+            }
+            None => Ok(predicate),
+        });
     let predicates = predicates.collect::<Result<Vec<_>>>()?;
     match conjunction(predicates) {
         Some(predicate) if is_changed => {
@@ -63,7 +66,10 @@ fn rewritten(filter: Filter) -> Result<Transformed<LogicalPlan>> {
 
 /// The `IN` of a predicate that is a `NOT IN` with a left side that is constant or may become so,
 /// or with columns from outside.
-fn not_for_anti_join(predicate: &Expr) -> Result<Option<&InSubquery>> {
+fn not_for_anti_join<'a>(
+    predicate: &'a Expr,
+    schema: &DFSchemaRef,
+) -> Result<Option<&'a InSubquery>> {
     let in_subquery = match predicate {
         Expr::InSubquery(in_subquery) if in_subquery.negated => in_subquery,
         Expr::Not(inner) => match inner.as_ref() {
@@ -77,7 +83,22 @@ fn not_for_anti_join(predicate: &Expr) -> Result<Option<&InSubquery>> {
         left.exists(|part| Ok(matches!(part, Expr::Literal(value, _) if value.is_null())))?;
     let subquery = &in_subquery.subquery;
     let is_correlated = !subquery.outer_ref_columns.is_empty() && is_plain(&subquery.subquery)?;
-    Ok(Some(in_subquery).filter(|_| has_null || !left.any_column_refs() || is_correlated))
+    let is_other = has_null || is_correlated || becomes_constant(left, schema)?;
+    Ok(Some(in_subquery).filter(|_| is_other))
+}
+
+/// Whether nothing is left of the columns of an expression once it is simplified.
+fn becomes_constant(expr: &Expr, schema: &DFSchemaRef) -> Result<bool> {
+    if matches!(expr, Expr::Column(_)) {
+        return Ok(false);
+    }
+    if !expr.any_column_refs() {
+        return Ok(true);
+    }
+    let context = SimplifyContext::builder().with_schema(Arc::clone(schema)).build();
+    // What fails when it is computed will say so then.
+    let simple = ExprSimplifier::new(context).simplify(expr.clone());
+    Ok(simple.is_ok_and(|simple| !simple.any_column_refs()))
 }
 
 fn in_other_words(in_subquery: &InSubquery, outer: &LogicalPlan) -> Result<Expr> {
