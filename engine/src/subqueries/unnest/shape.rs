@@ -135,7 +135,12 @@ pub(super) fn is_lateral_left_alone(plan: &LogicalPlan, outside: &DFSchema) -> R
 /// Whether only filters take columns from outside, and nothing above them counts or cuts rows.
 pub(in crate::subqueries) fn is_plain(plan: &LogicalPlan) -> Result<bool> {
     match plan {
-        LogicalPlan::Filter(filter) => is_plain(&filter.input),
+        LogicalPlan::Filter(filter) => {
+            // `outer.k IN (SELECT ...)` is joined to this filter's rows, which have no such column.
+            let mut conditions = split_conjunction(&filter.predicate).into_iter();
+            let is_mixed = conditions.any(|c| has_subquery(c) && c.contains_outer());
+            Ok(!is_mixed && is_plain(&filter.input)?)
+        }
         LogicalPlan::SubqueryAlias(alias) => is_plain(&alias.input),
         LogicalPlan::Distinct(Distinct::All(input)) => is_plain(input),
         LogicalPlan::Projection(projection) => {
