@@ -19,3 +19,6 @@ pub(super) mod check;
 pub mod process;
 pub mod spelling;
 pub mod values;
+
+#[cfg(test)]
+mod tests;

@@ -362,7 +362,7 @@ fn what_only_duckdb_checks_is_generated_for_it_alone() {
 }
 
 #[test]
-fn the_seeds_of_other_oracles_mean_what_they_did() {
+fn the_share_of_duckdb_leaves_other_queries_as_they_are() {
     let tables = data::tables(0);
     let of = |seed, oracle, has_duckdb| run::case(seed, oracle, has_duckdb, &tables);
     for seed in 0..50 {

@@ -24,6 +24,9 @@ const JOINS: [&str; 8] = [
 impl Generator<'_> {
     /// A relation, at most `depth` joins or queries deep.
     pub(super) fn relation(&mut self, depth: u32) -> (Relation, Scope) {
+        if self.goes_wide(8) {
+            return self.grouped_table();
+        }
         match self.random.below(9) {
             0..=3 if depth > 0 => self.join(depth - 1),
             4 | 5 if depth > 0 => self.derived(depth - 1),

@@ -20,8 +20,11 @@ impl Generator<'_> {
         }
         let (mut query, output) = if with.is_empty() { self.query(2) } else { self.self_join() };
         query.with = with;
-        if query.limit.is_none() && self.random.one_in(3) {
+        let is_bare = query.limit.is_none();
+        if is_bare && self.random.one_in(3) {
             self.order(&mut query, &output);
+        } else if is_bare && self.goes_wide(2) {
+            self.limit(&mut query, output);
         }
         query
     }
@@ -86,7 +89,7 @@ impl Generator<'_> {
     }
 
     /// GROUP BY.
-    fn grouped(&mut self, from: Relation, scope: &Scope) -> (Select, Output) {
+    pub(super) fn grouped(&mut self, from: Relation, scope: &Scope) -> (Select, Output) {
         let filter = self.maybe_filter(scope);
         let count = 1 + self.random.index(3);
         let mut group = Vec::new();

@@ -3,6 +3,7 @@
 //!
 //! - subqueries anywhere a value stands, correlated `NOT IN`, EXISTS over aggregates, correlated
 //!   aggregates, LATERAL
+//! - joins of grouped tables, ordered and limited more often
 //! - intervals: compared, grouped, added to; differences of timestamps; DATE and hours
 //! - RANGE frames with distances, IGNORE NULLS with distances
 //! - negative zero, DECIMAL beside DOUBLE, DATE beside TIMESTAMP
@@ -304,6 +305,15 @@ impl Generator<'_> {
             _ => ("LEFT JOIN LATERAL", vec![Expr::leaf(Family::Bool, "true")]),
         };
         (Relation::Join { kind, left: Box::new(left), right, on }, scope)
+    }
+
+    /// Groups of a table, whose keys are unique until they are joined.
+    pub(super) fn grouped_table(&mut self) -> (Relation, Scope) {
+        let (from, scope) = self.table();
+        let (select, output) = self.grouped(from, &scope);
+        let alias = self.name("t");
+        let scope = Scope::of_output(&alias, &output);
+        (Relation::Derived { query: Box::new(Query::select(select)), alias }, scope)
     }
 
     /// A literal of a family in a form that only DuckDB checks.

@@ -178,7 +178,8 @@ fn of_join(
         on,
     };
     let mut cuts = vec![(left.clone(), names(right)), (right.clone(), names(left))];
-    if !matches!(kind, "INNER JOIN" | "CROSS JOIN") {
+    // What LATERAL names has no other place.
+    if !matches!(kind, "INNER JOIN" | "CROSS JOIN") && !kind.ends_with("LATERAL") {
         cuts.push((rebuilt("INNER JOIN", left, right, on.to_vec()), Vec::new()));
     }
     for index in 0..on.len() {
