@@ -15,7 +15,7 @@
 //! - [`sum`](mod@sum): the aggregate, over `exact` sums that the order of rows cannot change
 //! - `two_steps`: one of DataFusion's rules, kept from overflowing on the way
 //! - `extremes`: `min` and `max` of floats, that the order of rows cannot change either
-//! - `floats`: one NaN, and `float_aggregates` that give it, also over frames that move (`sliding`,
+//! - `floats`: one NaN and one zero, and `float_aggregates` that give them, also over frames that move (`sliding`,
 //!   `sliding_sum`)
 //! - `filled`: which groups of an aggregate have a value
 //!
@@ -47,8 +47,8 @@ use datafusion::optimizer::{Optimizer, OptimizerRule};
 use extremes::float_extremes;
 pub(crate) use float_aggregates::state_bytes_of;
 use float_aggregates::{float_aggregates, float_sum};
-use floats::{OneNanRule, one_nan_function};
-pub use floats::{one_nan, rows_of_one_nan};
+use floats::{NormalizeFloatsRule, normalize_function};
+pub use floats::{normalize_floats, normalize_float_rows};
 use operators::{CheckedArithmetic, Operation};
 use rewrite::{CheckAll, CheckBeforeFolding, CheckConstants};
 use sum::CheckedSum;
@@ -70,9 +70,9 @@ pub fn with_checked_functions(mut builder: SessionStateBuilder) -> SessionStateB
 }
 
 /// Gives a session extremes of floats that do not depend on the order of rows, aggregates that give
-/// one NaN, and the function that does so for expressions.
+/// one NaN and one zero, and the function that does so for expressions.
 fn with_sound_float_functions(mut builder: SessionStateBuilder) -> SessionStateBuilder {
-    builder.scalar_functions().get_or_insert_default().push(one_nan_function());
+    builder.scalar_functions().get_or_insert_default().push(normalize_function());
     let aggregates = builder.aggregate_functions().get_or_insert_default();
     aggregates.extend(float_extremes());
     aggregates.extend(float_aggregates());
@@ -84,7 +84,7 @@ fn with_sound_float_functions(mut builder: SessionStateBuilder) -> SessionStateB
 pub fn with_sound_floats(builder: SessionStateBuilder) -> SessionStateBuilder {
     let mut builder = with_sound_float_functions(builder);
     builder.aggregate_functions().get_or_insert_default().push(float_sum());
-    builder.with_analyzer_rule(Arc::new(OneNanRule))
+    builder.with_analyzer_rule(Arc::new(NormalizeFloatsRule))
 }
 
 /// Gives a session that plans the functions and the rules that use them, beside DataFusion's own.
@@ -98,7 +98,7 @@ pub fn with_checked_arithmetic(builder: SessionStateBuilder) -> SessionStateBuil
     planners.insert(0, Arc::new(CheckConstants));
     builder
         .with_analyzer_rule(Arc::new(CheckBeforeFolding))
-        .with_analyzer_rule(Arc::new(OneNanRule))
+        .with_analyzer_rule(Arc::new(NormalizeFloatsRule))
         .with_optimizer_rules(rules.collect())
         .with_optimizer_rule(Arc::new(CheckAll))
 }

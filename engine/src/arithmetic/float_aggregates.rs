@@ -1,4 +1,4 @@
-//! Aggregates of floats that give one NaN, and the same over frames that move.
+//! Aggregates of floats that give one NaN and one zero, and the same over frames that move.
 //!
 //! They are DataFusion's, but for what comes out of them (see `floats`) and for rows that leave a frame
 //! (see `sliding`).
@@ -23,7 +23,7 @@ use datafusion::logical_expr::{
 };
 use datafusion::physical_expr::{PhysicalExpr, PhysicalSortExpr};
 
-use super::floats::{one_nan, scalar_one_nan};
+use super::floats::{normalize_floats, normalize_scalar};
 use super::sliding::{MakeAccumulator, Sliding};
 use super::sliding_sum::{SlidingSum, Total};
 
@@ -88,14 +88,14 @@ pub(super) fn float_sum() -> Arc<AggregateUDF> {
     Arc::new(AggregateUDF::new_from_impl(FloatAggregate { inner: sum_udaf() }))
 }
 
-/// An accumulator that gives one NaN.
-pub(super) fn accumulator_of_one_nan(inner: Box<dyn Accumulator>) -> Box<dyn Accumulator> {
-    Box::new(OneNanAccumulator { inner })
+/// An accumulator that gives one NaN and one zero.
+pub(super) fn normalized_accumulator(inner: Box<dyn Accumulator>) -> Box<dyn Accumulator> {
+    Box::new(NormalizedAccumulator { inner })
 }
 
-/// A groups accumulator that gives one NaN.
-pub(super) fn groups_of_one_nan(inner: Box<dyn GroupsAccumulator>) -> Box<dyn GroupsAccumulator> {
-    Box::new(OneNanGroups { inner })
+/// A groups accumulator that gives one NaN and one zero.
+pub(super) fn normalized_groups(inner: Box<dyn GroupsAccumulator>) -> Box<dyn GroupsAccumulator> {
+    Box::new(NormalizedGroups { inner })
 }
 
 /// Bytes that an accumulator for frames that move keeps for each row, at most: two numbers and the row
@@ -118,7 +118,7 @@ pub(super) fn sliding_accumulator(
         "avg" if of_doubles => Box::new(SlidingSum::new(Total::Average)),
         _ => Box::new(Sliding::new(OwnedUse::new(function, arguments))?),
     };
-    Ok(accumulator_of_one_nan(sliding))
+    Ok(normalized_accumulator(sliding))
 }
 
 /// A use of an aggregate, kept to make accumulators of it later.
@@ -226,7 +226,7 @@ impl AggregateUDFImpl for FloatAggregate {
 
     fn accumulator(&self, arguments: AccumulatorArgs<'_>) -> Result<Box<dyn Accumulator>> {
         match gives_float(&arguments) {
-            true => Ok(accumulator_of_one_nan(self.inner.accumulator(arguments)?)),
+            true => Ok(normalized_accumulator(self.inner.accumulator(arguments)?)),
             false => self.inner.accumulator(arguments),
         }
     }
@@ -244,7 +244,7 @@ impl AggregateUDFImpl for FloatAggregate {
         arguments: AccumulatorArgs<'_>,
     ) -> Result<Box<dyn GroupsAccumulator>> {
         match gives_float(&arguments) {
-            true => Ok(groups_of_one_nan(self.inner.create_groups_accumulator(arguments)?)),
+            true => Ok(normalized_groups(self.inner.create_groups_accumulator(arguments)?)),
             false => self.inner.create_groups_accumulator(arguments),
         }
     }
@@ -257,7 +257,7 @@ impl AggregateUDFImpl for FloatAggregate {
         let subtracts = SUBTRACTING.contains(&self.name()) && !arguments.is_distinct;
         match gives_float(&arguments) {
             true if subtracts => sliding_accumulator(&self.inner, &arguments),
-            true => Ok(accumulator_of_one_nan(self.inner.create_sliding_accumulator(arguments)?)),
+            true => Ok(normalized_accumulator(self.inner.create_sliding_accumulator(arguments)?)),
             false => self.inner.create_sliding_accumulator(arguments),
         }
     }
@@ -304,17 +304,17 @@ impl AggregateUDFImpl for FloatAggregate {
 }
 
 #[derive(Debug)]
-struct OneNanAccumulator {
+struct NormalizedAccumulator {
     inner: Box<dyn Accumulator>,
 }
 
-impl Accumulator for OneNanAccumulator {
+impl Accumulator for NormalizedAccumulator {
     fn update_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
         self.inner.update_batch(values)
     }
 
     fn evaluate(&mut self) -> Result<ScalarValue> {
-        self.inner.evaluate().map(scalar_one_nan)
+        self.inner.evaluate().map(normalize_scalar)
     }
 
     fn size(&self) -> usize {
@@ -338,11 +338,11 @@ impl Accumulator for OneNanAccumulator {
     }
 }
 
-struct OneNanGroups {
+struct NormalizedGroups {
     inner: Box<dyn GroupsAccumulator>,
 }
 
-impl GroupsAccumulator for OneNanGroups {
+impl GroupsAccumulator for NormalizedGroups {
     fn update_batch(
         &mut self,
         values: &[ArrayRef],
@@ -354,7 +354,7 @@ impl GroupsAccumulator for OneNanGroups {
     }
 
     fn evaluate(&mut self, emit_to: EmitTo) -> Result<ArrayRef> {
-        self.inner.evaluate(emit_to).map(one_nan)
+        self.inner.evaluate(emit_to).map(normalize_floats)
     }
 
     fn state(&mut self, emit_to: EmitTo) -> Result<Vec<ArrayRef>> {

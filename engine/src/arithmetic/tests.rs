@@ -1,15 +1,16 @@
 //! Whole plans: that nothing wraps, whatever the optimizer does, and that columns keep their names.
 
 use std::fmt;
+use std::sync::Arc;
 
-use arrow::array::{Array, AsArray, Int64Array, RecordBatch};
-use arrow::datatypes::Int64Type;
+use arrow::array::{Array, ArrayRef, AsArray, Int64Array, ListArray, RecordBatch};
+use arrow::datatypes::{Float64Type, Int64Type};
 use arrow::util::display::array_value_to_string;
 use datafusion::execution::SessionStateBuilder;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use proptest::prelude::*;
 
-use super::with_checked_arithmetic;
+use super::{normalize_floats, with_checked_arithmetic};
 use crate::error::{ErrorCode, SqlError, from_datafusion};
 
 const MAX: i64 = i64::MAX;
@@ -363,6 +364,49 @@ async fn every_nan_is_equal_and_greater_than_every_number() {
     )
     .await;
     check(&format!("SELECT count(*) FROM {values} GROUP BY f - f ORDER BY 1"), &["1", "2"]).await;
+}
+
+#[tokio::test]
+async fn every_zero_is_the_positive_one() {
+    for zero in [
+        "-0.0",
+        "CAST('-0' AS DOUBLE)",
+        "TRY_CAST('-0.0' AS REAL)",
+        "CAST(-1e-60 AS REAL)",
+        "-CAST(value AS DOUBLE)",
+        "CAST(value AS DOUBLE) * -1",
+        "CAST(value AS DOUBLE) / -1",
+        "-CAST(value AS DOUBLE) + -CAST(value AS DOUBLE)",
+        "CAST(value - 4 AS DOUBLE) % 2",
+        "CAST(CAST(value - 1 AS DOUBLE) * 1e-60 AS REAL)",
+        "round(CAST(value AS DOUBLE) - 0.2)",
+        "ceil(CAST(value AS REAL) - 0.2)",
+        "sum(-CAST(value AS DOUBLE))",
+        "avg(DISTINCT -CAST(value AS DOUBLE))",
+        "min(CAST(value AS DOUBLE) * -1)",
+    ] {
+        let sql =
+            format!("SELECT CAST({zero} AS VARCHAR), 1 / ({zero}) FROM generate_series(0, 0)");
+        check(&sql, &["0.0", "inf"]).await;
+    }
+    // A sign that is lost on the way has no effect on what it is lost in.
+    let sql = "SELECT 1 / -f, 1 / (f * -1), atan2(-f, -1.0) > 0, CAST([-f] AS VARCHAR) FROM (VALUES (0.0)) v(f)";
+    check(sql, &["inf", "inf", "true", "[0.0]"]).await;
+}
+
+#[test]
+fn what_is_inside_of_a_list_is_normal_too() {
+    let list = |values: [f64; 3]| {
+        let values = values.map(Some);
+        let list = ListArray::from_iter_primitive::<Float64Type, _, _>([Some(values), None]);
+        Arc::new(list) as ArrayRef
+    };
+    let normal = normalize_floats(list([-0.0, -f64::NAN, -1.5]));
+    // By bits: equality of arrays tells zeros apart, and no NaN.
+    let values = normal.as_list::<i32>().values().as_primitive::<Float64Type>().clone();
+    let bits: Vec<_> = values.values().iter().map(|value| value.to_bits()).collect();
+    assert_eq!(bits, [0.0, f64::NAN, -1.5].map(f64::to_bits));
+    assert!(normal.is_null(1));
 }
 
 #[tokio::test]
