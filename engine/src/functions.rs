@@ -11,12 +11,14 @@
 //!
 //! - `cost`: what a row of each function makes, from its arguments
 //! - `coalesce`, `named_cast`: not bounded, but of bytes too, and casts by their names
+//! - `round`: of one type
 //! - `patterns`: how long a pattern may be, and how many
 
 mod coalesce;
 mod cost;
 mod named_cast;
 mod patterns;
+mod round;
 
 use std::sync::Arc;
 
@@ -39,6 +41,7 @@ pub(crate) use coalesce::coalesce_functions;
 use cost::{COSTS, Cost};
 pub(crate) use named_cast::{NAMED_CAST, named_cast};
 use patterns::{BoundPatterns, pattern_functions};
+pub(crate) use round::round;
 
 /// Bytes that one call may make for one batch of rows: four times the largest row that a client
 /// can be sent, and little enough for every thread of a small machine to do it at once.
@@ -54,7 +57,8 @@ pub(crate) fn bound(state: &mut SessionState) -> Result<()> {
             state.register_udf(Arc::new(ScalarUDF::new_from_impl(bounded)))?;
         }
     }
-    let ours = pattern_functions().into_iter().chain(coalesce_functions()).chain([named_cast()]);
+    let others = [named_cast(), round()];
+    let ours = pattern_functions().into_iter().chain(coalesce_functions()).chain(others);
     for function in ours {
         state.register_udf(function)?;
     }

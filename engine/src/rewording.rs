@@ -6,7 +6,8 @@ use datafusion::execution::SessionStateBuilder;
 use datafusion::optimizer::{Analyzer, AnalyzerRule, Optimizer};
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
 
-use crate::functions::coalesce_functions;
+use crate::decimals_beside_floats::DecimalsBesideFloats;
+use crate::functions::{coalesce_functions, round};
 use crate::group_keys::GroupKeys;
 use crate::lossy_casts::LossyCasts;
 use crate::null_equality::keep_null_equality;
@@ -18,10 +19,11 @@ use crate::unknown_nulls::UnknownNulls;
 /// question: also for those who compare with it.
 pub fn reworded(mut builder: SessionStateBuilder) -> SessionStateBuilder {
     // The last of a name counts.
-    builder.scalar_functions().get_or_insert_default().extend(coalesce_functions());
+    let functions = coalesce_functions().into_iter().chain([round()]);
+    builder.scalar_functions().get_or_insert_default().extend(functions);
     let analyzer = builder.analyzer().get_or_insert_with(Analyzer::new);
-    let before_types: [Arc<dyn AnalyzerRule + Send + Sync>; 2] =
-        [Arc::new(GroupKeys), Arc::new(PeerFrames)];
+    let before_types: [Arc<dyn AnalyzerRule + Send + Sync>; 3] =
+        [Arc::new(GroupKeys), Arc::new(PeerFrames), Arc::new(DecimalsBesideFloats)];
     analyzer.rules.splice(0..0, before_types);
     analyzer.rules.push(Arc::new(UnionNames));
     analyzer.rules.push(Arc::new(LossyCasts));
