@@ -17,6 +17,7 @@
 //! - `extremes`: `min` and `max` of floats, that the order of rows cannot change either
 //! - `floats`: one NaN and one zero, and `float_aggregates` that give them, also over frames that move (`sliding`,
 //!   `sliding_sum`)
+//! - `percentile`: `percentile_cont` with all its digits
 //! - `filled`: which groups of an aggregate have a value
 //!
 //! Functions, not the flag of DataFusion's `BinaryExpr`: they travel to workers by name, in plans
@@ -32,6 +33,7 @@ mod floats;
 mod kernels;
 mod operators;
 mod out_of_range;
+mod percentile;
 mod rewrite;
 mod sliding;
 mod sliding_sum;

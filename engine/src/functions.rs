@@ -11,11 +11,12 @@
 //!
 //! - `cost`: what a row of each function makes, from its arguments
 //! - `coalesce`, `named_cast`: not bounded, but of bytes too, and casts by their names
-//! - `round`: of one type
+//! - `date_trunc`, `round`: before 1970, and of one type
 //! - `patterns`: how long a pattern may be, and how many
 
 mod coalesce;
 mod cost;
+mod date_trunc;
 mod named_cast;
 mod patterns;
 mod round;
@@ -39,6 +40,7 @@ use datafusion::logical_expr::{
 use crate::error::{ErrorCode, SqlError};
 pub(crate) use coalesce::coalesce_functions;
 use cost::{COSTS, Cost};
+use date_trunc::date_trunc;
 pub(crate) use named_cast::{NAMED_CAST, named_cast};
 use patterns::{BoundPatterns, pattern_functions};
 pub(crate) use round::round;
@@ -57,7 +59,7 @@ pub(crate) fn bound(state: &mut SessionState) -> Result<()> {
             state.register_udf(Arc::new(ScalarUDF::new_from_impl(bounded)))?;
         }
     }
-    let others = [named_cast(), round()];
+    let others = [date_trunc(), named_cast(), round()];
     let ours = pattern_functions().into_iter().chain(coalesce_functions()).chain(others);
     for function in ours {
         state.register_udf(function)?;

@@ -24,6 +24,9 @@ use datafusion::logical_expr::{
 use datafusion::physical_expr::{PhysicalExpr, PhysicalSortExpr};
 
 use super::floats::{normalize_floats, normalize_scalar};
+use super::percentile::{
+    PERCENTILE_CONT, PercentileArguments, percentile_accumulator, percentile_groups,
+};
 use super::sliding::{MakeAccumulator, Sliding};
 use super::sliding_sum::{SlidingSum, Total};
 
@@ -194,6 +197,27 @@ impl Hash for FloatAggregate {
     }
 }
 
+/// An accumulator of DataFusion's, with what comes out of it as it should be.
+fn finished(
+    inner: Box<dyn Accumulator>,
+    percentile: Option<PercentileArguments>,
+) -> Box<dyn Accumulator> {
+    normalized_accumulator(match percentile {
+        Some(percentile) => percentile_accumulator(inner, &percentile),
+        None => inner,
+    })
+}
+
+impl FloatAggregate {
+    /// What a use of `percentile_cont` says; none of other functions.
+    fn percentile(&self, arguments: &AccumulatorArgs<'_>) -> Result<Option<PercentileArguments>> {
+        match self.inner.name() == PERCENTILE_CONT {
+            true => PercentileArguments::of(arguments),
+            false => Ok(None),
+        }
+    }
+}
+
 /// Whether a use of an aggregate gives floats.
 pub(super) fn gives_float(arguments: &AccumulatorArgs<'_>) -> bool {
     arguments.return_field.data_type().is_floating()
@@ -225,8 +249,9 @@ impl AggregateUDFImpl for FloatAggregate {
     }
 
     fn accumulator(&self, arguments: AccumulatorArgs<'_>) -> Result<Box<dyn Accumulator>> {
+        let percentile = self.percentile(&arguments)?;
         match gives_float(&arguments) {
-            true => Ok(normalized_accumulator(self.inner.accumulator(arguments)?)),
+            true => Ok(finished(self.inner.accumulator(arguments)?, percentile)),
             false => self.inner.accumulator(arguments),
         }
     }
@@ -243,8 +268,15 @@ impl AggregateUDFImpl for FloatAggregate {
         &self,
         arguments: AccumulatorArgs<'_>,
     ) -> Result<Box<dyn GroupsAccumulator>> {
+        let percentile = self.percentile(&arguments)?;
         match gives_float(&arguments) {
-            true => Ok(normalized_groups(self.inner.create_groups_accumulator(arguments)?)),
+            true => {
+                let groups = self.inner.create_groups_accumulator(arguments)?;
+                Ok(normalized_groups(match percentile {
+                    Some(percentile) => percentile_groups(groups, &percentile),
+                    None => groups,
+                }))
+            }
             false => self.inner.create_groups_accumulator(arguments),
         }
     }
@@ -255,9 +287,10 @@ impl AggregateUDFImpl for FloatAggregate {
     ) -> Result<Box<dyn Accumulator>> {
         // The others keep their values, or have no sliding form at all.
         let subtracts = SUBTRACTING.contains(&self.name()) && !arguments.is_distinct;
+        let percentile = self.percentile(&arguments)?;
         match gives_float(&arguments) {
             true if subtracts => sliding_accumulator(&self.inner, &arguments),
-            true => Ok(normalized_accumulator(self.inner.create_sliding_accumulator(arguments)?)),
+            true => Ok(finished(self.inner.create_sliding_accumulator(arguments)?, percentile)),
             false => self.inner.create_sliding_accumulator(arguments),
         }
     }
@@ -279,7 +312,9 @@ impl AggregateUDFImpl for FloatAggregate {
     }
 
     fn simplify(&self) -> Option<AggregateFunctionSimplification> {
-        self.inner.simplify()
+        // It makes DataFusion's own `min` of it, which takes a NaN for anything.
+        let is_percentile = self.name() == PERCENTILE_CONT;
+        if is_percentile { None } else { self.inner.simplify() }
     }
 
     fn supports_within_group_clause(&self) -> bool {
