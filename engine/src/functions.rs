@@ -11,7 +11,7 @@
 //!
 //! - `cost`: what a row of each function makes, from its arguments
 //! - `coalesce`, `named_cast`: not bounded, but of bytes too, and casts by their names
-//! - `date_trunc`, `round`: before 1970, and of one type
+//! - `date_trunc`, `round`, `string_agg`: before 1970, of one type, and in several orders
 //! - `patterns`: how long a pattern may be, and how many
 
 mod coalesce;
@@ -20,6 +20,7 @@ mod date_trunc;
 mod named_cast;
 mod patterns;
 mod round;
+mod string_agg;
 
 use std::sync::Arc;
 
@@ -44,6 +45,7 @@ use date_trunc::date_trunc;
 pub(crate) use named_cast::{NAMED_CAST, named_cast};
 use patterns::{BoundPatterns, pattern_functions};
 pub(crate) use round::round;
+pub(crate) use string_agg::string_agg;
 
 /// Bytes that one call may make for one batch of rows: four times the largest row that a client
 /// can be sent, and little enough for every thread of a small machine to do it at once.
@@ -64,6 +66,7 @@ pub(crate) fn bound(state: &mut SessionState) -> Result<()> {
     for function in ours {
         state.register_udf(function)?;
     }
+    state.register_udaf(string_agg())?;
     state.register_function_rewrite(Arc::new(BoundPatterns))
 }
 

@@ -7,7 +7,7 @@ use datafusion::optimizer::{Analyzer, AnalyzerRule, Optimizer};
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
 
 use crate::decimals_beside_floats::DecimalsBesideFloats;
-use crate::functions::{coalesce_functions, round};
+use crate::functions::{coalesce_functions, round, string_agg};
 use crate::group_keys::GroupKeys;
 use crate::lossy_casts::LossyCasts;
 use crate::null_equality::keep_null_equality;
@@ -21,6 +21,7 @@ pub fn reworded(mut builder: SessionStateBuilder) -> SessionStateBuilder {
     // The last of a name counts.
     let functions = coalesce_functions().into_iter().chain([round()]);
     builder.scalar_functions().get_or_insert_default().extend(functions);
+    builder.aggregate_functions().get_or_insert_default().push(string_agg());
     let analyzer = builder.analyzer().get_or_insert_with(Analyzer::new);
     let before_types: [Arc<dyn AnalyzerRule + Send + Sync>; 3] =
         [Arc::new(GroupKeys), Arc::new(PeerFrames), Arc::new(DecimalsBesideFloats)];

@@ -12,7 +12,11 @@ use std::collections::HashMap;
 use std::ops::ControlFlow;
 
 use arrow::datatypes::{Field, Schema};
-use datafusion::sql::sqlparser::ast::{Expr, Ident, Query, SelectItem, SetExpr, Visit, Visitor};
+use datafusion::sql::sqlparser::ast::{
+    Expr, Ident, Query, SelectItem, SetExpr, Visit, VisitMut, Visitor, VisitorMut,
+};
+
+use super::query::call;
 
 /// Begins the name of a column that repeats another; the position of that one follows, and its own
 /// behind another mark.
@@ -74,7 +78,7 @@ fn rename(item: &mut SelectItem, new: Ident) {
 }
 
 /// Whether an expression has few parts. Writing out a tall one takes more than a small stack.
-fn is_small(expr: &Expr) -> bool {
+pub(super) fn is_small(expr: &Expr) -> bool {
     const PARTS_MAX: usize = 50;
     struct Parts(usize);
     impl Visitor for Parts {
@@ -85,17 +89,53 @@ fn is_small(expr: &Expr) -> bool {
             if self.0 > PARTS_MAX { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         }
     }
-    expr.visit(&mut Parts(0)).is_continue()
+    is_subquery(expr) || expr.visit(&mut Parts(0)).is_continue()
 }
 
-/// Equal for expressions that DataFusion gives the same name: it leaves casts out of them.
+/// Whether an expression is a scalar subquery and nothing else.
+fn is_subquery(expr: &Expr) -> bool {
+    match expr {
+        Expr::Nested(inner) => is_subquery(inner),
+        other => matches!(other, Expr::Subquery(_)),
+    }
+}
+
+/// Equal for expressions that DataFusion gives the same name: it leaves casts out of them, all
+/// subqueries have one name, and `position` is called `strpos`.
 fn name_of(expr: &Expr) -> String {
     match expr {
         Expr::Cast { expr, .. } | Expr::Nested(expr) => name_of(expr),
+        subquery if is_subquery(subquery) => Named::SUBQUERY.to_owned(),
         other => {
+            let mut other = other.clone();
+            let _ = VisitMut::visit(&mut other, &mut Named);
             let text = other.to_string();
             if text.contains(['\'', '"']) { text } else { text.to_ascii_lowercase() }
         }
+    }
+}
+
+/// Gives parts of an expression the names that DataFusion gives them.
+struct Named;
+
+impl Named {
+    const SUBQUERY: &str = "(<subquery>)";
+}
+
+impl VisitorMut for Named {
+    type Break = ();
+
+    fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+        if matches!(expr, Expr::Subquery(_)) {
+            *expr = Expr::Identifier(Ident::new(Self::SUBQUERY));
+        }
+        if let Expr::Position { expr: part, r#in: text } = expr {
+            let null = || Expr::Identifier(Ident::new(""));
+            let part = std::mem::replace(part.as_mut(), null());
+            let text = std::mem::replace(text.as_mut(), null());
+            *expr = call("strpos", vec![text, part]);
+        }
+        ControlFlow::Continue(())
     }
 }
 
