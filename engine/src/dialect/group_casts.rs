@@ -40,7 +40,8 @@ pub(super) fn tell_apart(select: &mut Select, order: Option<&mut OrderBy>) {
 /// The texts of casts in keys that are the same without casts, and otherwise not.
 fn shared_casts(select: &Select) -> HashSet<String> {
     let GroupByExpr::Expressions(keys, _) = &select.group_by else { return HashSet::new() };
-    let keys = keys.iter().filter_map(|key| meant(key, select)).filter(|key| is_small(key));
+    let keys = keys.iter().flat_map(of_sets);
+    let keys = keys.filter_map(|key| meant(key, select)).filter(|key| is_small(key));
     let mut by_plain: HashMap<String, HashMap<String, Vec<String>>> = HashMap::new();
     for key in keys {
         let mut casts = Casts::default();
@@ -54,6 +55,16 @@ fn shared_casts(select: &Select) -> HashSet<String> {
     }
     let shared = by_plain.into_values().filter(|keys| keys.len() > 1);
     shared.flat_map(HashMap::into_values).flatten().collect()
+}
+
+/// The keys of GROUPING SETS, or a key that is none.
+fn of_sets(key: &Expr) -> Vec<&Expr> {
+    match key {
+        Expr::Rollup(sets) | Expr::Cube(sets) | Expr::GroupingSets(sets) => {
+            sets.iter().flatten().collect()
+        }
+        key => vec![key],
+    }
 }
 
 /// What a key stands for: a number is a position in the list.

@@ -16,6 +16,7 @@ use datafusion::sql::sqlparser::ast::{
     Expr, Ident, Query, SelectItem, SetExpr, Visit, VisitMut, Visitor, VisitorMut,
 };
 
+use super::casts::WithoutCasts;
 use super::query::call;
 
 /// Begins the name of a column that repeats another; the position of that one follows, and its own
@@ -108,6 +109,7 @@ fn name_of(expr: &Expr) -> String {
         subquery if is_subquery(subquery) => Named::SUBQUERY.to_owned(),
         other => {
             let mut other = other.clone();
+            let _ = VisitMut::visit(&mut other, &mut WithoutCasts);
             let _ = VisitMut::visit(&mut other, &mut Named);
             let text = other.to_string();
             if text.contains(['\'', '"']) { text } else { text.to_ascii_lowercase() }
