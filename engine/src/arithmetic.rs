@@ -16,8 +16,9 @@
 //! - `two_steps`: one of DataFusion's rules, kept from overflowing on the way
 //! - `extremes`: `min` and `max` of floats, that the order of rows cannot change either, and of
 //!   intervals (`interval_extremes`)
-//! - `floats`: one NaN, and `float_aggregates` that give it, also over frames that move (`sliding`,
+//! - `floats`: one NaN and one zero, and `float_aggregates` that give them, also over frames that move (`sliding`,
 //!   `sliding_sum`); `sliding_bool`: those of booleans
+//! - `percentile`: `percentile_cont` with all its digits
 //! - `filled`: which groups of an aggregate have a value
 //!
 //! Functions, not the flag of DataFusion's `BinaryExpr`: they travel to workers by name, in plans
@@ -34,6 +35,7 @@ mod interval_extremes;
 mod kernels;
 mod operators;
 mod out_of_range;
+mod percentile;
 mod rewrite;
 mod sliding;
 mod sliding_bool;
@@ -51,8 +53,8 @@ use extremes::float_extremes;
 pub(crate) use extremes::min_of_intervals;
 pub(crate) use float_aggregates::state_bytes_of;
 use float_aggregates::{float_aggregates, float_sum};
-use floats::{OneNanRule, one_nan_function};
-pub use floats::{one_nan, rows_of_one_nan};
+use floats::{NormalizeFloatsRule, normalize_function};
+pub use floats::{normalize_floats, normalize_float_rows};
 use operators::{CheckedArithmetic, Operation};
 use rewrite::{CheckAll, CheckBeforeFolding, CheckConstants};
 use sliding_bool::bool_aggregates;
@@ -75,9 +77,9 @@ pub fn with_checked_functions(mut builder: SessionStateBuilder) -> SessionStateB
 }
 
 /// Gives a session extremes of floats that do not depend on the order of rows, aggregates that give
-/// one NaN, and the function that does so for expressions.
+/// one NaN and one zero, and the function that does so for expressions.
 fn with_sound_float_functions(mut builder: SessionStateBuilder) -> SessionStateBuilder {
-    builder.scalar_functions().get_or_insert_default().push(one_nan_function());
+    builder.scalar_functions().get_or_insert_default().push(normalize_function());
     let aggregates = builder.aggregate_functions().get_or_insert_default();
     aggregates.extend(float_extremes());
     aggregates.extend(float_aggregates());
@@ -90,7 +92,7 @@ fn with_sound_float_functions(mut builder: SessionStateBuilder) -> SessionStateB
 pub fn with_sound_floats(builder: SessionStateBuilder) -> SessionStateBuilder {
     let mut builder = with_sound_float_functions(builder);
     builder.aggregate_functions().get_or_insert_default().push(float_sum());
-    builder.with_analyzer_rule(Arc::new(OneNanRule))
+    builder.with_analyzer_rule(Arc::new(NormalizeFloatsRule))
 }
 
 /// Gives a session that plans the functions and the rules that use them, beside DataFusion's own.
@@ -105,7 +107,7 @@ pub fn with_checked_arithmetic(builder: SessionStateBuilder) -> SessionStateBuil
     planners.insert(0, Arc::new(CheckConstants));
     builder
         .with_analyzer_rule(Arc::new(CheckBeforeFolding))
-        .with_analyzer_rule(Arc::new(OneNanRule))
+        .with_analyzer_rule(Arc::new(NormalizeFloatsRule))
         .with_optimizer_rule(Arc::new(CheckAll))
 }
 

@@ -29,7 +29,7 @@
 //! - `references`: the relations it names
 //! - `numbers`, `named_windows`, `similar`, `spellings`, `using`: what DataFusion reads otherwise
 //! - `repeated`: columns it has twice
-//! - `casts`: aggregates that differ in casts only
+//! - `casts`, `group_casts`: aggregates and keys that differ in casts only
 //! - `own_level`: a SELECT without its subqueries
 //! - [`names`]: identifiers and qualified names
 //! - `syntax`: sqlparser's errors as [`SqlError`]
@@ -38,6 +38,7 @@ mod casts;
 mod copy;
 mod create_table;
 mod grammar;
+mod group_casts;
 mod keys;
 mod modify;
 mod named_windows;

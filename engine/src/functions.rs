@@ -11,12 +11,16 @@
 //!
 //! - `cost`: what a row of each function makes, from its arguments
 //! - `coalesce`, `named_cast`: not bounded, but of bytes too, and casts by their names
+//! - `date_trunc`, `round`, `string_agg`: before 1970, of one type, and in several orders
 //! - `patterns`: how long a pattern may be, and how many
 
 mod coalesce;
 mod cost;
+mod date_trunc;
 mod named_cast;
 mod patterns;
+mod round;
+mod string_agg;
 
 use std::sync::Arc;
 
@@ -38,8 +42,11 @@ use crate::error::{ErrorCode, SqlError};
 use crate::intervals::interval_functions;
 pub(crate) use coalesce::coalesce_functions;
 use cost::{COSTS, Cost};
+use date_trunc::date_trunc;
 pub(crate) use named_cast::{NAMED_CAST, named_cast};
 use patterns::{BoundPatterns, pattern_functions};
+pub(crate) use round::round;
+pub(crate) use string_agg::string_agg;
 
 /// Bytes that one call may make for one batch of rows: four times the largest row that a client
 /// can be sent, and little enough for every thread of a small machine to do it at once.
@@ -55,11 +62,12 @@ pub(crate) fn bound(state: &mut SessionState) -> Result<()> {
             state.register_udf(Arc::new(ScalarUDF::new_from_impl(bounded)))?;
         }
     }
-    let ours = pattern_functions().into_iter().chain(coalesce_functions()).chain([named_cast()]);
-    let ours = ours.chain(interval_functions());
-    for function in ours {
+    let others = [date_trunc(), named_cast(), round()];
+    let ours = pattern_functions().into_iter().chain(coalesce_functions()).chain(others);
+    for function in ours.chain(interval_functions()) {
         state.register_udf(function)?;
     }
+    state.register_udaf(string_agg())?;
     // Its name in PostgreSQL, DuckDB and Redshift.
     if let Ok(signum) = state.udf("signum") {
         let sign = signum.as_ref().clone().with_aliases(["sign"]);

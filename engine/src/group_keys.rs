@@ -3,7 +3,9 @@
 //! DataFusion names `CAST(t.a AS VARCHAR)` like `t.a`. Where both are keys, what it makes of them
 //! later has two columns of one name, and it refuses its own plan or no longer finds the column
 //! (`sql-tests/upstream/names-of-group-keys.md`). So a key that is computed and has the name of another
-//! is computed below the aggregate, under a name of its own:
+//! is computed below the aggregate, under a name of its own. So is every computed key of GROUPING SETS:
+//! type coercion may name it anew there (`d + 1` of a date becomes the sum of a date and an
+//! interval), and what stands above would not find it.
 //!
 //! ```text
 //! Projection: t.a, "t.a"                    Projection: t.a, __group_key_1 AS "t.a"
@@ -87,10 +89,11 @@ fn named_keys(aggregate: &Aggregate) -> Result<Option<(LogicalPlan, Renamed)>> {
     let keys = grouping_set_to_exprlist(&aggregate.group_expr)?;
     let named: Vec<_> = keys.iter().map(|key| key.schema_name().to_string()).collect();
     let is_shared = |name: &String| named.iter().filter(|other| *other == name).count() > 1;
+    let of_sets = aggregate.group_expr.iter().any(|key| matches!(key, Expr::GroupingSet(_)));
     let mut computed: HashMap<Expr, Column> = HashMap::new();
     let mut renamed = Renamed::new();
     for (position, (key, name)) in keys.iter().zip(&named).enumerate() {
-        if is_shared(name) && !matches!(key, Expr::Column(_)) {
+        if (of_sets || is_shared(name)) && !matches!(key, Expr::Column(_)) {
             let own = free_name(&aggregate.input, position);
             let (relation, name) = key.qualified_name();
             renamed.insert(Column::new(relation, name), own.clone());

@@ -120,8 +120,8 @@ fn is_lossy(from: &DataType, to: &DataType) -> bool {
     !fits
 }
 
-/// Digits before and behind the point that any value of a type may have.
-fn digits(data_type: &DataType) -> Option<(i16, i16)> {
+/// Digits before and behind the point that values of a type may have; of integers and decimals.
+pub(crate) fn digits(data_type: &DataType) -> Option<(i16, i16)> {
     use DataType as T;
     Some(match data_type {
         T::Int8 | T::UInt8 => (3, 0),

@@ -6,9 +6,10 @@ use datafusion::execution::SessionStateBuilder;
 use datafusion::optimizer::{Analyzer, AnalyzerRule, Optimizer};
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
 
+use crate::decimals_beside_floats::DecimalsBesideFloats;
 use crate::flattened_joins::keep_conditions;
 use crate::functional_dependencies::{PlainRelations, hide_wrong_dependencies};
-use crate::functions::coalesce_functions;
+use crate::functions::{coalesce_functions, round, string_agg};
 use crate::group_keys::GroupKeys;
 use crate::intervals::{ComparedIntervals, IntervalOperators};
 use crate::lossy_casts::LossyCasts;
@@ -24,14 +25,20 @@ use crate::unsigned_division::UnsignedDivision;
 /// question: also for those who compare with it.
 pub fn reworded(mut builder: SessionStateBuilder) -> SessionStateBuilder {
     // The last of a name counts.
-    builder.scalar_functions().get_or_insert_default().extend(coalesce_functions());
+    let functions = coalesce_functions().into_iter().chain([round()]);
+    builder.scalar_functions().get_or_insert_default().extend(functions);
+    builder.aggregate_functions().get_or_insert_default().push(string_agg());
     let planners = builder.expr_planners().get_or_insert_default();
     planners.insert(0, Arc::new(IntervalOperators));
     planners.insert(0, Arc::new(UnsignedDivision));
     builder.relation_planners().get_or_insert_default().push(Arc::new(PlainRelations));
     let analyzer = builder.analyzer().get_or_insert_with(Analyzer::new);
-    let before_types: [Arc<dyn AnalyzerRule + Send + Sync>; 3] =
-        [Arc::new(GroupKeys), Arc::new(PeerFrames), Arc::new(RangeFrames)];
+    let before_types: [Arc<dyn AnalyzerRule + Send + Sync>; 4] = [
+        Arc::new(GroupKeys),
+        Arc::new(PeerFrames),
+        Arc::new(RangeFrames),
+        Arc::new(DecimalsBesideFloats),
+    ];
     analyzer.rules.splice(0..0, before_types);
     analyzer.rules.push(Arc::new(NotInOtherWords));
     analyzer.rules.push(Arc::new(UnnestSubqueries));

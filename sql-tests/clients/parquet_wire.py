@@ -48,7 +48,7 @@ def is_list(source):
 def values(array):
     """The values of an array as Python objects that are equal exactly when all bits are.
 
-    Floats become text, which tells -0.0 from 0.0 and makes NaN equal to itself; times become
+    Floats become text, which makes NaN equal to itself, and the engine has one zero; times become
     their integers, which Python's own types could not all hold.
     """
     t, source = pa.types, array.type
@@ -71,7 +71,7 @@ def values(array):
     if t.is_timestamp(source) or t.is_time64(source) or t.is_duration(source):
         return array.cast(pa.int64()).to_pylist()
     if t.is_floating(source):
-        return [None if value is None else repr(float(value)) for value in array.to_pylist()]
+        return [None if value is None else repr(float(value) + 0.0) for value in array.to_pylist()]
     if t.is_decimal(source):
         return [None if value is None else str(value) for value in array.to_pylist()]
     if t.is_interval(source):

@@ -1,4 +1,4 @@
-//! Aggregates of floats that give one NaN, and the same over frames that move.
+//! Aggregates of floats that give one NaN and one zero, and the same over frames that move.
 //!
 //! They are DataFusion's, but for what comes out of them (see `floats`) and for rows that leave a frame
 //! (see `sliding`).
@@ -23,7 +23,10 @@ use datafusion::logical_expr::{
 };
 use datafusion::physical_expr::{PhysicalExpr, PhysicalSortExpr};
 
-use super::floats::{one_nan, scalar_one_nan};
+use super::floats::{normalize_floats, normalize_scalar};
+use super::percentile::{
+    PERCENTILE_CONT, PercentileArguments, percentile_accumulator, percentile_groups,
+};
 use super::sliding::{MakeAccumulator, Sliding};
 use super::sliding_sum::{SlidingSum, Total};
 
@@ -88,14 +91,14 @@ pub(super) fn float_sum() -> Arc<AggregateUDF> {
     Arc::new(AggregateUDF::new_from_impl(FloatAggregate { inner: sum_udaf() }))
 }
 
-/// An accumulator that gives one NaN.
-pub(super) fn accumulator_of_one_nan(inner: Box<dyn Accumulator>) -> Box<dyn Accumulator> {
-    Box::new(OneNanAccumulator { inner })
+/// An accumulator that gives one NaN and one zero.
+pub(super) fn normalized_accumulator(inner: Box<dyn Accumulator>) -> Box<dyn Accumulator> {
+    Box::new(NormalizedAccumulator { inner })
 }
 
-/// A groups accumulator that gives one NaN.
-pub(super) fn groups_of_one_nan(inner: Box<dyn GroupsAccumulator>) -> Box<dyn GroupsAccumulator> {
-    Box::new(OneNanGroups { inner })
+/// A groups accumulator that gives one NaN and one zero.
+pub(super) fn normalized_groups(inner: Box<dyn GroupsAccumulator>) -> Box<dyn GroupsAccumulator> {
+    Box::new(NormalizedGroups { inner })
 }
 
 /// Bytes that an accumulator for frames that move keeps for each row, at most: two numbers and the row
@@ -118,7 +121,7 @@ pub(super) fn sliding_accumulator(
         "avg" if of_doubles => Box::new(SlidingSum::new(Total::Average)),
         _ => Box::new(Sliding::new(OwnedUse::new(function, arguments))?),
     };
-    Ok(accumulator_of_one_nan(sliding))
+    Ok(normalized_accumulator(sliding))
 }
 
 /// A use of an aggregate, kept to make accumulators of it later.
@@ -194,6 +197,27 @@ impl Hash for FloatAggregate {
     }
 }
 
+/// An accumulator of DataFusion's, with what comes out of it as it should be.
+fn finished(
+    inner: Box<dyn Accumulator>,
+    percentile: Option<PercentileArguments>,
+) -> Box<dyn Accumulator> {
+    normalized_accumulator(match percentile {
+        Some(percentile) => percentile_accumulator(inner, &percentile),
+        None => inner,
+    })
+}
+
+impl FloatAggregate {
+    /// What a use of `percentile_cont` says; none of other functions.
+    fn percentile(&self, arguments: &AccumulatorArgs<'_>) -> Result<Option<PercentileArguments>> {
+        match self.inner.name() == PERCENTILE_CONT {
+            true => PercentileArguments::of(arguments),
+            false => Ok(None),
+        }
+    }
+}
+
 /// Whether a use of an aggregate gives floats.
 pub(super) fn gives_float(arguments: &AccumulatorArgs<'_>) -> bool {
     arguments.return_field.data_type().is_floating()
@@ -225,8 +249,9 @@ impl AggregateUDFImpl for FloatAggregate {
     }
 
     fn accumulator(&self, arguments: AccumulatorArgs<'_>) -> Result<Box<dyn Accumulator>> {
+        let percentile = self.percentile(&arguments)?;
         match gives_float(&arguments) {
-            true => Ok(accumulator_of_one_nan(self.inner.accumulator(arguments)?)),
+            true => Ok(finished(self.inner.accumulator(arguments)?, percentile)),
             false => self.inner.accumulator(arguments),
         }
     }
@@ -243,8 +268,15 @@ impl AggregateUDFImpl for FloatAggregate {
         &self,
         arguments: AccumulatorArgs<'_>,
     ) -> Result<Box<dyn GroupsAccumulator>> {
+        let percentile = self.percentile(&arguments)?;
         match gives_float(&arguments) {
-            true => Ok(groups_of_one_nan(self.inner.create_groups_accumulator(arguments)?)),
+            true => {
+                let groups = self.inner.create_groups_accumulator(arguments)?;
+                Ok(normalized_groups(match percentile {
+                    Some(percentile) => percentile_groups(groups, &percentile),
+                    None => groups,
+                }))
+            }
             false => self.inner.create_groups_accumulator(arguments),
         }
     }
@@ -255,9 +287,10 @@ impl AggregateUDFImpl for FloatAggregate {
     ) -> Result<Box<dyn Accumulator>> {
         // The others keep their values, or have no sliding form at all.
         let subtracts = SUBTRACTING.contains(&self.name()) && !arguments.is_distinct;
+        let percentile = self.percentile(&arguments)?;
         match gives_float(&arguments) {
             true if subtracts => sliding_accumulator(&self.inner, &arguments),
-            true => Ok(accumulator_of_one_nan(self.inner.create_sliding_accumulator(arguments)?)),
+            true => Ok(finished(self.inner.create_sliding_accumulator(arguments)?, percentile)),
             false => self.inner.create_sliding_accumulator(arguments),
         }
     }
@@ -279,7 +312,9 @@ impl AggregateUDFImpl for FloatAggregate {
     }
 
     fn simplify(&self) -> Option<AggregateFunctionSimplification> {
-        self.inner.simplify()
+        // It makes DataFusion's own `min` of it, which takes a NaN for anything.
+        let is_percentile = self.name() == PERCENTILE_CONT;
+        if is_percentile { None } else { self.inner.simplify() }
     }
 
     fn supports_within_group_clause(&self) -> bool {
@@ -304,17 +339,17 @@ impl AggregateUDFImpl for FloatAggregate {
 }
 
 #[derive(Debug)]
-struct OneNanAccumulator {
+struct NormalizedAccumulator {
     inner: Box<dyn Accumulator>,
 }
 
-impl Accumulator for OneNanAccumulator {
+impl Accumulator for NormalizedAccumulator {
     fn update_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
         self.inner.update_batch(values)
     }
 
     fn evaluate(&mut self) -> Result<ScalarValue> {
-        self.inner.evaluate().map(scalar_one_nan)
+        self.inner.evaluate().map(normalize_scalar)
     }
 
     fn size(&self) -> usize {
@@ -338,11 +373,11 @@ impl Accumulator for OneNanAccumulator {
     }
 }
 
-struct OneNanGroups {
+struct NormalizedGroups {
     inner: Box<dyn GroupsAccumulator>,
 }
 
-impl GroupsAccumulator for OneNanGroups {
+impl GroupsAccumulator for NormalizedGroups {
     fn update_batch(
         &mut self,
         values: &[ArrayRef],
@@ -354,7 +389,7 @@ impl GroupsAccumulator for OneNanGroups {
     }
 
     fn evaluate(&mut self, emit_to: EmitTo) -> Result<ArrayRef> {
-        self.inner.evaluate(emit_to).map(one_nan)
+        self.inner.evaluate(emit_to).map(normalize_floats)
     }
 
     fn state(&mut self, emit_to: EmitTo) -> Result<Vec<ArrayRef>> {

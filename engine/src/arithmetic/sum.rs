@@ -47,7 +47,7 @@ use groups::GroupedSums;
 
 use super::exact::{ExactSum, limits};
 use super::float_aggregates::{
-    accumulator_of_one_nan, gives_float, groups_of_one_nan, sliding_accumulator,
+    gives_float, normalized_accumulator, normalized_groups, sliding_accumulator,
 };
 use super::out_of_range::sum_out_of_range;
 
@@ -208,7 +208,7 @@ impl AggregateUDFImpl for CheckedSum {
 
     fn accumulator(&self, args: AccumulatorArgs<'_>) -> Result<Box<dyn Accumulator>> {
         if gives_float(&args) {
-            return Ok(accumulator_of_one_nan(self.datafusion.accumulator(args)?));
+            return Ok(normalized_accumulator(self.datafusion.accumulator(args)?));
         }
         if !argument_is_exact(args.expr_fields) {
             return self.datafusion.accumulator(args);
@@ -259,7 +259,7 @@ impl AggregateUDFImpl for CheckedSum {
         args: AccumulatorArgs<'_>,
     ) -> Result<Box<dyn GroupsAccumulator>> {
         if gives_float(&args) {
-            return Ok(groups_of_one_nan(self.datafusion.create_groups_accumulator(args)?));
+            return Ok(normalized_groups(self.datafusion.create_groups_accumulator(args)?));
         }
         if !argument_is_exact(args.expr_fields) {
             return self.datafusion.create_groups_accumulator(args);

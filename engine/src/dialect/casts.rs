@@ -16,6 +16,7 @@ use datafusion::sql::sqlparser::ast::{
     Visitor, VisitorMut,
 };
 
+use super::group_casts;
 use super::own_level::change_own;
 use super::query::call;
 use crate::functions::NAMED_CAST;
@@ -68,7 +69,11 @@ pub(super) fn tell_apart(query: &mut Query) {
     let mut bodies = vec![(body.as_mut(), order_by.as_mut())];
     while let Some((body, order)) = bodies.pop() {
         match body {
-            SetExpr::Select(select) => tell_calls_apart(select, order),
+            SetExpr::Select(select) => {
+                let mut order = order;
+                group_casts::tell_apart(select, order.as_deref_mut());
+                tell_calls_apart(select, order);
+            }
             SetExpr::SetOperation { left, right, .. } => {
                 bodies.extend([(left.as_mut(), None), (right.as_mut(), None)]);
             }
@@ -193,7 +198,8 @@ fn text_of(function: &Function) -> String {
     call.to_string()
 }
 
-struct Normal;
+/// Takes away in what ways one meaning may be written.
+pub(super) struct Normal;
 
 impl VisitorMut for Normal {
     type Break = ();
@@ -226,7 +232,8 @@ impl VisitorMut for Normal {
     }
 }
 
-struct WithoutCasts;
+/// Takes away casts.
+pub(super) struct WithoutCasts;
 
 impl VisitorMut for WithoutCasts {
     type Break = ();
@@ -252,6 +259,7 @@ impl VisitorMut for NamedCasts {
     }
 }
 
-fn taken(expr: &mut Expr) -> Expr {
+/// An expression, and NULL in its place.
+pub(super) fn taken(expr: &mut Expr) -> Expr {
     std::mem::replace(expr, Expr::Value(Value::Null.with_empty_span()))
 }

@@ -16,6 +16,9 @@ use datafusion::sql::sqlparser::ast::{
     Expr, Ident, Query, SelectItem, SetExpr, Visit, VisitMut, Visitor, VisitorMut,
 };
 
+use super::casts::WithoutCasts;
+use super::query::call;
+
 /// Begins the name of a column that repeats another; the position of that one follows, and its own
 /// behind another mark.
 const MARK: char = '\u{2}';
@@ -76,7 +79,7 @@ fn rename(item: &mut SelectItem, new: Ident) {
 }
 
 /// Whether an expression has few parts. Writing out a tall one takes more than a small stack.
-fn is_small(expr: &Expr) -> bool {
+pub(super) fn is_small(expr: &Expr) -> bool {
     const PARTS_MAX: usize = 50;
     struct Parts(usize);
     impl Visitor for Parts {
@@ -87,56 +90,64 @@ fn is_small(expr: &Expr) -> bool {
             if self.0 > PARTS_MAX { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         }
     }
-    expr.visit(&mut Parts(0)).is_continue()
+    is_subquery(expr) || expr.visit(&mut Parts(0)).is_continue()
 }
 
-/// Equal for expressions that DataFusion gives the same name: it leaves out casts and subqueries.
-fn name_of(expr: &Expr) -> String {
-    let mut expr = expr;
-    while let Expr::Cast { expr: inner, .. } | Expr::Nested(inner) = expr {
-        expr = inner;
+/// Whether an expression is a scalar subquery and nothing else.
+fn is_subquery(expr: &Expr) -> bool {
+    match expr {
+        Expr::Nested(inner) => is_subquery(inner),
+        other => matches!(other, Expr::Subquery(_)),
     }
-    let mut named = expr.clone();
-    let _: ControlFlow<()> = VisitMut::visit(&mut named, &mut SubqueriesLeftOut);
-    let text = named.to_string();
-    if text.contains(['\'', '"']) { text } else { text.to_ascii_lowercase() }
 }
 
-/// Puts in the place of subqueries what DataFusion calls them.
-struct SubqueriesLeftOut;
+/// Equal for expressions that DataFusion gives the same name: it leaves casts and what subqueries are out
+/// of them, and `position` is called `strpos`.
+fn name_of(expr: &Expr) -> String {
+    match expr {
+        Expr::Cast { expr, .. } | Expr::Nested(expr) => name_of(expr),
+        subquery if is_subquery(subquery) => Named::SUBQUERY.to_owned(),
+        other => {
+            let mut other = other.clone();
+            let _ = VisitMut::visit(&mut other, &mut WithoutCasts);
+            let _ = VisitMut::visit(&mut other, &mut Named);
+            let text = other.to_string();
+            if text.contains(['\'', '"']) { text } else { text.to_ascii_lowercase() }
+        }
+    }
+}
 
-impl VisitorMut for SubqueriesLeftOut {
+/// Gives parts of an expression the names that DataFusion gives them.
+struct Named;
+
+impl Named {
+    const SUBQUERY: &str = "(<subquery>)";
+}
+
+impl VisitorMut for Named {
     type Break = ();
 
     fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
-        const ANY: &str = "<subquery>";
-        let named = match expr {
+        let any = || Expr::Identifier(Ident::new(Self::SUBQUERY));
+        match expr {
+            Expr::Subquery(_) => *expr = any(),
             Expr::Exists { negated, .. } => {
-                Expr::Identifier(Ident::new(format!("EXISTS {negated} {ANY}")))
+                *expr = Expr::Identifier(Ident::new(format!("EXISTS {negated}")));
             }
-            Expr::InSubquery { expr, negated, .. } => Expr::InUnnest {
-                expr: Box::new(std::mem::replace(expr.as_mut(), Expr::Identifier(Ident::new(ANY)))),
-                array_expr: Box::new(Expr::Identifier(Ident::new(ANY))),
-                negated: *negated,
-            },
-            Expr::Subquery(query) => match only_item(query) {
-                Some(name) => Expr::Identifier(Ident::new(name)),
-                None => return ControlFlow::Continue(()),
-            },
-            _ => return ControlFlow::Continue(()),
-        };
-        *expr = named;
+            Expr::InSubquery { expr: operand, negated, .. } => {
+                let operand = Box::new(std::mem::replace(operand.as_mut(), any()));
+                let negated = *negated;
+                *expr = Expr::InUnnest { expr: operand, array_expr: Box::new(any()), negated };
+            }
+            _ => {}
+        }
+        if let Expr::Position { expr: part, r#in: text } = expr {
+            let null = || Expr::Identifier(Ident::new(""));
+            let part = std::mem::replace(part.as_mut(), null());
+            let text = std::mem::replace(text.as_mut(), null());
+            *expr = call("strpos", vec![text, part]);
+        }
         ControlFlow::Continue(())
-    }
-}
-
-/// The name of the one column of a subquery.
-fn only_item(query: &Query) -> Option<String> {
-    let SetExpr::Select(select) = query.body.as_ref() else { return None };
-    match select.projection.as_slice() {
-        [SelectItem::UnnamedExpr(expr)] => Some(name_of(expr)),
-        [SelectItem::ExprWithAlias { alias, .. }] => Some(alias.to_string()),
-        _ => None,
     }
 }
 

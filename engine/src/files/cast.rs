@@ -1,5 +1,7 @@
 //! A cast that loses nothing: every value arrives exactly, or the first that does not is the error.
-//! Only the sign of a NaN does not, as SQL has one NaN.
+//! Only the sign of a NaN or of a zero does not, as SQL has one of each.
+
+use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, BooleanArray, new_null_array};
 use arrow::compute::kernels::cmp::distinct;
@@ -10,7 +12,7 @@ use arrow::util::display::array_value_to_string;
 use basalt_storage::error::StorageError;
 use basalt_storage::types::to_storage;
 
-use crate::arithmetic::one_nan;
+use crate::arithmetic::normalize_floats;
 use crate::error::{ErrorCode, SqlError, printable};
 use crate::types::storage_type;
 
@@ -21,7 +23,7 @@ use crate::types::storage_type;
 /// [`ErrorCode::DataException`] with an example when a value would change, overflow or lose
 /// digits; [`ErrorCode::DatatypeMismatch`] when the types cannot be cast at all.
 pub fn checked_cast(array: &ArrayRef, to: &DataType) -> Result<ArrayRef, SqlError> {
-    cast_values(array, to).map(one_nan).map_err(|why| why.into_error(None, array, to))
+    cast_normal(array, to).map_err(|why| why.into_error(None, array, to))
 }
 
 /// As [`checked_cast`]; errors also name the column.
@@ -34,7 +36,12 @@ pub fn checked_cast_column(
     array: &ArrayRef,
     to: &DataType,
 ) -> Result<ArrayRef, SqlError> {
-    cast_values(array, to).map(one_nan).map_err(|why| why.into_error(Some(column), array, to))
+    cast_normal(array, to).map_err(|why| why.into_error(Some(column), array, to))
+}
+
+fn cast_normal(array: &ArrayRef, to: &DataType) -> Result<ArrayRef, Why> {
+    // Before too: a negative zero is an integer like the other. After: text has signs of its own.
+    cast_values(&normalize_floats(Arc::clone(array)), to).map(normalize_floats)
 }
 
 enum Why {

@@ -23,7 +23,7 @@ use datafusion::physical_plan::{
 };
 
 use super::{AllowedRoots, FileFormat, FileScan, Unit, csv, parquet};
-use crate::arithmetic::rows_of_one_nan;
+use crate::arithmetic::normalize_float_rows;
 use crate::error::{ErrorCode, SqlError};
 
 /// Decoded batches that wait for the operator above: one in each hand.
@@ -219,7 +219,7 @@ impl ExecutionPlan for FileScanExec {
             let mut sink = |batch: RecordBatch| {
                 metrics.record_output(batch.num_rows());
                 // Nobody listens any more: the query was cancelled or has enough rows.
-                sender.blocking_send(rows_of_one_nan(batch)).is_ok()
+                sender.blocking_send(normalize_float_rows(batch)).is_ok()
             };
             let result = reader.read(&units, &mut sink);
             metrics.done();

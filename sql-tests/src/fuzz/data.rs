@@ -5,7 +5,7 @@
 //! distribution, and come in several INSERTs, so that they have several segments.
 //!
 //! Invariant: fractions of floats are quarters, so that a sum is exact in whatever order it is
-//! taken. There is no negative zero (README, Limits).
+//! taken.
 
 use super::ast::Family;
 use super::random::Random;
@@ -199,7 +199,7 @@ fn value(column: &Column, is_extreme: bool, random: &mut Random) -> String {
             let special = random.pick(&["NaN", "Infinity", "-Infinity"]);
             format!("CAST('{special}' AS {})", column.sql_type)
         }
-        "REAL" | "DOUBLE" if small == 0 => "0.0".to_owned(),
+        "REAL" | "DOUBLE" if small == 0 => random.pick(&["0.0", "0.0", "-0.0"]).to_owned(),
         "REAL" | "DOUBLE" => format!("{sign}{small}.{}", random.pick(&["0", "25", "5", "75"])),
         "DECIMAL(9, 2)" => format!("{sign}{}.{:02}", random.below(30), random.below(4) * 25),
         "DECIMAL(30, 5)" => {
