@@ -54,7 +54,7 @@ pub(crate) use extremes::min_of_intervals;
 pub(crate) use float_aggregates::state_bytes_of;
 use float_aggregates::{float_aggregates, float_sum};
 use floats::{NormalizeFloatsRule, normalize_function};
-pub use floats::{normalize_floats, normalize_float_rows};
+pub use floats::{normalize_float_rows, normalize_floats};
 use operators::{CheckedArithmetic, Operation};
 use rewrite::{CheckAll, CheckBeforeFolding, CheckConstants};
 use sliding_bool::bool_aggregates;

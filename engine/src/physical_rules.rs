@@ -8,6 +8,7 @@ use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
 use crate::distribute::VisibleWindowKeys;
 use crate::exact_bounds::{AGGREGATE_STATISTICS, ExactBounds};
 use crate::filter_routes::{FILTER_PUSHDOWN, RoutedFilters};
+use crate::partition_orders::PartitionOrders;
 use crate::required_orders::{REQUIRED_BEFORE, RequiredOrders};
 use crate::topk_of_floats::{NoTopKOfFloats, TOP_K_AGGREGATION};
 use crate::unknown_nulls::UnknownNulls;
@@ -19,6 +20,10 @@ pub(crate) type Rule = Arc<dyn PhysicalOptimizerRule + Send + Sync>;
 pub(crate) fn physical_rules() -> Vec<Rule> {
     let mut rules: Vec<Rule> = vec![Arc::new(UnknownNulls)];
     for rule in PhysicalOptimizer::new().rules {
+        // Before filters of the first rows go down to scans.
+        if rule.name().starts_with(FILTER_PUSHDOWN) {
+            rules.push(Arc::new(PartitionOrders));
+        }
         if rule.name() == REQUIRED_BEFORE {
             rules.push(Arc::new(RequiredOrders));
         }

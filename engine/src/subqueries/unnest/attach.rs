@@ -2,14 +2,15 @@
 
 use std::sync::Arc;
 
+use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
 use datafusion::common::{
-    Column, JoinConstraint, NullEquality, ScalarValue, not_impl_err, plan_err,
+    Column, JoinConstraint, NullEquality, ScalarValue, internal_err, plan_err,
 };
 use datafusion::error::Result;
 use datafusion::functions_aggregate::expr_fn::count;
-use datafusion::logical_expr::expr::{Exists, InSubquery};
+use datafusion::logical_expr::expr::{Exists, InSubquery, SetComparison, SetQuantifier};
 use datafusion::logical_expr::{
-    Expr, ExprSchemable, Join, JoinType, LogicalPlan, LogicalPlanBuilder, lit, when,
+    Expr, ExprSchemable, Join, JoinType, LogicalPlan, LogicalPlanBuilder, binary_expr, lit, when,
 };
 
 use super::domain::{Domain, Names};
@@ -45,8 +46,42 @@ impl Attached {
                 Ok(if negated { exists.is_not_true() } else { exists.is_true() })
             }
             Expr::InSubquery(in_subquery) => self.is_in(in_subquery, null_is_false, names),
-            _ => not_impl_err!("ANY and ALL of a subquery that takes columns from further out"),
+            Expr::SetComparison(comparison) => self.any_or_all(comparison, names),
+            other => internal_err!("{} is no subquery", other.variant_name()),
         }
+    }
+
+    /// `x < ANY (...)` is true if it is of any row, else NULL if it is of any, else false. `x < ALL (...)`
+    /// is the opposite of `NOT x < ...` of any.
+    fn any_or_all(&mut self, comparison: SetComparison, names: &mut Names) -> Result<Expr> {
+        let SetComparison { expr, subquery, op, quantifier } = comparison;
+        let subquery = subquery.subquery.as_ref();
+        let left = self.outer(*expr)?;
+        let is_all = quantifier == SetQuantifier::All;
+        let compared = binary_expr(left, op, only_column(subquery)?);
+        let compared = if is_all { !compared } else { compared };
+        let rows_where =
+            |condition: Expr| LogicalPlanBuilder::from(subquery.clone()).filter(condition)?.build();
+        let is_true = self.exists(&rows_where(compared.clone().is_true())?, names)?.is_true();
+        let is_unknown = self.exists(&rows_where(compared.is_null())?, names)?.is_true();
+        let any = when(is_true, lit(true))
+            .when(is_unknown, Expr::Literal(ScalarValue::Boolean(None), None))
+            .otherwise(lit(false))?;
+        Ok(if is_all { !any } else { any })
+    }
+
+    /// An expression of the query around as the subquery sees it.
+    fn outer(&self, expr: Expr) -> Result<Expr> {
+        let schema = self.outside.schema();
+        expr.transform(|part| match part {
+            Expr::Column(column) => {
+                let (_, field) = schema.qualified_field_from_column(&column)?;
+                let outer = Expr::OuterReferenceColumn(Arc::clone(field), column);
+                Ok(Transformed::yes(outer))
+            }
+            other => Ok(Transformed::no(other)),
+        })
+        .data()
     }
 
     fn scalar(&mut self, subquery: &LogicalPlan, names: &mut Names) -> Result<Expr> {

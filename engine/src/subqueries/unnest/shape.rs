@@ -116,7 +116,11 @@ pub(super) fn is_left_alone(expr: &Expr, position: Position, outside: &DFSchema)
         Expr::ScalarSubquery(_) => {
             Ok(!is_correlated || position != Elsewhere && is_plain_aggregate(plan)?)
         }
-        _ => Ok(true),
+        // It becomes EXISTS, with the comparison in a filter above.
+        _ => {
+            let is_filter = !matches!(position, InColumn | Elsewhere);
+            Ok(is_filter && (!is_correlated || is_plain(plan)?))
+        }
     }
 }
 

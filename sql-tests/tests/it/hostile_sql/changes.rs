@@ -90,7 +90,7 @@ async fn keys_are_changed_like_any_column_and_readers_keep_what_they_pinned() {
     // More values than one for a row: an error, whichever would win.
     for (value, code) in [
         ("(SELECT o FROM keyed)", "DATA_EXCEPTION"),
-        ("(SELECT b.o FROM keyed AS b WHERE b.k <> keyed.k)", "INVALID_STATEMENT"),
+        ("(SELECT b.o FROM keyed AS b WHERE b.k <> keyed.k)", "DATA_EXCEPTION"),
         ("(SELECT o, k FROM keyed)", "INVALID_STATEMENT"),
     ] {
         arena.refuses_with(&format!("UPDATE keyed SET v = {value}"), code).await;
