@@ -329,7 +329,7 @@ impl Merged {
                 })
             })
             .collect();
-        let replace = (!replaced.is_empty()).then(|| ReplaceSelectItem { items: replaced });
+        let replace = (!replaced.is_empty()).then_some(ReplaceSelectItem { items: replaced });
         let options = WildcardAdditionalOptions {
             opt_exclude: exclude,
             opt_replace: replace,

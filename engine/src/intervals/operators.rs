@@ -216,7 +216,7 @@ impl Scale {
     fn scaled(&self, interval: IntervalMonthDayNano, by: Factor) -> Result<IntervalMonthDayNano> {
         let scaled = match (by, self.divides) {
             (Factor::Whole(0), true) => return Err(ArrowError::DivideByZero.into()),
-            (Factor::Float(factor), true) if factor == 0.0 => {
+            (Factor::Float(0.0), true) => {
                 return Err(ArrowError::DivideByZero.into());
             }
             (Factor::Whole(factor), false) => by_whole(interval, factor),

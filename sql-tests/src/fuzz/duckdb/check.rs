@@ -7,6 +7,12 @@ use crate::fuzz::explained::{explain_duckdb_failure, explain_failure_beside_duck
 use crate::fuzz::oracles::{Databases, Difference, Kind, ROWS_SHOWN, Verdict, code};
 use crate::fuzz::oracles::{is_totally_ordered, is_valid_failure};
 
+/// What came of two answers.
+enum Judged {
+    Is(Verdict),
+    Differs(Kind, String),
+}
+
 /// Runs the check.
 pub(in crate::fuzz) async fn check(query: &Query, databases: Databases<'_>) -> Verdict {
     let Some(duckdb) = databases.duckdb else {
@@ -16,36 +22,38 @@ pub(in crate::fuzz) async fn check(query: &Query, databases: Databases<'_>) -> V
     let (expected, got) =
         tokio::join!(duckdb.query(&expected_sql), databases.tested.query(&got_sql));
     let judged = match (&expected, &got) {
-        (Err(error), _) if error.is_lost() => Err(Verdict::Lost(error.message.clone())),
+        (Err(error), _) if error.is_lost() => Judged::Is(Verdict::Lost(error.message.clone())),
         (Ok(expected), Ok(got)) => rows(query, expected, got),
         // No query, as shrinking makes them.
         (Err(error), Err(own)) if code(own).starts_with("42") && !is_about_values(error) => {
-            Err(Verdict::Unsupported(format!("by both: {error}")))
+            Judged::Is(Verdict::Unsupported(format!("by both: {error}")))
         }
         (Err(_), Err(own)) if !is_valid_failure(own) => {
-            Ok((Kind::Fails(code(own)), format!("an error of both: {own}")))
+            Judged::Differs(Kind::Fails(code(own)), format!("an error of both: {own}"))
         }
         (_, Err(own)) if code(own) == "0A000" => {
-            Err(Verdict::Unsupported(format!("by the tested database: {own}")))
+            Judged::Is(Verdict::Unsupported(format!("by the tested database: {own}")))
         }
         (Err(error), Err(_)) if is_about_values(error) => {
-            Err(Verdict::BothFail(error.message.clone()))
+            Judged::Is(Verdict::BothFail(error.message.clone()))
         }
         (Err(error), _) if !is_about_values(error) => {
-            Err(Verdict::Unsupported(format!("by DuckDB: {error}")))
+            Judged::Is(Verdict::Unsupported(format!("by DuckDB: {error}")))
         }
         (Err(error), Ok(got)) => match explain_duckdb_failure((&got_sql, got), databases).await {
-            Some(reason) => Err(Verdict::Explained(reason)),
-            None => Ok((Kind::Answers, format!("an answer for an error of DuckDB: {error}"))),
+            Some(reason) => Judged::Is(Verdict::Explained(reason)),
+            None => {
+                Judged::Differs(Kind::Answers, format!("an answer for an error of DuckDB: {error}"))
+            }
         },
         (_, Err(own)) => match explain_failure_beside_duckdb(own, &got_sql, databases).await {
-            Some(reason) => Err(Verdict::Explained(reason)),
-            None => Ok((Kind::Fails(code(own)), format!("an error: {own}"))),
+            Some(reason) => Judged::Is(Verdict::Explained(reason)),
+            None => Judged::Differs(Kind::Fails(code(own)), format!("an error: {own}")),
         },
     };
     match judged {
-        Err(verdict) => verdict,
-        Ok((kind, text)) => {
+        Judged::Is(verdict) => verdict,
+        Judged::Differs(kind, text) => {
             let (expected, got) = ((expected_sql, shown(expected)), (got_sql, shown(got)));
             Verdict::Different(Difference { kind, text, expected, got })
         }
@@ -53,11 +61,13 @@ pub(in crate::fuzz) async fn check(query: &Query, databases: Databases<'_>) -> V
 }
 
 /// What two answers differ in, or the verdict when they do not.
-fn rows(query: &Query, expected: &Answer, got: &Answer) -> Result<(Kind, String), Verdict> {
+fn rows(query: &Query, expected: &Answer, got: &Answer) -> Judged {
     match values::mismatch(expected, got, is_totally_ordered(query)) {
-        Ok(None) => Err(Verdict::Same),
-        Ok(Some(text)) => Ok((Kind::Rows, text)),
-        Err(error) => Err(Verdict::Unsupported(format!("values cannot be compared: {error}"))),
+        Ok(None) => Judged::Is(Verdict::Same),
+        Ok(Some(text)) => Judged::Differs(Kind::Rows, text),
+        Err(error) => {
+            Judged::Is(Verdict::Unsupported(format!("values cannot be compared: {error}")))
+        }
     }
 }
 
