@@ -16,7 +16,7 @@ use datafusion::error::Result;
 use datafusion::logical_expr::planner::{
     PlannedRelation, RelationPlanner, RelationPlannerContext, RelationPlanning,
 };
-use datafusion::logical_expr::{Distinct, LogicalPlan};
+use datafusion::logical_expr::{Aggregate, Distinct, Expr, LogicalPlan};
 use datafusion::optimizer::{OptimizerConfig, OptimizerRule};
 use datafusion::sql::sqlparser::ast::{Ident, TableAlias, TableFactor};
 
@@ -57,10 +57,37 @@ impl OptimizerRule for HideWrongDependencies {
         plan: LogicalPlan,
         _: &dyn OptimizerConfig,
     ) -> Result<Transformed<LogicalPlan>> {
+        let plan = if has_distinct_join(&plan)? { without_distinct(plan)? } else { plan };
         let plan = if has_wrong(&plan)? { without_dependencies(plan)? } else { plan };
         // The rows are the same, and so is all that the other rules look at.
         Ok(Transformed::no(plan))
     }
+}
+
+/// Whether a DISTINCT stands above a join. The rule that makes an aggregate of it goes from the bottom
+/// to the top, and what it makes below says to it what is not so above.
+fn has_distinct_join(plan: &LogicalPlan) -> Result<bool> {
+    let mut found = false;
+    plan.apply_with_subqueries(|node| {
+        if let LogicalPlan::Distinct(Distinct::All(input)) = node {
+            found |= input.exists(|below| Ok(matches!(below, LogicalPlan::Join(_))))?;
+        }
+        Ok(if found { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+    })?;
+    Ok(found)
+}
+
+/// Each DISTINCT as an aggregate.
+fn without_distinct(plan: LogicalPlan) -> Result<LogicalPlan> {
+    plan.transform_up_with_subqueries(|node| match node {
+        LogicalPlan::Distinct(Distinct::All(input)) if !input.schema().fields().is_empty() => {
+            let keys = input.schema().columns().into_iter().map(Expr::Column).collect();
+            let aggregate = Aggregate::try_new(input, keys, vec![])?;
+            Ok(Transformed::yes(LogicalPlan::Aggregate(aggregate)))
+        }
+        other => Ok(Transformed::no(other)),
+    })
+    .data()
 }
 
 /// Plans tables of FROM, which are subqueries, views and WITH too, without dependencies that are none.
@@ -68,7 +95,7 @@ impl OptimizerRule for HideWrongDependencies {
 pub(crate) struct PlainRelations;
 
 /// The alias of a table that is being planned; no statement's own is called so.
-const PLANNED: &str = "__basalt_planned";
+const PLANNED: &str = "\u{2}planned";
 
 impl RelationPlanner for PlainRelations {
     fn plan_relation(
@@ -77,16 +104,26 @@ impl RelationPlanner for PlainRelations {
         context: &mut dyn RelationPlannerContext,
     ) -> Result<RelationPlanning> {
         let (TableFactor::Derived { alias, .. } | TableFactor::Table { alias, args: None, .. }) =
-            &mut relation
+            &relation
         else {
             return Ok(RelationPlanning::Original(Box::new(relation)));
         };
-        if alias.as_ref().is_some_and(|alias| alias.name.value == PLANNED) {
+        // One without a name could have two columns of one name, which an alias would change.
+        let is_original = match alias {
+            Some(alias) => alias.name.value == PLANNED,
+            None => matches!(relation, TableFactor::Derived { .. }),
+        };
+        if is_original {
             return Ok(RelationPlanning::Original(Box::new(relation)));
         }
         let name = Ident::with_quote('"', PLANNED);
         let marked = TableAlias { explicit: true, name, columns: vec![], at: None };
-        let alias = alias.replace(marked);
+        let alias = match &mut relation {
+            TableFactor::Derived { alias, .. } | TableFactor::Table { alias, .. } => {
+                alias.replace(marked)
+            }
+            _ => None,
+        };
         let plan = match context.plan(relation)? {
             LogicalPlan::SubqueryAlias(planned) => Arc::unwrap_or_clone(planned.input),
             other => return internal_err!("a table was planned as {}", other.display()),

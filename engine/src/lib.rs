@@ -16,7 +16,7 @@
 //! - [`files`]: reading files from outside
 //! - [`mod@write`]: rows into segments
 //! - [`distribute`]: which worker runs what, and the plan checker
-//! - [`rewording`] (`decimals_beside_floats`, `group_keys`, `intervals`, `lossy_casts`, `peer_frames`, `range_frames`, `union_names`, `unsigned_division`): statements in words that DataFusion understands
+//! - [`rewording`] (`decimals_beside_floats`, `group_keys`, `intervals`, `literal_sides`, `lossy_casts`, `peer_frames`, `range_frames`, `union_names`, `unsigned_division`): statements in words that DataFusion understands
 //! - `empty_grouping_set`, `portable_windows` (`shifts`), `subqueries`: in words that workers understand, too
 //! - `logical_rules` (`constant_filters`, `flattened_joins`, `functional_dependencies`, `null_equality`) and `physical_rules`, with `unknown_nulls`, `exact_bounds`, `unestimated`, `required_orders`, `partition_orders`, `topk_of_floats` and `pass_through`: DataFusion's rules kept from going too far
 //! - `filter_routes`: filters that find their column, where columns share a name
@@ -49,6 +49,7 @@ mod guarded;
 mod information_schema;
 mod intervals;
 pub mod ipc;
+mod literal_sides;
 mod logical_rules;
 mod lossy_casts;
 mod null_equality;

@@ -32,18 +32,23 @@ pub fn check_plan_size(plan: &LogicalPlan) -> Result<()> {
             "the query has {columns} columns: at most {PLAN_COLUMNS_MAX} are allowed"
         )));
     }
+    check_nodes(plan, PLAN_NODES_MAX)
+}
+
+/// Refuses a plan of more nodes than a limit.
+///
+/// # Errors
+///
+/// [`ErrorCode::InvalidStatement`] naming the limit.
+pub(crate) fn check_nodes(plan: &LogicalPlan, nodes_max: usize) -> Result<()> {
     let mut nodes = 0_usize;
     plan.apply_with_subqueries(|_| {
         nodes += 1;
-        Ok(if nodes > PLAN_NODES_MAX {
-            TreeNodeRecursion::Stop
-        } else {
-            TreeNodeRecursion::Continue
-        })
+        Ok(if nodes > nodes_max { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
     })?;
-    if nodes > PLAN_NODES_MAX {
+    if nodes > nodes_max {
         return Err(too_large(format!(
-            "the query has more than {PLAN_NODES_MAX} plan nodes, views written out"
+            "the query has more than {nodes_max} plan nodes, views and subqueries written out"
         )));
     }
     Ok(())

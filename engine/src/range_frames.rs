@@ -31,6 +31,7 @@ use datafusion::logical_expr::{
     Expr, ExprSchemable, LogicalPlan, Window, WindowFrame, WindowFrameBound, WindowFrameUnits,
 };
 use datafusion::optimizer::AnalyzerRule;
+use datafusion::optimizer::analyzer::type_coercion::TypeCoercion;
 
 use crate::intervals::nanoseconds;
 
@@ -48,9 +49,9 @@ const DIGITS_MAX: [u8; 2] = [38, 76];
 pub(crate) struct RangeFrames;
 
 impl AnalyzerRule for RangeFrames {
-    fn analyze(&self, plan: LogicalPlan, _: &ConfigOptions) -> Result<LogicalPlan> {
+    fn analyze(&self, plan: LogicalPlan, config: &ConfigOptions) -> Result<LogicalPlan> {
         plan.transform_up_with_subqueries(|plan| match plan {
-            LogicalPlan::Window(window) => with_wide_keys(window),
+            LogicalPlan::Window(window) => with_wide_keys(window, config),
             other => Ok(Transformed::no(other)),
         })
         .data()
@@ -62,8 +63,17 @@ impl AnalyzerRule for RangeFrames {
 }
 
 /// All windows of a node have one order, so those with another key are nodes of their own.
-fn with_wide_keys(window: Window) -> Result<Transformed<LogicalPlan>> {
-    let schema = Arc::clone(window.input.schema());
+fn with_wide_keys(window: Window, config: &ConfigOptions) -> Result<Transformed<LogicalPlan>> {
+    if !window.window_expr.iter().any(has_distances) {
+        return Ok(Transformed::no(LogicalPlan::Window(window)));
+    }
+    // A column of a UNION or CASE may have another type once types are coerced. What cannot be coerced is
+    // said by the rule that does it.
+    let input = window.input.as_ref().clone();
+    let schema = match TypeCoercion::new().analyze(input, config) {
+        Ok(coerced) => Arc::clone(coerced.schema()),
+        Err(_) => Arc::clone(window.input.schema()),
+    };
     let plan = LogicalPlan::Window(window);
     let names = NamePreserver::new(&plan);
     let LogicalPlan::Window(window) = plan else { return Ok(Transformed::no(plan)) };
@@ -93,6 +103,12 @@ fn with_wide_keys(window: Window) -> Result<Transformed<LogicalPlan>> {
         plan = LogicalPlan::Window(Window::try_new(exprs, Arc::new(plan))?);
     }
     Ok(Transformed::yes(plan))
+}
+
+fn has_distances(expr: &Expr) -> bool {
+    // The closure never fails.
+    let is_range = |part: &Expr| matches!(part, Expr::WindowFunction(call) if !distances_of(&call.params.window_frame).is_empty());
+    expr.exists(|part| Ok(is_range(part))).unwrap_or(false)
 }
 
 /// Casts the key of a frame with distances. Returns the type, if it is another.

@@ -12,6 +12,7 @@ use crate::functional_dependencies::{PlainRelations, hide_wrong_dependencies};
 use crate::functions::{coalesce_functions, round, string_agg};
 use crate::group_keys::GroupKeys;
 use crate::intervals::{ComparedIntervals, IntervalOperators};
+use crate::literal_sides::LiteralSides;
 use crate::lossy_casts::LossyCasts;
 use crate::null_equality::keep_null_equality;
 use crate::peer_frames::PeerFrames;
@@ -42,6 +43,7 @@ pub fn reworded(mut builder: SessionStateBuilder) -> SessionStateBuilder {
     analyzer.rules.splice(0..0, before_types);
     analyzer.rules.push(Arc::new(NotInOtherWords));
     analyzer.rules.push(Arc::new(UnnestSubqueries));
+    analyzer.rules.push(Arc::new(LiteralSides));
     analyzer.rules.push(Arc::new(UnionNames));
     analyzer.rules.push(Arc::new(LossyCasts));
     analyzer.rules.push(Arc::new(ComparedIntervals));

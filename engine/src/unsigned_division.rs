@@ -5,7 +5,8 @@
 //! So what is left over is taken away before.
 
 use arrow::datatypes::DataType;
-use datafusion::common::DFSchema;
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::common::{DFSchema, not_impl_err};
 use datafusion::error::Result;
 use datafusion::logical_expr::expr_fn::cast;
 use datafusion::logical_expr::planner::{ExprPlanner, PlannerResult, RawBinaryExpr};
@@ -38,11 +39,29 @@ impl ExprPlanner for UnsignedDivision {
         if !is_mixed {
             return Ok(PlannerResult::Original(expr));
         }
+        // Each operand is there twice.
+        if !is_short(&expr.left) || !is_short(&expr.right) {
+            return not_impl_err!(
+                "the quotient of a BIGINT UNSIGNED and a signed integer is not supported of long \
+                 operands: cast one of them to DECIMAL(20, 0) or BIGINT"
+            );
+        }
         let name = format!("{} / {}", expr.left.schema_name(), expr.right.schema_name());
         let [left, right] = [expr.left, expr.right].map(|operand| cast(operand, BOTH));
         let whole = left.clone() - left % right.clone();
         Ok(PlannerResult::Planned(quotient(whole, right).alias(name)))
     }
+}
+
+/// Whether an operand is a column, a constant, or a cast or two of them.
+fn is_short(expr: &Expr) -> bool {
+    const PARTS_MAX: usize = 8;
+    let mut parts = 0;
+    let walked = expr.apply(|_| {
+        parts += 1;
+        Ok(if parts > PARTS_MAX { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+    });
+    walked.is_ok() && parts <= PARTS_MAX && !expr.is_volatile()
 }
 
 fn quotient(whole: Expr, by: Expr) -> Expr {

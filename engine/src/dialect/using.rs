@@ -10,8 +10,9 @@
 //! SELECT coalesce(a.c, b.c) AS c, a.* REPLACE (coalesce(a.c, b.c) AS c), b.* EXCLUDE (c)
 //! FROM a FULL JOIN b ON a.c = b.c
 //! ```
-//! What columns `NATURAL` has is not known here; nor is it which table of several a column is of. There,
-//! a join stays as it is if DataFusion's column is right, and is refused if not.
+//! What columns `NATURAL` has is not known here; nor is it which table of several a column is of, and what
+//! `* EXCLUDE` and the like leave of them. There, and where it would be long ([`JOINS_MAX`],
+//! [`COLUMNS_MAX`]), a join stays as it is if DataFusion's column is right, and is refused if not.
 
 use std::collections::HashSet;
 use std::ops::ControlFlow;
@@ -26,6 +27,12 @@ use datafusion::sql::sqlparser::ast::{
 use super::names::normalized;
 use super::own_level::change_own;
 use super::query::call;
+
+/// Joins that are written out: each FULL JOIN makes `c` longer, wherever it is mentioned.
+const JOINS_MAX: usize = 16;
+
+/// Columns of one USING that are written out: a condition each, in a row.
+const COLUMNS_MAX: usize = 32;
 
 /// What cannot be said of a join with USING or NATURAL.
 pub(super) const NOT_KNOWN: &str = "this RIGHT, FULL or LEFT JOIN with USING or NATURAL";
@@ -42,7 +49,9 @@ pub(super) fn write_out(
         return Ok(());
     }
     let merged = match select.from.as_slice() {
-        [from] => Merged::of(from),
+        [from] if from.joins.len() <= JOINS_MAX && !has_wildcard_options(select) => {
+            Merged::of(from)
+        }
         _ => None,
     };
     match merged {
@@ -53,6 +62,15 @@ pub(super) fn write_out(
         _ if is_right_of_datafusion(select) => Ok(()),
         _ => Err(NOT_KNOWN),
     }
+}
+
+/// Whether a wildcard leaves something out, or names it otherwise.
+fn has_wildcard_options(select: &Select) -> bool {
+    let plain = WildcardAdditionalOptions::default();
+    select.projection.iter().any(|item| {
+        matches!(item, SelectItem::Wildcard(options) | SelectItem::QualifiedWildcard(_, options)
+            if *options != plain)
+    })
 }
 
 /// Whether a join is by USING or NATURAL.
@@ -141,8 +159,19 @@ fn is_right_of_datafusion(select: &Select) -> bool {
     select.from.iter().flat_map(shared).all(|operator| match operator {
         J::Right(_) | J::RightOuter(_) | J::FullOuter(_) => false,
         J::Left(_) | J::LeftOuter(_) => !has_wildcard,
-        _ => true,
+        // The place of the column is that of the first table of the alphabet.
+        _ => !has_wildcard || are_in_order(select),
     })
+}
+
+/// Whether the tables of FROM stand there as in the alphabet.
+fn are_in_order(select: &Select) -> bool {
+    let tables = select.from.iter().flat_map(|from| {
+        std::iter::once(&from.relation).chain(from.joins.iter().map(|join| &join.relation))
+    });
+    let names: Option<Vec<_>> =
+        tables.map(|table| name_of(table).map(|name| normalized(&name))).collect();
+    names.is_some_and(|names| names.is_sorted())
 }
 
 /// A column of USING.
@@ -188,6 +217,7 @@ impl Merged {
         match written_out(&join.join_operator)? {
             JoinConstraint::On(_) | JoinConstraint::None => {}
             JoinConstraint::Natural => return None,
+            JoinConstraint::Using(names) if names.len() > COLUMNS_MAX => return None,
             JoinConstraint::Using(names) => {
                 let names: Option<Vec<_>> = names.iter().map(simple).collect();
                 for name in names? {
@@ -290,7 +320,10 @@ impl Merged {
                         None => SelectItem::UnnamedExpr(Expr::Identifier(name)),
                     });
                 }
-                other => select.projection.push(other),
+                other => {
+                    shown.extend(self.shown_by(&other));
+                    select.projection.push(other);
+                }
             }
         }
         let mut change = |expr: &mut Expr| {
@@ -311,6 +344,22 @@ impl Merged {
                 change_own(&mut order.expr, &mut change);
             }
         }
+    }
+
+    /// The columns that an item of a SELECT list shows under a name of USING.
+    fn shown_by(&self, item: &SelectItem) -> Vec<String> {
+        let name = match item {
+            SelectItem::ExprWithAlias { alias, .. } => alias,
+            SelectItem::UnnamedExpr(Expr::CompoundIdentifier(parts)) => match parts.last() {
+                Some(name) => name,
+                None => return vec![],
+            },
+            SelectItem::QualifiedWildcard(..) => {
+                return self.columns.iter().map(|column| normalized(&column.name)).collect();
+            }
+            _ => return vec![],
+        };
+        vec![normalized(name)]
     }
 
     /// All that a table shows of itself.
@@ -384,7 +433,7 @@ fn simple(name: &ObjectName) -> Option<Ident> {
 /// What the columns of a relation are qualified by.
 fn name_of(relation: &TableFactor) -> Option<Ident> {
     match relation {
-        TableFactor::Table { name, alias: None, .. } => match name.0.last()? {
+        TableFactor::Table { name, alias: None, args: None, .. } => match name.0.last()? {
             ObjectNamePart::Identifier(name) => Some(name.clone()),
             ObjectNamePart::Function(_) => None,
         },

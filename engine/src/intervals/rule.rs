@@ -312,6 +312,13 @@ fn nullif(call: ScalarFunction, schema: &DFSchema) -> Result<Transformed<Expr>> 
     if !is_interval {
         return Ok(Transformed::no(Expr::ScalarFunction(call)));
     }
+    // The operand is there twice.
+    let is_long = left.exists(|part| Ok(matches!(part, Expr::Case(_))))? || left.is_volatile();
+    if is_long {
+        return not_impl_err!(
+            "nullif of an interval that is a CASE, a nullif or volatile is not supported"
+        );
+    }
     let is_same = justified(left.clone()).eq(justified(right.clone()));
     let is_other = is_same.is_not_true();
     Ok(Transformed::yes(when(is_other, left.clone()).end()?))

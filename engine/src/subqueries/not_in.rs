@@ -23,7 +23,7 @@ use datafusion::logical_expr::{Expr, Filter, LogicalPlan, is_not_false, not_exis
 use datafusion::optimizer::AnalyzerRule;
 use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 
-use super::unnest::is_plain;
+use super::unnest::{has_subquery, is_plain};
 
 /// Rewrites them.
 #[derive(Debug, Default)]
@@ -32,7 +32,7 @@ pub(crate) struct NotInOtherWords;
 impl AnalyzerRule for NotInOtherWords {
     fn analyze(&self, plan: LogicalPlan, _: &ConfigOptions) -> Result<LogicalPlan> {
         plan.transform_up_with_subqueries(|plan| match plan {
-            LogicalPlan::Filter(filter) => rewritten(filter),
+            LogicalPlan::Filter(filter) if has_subquery(&filter.predicate) => rewritten(filter),
             other => Ok(Transformed::no(other)),
         })
         .data()

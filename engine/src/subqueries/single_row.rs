@@ -1,4 +1,4 @@
-//! Scalar subqueries have one row at most, or the statement fails.
+//! Scalar subqueries have one row at most, or the statement fails; without a row they are NULL.
 //!
 //! Distributed plans turn `(SELECT w FROM b)` into a join, and a join with a subquery of three rows
 //! answers three times, silently. So a subquery that may have several rows is put below an
@@ -28,13 +28,20 @@ pub(crate) fn single_row() -> Arc<AggregateUDF> {
     Arc::clone(&FUNCTION)
 }
 
-/// Guards every uncorrelated scalar subquery that may have several rows.
+/// Guards every uncorrelated scalar subquery that may have several rows, or none and a column that is
+/// never NULL: DataFusion takes the subquery itself for never NULL then.
 #[derive(Debug, Default)]
 pub(crate) struct GuardScalarSubqueries;
 
 impl AnalyzerRule for GuardScalarSubqueries {
     fn analyze(&self, plan: LogicalPlan, _: &ConfigOptions) -> Result<LogicalPlan> {
-        plan.transform_up_with_subqueries(|plan| plan.map_expressions(guard_in)).data()
+        let plan = plan.transform_up_with_subqueries(|plan| plan.map_expressions(guard_in))?;
+        if !plan.transformed {
+            return Ok(plan.data);
+        }
+        // What a guard gives may be NULL, and what is made of it.
+        let recomputed = |node: LogicalPlan| Ok(Transformed::yes(node.recompute_schema()?));
+        plan.data.transform_up_with_subqueries(recomputed).data()
     }
 
     fn name(&self) -> &'static str {
@@ -44,16 +51,30 @@ impl AnalyzerRule for GuardScalarSubqueries {
 
 fn guard_in(expression: Expr) -> Result<Transformed<Expr>> {
     expression.transform_up(|expression| match expression {
-        Expr::ScalarSubquery(subquery) if may_have_several_rows(&subquery) => {
+        Expr::ScalarSubquery(subquery) if needs_guard(&subquery) => {
             Ok(Transformed::yes(Expr::ScalarSubquery(guarded(subquery)?)))
         }
         other => Ok(Transformed::no(other)),
     })
 }
 
-fn may_have_several_rows(subquery: &Subquery) -> bool {
+fn needs_guard(subquery: &Subquery) -> bool {
+    let plan = subquery.subquery.as_ref();
+    let may_have_several_rows = plan.max_rows().is_none_or(|rows| rows > 1);
+    let has_nulls = plan.schema().fields().iter().any(|field| field.is_nullable());
     subquery.outer_ref_columns.is_empty()
-        && subquery.subquery.max_rows().is_none_or(|rows| rows > 1)
+        && (may_have_several_rows || !has_nulls && !has_one_row(plan))
+}
+
+/// Whether a plan has its row always.
+fn has_one_row(plan: &LogicalPlan) -> bool {
+    match plan {
+        LogicalPlan::Projection(projection) => has_one_row(&projection.input),
+        LogicalPlan::SubqueryAlias(alias) => has_one_row(&alias.input),
+        LogicalPlan::Aggregate(aggregate) => aggregate.group_expr.is_empty(),
+        LogicalPlan::EmptyRelation(relation) => relation.produce_one_row,
+        _ => false,
+    }
 }
 
 /// The subquery below the aggregate, its column with the name it had.

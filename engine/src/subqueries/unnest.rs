@@ -93,7 +93,7 @@ fn holds_subquery(node: &LogicalPlan) -> Result<bool> {
     Ok(found)
 }
 
-fn has_subquery(expr: &Expr) -> bool {
+pub(super) fn has_subquery(expr: &Expr) -> bool {
     // The closure never fails.
     expr.exists(|part| Ok(is_subquery(part))).unwrap_or(false)
 }
@@ -107,14 +107,23 @@ fn is_subquery(expr: &Expr) -> bool {
 
 /// A node whose inputs, and the inputs of whose subqueries, are unnested.
 fn unnested(node: LogicalPlan, names: &mut Names) -> Result<Transformed<LogicalPlan>> {
+    let holds = holds_subquery(&node)?;
     if let LogicalPlan::Join(join) = node {
         return match lateral_side(&join)? {
             Some(right) => lateral(join, right, names),
-            None if holds_subquery(&LogicalPlan::Join(join.clone()))? => on_subqueries(join, names),
+            None if holds => on_subqueries(join, names),
             None => Ok(Transformed::no(LogicalPlan::Join(join))),
         };
     }
-    if !holds_subquery(&node)? {
+    if let LogicalPlan::Aggregate(aggregate) = &node
+        && aggregate.aggr_expr.iter().any(is_of_outer_columns)
+    {
+        return not_impl_err!(
+            "an aggregate of columns of the query around alone is not supported: in standard SQL it \
+             belongs to that query"
+        );
+    }
+    if !holds {
         return Ok(Transformed::no(node));
     }
     match node {
@@ -125,6 +134,20 @@ fn unnested(node: LogicalPlan, names: &mut Names) -> Result<Transformed<LogicalP
         | LogicalPlan::Sort(_) => computed(node, names),
         other => Ok(Transformed::no(other)),
     }
+}
+
+/// Whether the arguments of an aggregate are columns from outside, and none of its own rows.
+fn is_of_outer_columns(expr: &Expr) -> bool {
+    let is_outer = |part: &Expr| match part {
+        Expr::AggregateFunction(aggregate) => {
+            let arguments = &aggregate.params.args;
+            arguments.iter().any(Expr::contains_outer)
+                && !arguments.iter().any(Expr::any_column_refs)
+        }
+        _ => false,
+    };
+    // The closure never fails.
+    expr.exists(|part| Ok(is_outer(part))).unwrap_or(false)
 }
 
 /// A filter: conditions in which NULL is as good as false, and subqueries that DataFusion joins.

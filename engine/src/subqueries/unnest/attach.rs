@@ -10,12 +10,19 @@ use datafusion::error::Result;
 use datafusion::functions_aggregate::expr_fn::count;
 use datafusion::logical_expr::expr::{Exists, InSubquery, SetComparison, SetQuantifier};
 use datafusion::logical_expr::{
-    Expr, ExprSchemable, Join, JoinType, LogicalPlan, LogicalPlanBuilder, binary_expr, lit, when,
+    Expr, ExprSchemable, FetchType, Join, JoinType, LogicalPlan, LogicalPlanBuilder, SkipType,
+    binary_expr, lit, when,
 };
 
 use super::domain::{Domain, Names};
+use super::outer::{outer_columns, resolves};
 use super::push::push;
+use crate::plan_size::check_nodes;
 use crate::subqueries::single_row;
+
+/// Nodes of a plan with what is joined to it. Parts of a statement are there twice or three times, and may be
+/// of each other.
+const UNNESTED_NODES_MAX: usize = 4_000;
 
 /// An input of a node and what was joined to it.
 pub(super) struct Attached {
@@ -70,9 +77,19 @@ impl Attached {
         Ok(if is_all { !any } else { any })
     }
 
+    /// What a subquery takes its columns from: the input, or that with what is joined to it already, if
+    /// it is compared to the value of another subquery.
+    fn around(&self, subquery: &LogicalPlan) -> Result<LogicalPlan> {
+        let is_new = |column: &Column| {
+            resolves(self.plan.schema(), column) && !resolves(self.outside.schema(), column)
+        };
+        let needs_new = outer_columns(subquery)?.iter().any(|outer| is_new(&outer.column));
+        Ok(if needs_new { self.plan.clone() } else { self.outside.clone() })
+    }
+
     /// An expression of the query around as the subquery sees it.
     fn outer(&self, expr: Expr) -> Result<Expr> {
-        let schema = self.outside.schema();
+        let schema = self.plan.schema();
         expr.transform(|part| match part {
             Expr::Column(column) => {
                 let (_, field) = schema.qualified_field_from_column(&column)?;
@@ -85,7 +102,7 @@ impl Attached {
     }
 
     fn scalar(&mut self, subquery: &LogicalPlan, names: &mut Names) -> Result<Expr> {
-        let domain = Domain::of(subquery, &self.outside, names)?;
+        let domain = Domain::of(subquery, &self.around(subquery)?, names)?;
         let value = only_column(subquery)?;
         let name = names.fresh();
         let pushed = LogicalPlanBuilder::from(push(subquery.clone(), &domain, names)?);
@@ -103,7 +120,8 @@ impl Attached {
     }
 
     fn exists(&mut self, subquery: &LogicalPlan, names: &mut Names) -> Result<Expr> {
-        let domain = Domain::of(subquery, &self.outside, names)?;
+        let subquery = without_limit(subquery)?;
+        let domain = Domain::of(subquery, &self.around(subquery)?, names)?;
         let name = names.fresh();
         let mut pushed = LogicalPlanBuilder::from(push(subquery.clone(), &domain, names)?);
         if domain.is_empty() {
@@ -123,7 +141,7 @@ impl Attached {
     ) -> Result<Expr> {
         let InSubquery { expr, subquery, negated } = in_subquery;
         let subquery = subquery.subquery.as_ref();
-        let domain = Domain::of(subquery, &self.outside, names)?;
+        let domain = Domain::of(subquery, &self.around(subquery)?, names)?;
         let left = self.column(*expr, names)?;
         let value = only_column(subquery)?;
         let pushed = push(subquery.clone(), &domain, names)?;
@@ -209,7 +227,16 @@ impl Attached {
             null_equality,
             false,
         )?);
-        Ok(())
+        check_nodes(&self.plan, UNNESTED_NODES_MAX)
+    }
+}
+
+/// A plan that has rows if this one has: a limit of one row or more takes none of that.
+fn without_limit(plan: &LogicalPlan) -> Result<&LogicalPlan> {
+    let LogicalPlan::Limit(limit) = plan else { return Ok(plan) };
+    match (limit.get_skip_type()?, limit.get_fetch_type()?) {
+        (SkipType::Literal(0), FetchType::Literal(Some(1..))) => Ok(&limit.input),
+        _ => Ok(plan),
     }
 }
 

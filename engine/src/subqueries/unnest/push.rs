@@ -213,7 +213,8 @@ fn pushed_window(window: Window, domain: &Domain, names: &mut Names) -> Result<L
     let input = push(Arc::unwrap_or_clone(window.input), domain, names)?;
     let windows = window.window_expr.into_iter().map(|expr| {
         let name = expr.schema_name().to_string();
-        let expr = expr.transform_down(|part| match part {
+        // DataFusion's rules look below one alias.
+        let expr = expr.unalias_nested().data.transform_down(|part| match part {
             Expr::WindowFunction(mut window) => {
                 window.params.partition_by.extend(own(domain));
                 let part = Expr::WindowFunction(window);
@@ -257,7 +258,7 @@ fn pushed_limit(limit: &Limit, domain: &Domain, names: &mut Names) -> Result<Log
     let number = Expr::Column(Column::new_unqualified(name.as_str()));
     let input = push(input, domain, names)?;
     let mut plan = LogicalPlanBuilder::from(numbered(input, own(domain).collect(), order, &name)?);
-    if let Some(columns) = above {
+    for columns in above {
         let columns = columns.into_iter().map(|expr| {
             let name = expr.schema_name().to_string();
             let is_column = matches!(expr, Expr::Column(_) | Expr::Alias(_));
@@ -274,19 +275,19 @@ fn pushed_limit(limit: &Limit, domain: &Domain, names: &mut Names) -> Result<Log
     plan.project(all(&schema).chain(own(domain)))?.build()
 }
 
-/// The input of a LIMIT below its order, the order, and the projection above it, if there is one.
-fn ordered(input: &LogicalPlan) -> (LogicalPlan, Vec<SortExpr>, Option<Vec<Expr>>) {
-    match input {
+/// The input of a LIMIT below its order, the order, and the projections above it, the lowest first.
+fn ordered(input: &LogicalPlan) -> (LogicalPlan, Vec<SortExpr>, Vec<Vec<Expr>>) {
+    let mut above = Vec::new();
+    let mut below = input;
+    while let LogicalPlan::Projection(projection) = below {
+        above.insert(0, projection.expr.clone());
+        below = &projection.input;
+    }
+    match below {
         LogicalPlan::Sort(sort) if sort.fetch.is_none() => {
-            (sort.input.as_ref().clone(), sort.expr.clone(), None)
+            (sort.input.as_ref().clone(), sort.expr.clone(), above)
         }
-        LogicalPlan::Projection(projection) => match projection.input.as_ref() {
-            LogicalPlan::Sort(sort) if sort.fetch.is_none() => {
-                (sort.input.as_ref().clone(), sort.expr.clone(), Some(projection.expr.clone()))
-            }
-            _ => (input.clone(), vec![], None),
-        },
-        _ => (input.clone(), vec![], None),
+        _ => (input.clone(), vec![], vec![]),
     }
 }
 

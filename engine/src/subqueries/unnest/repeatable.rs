@@ -11,7 +11,8 @@ use arrow::datatypes::DataType;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::error::Result;
 use datafusion::logical_expr::{
-    Distinct, Expr, ExprSchemable, LogicalPlan, WindowFunctionDefinition,
+    Distinct, Expr, ExprSchemable, LogicalPlan, WindowFrame, WindowFrameUnits,
+    WindowFunctionDefinition,
 };
 use datafusion::optimizer::optimize_projections::OptimizeProjections;
 use datafusion::optimizer::{Optimizer, OptimizerContext, OptimizerRule};
@@ -78,6 +79,10 @@ fn reason(node: &LogicalPlan) -> Result<Option<String>> {
                     let arguments = &aggregate.params.args;
                     of_aggregate(aggregate.func.name(), arguments, node)?
                 }
+                // Which rows are in a frame of rows depends on the order of peers.
+                Expr::WindowFunction(window) if is_of_rows(&window.params.window_frame) => {
+                    Some("a window over ROWS".to_owned())
+                }
                 Expr::WindowFunction(window) => match &window.fun {
                     WindowFunctionDefinition::AggregateUDF(function) => {
                         of_aggregate(function.name(), &window.params.args, node)?
@@ -94,6 +99,11 @@ fn reason(node: &LogicalPlan) -> Result<Option<String>> {
         })
     })?;
     Ok(why)
+}
+
+fn is_of_rows(frame: &WindowFrame) -> bool {
+    frame.units == WindowFrameUnits::Rows
+        && !(frame.start_bound.is_unbounded() && frame.end_bound.is_unbounded())
 }
 
 fn of_aggregate(name: &str, arguments: &[Expr], node: &LogicalPlan) -> Result<Option<String>> {

@@ -1,6 +1,8 @@
 //! The shapes of subqueries that DataFusion makes joins of, and rightly: they are left to it, since
 //! its semi and anti joins need no domain.
 
+use std::collections::HashMap;
+
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, DFSchema};
 use datafusion::error::Result;
@@ -114,7 +116,9 @@ pub(super) fn is_left_alone(expr: &Expr, position: Position, outside: &DFSchema)
             Ok(is_null_false || !may_be_null(in_subquery, outside)?)
         }
         Expr::ScalarSubquery(_) => {
-            Ok(!is_correlated || position != Elsewhere && is_plain_aggregate(plan)?)
+            let is_plain =
+                || -> Result<bool> { Ok(is_plain_aggregate(plan)? && !has_clash(plan)?) };
+            Ok(!is_correlated || position != Elsewhere && is_plain()?)
         }
         // It becomes EXISTS, with the comparison in a filter above.
         _ => {
@@ -138,20 +142,42 @@ pub(super) fn is_lateral_left_alone(plan: &LogicalPlan, outside: &DFSchema) -> R
 
 /// Whether only filters take columns from outside, and nothing above them counts or cuts rows.
 pub(in crate::subqueries) fn is_plain(plan: &LogicalPlan) -> Result<bool> {
+    Ok(has_plain_rows(plan)? && !has_clash(plan)?)
+}
+
+/// Whether columns of several tables would have one name: those that are compared to columns from
+/// outside are pulled up beside those that the subquery has already, and all get its alias for a
+/// qualifier.
+fn has_clash(plan: &LogicalPlan) -> Result<bool> {
+    let mut columns = plan.schema().columns();
+    let mut rest = Some(plan);
+    while let Some(node) = rest {
+        if let LogicalPlan::Filter(filter) = node {
+            let conditions = split_conjunction(&filter.predicate).into_iter();
+            let correlated = conditions.filter(|condition| condition.contains_outer());
+            columns.extend(correlated.flat_map(Expr::column_refs).cloned());
+        }
+        rest = match node.inputs().as_slice() {
+            [input] if !outer_columns(input)?.is_empty() => Some(input),
+            _ => None,
+        };
+    }
+    let mut by_name: HashMap<&str, &Column> = HashMap::new();
+    Ok(columns.iter().any(|column| *by_name.entry(&column.name).or_insert(column) != column))
+}
+
+fn has_plain_rows(plan: &LogicalPlan) -> Result<bool> {
     match plan {
         LogicalPlan::Filter(filter) => {
             // `outer.k IN (SELECT ...)` is joined to this filter's rows, which have no such column.
             let mut conditions = split_conjunction(&filter.predicate).into_iter();
             let is_mixed = conditions.any(|c| has_subquery(c) && c.contains_outer());
-            Ok(!is_mixed && is_plain(&filter.input)?)
+            Ok(!is_mixed && has_plain_rows(&filter.input)?)
         }
-        LogicalPlan::SubqueryAlias(alias) => is_plain(&alias.input),
-        LogicalPlan::Distinct(Distinct::All(input)) => is_plain(input),
+        LogicalPlan::SubqueryAlias(alias) => has_plain_rows(&alias.input),
+        LogicalPlan::Distinct(Distinct::All(input)) => has_plain_rows(input),
         LogicalPlan::Projection(projection) => {
-            Ok(!takes(plan, &|_: &Column| true)? && is_plain(&projection.input)?)
-        }
-        LogicalPlan::Sort(sort) if sort.fetch.is_none() => {
-            Ok(!takes(plan, &|_: &Column| true)? && is_plain(&sort.input)?)
+            Ok(!takes(plan, &|_: &Column| true)? && has_plain_rows(&projection.input)?)
         }
         other => Ok(outer_columns(other)?.is_empty()),
     }
@@ -203,10 +229,6 @@ fn is_of_equals(aggregate: &Aggregate) -> Result<bool> {
                     return Ok(false);
                 }
                 &filter.input
-            }
-            LogicalPlan::SubqueryAlias(alias) => &alias.input,
-            LogicalPlan::Projection(projection) if !takes(input, &|_: &Column| true)? => {
-                &projection.input
             }
             other => return Ok(outer_columns(other)?.is_empty()),
         };
