@@ -175,6 +175,17 @@ async fn what_grows_when_it_is_planned_is_refused() {
     arena.refuses(&cube, "INVALID_STATEMENT", "GROUP BY makes 16777216 sets").await;
     let cube = cube.replace(&columns, "n, s, n + 1, n + 2, n + 3");
     arena.survives(&cube).await;
+    // USING is written out, and subqueries of IN are joined more than once.
+    let using = chain("n", ", ", 7_000);
+    arena.survives(&format!("SELECT 1 FROM small AS a JOIN small AS b USING ({using})")).await;
+    let full: String = (1..100).map(|k| format!(" FULL JOIN small AS t{k} USING (n)")).collect();
+    let full = format!("SELECT n, n FROM small AS t0{full}");
+    arena.refuses(&full, "FEATURE_NOT_SUPPORTED", "JOIN with USING").await;
+    let mut inside = "n IN (SELECT n FROM small)".to_owned();
+    for _ in 0..15 {
+        inside = format!("(n IN (SELECT n FROM small WHERE {inside})) IS NULL");
+    }
+    arena.survives(&format!("SELECT n FROM small WHERE {inside}")).await;
     // Just below the limits.
     arena.answers(&format!("SELECT count(*) FROM {} WHERE t0.n = 1", aliases(9)), "6561").await;
     let equal: String = (1..60).map(|k| format!(" AND t0.n = t{k}.n")).collect();
