@@ -17,7 +17,7 @@ use crate::lossy_casts::LossyCasts;
 use crate::null_equality::keep_null_equality;
 use crate::peer_frames::PeerFrames;
 use crate::range_frames::RangeFrames;
-use crate::subqueries::{NotInOtherWords, UnnestSubqueries};
+use crate::subqueries::{NotInOtherWords, OuterTypes, UnnestSubqueries};
 use crate::union_names::UnionNames;
 use crate::unknown_nulls::UnknownNulls;
 use crate::unsigned_division::UnsignedDivision;
@@ -34,7 +34,8 @@ pub fn reworded(mut builder: SessionStateBuilder) -> SessionStateBuilder {
     planners.insert(0, Arc::new(UnsignedDivision));
     builder.relation_planners().get_or_insert_default().push(Arc::new(PlainRelations));
     let analyzer = builder.analyzer().get_or_insert_with(Analyzer::new);
-    let before_types: [Arc<dyn AnalyzerRule + Send + Sync>; 4] = [
+    let before_types: [Arc<dyn AnalyzerRule + Send + Sync>; 5] = [
+        Arc::new(OuterTypes),
         Arc::new(GroupKeys),
         Arc::new(PeerFrames),
         Arc::new(RangeFrames),

@@ -29,7 +29,7 @@ use crate::session_functions::session_functions;
 use crate::settings::Settings;
 use crate::snapshot::{CATALOG, Snapshot};
 use crate::snapshot_catalog::{SEARCH_PATH_SCHEMA, SnapshotCatalog, view_path};
-use crate::subqueries::{GuardScalarSubqueries, OuterTypes, ProjectScalarSubqueries};
+use crate::subqueries::{GuardScalarSubqueries, ProjectScalarSubqueries};
 use crate::types::SqlTypes;
 use crate::write::{PeerSink, SliceSinkExtension};
 use crate::yielding::YieldAfterExpansion;
@@ -83,9 +83,6 @@ impl PlanningSessions {
         if let Some(optimizer) = builder.optimizer() {
             hold_back(&mut optimizer.rules);
         }
-        // Before types are coerced.
-        let analyzer = builder.analyzer().get_or_insert_default();
-        analyzer.rules.insert(0, Arc::new(OuterTypes));
         let functions = builder.table_functions().get_or_insert_default();
         functions.clear();
         let roots = Arc::new(allowed_roots.clone());
