@@ -134,10 +134,16 @@ fn may_be_null(in_subquery: &InSubquery, outside: &DFSchema) -> Result<bool> {
     Ok(has_nulls || in_subquery.expr.nullable(outside)?)
 }
 
-/// Whether DataFusion does right with LATERAL of this plan.
+/// Whether DataFusion does right with LATERAL of this plan. DISTINCT would be of the columns that are
+/// pulled up, too.
 pub(super) fn is_lateral_left_alone(plan: &LogicalPlan, outside: &DFSchema) -> Result<bool> {
     let outer = outer_columns(plan)?;
-    Ok(outer.iter().all(|outer| resolves(outside, &outer.column)) && is_plain(plan)?)
+    if outer.is_empty() {
+        return Ok(true);
+    }
+    let is_distinct = plan.exists(|node| Ok(matches!(node, LogicalPlan::Distinct(_))))?;
+    let is_here = outer.iter().all(|outer| resolves(outside, &outer.column));
+    Ok(is_here && !is_distinct && is_plain(plan)?)
 }
 
 /// Whether only filters take columns from outside, and nothing above them counts or cuts rows.
