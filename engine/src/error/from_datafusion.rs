@@ -114,9 +114,7 @@ fn convert(error: &DataFusionError, context: &Context<'_>) -> SqlError {
         {
             unavailable(text)
         }
-        DataFusionError::Execution(text) => {
-            pattern_problem(text).unwrap_or_else(|| plain(ErrorCode::DataException, text))
-        }
+        DataFusionError::Execution(text) => value_problem(text, context),
         DataFusionError::ResourcesExhausted(text) => exhausted(text, context),
         DataFusionError::IoError(error) => from_io(error),
         DataFusionError::ExecutionJoin(error) if error.is_cancelled() => {
@@ -137,6 +135,26 @@ fn from_internal_text(text: &str) -> SqlError {
         return sql;
     }
     pattern_problem(text).unwrap_or_else(|| internal(text))
+}
+
+/// What is wrong with a value, where only a text says it.
+fn value_problem(text: &str, context: &Context<'_>) -> SqlError {
+    if let Some(sql) = pattern_problem(text) {
+        return sql;
+    }
+    if let Some((_, call)) = text.split_once("Array overflow on ") {
+        return with_details(
+            ErrorCode::NumericOutOfRange,
+            &format!("value out of range: {call}"),
+            context,
+        );
+    }
+    const NUMBERS: [&str; 2] = ["Decimal overflow", "Signed integer overflow"];
+    let code = match NUMBERS.iter().any(|part| text.starts_with(part)) {
+        true => ErrorCode::NumericOutOfRange,
+        false => ErrorCode::DataException,
+    };
+    with_details(code, text, context)
 }
 
 /// What is wrong with a pattern, from the texts that the regex crate's errors arrive in.
@@ -229,9 +247,7 @@ fn from_arrow(error: &ArrowError, context: &Context<'_>) -> SqlError {
         ArrowError::CastError(text) => plain(ErrorCode::DataException, &with_sql_types(text)),
         ArrowError::ParseError(text)
         | ArrowError::ComputeError(text)
-        | ArrowError::InvalidArgumentError(text) => {
-            pattern_problem(text).unwrap_or_else(|| plain(ErrorCode::DataException, text))
-        }
+        | ArrowError::InvalidArgumentError(text) => value_problem(text, context),
         ArrowError::MemoryError(text) => plain(ErrorCode::ResourcesExhausted, text),
         ArrowError::OffsetOverflowError(_) => {
             plain(ErrorCode::ResourcesExhausted, "a value or a batch of values is over 2 GiB")

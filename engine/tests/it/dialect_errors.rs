@@ -175,6 +175,16 @@ fn errors_are_classified_by_their_type() {
         "value out of range: 1 + 2",
     );
     check(
+        arrow(A::ComputeError("Int8Array overflow on abs(-128)".into())),
+        C::NumericOutOfRange,
+        "value out of range: abs(-128)",
+    );
+    check(
+        D::Execution("Decimal overflow while applying ceil".into()),
+        C::NumericOutOfRange,
+        "decimal overflow while applying ceil",
+    );
+    check(
         arrow(A::CastError("Can't cast value 300 to type Int8".into())),
         C::NumericOutOfRange,
         "can't cast value 300 to type TINYINT",

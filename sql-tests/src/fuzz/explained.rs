@@ -242,7 +242,8 @@ pub(super) async fn explain(
         let is_theirs = |error: &Failure| error.message.contains(LIMITATION);
         return checked.err().filter(is_theirs).map(|_| Explained::CorrelatedNotIn);
     }
-    let is_overflow = |error: &Failure| error.message.contains("out of range");
+    const OVERFLOWS: [&str; 2] = ["out of range", "verflow"];
+    let is_overflow = |error: &Failure| OVERFLOWS.iter().any(|part| error.message.contains(part));
     match checked {
         Err(other) if is_about_values(error) => {
             // Arrow checks decimals, so plain DataFusion has no such row to compute with.

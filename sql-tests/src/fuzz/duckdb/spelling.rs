@@ -10,6 +10,7 @@
 //! - LIKE escapes by a backslash in ours, by nothing in DuckDB unless it is told
 //! - `IGNORE NULLS` stands inside the parentheses, semi joins are of the left side only, columns of
 //!   VALUES have other names, arrays and types too
+//! - a TIMESTAMP as text has a `T` in ours, a space in DuckDB
 //! - a cast of text to an integer takes fractions and spaces in DuckDB
 
 use crate::fuzz::ast::{Body, Expr, Family, Query, Relation, Select};
@@ -148,6 +149,10 @@ fn template(of: &Expr) -> String {
         // Only of integers: a sum of decimals is one in both.
         Family::Int if spelled.starts_with("sum(") => format!("CAST({spelled} AS BIGINT)"),
         Family::Int if spelled == "({} % 7)" => "({} % 7::BIGINT)".to_owned(),
+        // `date_trunc` of a DATE is a TIMESTAMP in both.
+        Family::Text if spelled == "CAST({} AS VARCHAR)" && mixed == [Family::Date] => {
+            "replace(CAST({} AS VARCHAR), ' ', 'T')".to_owned()
+        }
         Family::Date if spelled.contains("INTERVAL") => format!("CAST({spelled} AS DATE)"),
         _ => spelled,
     }
@@ -205,6 +210,12 @@ mod tests {
             "TRY_CAST({} AS BIGINT)",
             column(Family::Text),
             "TRY_CAST(regexp_extract(t1.c, '^[+-]?[0-9]+$') AS BIGINT)",
+        );
+        check(
+            Family::Text,
+            "CAST({} AS VARCHAR)",
+            column(Family::Date),
+            "replace(CAST(t1.c AS VARCHAR), ' ', 'T')",
         );
         check(
             Family::Bool,

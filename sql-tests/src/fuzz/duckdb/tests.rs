@@ -130,6 +130,11 @@ fn the_seeds_of_other_oracles_mean_what_they_did() {
         };
         let tables = data::tables(seed / run::QUERIES_PER_ROUND);
         let case = run::case(seed, Some(oracle), false, &tables);
+        // A finding that was small from the start is printed as a reproducer only.
+        let original = std::mem::take(&mut original);
+        if original.is_empty() {
+            continue;
+        }
         let start = original.trim_start_matches("-- ").trim_end_matches(" ...");
         let text = case.query.to_string();
         assert!(start.len() > 20 && text.starts_with(start), "seed {seed}: {text}");
