@@ -30,6 +30,7 @@
 //! - `numbers`, `named_windows`, `similar`, `spellings`, `using`: what DataFusion reads otherwise
 //! - `repeated`: columns it has twice
 //! - `casts`, `group_casts`: aggregates and keys that differ in casts only
+//! - `named_subqueries`: subqueries that would have one name
 //! - `own_level`: a SELECT without its subqueries
 //! - [`names`]: identifiers and qualified names
 //! - `syntax`: sqlparser's errors as [`SqlError`]
@@ -41,6 +42,7 @@ mod grammar;
 mod group_casts;
 mod keys;
 mod modify;
+mod named_subqueries;
 mod named_windows;
 pub mod names;
 mod numbers;

@@ -10,7 +10,8 @@
 //! Not here: aggregates, whose state the memory pool knows.
 //!
 //! - `cost`: what a row of each function makes, from its arguments
-//! - `coalesce`, `named_cast`: not bounded, but of bytes too, and casts by their names
+//! - `coalesce`, `named_cast`, `named_subquery`: not bounded, but of bytes too, and casts and subqueries
+//!   by their names
 //! - `date_trunc`, `round`, `string_agg`: before 1970, of one type, and in several orders
 //! - `patterns`: how long a pattern may be, and how many
 
@@ -18,6 +19,7 @@ mod coalesce;
 mod cost;
 mod date_trunc;
 mod named_cast;
+mod named_subquery;
 mod patterns;
 mod round;
 mod string_agg;
@@ -44,6 +46,7 @@ pub(crate) use coalesce::coalesce_functions;
 use cost::{COSTS, Cost};
 use date_trunc::date_trunc;
 pub(crate) use named_cast::{NAMED_CAST, named_cast};
+pub(crate) use named_subquery::{NAMED_SUBQUERY, named_subquery};
 use patterns::{BoundPatterns, pattern_functions};
 pub(crate) use round::round;
 pub(crate) use string_agg::string_agg;
@@ -62,7 +65,7 @@ pub(crate) fn bound(state: &mut SessionState) -> Result<()> {
             state.register_udf(Arc::new(ScalarUDF::new_from_impl(bounded)))?;
         }
     }
-    let others = [date_trunc(), named_cast(), round()];
+    let others = [date_trunc(), named_cast(), named_subquery(), round()];
     let ours = pattern_functions().into_iter().chain(coalesce_functions()).chain(others);
     for function in ours.chain(interval_functions()) {
         state.register_udf(function)?;

@@ -16,4 +16,4 @@ pub(crate) use not_in::NotInOtherWords;
 pub(crate) use outer_types::OuterTypes;
 pub(crate) use positions::ProjectScalarSubqueries;
 pub(crate) use single_row::{GuardScalarSubqueries, single_row};
-pub(crate) use unnest::UnnestSubqueries;
+pub(crate) use unnest::{UnnestSubqueries, subquery_of};

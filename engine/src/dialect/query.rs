@@ -16,7 +16,7 @@ use datafusion::sql::sqlparser::ast::{
 use super::size;
 use super::statement::Statement;
 use super::syntax::position_of;
-use super::{casts, named_windows, numbers, similar, spellings, using};
+use super::{casts, named_subqueries, named_windows, numbers, similar, spellings, using};
 use crate::error::{ErrorCode, SqlError, printable};
 use crate::types::split_length;
 
@@ -162,7 +162,7 @@ const FILE_FUNCTIONS: [&str; 2] = ["read_parquet", "read_csv"];
 /// - Functions are called with brackets there, so `current_schema` gets them.
 /// - It ignores the length of a text type, so `CAST(x AS VARCHAR(3))` becomes
 ///   `left(CAST(x AS VARCHAR), 3)`: a cast cuts, as in PostgreSQL.
-/// - It names casts like what they cast (`casts`), reads long numbers as DOUBLE where they become decimals
+/// - It names casts like what they cast (`casts`) and subqueries like each other (`named_subqueries`), reads long numbers as DOUBLE where they become decimals
 ///   (`numbers`), knows too little of windows by name (`named_windows`), and does not read some of
 ///   standard SQL (`spellings`).
 pub(super) fn prepare(query: &mut Query) -> Result<(), SqlError> {
@@ -192,6 +192,7 @@ impl VisitorMut for Prepare {
 
     fn post_visit_query(&mut self, query: &mut Query) -> ControlFlow<Self::Break> {
         casts::tell_apart(query);
+        named_subqueries::tell_apart(query);
         ControlFlow::Continue(())
     }
 

@@ -17,6 +17,7 @@ use datafusion::sql::sqlparser::ast::{
 };
 
 use super::casts::WithoutCasts;
+use super::named_subqueries;
 use super::query::call;
 
 /// Begins the name of a column that repeats another; the position of that one follows, and its own
@@ -106,7 +107,7 @@ fn is_subquery(expr: &Expr) -> bool {
 fn name_of(expr: &Expr) -> String {
     match expr {
         Expr::Cast { expr, .. } | Expr::Nested(expr) => name_of(expr),
-        subquery if is_subquery(subquery) => Named::SUBQUERY.to_owned(),
+        subquery if is_subquery(subquery) => named_subqueries::name_of(subquery),
         other => {
             let mut other = other.clone();
             let _ = VisitMut::visit(&mut other, &mut WithoutCasts);

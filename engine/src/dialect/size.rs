@@ -30,9 +30,9 @@ const JOINED_MAX: usize = 200;
 /// Wildcards in one SELECT list: each becomes as many expressions as its relations have columns.
 const WILDCARDS_MAX: usize = 100;
 
-/// Scalar subqueries inside scalar subqueries: each level doubles the time of planning, and twenty
-/// take a minute.
-const SCALAR_DEPTH_MAX: usize = 12;
+/// Subqueries inside subqueries' expressions: each level doubles the time of planning, and twenty of
+/// scalar ones take a minute. Those of views are counted in plans (`plan_size`).
+const SUBQUERY_DEPTH_MAX: usize = crate::plan_size::SUBQUERY_DEPTH_MAX;
 
 /// Sets that one GROUP BY makes: CUBE of twelve columns. All rows are grouped once for each.
 const GROUPING_SETS_MAX: u64 = 4_096;
@@ -52,8 +52,8 @@ pub(super) fn check(query: &Query) -> Result<(), SqlError> {
 #[derive(Default)]
 struct Size {
     scopes: Vec<Scope>,
-    /// Scalar subqueries that the walk is inside of.
-    scalar_depth: usize,
+    /// Subqueries of expressions that the walk is inside of.
+    subquery_depth: usize,
 }
 
 #[derive(Default)]
@@ -147,19 +147,23 @@ impl Visitor for Size {
     }
 
     fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<Self::Break> {
-        self.scalar_depth += usize::from(matches!(expr, Expr::Subquery(_)));
-        if self.scalar_depth > SCALAR_DEPTH_MAX {
+        self.subquery_depth += usize::from(is_subquery(expr));
+        if self.subquery_depth > SUBQUERY_DEPTH_MAX {
             return refuse(format!(
-                "more than {SCALAR_DEPTH_MAX} scalar subqueries are nested in each other"
+                "more than {SUBQUERY_DEPTH_MAX} subqueries are nested in each other"
             ));
         }
         ControlFlow::Continue(())
     }
 
     fn post_visit_expr(&mut self, expr: &Expr) -> ControlFlow<Self::Break> {
-        self.scalar_depth -= usize::from(matches!(expr, Expr::Subquery(_)));
+        self.subquery_depth -= usize::from(is_subquery(expr));
         ControlFlow::Continue(())
     }
+}
+
+fn is_subquery(expr: &Expr) -> bool {
+    matches!(expr, Expr::Subquery(_) | Expr::InSubquery { .. } | Expr::Exists { .. })
 }
 
 /// How many sets a GROUP BY makes: its parts are combined with each other.

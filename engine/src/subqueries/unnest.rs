@@ -42,6 +42,7 @@ use datafusion::optimizer::AnalyzerRule;
 
 use self::attach::Attached;
 use self::domain::{Domain, Names};
+pub(crate) use self::outer::subquery_of;
 use self::outer::{outer_columns, resolves};
 pub(super) use self::shape::is_plain;
 use self::shape::{Position, is_lateral_left_alone, is_left_alone};

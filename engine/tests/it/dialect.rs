@@ -486,11 +486,19 @@ fn with_clauses_count_as_often_as_they_are_named() {
 }
 
 #[test]
-fn scalar_subqueries_and_grouping_sets_are_bounded() {
+fn subqueries_in_each_other_and_grouping_sets_are_bounded() {
     let scalar =
         |depth: usize| format!("SELECT {}1{}", "(SELECT ".repeat(depth), ")".repeat(depth));
     check_size(&scalar(12), None);
-    check_size(&scalar(13), Some("more than 12 scalar subqueries"));
+    check_size(&scalar(13), Some("more than 12 subqueries are nested"));
+    let each_in = |before: &str, depth: usize| {
+        let one = format!("SELECT 1 FROM t WHERE {before} (");
+        format!("{}SELECT 1{}", one.repeat(depth), ")".repeat(depth))
+    };
+    for before in ["a IN", "a NOT IN", "EXISTS", "a = ANY"] {
+        check_size(&each_in(before, 12), None);
+        check_size(&each_in(before, 13), Some("more than 12 subqueries are nested"));
+    }
     check_size(&format!("SELECT {}", vec!["(SELECT 1)"; 100].join(", ")), None);
     let cube = |columns: usize| {
         let columns: Vec<_> = (0..columns).map(|n| format!("c{n}")).collect();

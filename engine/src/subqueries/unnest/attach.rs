@@ -46,6 +46,7 @@ impl Attached {
         null_is_false: bool,
         names: &mut Names,
     ) -> Result<Expr> {
+        names.count_joined()?;
         match subquery {
             Expr::ScalarSubquery(subquery) => self.scalar(&subquery.subquery, names),
             Expr::Exists(Exists { subquery, negated }) => {

@@ -9,13 +9,21 @@ use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder};
 
 use super::outer::{outer_columns, resolves};
 use super::repeatable::unrepeatable;
-use crate::plan_size::check_plan_size;
+use crate::plan_size::{check_plan_size, too_large};
 
 /// How columns begin that stand for those of a subquery; no statement's own columns do.
 const COLUMN_PREFIX: &str = "__basalt_unnested_";
 
+/// Subqueries of one statement that are joined: each makes the plan taller by some joins, and planning
+/// *n* of them takes time in the order of *n* cubed, some seconds for these.
+const JOINED_MAX: usize = 100;
+
 /// Names that no column of a plan has.
-pub(super) struct Names(u64);
+pub(super) struct Names {
+    next: u64,
+    /// Subqueries joined so far.
+    joined: usize,
+}
 
 impl Names {
     /// Names after those of a plan in which subqueries are unnested already.
@@ -28,13 +36,27 @@ impl Names {
             }
             Ok(TreeNodeRecursion::Continue)
         })?;
-        Ok(Self(next))
+        Ok(Self { next, joined: 0 })
+    }
+
+    /// Counts a subquery that is joined.
+    ///
+    /// # Errors
+    /// When there are more than can be planned in time.
+    pub(super) fn count_joined(&mut self) -> Result<()> {
+        self.joined += 1;
+        match self.joined > JOINED_MAX {
+            true => Err(too_large(format!(
+                "the query has more than {JOINED_MAX} subqueries that are joined one by one"
+            ))),
+            false => Ok(()),
+        }
     }
 
     /// One more.
     pub(super) fn fresh(&mut self) -> String {
-        let name = format!("{COLUMN_PREFIX}{}", self.0);
-        self.0 += 1;
+        let name = format!("{COLUMN_PREFIX}{}", self.next);
+        self.next += 1;
         name
     }
 }

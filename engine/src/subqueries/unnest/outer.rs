@@ -22,7 +22,7 @@ pub(super) fn resolves(schema: &DFSchema, column: &Column) -> bool {
 }
 
 /// The plan of a subquery that is an expression.
-pub(super) fn subquery_of(expr: &Expr) -> Option<&Subquery> {
+pub(crate) fn subquery_of(expr: &Expr) -> Option<&Subquery> {
     match expr {
         Expr::ScalarSubquery(subquery)
         | Expr::Exists(Exists { subquery, .. })

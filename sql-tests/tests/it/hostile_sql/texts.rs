@@ -181,11 +181,23 @@ async fn what_grows_when_it_is_planned_is_refused() {
     let full: String = (1..100).map(|k| format!(" FULL JOIN small AS t{k} USING (n)")).collect();
     let full = format!("SELECT n, n FROM small AS t0{full}");
     arena.refuses(&full, "FEATURE_NOT_SUPPORTED", "JOIN with USING").await;
-    let mut inside = "n IN (SELECT n FROM small)".to_owned();
-    for _ in 0..15 {
-        inside = format!("(n IN (SELECT n FROM small WHERE {inside})) IS NULL");
-    }
-    arena.survives(&format!("SELECT n FROM small WHERE {inside}")).await;
+    let nested = |levels: usize, after: &str| {
+        let mut inside = "n IN (SELECT n FROM small)".to_owned();
+        for _ in 1..levels {
+            inside = format!("(n IN (SELECT n FROM small WHERE {inside})){after}");
+        }
+        format!("SELECT count(*) FROM small WHERE {inside}")
+    };
+    arena.survives(&nested(12, " IS NULL")).await;
+    arena.answers(&nested(12, ""), "3").await;
+    arena.refuses(&nested(13, ""), "INVALID_STATEMENT", "subqueries are nested").await;
+    let side_by_side = |count: usize| {
+        let columns = (0..count).map(|k| format!("n + {k} IN (SELECT n FROM small) AS c{k}"));
+        let columns = columns.collect::<Vec<_>>().join(", ");
+        format!("SELECT count(*) FROM (SELECT {columns} FROM small) WHERE c0")
+    };
+    arena.answers(&side_by_side(20), "3").await;
+    arena.refuses(&side_by_side(101), "INVALID_STATEMENT", "more than 100 subqueries").await;
     // Just below the limits.
     arena.answers(&format!("SELECT count(*) FROM {} WHERE t0.n = 1", aliases(9)), "6561").await;
     let equal: String = (1..60).map(|k| format!(" AND t0.n = t{k}.n")).collect();
@@ -228,6 +240,22 @@ async fn towers_of_views_are_refused() {
     };
     assert!(refusal.to_string().contains("nested too deeply"), "{refusal}");
     arena.answers(&format!("SELECT count(*) FROM chain{}", length - 1), "3").await;
+    // Each asks the one below: planning takes twice as long for each.
+    arena.done("CREATE VIEW asks0 AS SELECT n FROM small").await;
+    let mut height = 0;
+    let refusal = loop {
+        height += 1;
+        let below = height - 1;
+        let sql = format!(
+            "CREATE VIEW asks{height} AS SELECT n FROM small WHERE n IN (SELECT n FROM asks{below})"
+        );
+        if let Err(error) = arena.run(&sql).await {
+            break error;
+        }
+        assert!(height < 20, "twenty subqueries in each other were planned");
+    };
+    assert!(refusal.to_string().contains("nested in each other"), "{refusal}");
+    arena.answers(&format!("SELECT count(*) FROM asks{}", height - 1), "3").await;
     // A view that comes to refer to itself, and one whose table is gone.
     arena.done("CREATE VIEW first AS SELECT 1 AS n").await;
     arena.done("CREATE VIEW second AS SELECT n FROM first").await;
