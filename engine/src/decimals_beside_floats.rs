@@ -20,15 +20,15 @@ mod plans;
 use arrow::datatypes::DataType;
 use datafusion::common::DFSchema;
 use datafusion::common::config::ConfigOptions;
-use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
+use datafusion::common::tree_node::Transformed;
 use datafusion::error::Result;
 use datafusion::logical_expr::expr::{
     Between, Case, Cast, InList, InSubquery, ScalarFunction, SetComparison,
 };
-use datafusion::logical_expr::expr_rewriter::NamePreserver;
-use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{BinaryExpr, Expr, ExprSchemable, LogicalPlan, Operator};
 use datafusion::optimizer::AnalyzerRule;
+
+use crate::node_expressions::{Sets, any_part, columns_below, map_parts};
 
 /// Casts decimals beside floats. Before types are coerced.
 #[derive(Debug, Default)]
@@ -65,41 +65,20 @@ fn with_one_kind(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
         if !has_operands(&plan)? {
             return Ok(Transformed::no(plan));
         }
-        // Only types are looked up in it, so the order of its columns does not matter.
-        let mut schema = merge_schema(&plan.inputs());
-        if let LogicalPlan::TableScan(scan) = &plan {
-            let source = scan.source.schema();
-            schema.merge(&DFSchema::try_from_qualified_schema(scan.table_name.clone(), &source)?);
-        }
-        let names = NamePreserver::new(&plan);
-        plan.map_expressions(|expr| {
-            // Its keys are found by their names.
-            if matches!(expr, Expr::GroupingSet(_)) {
-                return Ok(Transformed::no(expr));
-            }
-            let name = names.save(&expr);
-            let rewritten = expr.transform_up(|expr| of_one_kind(expr, &schema))?;
-            Ok(rewritten.update_data(|expr| name.restore(expr)))
-        })
+        let schema = columns_below(&plan)?;
+        map_parts(plan, Sets::Stay, |expr| of_one_kind(expr, &schema))
     })
 }
 
 /// Whether a node has anything to look at: many have not.
 fn has_operands(plan: &LogicalPlan) -> Result<bool> {
-    let mut found = false;
-    plan.apply_expressions(|expr| {
-        found |= expr.exists(|expr| {
-            Ok(match expr {
-                Expr::BinaryExpr(binary) => is_comparison(binary.op),
-                Expr::ScalarFunction(call) => is_of_one_type(call),
-                Expr::Between(_) | Expr::InList(_) | Expr::Case(_) => true,
-                Expr::InSubquery(_) | Expr::SetComparison(_) => true,
-                _ => false,
-            })
-        })?;
-        Ok(if found { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
-    })?;
-    Ok(found)
+    any_part(plan, |expr| match expr {
+        Expr::BinaryExpr(binary) => is_comparison(binary.op),
+        Expr::ScalarFunction(call) => is_of_one_type(call),
+        Expr::Between(_) | Expr::InList(_) | Expr::Case(_) => true,
+        Expr::InSubquery(_) | Expr::SetComparison(_) => true,
+        _ => false,
+    })
 }
 
 fn is_comparison(operator: Operator) -> bool {

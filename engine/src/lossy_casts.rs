@@ -8,15 +8,14 @@
 use arrow::datatypes::DataType;
 use datafusion::common::DFSchema;
 use datafusion::common::config::ConfigOptions;
-use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
+use datafusion::common::tree_node::{Transformed, TransformedResult};
 use datafusion::error::Result;
 use datafusion::logical_expr::expr::{Between, Case, Cast, InList, ScalarFunction, TryCast};
-use datafusion::logical_expr::expr_rewriter::NamePreserver;
-use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{BinaryExpr, Expr, ExprSchemable, LogicalPlan};
 use datafusion::optimizer::AnalyzerRule;
 
 use crate::functions::named_cast;
+use crate::node_expressions::{Sets, any_part, columns_below, map_parts};
 
 /// Hides the casts. After types are coerced.
 #[derive(Debug, Default)]
@@ -36,32 +35,13 @@ fn with_hidden_casts(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
     if !has_cast(&plan)? {
         return Ok(Transformed::no(plan));
     }
-    // Only types are looked up in it, so the order of its columns does not matter.
-    let mut schema = merge_schema(&plan.inputs());
-    if let LogicalPlan::TableScan(scan) = &plan {
-        let source = scan.source.schema();
-        schema.merge(&DFSchema::try_from_qualified_schema(scan.table_name.clone(), &source)?);
-    }
-    let names = NamePreserver::new(&plan);
-    plan.map_expressions(|expr| {
-        // Its keys are found by their names.
-        if matches!(expr, Expr::GroupingSet(_)) {
-            return Ok(Transformed::no(expr));
-        }
-        let name = names.save(&expr);
-        let hidden = expr.transform_up(|expr| compared(expr, &schema))?;
-        Ok(hidden.update_data(|expr| name.restore(expr)))
-    })
+    let schema = columns_below(&plan)?;
+    map_parts(plan, Sets::Stay, |expr| compared(expr, &schema))
 }
 
 /// Whether a node has anything to look at: most have not.
 fn has_cast(plan: &LogicalPlan) -> Result<bool> {
-    let mut found = false;
-    plan.apply_expressions(|expr| {
-        found |= expr.exists(|expr| Ok(matches!(expr, Expr::Cast(_) | Expr::TryCast(_))))?;
-        Ok(if found { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
-    })?;
-    Ok(found)
+    any_part(plan, |expr| matches!(expr, Expr::Cast(_) | Expr::TryCast(_)))
 }
 
 /// A comparison without lossy casts at its surface.

@@ -8,14 +8,14 @@
 use arrow::datatypes::DataType;
 use datafusion::common::DFSchema;
 use datafusion::common::config::ConfigOptions;
-use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
+use datafusion::common::tree_node::{Transformed, TransformedResult};
 use datafusion::error::Result;
-use datafusion::logical_expr::expr_rewriter::NamePreserver;
-use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{
     Expr, ExprSchemable, LogicalPlan, WindowFrame, WindowFrameBound, WindowFrameUnits,
 };
 use datafusion::optimizer::AnalyzerRule;
+
+use crate::node_expressions::{Sets, columns_below, map_parts};
 
 /// Counts in groups of peers where values have no distance. Before types are coerced.
 #[derive(Debug, Default)]
@@ -27,13 +27,8 @@ impl AnalyzerRule for PeerFrames {
             if !matches!(plan, LogicalPlan::Window(_)) {
                 return Ok(Transformed::no(plan));
             }
-            let schema = merge_schema(&plan.inputs());
-            let names = NamePreserver::new(&plan);
-            plan.map_expressions(|expr| {
-                let name = names.save(&expr);
-                let counted = expr.transform_up(|expr| in_groups(expr, &schema))?;
-                Ok(counted.update_data(|expr| name.restore(expr)))
-            })
+            let schema = columns_below(&plan)?;
+            map_parts(plan, Sets::Change, |expr| in_groups(expr, &schema))
         })
         .data()
     }

@@ -16,11 +16,10 @@ use std::sync::Arc;
 
 use arrow::datatypes::FieldRef;
 use datafusion::common::config::ConfigOptions;
-use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
+use datafusion::common::tree_node::{Transformed, TransformedResult};
 use datafusion::common::{Result, not_impl_err};
 use datafusion::functions_window::all_default_window_functions;
 use datafusion::logical_expr::expr::{NullTreatment, WindowFunction};
-use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::function::{
     ExpressionArgs, PartitionEvaluatorArgs, WindowUDFFieldArgs,
 };
@@ -31,6 +30,7 @@ use datafusion::logical_expr::{
 use datafusion::optimizer::AnalyzerRule;
 use datafusion::physical_expr::PhysicalExpr;
 
+use crate::node_expressions::{Sets, map_parts};
 use crate::shifts::{SHIFTS, by_null, of_whole_partitions};
 
 /// Functions that a flag changes.
@@ -68,13 +68,7 @@ impl AnalyzerRule for PortableWindows {
             if !matches!(plan, LogicalPlan::Window(_)) {
                 return Ok(Transformed::no(plan));
             }
-            let names = NamePreserver::new(&plan);
-            plan.map_expressions(|expression| {
-                let name = names.save(&expression);
-                let rewritten = expression.transform_up(portable)?;
-                Ok(rewritten.update_data(|expression| name.restore(expression)))
-            })?
-            .map_data(LogicalPlan::recompute_schema)
+            map_parts(plan, Sets::Change, portable)?.map_data(LogicalPlan::recompute_schema)
         })
         .data()
     }

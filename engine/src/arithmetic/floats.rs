@@ -25,14 +25,12 @@ use arrow::array::{
 };
 use arrow::datatypes::{DataType, FieldRef, Float16Type, Float32Type, Float64Type};
 use datafusion::common::config::ConfigOptions;
-use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
+use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
 use datafusion::common::{DFSchema, ScalarValue, internal_err};
 use datafusion::error::Result;
 use datafusion::logical_expr::expr::{AggregateFunction, Cast, ScalarFunction, TryCast};
-use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::interval_arithmetic::Interval;
 use datafusion::logical_expr::sort_properties::{ExprProperties, SortProperties};
-use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{
     ColumnarValue, Expr, ExprSchemable, LogicalPlan, Operator, ReturnFieldArgs, ScalarFunctionArgs,
     ScalarUDF, ScalarUDFImpl, Signature, Volatility,
@@ -41,6 +39,7 @@ use datafusion::optimizer::AnalyzerRule;
 
 use super::float_aggregates::FLOAT_AGGREGATES;
 use super::rewrite::{is_checked, operand_type};
+use crate::node_expressions::{Sets, any_part, columns_below, map_parts};
 
 /// Values in which every NaN is the positive one, and every zero.
 pub fn normalize_floats(values: ArrayRef) -> ArrayRef {
@@ -158,38 +157,21 @@ fn normalized_plan(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
     if !needs_it(&plan)? {
         return Ok(Transformed::no(plan));
     }
-    // Only types are looked up in it, so the order of its columns does not matter.
-    let mut schema = merge_schema(&plan.inputs());
-    if let LogicalPlan::TableScan(scan) = &plan {
-        let source = scan.source.schema();
-        schema.merge(&DFSchema::try_from_qualified_schema(scan.table_name.clone(), &source)?);
-    }
-    let names = NamePreserver::new(&plan);
-    plan.map_expressions(|expr| {
-        let name = names.save(&expr);
-        let wrapped = expr.transform_up(|expr| wrap(expr, &schema))?;
-        Ok(wrapped.update_data(|expr| name.restore(expr)))
-    })
+    let schema = columns_below(&plan)?;
+    map_parts(plan, Sets::Change, |expr| wrap(expr, &schema))
 }
 
 /// Whether a node has anything to look at: most have not.
 fn needs_it(plan: &LogicalPlan) -> Result<bool> {
-    let mut found = false;
-    plan.apply_expressions(|expr| {
-        found |= expr.exists(|expr| {
-            Ok(match expr {
-                Expr::BinaryExpr(binary) => is_arithmetic(binary.op),
-                Expr::Literal(value, _) => has_floats(&value.data_type()),
-                Expr::Cast(Cast { field, .. }) | Expr::TryCast(TryCast { field, .. }) => {
-                    has_floats(field.data_type())
-                }
-                Expr::Negative(_) | Expr::ScalarFunction(_) => true,
-                _ => false,
-            })
-        })?;
-        Ok(if found { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
-    })?;
-    Ok(found)
+    any_part(plan, |expr| match expr {
+        Expr::BinaryExpr(binary) => is_arithmetic(binary.op),
+        Expr::Literal(value, _) => has_floats(&value.data_type()),
+        Expr::Cast(Cast { field, .. }) | Expr::TryCast(TryCast { field, .. }) => {
+            has_floats(field.data_type())
+        }
+        Expr::Negative(_) | Expr::ScalarFunction(_) => true,
+        _ => false,
+    })
 }
 
 /// An expression with the function around it, if it can make a NaN or a negative zero. Its operands

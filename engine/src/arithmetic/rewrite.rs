@@ -7,14 +7,12 @@
 use std::sync::{Arc, LazyLock};
 
 use arrow::datatypes::DataType;
-use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
+use datafusion::common::tree_node::Transformed;
 use datafusion::common::{DFSchema, ScalarValue};
 use datafusion::config::ConfigOptions;
 use datafusion::error::Result;
 use datafusion::logical_expr::expr::{AggregateFunction, ScalarFunction};
-use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::planner::{ExprPlanner, PlannerResult, RawBinaryExpr};
-use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{BinaryExpr, Expr, ExprSchemable, LogicalPlan, Operator, ScalarUDF};
 use datafusion::optimizer::analyzer::AnalyzerRule;
 use datafusion::optimizer::optimizer::ApplyOrder;
@@ -22,6 +20,7 @@ use datafusion::optimizer::{OptimizerConfig, OptimizerRule};
 use datafusion::sql::sqlparser::ast::BinaryOperator;
 
 use super::operators::{CheckedArithmetic, Operation};
+use crate::node_expressions::{Sets, any_part, columns_below, map_parts};
 
 /// Plans constants as functions at once: DataFusion folds those in the arguments of table functions
 /// before it has a plan.
@@ -99,40 +98,23 @@ fn check_node(plan: LogicalPlan, linear_sums: LinearSums) -> Result<Transformed<
     if !has_arithmetic(&plan)? {
         return Ok(Transformed::no(plan));
     }
-    // Only types are looked up in it, so the order of its columns does not matter.
-    let mut schema = merge_schema(&plan.inputs());
-    if let LogicalPlan::TableScan(scan) = &plan {
-        let source = scan.source.schema();
-        schema.merge(&DFSchema::try_from_qualified_schema(scan.table_name.clone(), &source)?);
-    }
+    let schema = columns_below(&plan)?;
     // The functions are named like the operators, except in the ORDER BY of a window.
-    let names = NamePreserver::new(&plan);
-    plan.map_expressions(|expr| {
-        let name = names.save(&expr);
-        let checked = expr.transform_up(|expr| match expr {
-            Expr::AggregateFunction(function) if linear_sums == LinearSums::Leave => {
-                Ok(leave_linear_sum(function))
-            }
-            other => check(other, &schema),
-        })?;
-        Ok(checked.update_data(|expr| name.restore(expr)))
+    map_parts(plan, Sets::Change, |expr| match expr {
+        Expr::AggregateFunction(function) if linear_sums == LinearSums::Leave => {
+            Ok(leave_linear_sum(function))
+        }
+        other => check(other, &schema),
     })
 }
 
 /// Whether a node has anything to look at: most have not.
 fn has_arithmetic(plan: &LogicalPlan) -> Result<bool> {
-    let mut found = false;
-    plan.apply_expressions(|expr| {
-        found |= expr.exists(|expr| {
-            Ok(match expr {
-                Expr::BinaryExpr(binary) => Operation::of(binary.op).is_some(),
-                Expr::Negative(_) => true,
-                _ => false,
-            })
-        })?;
-        Ok(if found { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
-    })?;
-    Ok(found)
+    any_part(plan, |expr| match expr {
+        Expr::BinaryExpr(binary) => Operation::of(binary.op).is_some(),
+        Expr::Negative(_) => true,
+        _ => false,
+    })
 }
 
 fn check(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {

@@ -3,14 +3,13 @@
 use std::sync::Arc;
 
 use datafusion::common::config::ConfigOptions;
-use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
+use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
 use datafusion::common::{DFSchema, not_impl_err};
 use datafusion::error::Result;
 use datafusion::logical_expr::expr::{
     Between, Case, InList, InSubquery, ScalarFunction, SetComparison, Sort, WindowFunction,
 };
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
-use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{
     BinaryExpr, Distinct, Expr, ExprSchemable, JoinConstraint, LogicalPlan, LogicalPlanBuilder,
     ScalarUDF, Subquery, WindowFunctionDefinition, when,
@@ -21,6 +20,7 @@ use super::correlated::by_columns;
 use super::groups::{distinct_rows, grouped};
 use super::justified::justified;
 use super::{has_interval, is_compared_by_length, rows};
+use crate::node_expressions::{any_part, columns_below};
 
 /// Functions that compare what is in lists.
 const COMPARE_ITEMS: [&str; 18] = [
@@ -124,11 +124,7 @@ fn in_expressions(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
     if !may_compare(&plan)? {
         return Ok(Transformed::no(plan));
     }
-    let mut schema = merge_schema(&plan.inputs());
-    if let LogicalPlan::TableScan(scan) = &plan {
-        let source = scan.source.schema();
-        schema.merge(&DFSchema::try_from_qualified_schema(scan.table_name.clone(), &source)?);
-    }
+    let schema = columns_below(&plan)?;
     let names = NamePreserver::new(&plan);
     plan.map_expressions(|expr| {
         let with_name = |expr: Expr| {
@@ -145,25 +141,20 @@ fn in_expressions(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
 
 /// Whether a node has anything to look at: many have columns only.
 fn may_compare(plan: &LogicalPlan) -> Result<bool> {
-    let mut found = false;
-    plan.apply_expressions(|expr| {
-        found |= expr.exists(|expr| {
-            Ok(matches!(
-                expr,
-                Expr::BinaryExpr(_)
-                    | Expr::Between(_)
-                    | Expr::InList(_)
-                    | Expr::Case(_)
-                    | Expr::InSubquery(_)
-                    | Expr::SetComparison(_)
-                    | Expr::AggregateFunction(_)
-                    | Expr::WindowFunction(_)
-                    | Expr::ScalarFunction(_)
-            ))
-        })?;
-        Ok(if found { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
-    })?;
-    Ok(found)
+    any_part(plan, |expr| {
+        matches!(
+            expr,
+            Expr::BinaryExpr(_)
+                | Expr::Between(_)
+                | Expr::InList(_)
+                | Expr::Case(_)
+                | Expr::InSubquery(_)
+                | Expr::SetComparison(_)
+                | Expr::AggregateFunction(_)
+                | Expr::WindowFunction(_)
+                | Expr::ScalarFunction(_)
+        )
+    })
 }
 
 /// Makes keys of an order lengths.

@@ -6,11 +6,12 @@
 use std::sync::Arc;
 
 use datafusion::common::config::ConfigOptions;
-use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
+use datafusion::common::tree_node::{Transformed, TransformedResult};
 use datafusion::error::Result;
-use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, col};
 use datafusion::optimizer::AnalyzerRule;
+
+use crate::node_expressions::{Sets, map_parts};
 
 /// What the columns are called; no statement's own columns are.
 const COLUMN_PREFIX: &str = "__basalt_scalar_subquery_";
@@ -37,14 +38,9 @@ impl AnalyzerRule for ProjectScalarSubqueries {
 
 fn projected(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
     let mut found = Vec::new();
-    let names = NamePreserver::new(&plan);
-    let rewritten = plan.clone().map_expressions(|expression| {
-        let name = names.save(&expression);
-        let replaced = expression.transform_up(|expression| match expression {
-            Expr::ScalarSubquery(_) => Ok(Transformed::yes(column_for(expression, &mut found))),
-            other => Ok(Transformed::no(other)),
-        })?;
-        Ok(replaced.update_data(|expression| name.restore(expression)))
+    let rewritten = map_parts(plan.clone(), Sets::Change, |expression| match expression {
+        Expr::ScalarSubquery(_) => Ok(Transformed::yes(column_for(expression, &mut found))),
+        other => Ok(Transformed::no(other)),
     })?;
     if found.is_empty() {
         return Ok(Transformed::no(plan));

@@ -10,6 +10,7 @@
 //! - LIKE escapes by a backslash in ours, by nothing in DuckDB unless it is told
 //! - `IGNORE NULLS` stands inside the parentheses, semi joins are of the left side only, columns of
 //!   VALUES have other names, arrays and types too
+//! - the square root of a REAL is one in ours, a DOUBLE in DuckDB
 //! - a TIMESTAMP as text has a `T` in ours, a space in DuckDB
 //! - a cast of text to an integer takes fractions and spaces in DuckDB
 
@@ -149,12 +150,26 @@ fn template(of: &Expr) -> String {
         // Only of integers: a sum of decimals is one in both.
         Family::Int if spelled.starts_with("sum(") => format!("CAST({spelled} AS BIGINT)"),
         Family::Int if spelled == "({} % 7)" => "({} % 7::BIGINT)".to_owned(),
+        Family::Float if spelled == SQUARE_ROOT && of.args.iter().all(is_real) => {
+            format!("CAST({spelled} AS REAL)")
+        }
         // `date_trunc` of a DATE is a TIMESTAMP in both.
         Family::Text if spelled == "CAST({} AS VARCHAR)" && mixed == [Family::Date] => {
             "replace(CAST({} AS VARCHAR), ' ', 'T')".to_owned()
         }
         Family::Date if spelled.contains("INTERVAL") => format!("CAST({spelled} AS DATE)"),
         _ => spelled,
+    }
+}
+
+const SQUARE_ROOT: &str = "sqrt(abs({}))";
+
+/// Whether an expression is a REAL column, or a root of one: a REAL in ours, a DOUBLE in DuckDB.
+fn is_real(of: &Expr) -> bool {
+    match of.args.as_slice() {
+        [] => of.template.ends_with(".f32"),
+        [inner] => of.template == SQUARE_ROOT && is_real(inner),
+        _ => false,
     }
 }
 
@@ -229,6 +244,15 @@ mod tests {
             column(Family::Int),
             "lag(t1.c IGNORE NULLS) OVER (ORDER BY 1)",
         );
+    }
+
+    #[test]
+    fn roots_of_reals_are_reals() {
+        let root = |of| Expr::new(Family::Float, SQUARE_ROOT, vec![of]);
+        let real = root(Expr::leaf(Family::Float, "t1.f32"));
+        assert_eq!(expr(&real).to_string(), "CAST(sqrt(abs(t1.f32)) AS REAL)");
+        let double = root(Expr::leaf(Family::Float, "t1.f64"));
+        assert_eq!(expr(&double).to_string(), "sqrt(abs(t1.f64))");
     }
 
     #[test]
