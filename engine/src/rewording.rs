@@ -12,6 +12,7 @@ use crate::functional_dependencies::{PlainRelations, hide_wrong_dependencies};
 use crate::functions::{coalesce_functions, round, string_agg};
 use crate::group_keys::GroupKeys;
 use crate::intervals::{ComparedIntervals, IntervalOperators};
+use crate::lateral_joins::join_first;
 use crate::literal_sides::LiteralSides;
 use crate::lossy_casts::LossyCasts;
 use crate::null_equality::keep_null_equality;
@@ -49,6 +50,7 @@ pub fn reworded(mut builder: SessionStateBuilder) -> SessionStateBuilder {
     analyzer.rules.push(Arc::new(LossyCasts));
     analyzer.rules.push(Arc::new(ComparedIntervals));
     let rules = &mut builder.optimizer().get_or_insert_with(Optimizer::new).rules;
+    join_first(rules);
     keep_null_equality(rules);
     keep_conditions(rules);
     hide_wrong_dependencies(rules);
