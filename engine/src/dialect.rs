@@ -29,6 +29,8 @@
 //! - `references`: the relations it names
 //! - `numbers`, `named_windows`, `similar`, `spellings`, `using`: what DataFusion reads otherwise
 //! - `repeated`: columns it has twice
+//! - `rows`: rows of several values, compared
+//! - `series`: series up to a column
 //! - `casts`, `group_casts`: aggregates and keys that differ in casts only
 //! - `own_level`: a SELECT without its subqueries
 //! - [`names`]: identifiers and qualified names
@@ -50,6 +52,8 @@ mod query;
 mod references;
 mod relation;
 mod repeated;
+mod rows;
+mod series;
 mod session;
 mod similar;
 mod size;

@@ -181,9 +181,9 @@ fn has_clash(plan: &LogicalPlan) -> Result<bool> {
     }
     let mut by_name: HashMap<String, &Column> = HashMap::new();
     let mut is_other = |name, column| *by_name.entry(name).or_insert(column) != column;
-    Ok(columns
-        .iter()
-        .any(|column| is_other(column.name.clone(), column) || is_other(column.flat_name(), column)))
+    Ok(columns.iter().any(|column| {
+        is_other(column.name.clone(), column) || is_other(column.flat_name(), column)
+    }))
 }
 
 fn has_plain_rows(plan: &LogicalPlan) -> Result<bool> {
