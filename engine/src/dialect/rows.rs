@@ -21,6 +21,7 @@ use datafusion::sql::sqlparser::ast::{
 };
 
 use super::query::call;
+use super::repeated;
 use super::syntax::position_of;
 use crate::error::{ErrorCode, SqlError};
 use crate::subqueries::{ANY, COMPARE_ROWS};
@@ -213,7 +214,10 @@ fn of_query(row: &[Expr], op: &BinaryOperator, query: &Query, quantifier: &str) 
     // Only operators of rows have a mirror.
     mirrored(op)?;
     let how = Value::SingleQuotedString(format!("{op}{quantifier}")).with_empty_span();
-    let exists = Expr::Exists { subquery: Box::new(query.clone()), negated: false };
+    // Its columns are taken by their places: nothing means their names.
+    let mut query = query.clone();
+    repeated::tell_apart(&mut query);
+    let exists = Expr::Exists { subquery: Box::new(query), negated: false };
     let arguments = [Expr::Value(how)].into_iter().chain(row.iter().cloned()).chain([exists]);
     Some(call(COMPARE_ROWS, arguments.collect()))
 }
@@ -391,7 +395,10 @@ mod tests {
             ("(a, b) <> (1, 2)", "((a <> 1) OR (b <> 2))"),
             ("(a, b) <= (1, 2)", "((a < 1) OR ((a = 1) AND (b <= 2)))"),
             ("(a, (b, c)) = (1, (2, 3))", "((a = 1) AND ((b = 2) AND (c = 3)))"),
-            ("(a, b) IS DISTINCT FROM (1, 2)", "(a IS DISTINCT FROM 1 OR b IS DISTINCT FROM 2)"),
+            (
+                "(a, b) IS DISTINCT FROM (1, 2)",
+                "((a IS DISTINCT FROM 1) OR (b IS DISTINCT FROM 2))",
+            ),
             ("(a, b) NOT IN ((1, 2))", "(NOT ((a = 1) AND (b = 2)))"),
             ("(a, b) IN (SELECT 1, 2)", "(compare_rows('= ANY', a, b, EXISTS (SELECT 1, 2)))"),
             (

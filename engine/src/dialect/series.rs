@@ -7,7 +7,8 @@
 //! FROM t, generate_series(1, t.n) g    becomes    FROM t, UNNEST(generate_series(1, t.n)) AS g(value)
 //! ```
 //! `value` is what the table function calls its column. Without columns it stays: it makes its rows one by
-//! one, where a list is made as a whole.
+//! one, where a list is made as a whole. `LATERAL unnest(t.l)` is `UNNEST(t.l)`, which sees the tables
+//! before it anyway.
 
 use std::ops::ControlFlow;
 
@@ -24,7 +25,7 @@ const SERIES: [&str; 2] = ["generate_series", "range"];
 /// The column of these functions.
 const COLUMN: &str = "value";
 
-/// Makes UNNEST of a table function that takes columns.
+/// Makes UNNEST of a table function that takes columns, and of `LATERAL unnest(...)`.
 pub(super) fn unnest_lists(factor: &mut TableFactor) {
     let (name, arguments, alias) = match factor {
         TableFactor::Table { name, args: Some(arguments), alias, .. } => {
@@ -33,8 +34,15 @@ pub(super) fn unnest_lists(factor: &mut TableFactor) {
         TableFactor::Function { name, args, alias, .. } => (name, &*args, alias),
         _ => return,
     };
-    let Some(function) = series(name) else { return };
     let Some(arguments) = arguments.iter().map(expression).collect::<Option<Vec<_>>>() else {
+        return;
+    };
+    if is_named(name, "unnest") {
+        let alias = alias.take();
+        *factor = unnest(alias, arguments);
+        return;
+    }
+    let Some(function) = SERIES.into_iter().find(|function| is_named(name, function)) else {
         return;
     };
     if !arguments.iter().any(has_column) {
@@ -49,21 +57,27 @@ pub(super) fn unnest_lists(factor: &mut TableFactor) {
     if alias.columns.is_empty() {
         alias.columns.push(TableAliasColumnDef::from_name(COLUMN));
     }
-    *factor = TableFactor::UNNEST {
-        alias: Some(alias),
-        array_exprs: vec![call(function, arguments)],
+    *factor = unnest(Some(alias), vec![call(function, arguments)]);
+}
+
+fn unnest(alias: Option<TableAlias>, lists: Vec<Expr>) -> TableFactor {
+    TableFactor::UNNEST {
+        alias,
+        array_exprs: lists,
         with_offset: false,
         with_offset_alias: None,
         with_ordinality: false,
-    };
+    }
 }
 
-fn series(name: &ObjectName) -> Option<&'static str> {
-    let [ObjectNamePart::Identifier(name)] = name.0.as_slice() else { return None };
-    SERIES.into_iter().find(|series| match name.quote_style {
-        Some(_) => name.value == *series,
-        None => name.value.eq_ignore_ascii_case(series),
-    })
+fn is_named(name: &ObjectName, function: &str) -> bool {
+    match name.0.as_slice() {
+        [ObjectNamePart::Identifier(name)] => match name.quote_style {
+            Some(_) => name.value == function,
+            None => name.value.eq_ignore_ascii_case(function),
+        },
+        _ => false,
+    }
 }
 
 fn expression(argument: &FunctionArg) -> Option<Expr> {
