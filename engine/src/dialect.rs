@@ -29,6 +29,8 @@
 //! - `references`: the relations it names
 //! - `numbers`, `named_windows`, `similar`, `spellings`, `using`: what DataFusion reads otherwise
 //! - `repeated`: columns it has twice
+//! - `rows`: rows of several values, compared
+//! - `series`: series up to a column
 //! - `casts`, `group_casts`: aggregates and keys that differ in casts only
 //! - `named_subqueries`: subqueries that would have one name
 //! - `own_level`: a SELECT without its subqueries
@@ -52,6 +54,8 @@ mod query;
 mod references;
 mod relation;
 mod repeated;
+mod rows;
+mod series;
 mod session;
 mod similar;
 mod size;

@@ -18,7 +18,9 @@ use crate::lossy_casts::LossyCasts;
 use crate::null_equality::keep_null_equality;
 use crate::peer_frames::PeerFrames;
 use crate::range_frames::RangeFrames;
-use crate::subqueries::{NotInOtherWords, OuterTypes, UnnestSubqueries};
+use crate::subqueries::{
+    NotInOtherWords, OuterTypes, RowComparisons, UnnestSubqueries, compare_rows,
+};
 use crate::union_names::UnionNames;
 use crate::unknown_nulls::UnknownNulls;
 use crate::unsigned_division::UnsignedDivision;
@@ -27,7 +29,7 @@ use crate::unsigned_division::UnsignedDivision;
 /// question: also for those who compare with it.
 pub fn reworded(mut builder: SessionStateBuilder) -> SessionStateBuilder {
     // The last of a name counts.
-    let functions = coalesce_functions().into_iter().chain([round()]);
+    let functions = coalesce_functions().into_iter().chain([round(), compare_rows()]);
     builder.scalar_functions().get_or_insert_default().extend(functions);
     builder.aggregate_functions().get_or_insert_default().push(string_agg());
     let planners = builder.expr_planners().get_or_insert_default();
@@ -35,7 +37,8 @@ pub fn reworded(mut builder: SessionStateBuilder) -> SessionStateBuilder {
     planners.insert(0, Arc::new(UnsignedDivision));
     builder.relation_planners().get_or_insert_default().push(Arc::new(PlainRelations));
     let analyzer = builder.analyzer().get_or_insert_with(Analyzer::new);
-    let before_types: [Arc<dyn AnalyzerRule + Send + Sync>; 5] = [
+    let before_types: [Arc<dyn AnalyzerRule + Send + Sync>; 6] = [
+        Arc::new(RowComparisons),
         Arc::new(OuterTypes),
         Arc::new(GroupKeys),
         Arc::new(PeerFrames),

@@ -1,5 +1,6 @@
 //! Subqueries in distributed plans, where each becomes a join.
 //!
+//! - `rows`: rows of several values, compared to those of a subquery
 //! - `single_row`: a second row is an error, not a second answer
 //! - `not_in`: `NOT IN` of a constant
 //! - `outer_types`: a column of the query around has the type that it has there
@@ -9,11 +10,13 @@
 mod not_in;
 mod outer_types;
 mod positions;
+mod rows;
 mod single_row;
 mod unnest;
 
 pub(crate) use not_in::NotInOtherWords;
 pub(crate) use outer_types::OuterTypes;
 pub(crate) use positions::ProjectScalarSubqueries;
+pub(crate) use rows::{ANY, COMPARE_ROWS, RowComparisons, compare_rows};
 pub(crate) use single_row::{GuardScalarSubqueries, single_row};
 pub(crate) use unnest::{UnnestSubqueries, subquery_of};

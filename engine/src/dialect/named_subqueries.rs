@@ -14,12 +14,13 @@ use std::collections::{HashMap, HashSet};
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    Expr, GroupByExpr, Ident, OrderBy, Query, Select, SelectItem, SetExpr, TableFactor, Value,
-    Visit, VisitMut, Visitor, VisitorMut,
+    Expr, GroupByExpr, Ident, OrderBy, Query, Select, SelectItem, SetExpr, Value, VisitMut,
+    VisitorMut,
 };
 
 use super::casts::{Normal, WithoutCasts, taken};
 use super::query::call;
+use super::repeated::is_small;
 use crate::functions::NAMED_SUBQUERY;
 
 /// Characters of a name; what is longer is cut and numbered.
@@ -288,34 +289,6 @@ fn text_of(expr: &Expr) -> String {
     let mut expr = without_brackets(expr).clone();
     let _ = VisitMut::visit(&mut expr, &mut Lower);
     expr.to_string()
-}
-
-/// Whether a subquery has few parts. Writing out a tall one takes more than a small stack.
-fn is_small(expr: &Expr) -> bool {
-    const PARTS_MAX: usize = 100;
-    struct Parts(usize);
-    impl Parts {
-        fn count(&mut self) -> ControlFlow<()> {
-            self.0 += 1;
-            if self.0 > PARTS_MAX { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-        }
-    }
-    impl Visitor for Parts {
-        type Break = ();
-
-        fn pre_visit_expr(&mut self, _: &Expr) -> ControlFlow<()> {
-            self.count()
-        }
-
-        fn pre_visit_query(&mut self, _: &Query) -> ControlFlow<()> {
-            self.count()
-        }
-
-        fn pre_visit_table_factor(&mut self, _: &TableFactor) -> ControlFlow<()> {
-            self.count()
-        }
-    }
-    expr.visit(&mut Parts(0)).is_continue()
 }
 
 #[cfg(test)]

@@ -16,7 +16,9 @@ use datafusion::sql::sqlparser::ast::{
 use super::size;
 use super::statement::Statement;
 use super::syntax::position_of;
-use super::{casts, named_subqueries, named_windows, numbers, similar, spellings, using};
+use super::{
+    casts, named_subqueries, named_windows, numbers, rows, series, similar, spellings, using,
+};
 use crate::error::{ErrorCode, SqlError, printable};
 use crate::types::split_length;
 
@@ -162,17 +164,22 @@ const FILE_FUNCTIONS: [&str; 2] = ["read_parquet", "read_csv"];
 /// - Functions are called with brackets there, so `current_schema` gets them.
 /// - It ignores the length of a text type, so `CAST(x AS VARCHAR(3))` becomes
 ///   `left(CAST(x AS VARCHAR), 3)`: a cast cuts, as in PostgreSQL.
-/// - It names casts like what they cast (`casts`) and subqueries like each other (`named_subqueries`), reads long numbers as DOUBLE where they become decimals
-///   (`numbers`), knows too little of windows by name (`named_windows`), and does not read some of
+/// - It names casts like what they cast (`casts`) and subqueries like each other (`named_subqueries`), reads
+///   long numbers as DOUBLE where they become decimals (`numbers`), knows too little of windows by name (`named_windows`), and does not read some of
 ///   standard SQL (`spellings`).
+/// - It compares rows as values that are never NULL (`rows`), and has no series up to a column (`series`).
 pub(super) fn prepare(query: &mut Query) -> Result<(), SqlError> {
-    match VisitMut::visit(query, &mut Prepare) {
+    match VisitMut::visit(query, &mut Prepare::default()) {
         ControlFlow::Continue(()) => Ok(()),
         ControlFlow::Break(error) => Err(*error),
     }
 }
 
-struct Prepare;
+#[derive(Default)]
+struct Prepare {
+    /// Parts of expressions that comparisons of rows say again.
+    repeated: usize,
+}
 
 impl VisitorMut for Prepare {
     type Break = Box<SqlError>;
@@ -209,6 +216,9 @@ impl VisitorMut for Prepare {
             error.position = position_of(expr.span());
             return ControlFlow::Break(Box::new(error));
         }
+        if let Err(error) = rows::write_out(expr, &mut self.repeated) {
+            return ControlFlow::Break(Box::new(error));
+        }
         if let Expr::Identifier(name) = expr
             && name.quote_style.is_none()
             && name.value.eq_ignore_ascii_case("current_schema")
@@ -242,6 +252,7 @@ impl VisitorMut for Prepare {
     }
 
     fn pre_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<Self::Break> {
+        series::unnest_lists(factor);
         if let TableFactor::Table { name, args: Some(arguments), .. } = factor
             && let [ObjectNamePart::Identifier(ident)] = name.0.as_mut_slice()
         {

@@ -3,6 +3,7 @@
 //! ```text
 //! SELECT a, count(*), a    SELECT a, count(*), a AS <mark>0<mark>2     shown as: a, count(*), a
 //! ```
+//! Nor do they allow `SELECT t.a, b AS a`, where a column with a table and one without have one name.
 //! Only the outermost list is changed, which nothing can refer into: a column of a subquery that
 //! has two meanings stays an error.
 //!
@@ -13,11 +14,13 @@ use std::ops::ControlFlow;
 
 use arrow::datatypes::{Field, Schema};
 use datafusion::sql::sqlparser::ast::{
-    Expr, Ident, Query, SelectItem, SetExpr, Visit, VisitMut, Visitor, VisitorMut,
+    Expr, Ident, OrderBy, Query, SelectItem, SetExpr, TableFactor, Visit, VisitMut, Visitor,
+    VisitorMut,
 };
 
 use super::casts::WithoutCasts;
 use super::named_subqueries;
+use super::names::normalized;
 use super::query::call;
 
 /// Begins the name of a column that repeats another; the position of that one follows, and its own
@@ -26,11 +29,11 @@ const MARK: char = '\u{2}';
 
 /// Gives repeated columns of the outermost SELECT lists names of their own.
 pub(super) fn tell_apart(query: &mut Query) {
-    let is_ordered = query.order_by.is_some();
+    let order_by = query.order_by.as_ref();
     let mut bodies = vec![query.body.as_mut()];
     while let Some(body) = bodies.pop() {
         match body {
-            SetExpr::Select(select) => tell_items_apart(&mut select.projection, is_ordered),
+            SetExpr::Select(select) => tell_items_apart(&mut select.projection, order_by),
             SetExpr::SetOperation { left, right, .. } => {
                 bodies.extend([left.as_mut(), right.as_mut()]);
             }
@@ -40,7 +43,7 @@ pub(super) fn tell_apart(query: &mut Query) {
     }
 }
 
-fn tell_items_apart(items: &mut [SelectItem], is_ordered: bool) {
+fn tell_items_apart(items: &mut [SelectItem], order_by: Option<&OrderBy>) {
     let plain = |item: &SelectItem| {
         matches!(item, SelectItem::UnnamedExpr(_) | SelectItem::ExprWithAlias { .. })
     };
@@ -49,14 +52,37 @@ fn tell_items_apart(items: &mut [SelectItem], is_ordered: bool) {
         return;
     }
     let mut first: HashMap<String, usize> = HashMap::new();
+    // Columns of tables, and columns of none, by their last names.
+    let mut of_tables: HashMap<String, usize> = HashMap::new();
+    let mut named: HashMap<String, usize> = HashMap::new();
     for (position, item) in items.iter_mut().enumerate() {
-        let name = match item {
-            SelectItem::UnnamedExpr(expr) if is_small(expr) => name_of(expr),
+        let (name, same) = match &*item {
+            SelectItem::UnnamedExpr(expr @ Expr::CompoundIdentifier(parts)) => {
+                let Some(last) = parts.last().map(normalized) else { continue };
+                let same = named.get(&last).copied();
+                of_tables.entry(last).or_insert(position);
+                (name_of(expr), same)
+            }
+            // Of a table, too, or ORDER BY means the same.
+            SelectItem::UnnamedExpr(expr @ Expr::Identifier(name)) => {
+                let last = normalized(name);
+                let same = of_tables.get(&last).copied();
+                named.entry(last).or_insert(position);
+                (name_of(expr), same)
+            }
+            SelectItem::UnnamedExpr(expr) if is_subquery(expr) || is_small(expr) => {
+                (name_of(expr), None)
+            }
             // ORDER BY could mean either of two columns of one name: that stays an error.
-            SelectItem::ExprWithAlias { alias, .. } if !is_ordered => alias.to_string(),
+            SelectItem::ExprWithAlias { alias, .. } if !is_mentioned(alias, order_by) => {
+                let last = normalized(alias);
+                let same = of_tables.get(&last).copied();
+                named.entry(last).or_insert(position);
+                (alias.to_string(), same)
+            }
             _ => continue,
         };
-        match first.get(&name) {
+        match first.get(&name).copied().or(same) {
             None => {
                 first.insert(name, position);
             }
@@ -66,6 +92,22 @@ fn tell_items_apart(items: &mut [SelectItem], is_ordered: bool) {
             }
         }
     }
+}
+
+/// Whether ORDER BY may name a column.
+fn is_mentioned(name: &Ident, order_by: Option<&OrderBy>) -> bool {
+    struct Named(String);
+    impl Visitor for Named {
+        type Break = ();
+
+        fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
+            match expr {
+                Expr::Identifier(name) if normalized(name) == self.0 => ControlFlow::Break(()),
+                _ => ControlFlow::Continue(()),
+            }
+        }
+    }
+    order_by.is_some_and(|order_by| order_by.visit(&mut Named(normalized(name))).is_break())
 }
 
 fn rename(item: &mut SelectItem, new: Ident) {
@@ -79,19 +121,33 @@ fn rename(item: &mut SelectItem, new: Ident) {
     }
 }
 
-/// Whether an expression has few parts. Writing out a tall one takes more than a small stack.
+/// Whether an expression, with the subqueries in it, has few parts. Writing out a tall one takes more than
+/// a small stack.
 pub(super) fn is_small(expr: &Expr) -> bool {
-    const PARTS_MAX: usize = 50;
+    const PARTS_MAX: usize = 100;
     struct Parts(usize);
-    impl Visitor for Parts {
-        type Break = ();
-
-        fn pre_visit_expr(&mut self, _: &Expr) -> ControlFlow<()> {
+    impl Parts {
+        fn count(&mut self) -> ControlFlow<()> {
             self.0 += 1;
             if self.0 > PARTS_MAX { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         }
     }
-    is_subquery(expr) || expr.visit(&mut Parts(0)).is_continue()
+    impl Visitor for Parts {
+        type Break = ();
+
+        fn pre_visit_expr(&mut self, _: &Expr) -> ControlFlow<()> {
+            self.count()
+        }
+
+        fn pre_visit_query(&mut self, _: &Query) -> ControlFlow<()> {
+            self.count()
+        }
+
+        fn pre_visit_table_factor(&mut self, _: &TableFactor) -> ControlFlow<()> {
+            self.count()
+        }
+    }
+    expr.visit(&mut Parts(0)).is_continue()
 }
 
 /// Whether an expression is a scalar subquery and nothing else.

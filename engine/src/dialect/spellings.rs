@@ -7,11 +7,14 @@
 //! | `mod(a, b)` | `(a) % (b)` |
 //! | `- row_number() OVER ()` | that of a BIGINT: those functions give numbers without a sign |
 //! | `TIMESTAMP '2020-01-31 10:00'` | the time with seconds |
+//! | `[a, b]` | `make_array(a, b)`, which knows columns of the query around |
 
 use datafusion::sql::sqlparser::ast::{
     BinaryOperator, CastKind, DataType as SqlType, Expr, Fetch, Function, FunctionArg,
     FunctionArgExpr, FunctionArguments, LimitClause, Query, TypedString, UnaryOperator, Value,
 };
+
+use super::query::call;
 
 /// Window functions that count from one.
 const COUNTING: [&str; 4] = ["row_number", "rank", "dense_rank", "ntile"];
@@ -62,11 +65,16 @@ pub(super) fn reword(expr: &mut Expr) -> Result<(), &'static str> {
             }
             Ok(())
         }
+        Expr::Array(array) if !array.elem.is_empty() => {
+            *expr = call("make_array", std::mem::take(&mut array.elem));
+            Ok(())
+        }
         _ => Ok(()),
     }
 }
 
-fn number(digits: &str) -> Expr {
+/// A number as it is written.
+pub(super) fn number(digits: &str) -> Expr {
     Expr::Value(Value::Number(digits.to_owned(), false).with_empty_span())
 }
 

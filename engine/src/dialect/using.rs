@@ -14,7 +14,7 @@
 //! `* EXCLUDE` and the like leave of them. There, and where it would be long ([`JOINS_MAX`],
 //! [`COLUMNS_MAX`]), a join stays as it is if DataFusion's column is right, and is refused if not.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
@@ -27,6 +27,7 @@ use datafusion::sql::sqlparser::ast::{
 use super::names::normalized;
 use super::own_level::change_own;
 use super::query::call;
+use super::spellings::number;
 
 /// Joins that are written out: each FULL JOIN makes `c` longer, wherever it is mentioned.
 const JOINS_MAX: usize = 16;
@@ -48,11 +49,10 @@ pub(super) fn write_out(
     if !select.from.iter().any(has_shared_columns) {
         return Ok(());
     }
-    let merged = match select.from.as_slice() {
-        [from] if from.joins.len() <= JOINS_MAX && !has_wildcard_options(select) => {
-            Merged::of(from)
-        }
-        _ => None,
+    let joins: usize = select.from.iter().map(|from| from.joins.len()).sum();
+    let merged = match joins <= JOINS_MAX && !has_wildcard_options(select) {
+        true => Merged::of(&select.from),
+        false => None,
     };
     match merged {
         Some(merged) if !merged.is_hidden_in(select) => {
@@ -195,14 +195,18 @@ struct Merged {
 }
 
 impl Merged {
-    /// The columns of USING; `None` if they are not known.
-    fn of(from: &TableWithJoins) -> Option<Self> {
-        let first = name_of(&from.relation)?;
-        let mut merged =
-            Self { columns: vec![], tables: vec![(first, vec![])], conditions: vec![] };
-        for join in &from.joins {
-            let condition = merged.add(join)?;
-            merged.conditions.push(condition);
+    /// The columns of USING; `None` if they are not known. The tables behind a comma have none.
+    fn of(from: &[TableWithJoins]) -> Option<Self> {
+        if from.iter().skip(1).any(has_shared_columns) {
+            return None;
+        }
+        let mut merged = Self { columns: vec![], tables: vec![], conditions: vec![] };
+        for from in from {
+            merged.tables.push((name_of(&from.relation)?, vec![]));
+            for join in &from.joins {
+                let condition = merged.add(join)?;
+                merged.conditions.push(condition);
+            }
         }
         let names: HashSet<_> = merged.tables.iter().map(|(table, _)| normalized(table)).collect();
         (names.len() == merged.tables.len()).then_some(merged)
@@ -278,12 +282,14 @@ impl Merged {
             return false;
         }
         // A table of FROM sees no other, unless it is LATERAL.
-        let joins = select.from.iter().flat_map(|from| &from.joins);
+        let tables = select.from.iter().flat_map(|from| {
+            std::iter::once(&from.relation).chain(from.joins.iter().map(|join| &join.relation))
+        });
         let is_lateral = |relation: &TableFactor| {
             !matches!(relation, TableFactor::Derived { lateral: false, .. })
         };
         let mut visitor = NamesInSubqueries { names, depth: 0 };
-        let mut lateral = joins.map(|join| &join.relation).filter(|r| is_lateral(r));
+        let mut lateral = tables.filter(|r| is_lateral(r));
         let rest = Select { from: vec![], ..select.clone() };
         lateral.any(|relation| relation.visit(&mut visitor).is_break())
             || rest.visit(&mut visitor).is_break()
@@ -302,8 +308,12 @@ impl Merged {
             }
         }
         let mut shown = HashSet::new();
+        let mut positions = HashMap::new();
         let items = std::mem::take(&mut select.projection);
-        for item in items {
+        let is_counted = !items.iter().any(|item| {
+            matches!(item, SelectItem::Wildcard(_) | SelectItem::QualifiedWildcard(..))
+        });
+        for (position, item) in items.into_iter().enumerate() {
             match item {
                 SelectItem::Wildcard(options)
                     if options == WildcardAdditionalOptions::default() =>
@@ -315,6 +325,7 @@ impl Merged {
                     select.projection.push(match self.column(&name) {
                         Some(column) => {
                             shown.insert(normalized(&name));
+                            positions.entry(normalized(&name)).or_insert(position + 1);
                             SelectItem::ExprWithAlias { expr: column.value.clone(), alias: name }
                         }
                         None => SelectItem::UnnamedExpr(Expr::Identifier(name)),
@@ -336,12 +347,16 @@ impl Merged {
         change_own(select, &mut change);
         let Some(OrderBy { kind: OrderByKind::Expressions(orders), .. }) = order_by else { return };
         for order in orders {
-            // What is shown can be ordered by its name.
-            let is_shown = matches!(
-                &order.expr, Expr::Identifier(name) if shown.contains(&normalized(name))
-            );
-            if !is_shown {
-                change_own(&mut order.expr, &mut change);
+            // What is shown can be ordered by its name; by its position where a table's has the same.
+            match &order.expr {
+                Expr::Identifier(name) if shown.contains(&normalized(name)) => {
+                    if let Some(position) = positions.get(&normalized(name))
+                        && is_counted
+                    {
+                        order.expr = number(&position.to_string());
+                    }
+                }
+                _ => change_own(&mut order.expr, &mut change),
             }
         }
     }

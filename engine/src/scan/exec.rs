@@ -4,14 +4,14 @@ use std::fmt;
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
-use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::common::{Statistics, internal_err};
 use datafusion::config::ConfigOptions;
 use datafusion::error::Result;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_expr::PhysicalExpr;
-use datafusion::physical_expr::expressions::Column;
-use datafusion::physical_expr::utils::{conjunction_opt, reassign_expr_columns};
+use datafusion::physical_expr::expressions::{Column, DynamicFilterPhysicalExpr};
+use datafusion::physical_expr::utils::{collect_columns, conjunction_opt, reassign_expr_columns};
 use datafusion::physical_expr_common::physical_expr::is_volatile;
 use datafusion::physical_plan::execution_plan::CardinalityEffect;
 use datafusion::physical_plan::filter_pushdown::{
@@ -153,7 +153,21 @@ impl SegmentScanExec {
         if is_volatile(filter) || !is_serialisable(filter) {
             return None;
         }
-        reassign_expr_columns(Arc::clone(filter), self.read_schema()).ok()
+        let filter = reassign_expr_columns(Arc::clone(filter), self.read_schema()).ok()?;
+        (!self.has_bounds_of_nested(&filter)).then_some(filter)
+    }
+
+    /// Whether a filter will be the bounds of keys that are lists or structs. Joins and sorts find bounds in
+    /// another order of the NULLs within them than `<` has, and would lose rows
+    /// (`sql-tests/upstream/bounds-of-lists.md`).
+    fn has_bounds_of_nested(&self, filter: &Arc<dyn PhysicalExpr>) -> bool {
+        let is_dynamic = |part: &Arc<dyn PhysicalExpr>| Ok(part.is::<DynamicFilterPhysicalExpr>());
+        let schema = self.read_schema();
+        // The closure never fails.
+        filter.exists(is_dynamic).unwrap_or(true)
+            && collect_columns(filter)
+                .iter()
+                .any(|column| schema.field(column.index()).data_type().is_nested())
     }
 }
 

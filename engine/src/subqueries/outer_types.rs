@@ -12,7 +12,7 @@ use datafusion::common::DFSchema;
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
 use datafusion::error::Result;
-use datafusion::logical_expr::expr::{Exists, InSubquery};
+use datafusion::logical_expr::expr::{Exists, InSubquery, SetComparison};
 use datafusion::logical_expr::{Expr, LogicalPlan, Subquery};
 use datafusion::optimizer::AnalyzerRule;
 use datafusion::optimizer::analyzer::type_coercion::TypeCoercion;
@@ -47,6 +47,14 @@ fn has_outer_columns(plan: &LogicalPlan) -> Result<bool> {
 
 /// A node whose subqueries know the types of its input's columns.
 fn retyped(node: LogicalPlan, config: &ConfigOptions) -> Result<Transformed<LogicalPlan>> {
+    if let LogicalPlan::Join(join) = &node
+        && is_lateral(&join.right)?
+    {
+        // What cannot be coerced is said by the rule that does it.
+        let coerced = TypeCoercion::new().analyze(join.left.as_ref().clone(), config);
+        let Ok(left) = coerced else { return Ok(Transformed::no(node)) };
+        return retyped_lateral(node, left.schema());
+    }
     let mut has_subqueries = false;
     node.apply_expressions(|expr| {
         has_subqueries |= expr.exists(|expr| Ok(subquery_of(expr).is_some()))?;
@@ -74,11 +82,39 @@ fn retyped(node: LogicalPlan, config: &ConfigOptions) -> Result<Transformed<Logi
     })
 }
 
+/// Whether the right side of a join is LATERAL, or has a side that is.
+fn is_lateral(right: &LogicalPlan) -> Result<bool> {
+    right.exists(|node| Ok(matches!(node, LogicalPlan::Subquery(_))))
+}
+
+/// A join whose right side knows the types of the left side's columns.
+fn retyped_lateral(node: LogicalPlan, left: &DFSchema) -> Result<Transformed<LogicalPlan>> {
+    let LogicalPlan::Join(mut join) = node else { return Ok(Transformed::no(node)) };
+    let right = Arc::unwrap_or_clone(join.right).transform_up(|node| match node {
+        LogicalPlan::Subquery(lateral) => match retyped_subquery(&lateral, left)? {
+            Some(lateral) => Ok(Transformed::yes(LogicalPlan::Subquery(lateral))),
+            None => Ok(Transformed::no(LogicalPlan::Subquery(lateral))),
+        },
+        other => Ok(Transformed::no(other)),
+    })?;
+    let right = match right.transformed {
+        true => right.data.transform_up(|node| Ok(Transformed::yes(node.recompute_schema()?)))?,
+        false => right,
+    };
+    join.right = Arc::new(right.data);
+    let node = LogicalPlan::Join(join);
+    match right.transformed {
+        true => Ok(Transformed::yes(node.recompute_schema()?)),
+        false => Ok(Transformed::no(node)),
+    }
+}
+
 fn subquery_of(expr: &Expr) -> Option<&Subquery> {
     match expr {
         Expr::ScalarSubquery(subquery)
         | Expr::Exists(Exists { subquery, .. })
-        | Expr::InSubquery(InSubquery { subquery, .. }) => Some(subquery),
+        | Expr::InSubquery(InSubquery { subquery, .. })
+        | Expr::SetComparison(SetComparison { subquery, .. }) => Some(subquery),
         _ => None,
     }
 }
@@ -87,6 +123,9 @@ fn with_subquery(expr: Expr, subquery: Subquery) -> Expr {
     match expr {
         Expr::Exists(exists) => Expr::Exists(Exists { subquery, ..exists }),
         Expr::InSubquery(in_subquery) => Expr::InSubquery(InSubquery { subquery, ..in_subquery }),
+        Expr::SetComparison(comparison) => {
+            Expr::SetComparison(SetComparison { subquery, ..comparison })
+        }
         _ => Expr::ScalarSubquery(subquery),
     }
 }

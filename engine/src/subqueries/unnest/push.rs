@@ -11,12 +11,12 @@ use datafusion::common::{Column, DFSchema, JoinConstraint, NullEquality, not_imp
 use datafusion::error::Result;
 use datafusion::functions::core::expr_fn::coalesce;
 use datafusion::functions_window::expr_fn::row_number;
-use datafusion::logical_expr::expr::AggregateFunction;
+use datafusion::logical_expr::expr::{AggregateFunction, Case};
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::{
-    Aggregate, BinaryExpr, Distinct, DistinctOn, Expr, ExprFunctionExt, FetchType, Join, JoinType,
-    Limit, LogicalPlan, LogicalPlanBuilder, Operator, SkipType, SortExpr, SubqueryAlias, Union,
-    Unnest, Window, lit,
+    Aggregate, BinaryExpr, Distinct, DistinctOn, Expr, ExprFunctionExt, ExprSchemable, FetchType,
+    Join, JoinType, Limit, LogicalPlan, LogicalPlanBuilder, Operator, SkipType, SortExpr,
+    SubqueryAlias, Union, Unnest, Values, Window, lit,
 };
 
 use super::domain::{Domain, Names};
@@ -60,6 +60,11 @@ pub(super) fn push(plan: LogicalPlan, domain: &Domain, names: &mut Names) -> Res
         LogicalPlan::Join(join) => pushed_join(join, domain, names),
         LogicalPlan::Union(union) => pushed_union(union, domain, names),
         LogicalPlan::Unnest(unnest) => pushed_unnest(unnest, domain, names),
+        LogicalPlan::Values(values) => pushed_values(values, domain, names),
+        // A first table that is LATERAL: there is nothing beside it but what is around the whole.
+        LogicalPlan::Subquery(lateral) => {
+            push(Arc::unwrap_or_clone(lateral.subquery), domain, names)
+        }
         other => not_impl_err!(
             "this subquery is not supported: it takes columns from the query around it into {}",
             other.display()
@@ -388,4 +393,25 @@ fn pushed_unnest(unnest: Unnest, domain: &Domain, names: &mut Names) -> Result<L
     LogicalPlanBuilder::from(input)
         .unnest_columns_with_options(unnest.exec_columns, unnest.options)?
         .build()
+}
+
+/// The rows of VALUES for each row of the domain, told apart by their number.
+fn pushed_values(values: Values, domain: &Domain, names: &mut Names) -> Result<LogicalPlan> {
+    let name = names.fresh();
+    let numbers = (0_u64..).zip(&values.values).map(|(number, _)| vec![lit(number)]).collect();
+    let numbers = LogicalPlanBuilder::values(numbers)?;
+    let number = numbers.schema().columns().into_iter().map(Expr::Column);
+    let numbers = numbers.project(number.map(|number| number.alias(name.as_str())))?.build()?;
+    let rows = crossed(numbers, domain)?;
+    let columns = values.schema.fields().iter().enumerate().map(|(position, field)| {
+        let of_rows = (0_u64..).zip(&values.values).map(|(number, row)| {
+            let value = row[position].clone().cast_to(field.data_type(), rows.schema())?;
+            Ok((Box::new(lit(number)), Box::new(value)))
+        });
+        let number = Expr::Column(Column::new_unqualified(name.as_str()));
+        let value = Case::new(Some(Box::new(number)), of_rows.collect::<Result<_>>()?, None);
+        Ok(Expr::Case(value).alias(field.name().as_str()))
+    });
+    let columns = columns.collect::<Result<Vec<_>>>()?;
+    LogicalPlanBuilder::from(rows).project(columns.into_iter().chain(own(domain)))?.build()
 }
