@@ -14,14 +14,15 @@ use std::collections::{HashMap, HashSet};
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    Expr, GroupByExpr, Ident, OrderBy, Query, Select, SelectItem, SetExpr, Value, VisitMut,
-    VisitorMut,
+    Expr, FunctionArg, FunctionArgExpr, FunctionArguments, GroupByExpr, Ident, OrderBy, Query,
+    Select, SelectItem, SetExpr, Value, VisitMut, VisitorMut,
 };
 
 use super::casts::{Normal, WithoutCasts, taken};
 use super::query::call;
 use super::repeated::is_small;
 use crate::functions::NAMED_SUBQUERY;
+use crate::subqueries::COMPARE_ROWS;
 
 /// Characters of a name; what is longer is cut and numbered.
 const NAME_CHARS_MAX: usize = 60;
@@ -85,8 +86,26 @@ fn is_subquery(expr: &Expr) -> bool {
         Expr::Nested(inner) => is_subquery(inner),
         Expr::InSubquery { .. } | Expr::Exists { .. } | Expr::Subquery(_) => true,
         Expr::AnyOp { right, .. } | Expr::AllOp { right, .. } => is_subquery(right),
-        _ => false,
+        other => compared_rows(other).is_some(),
     }
+}
+
+/// A row, how it is compared, and the subquery that it is compared to, as `rows` writes them.
+fn compared_rows(expr: &Expr) -> Option<(String, &Query)> {
+    let Expr::Function(function) = expr else { return None };
+    let FunctionArguments::List(list) = &function.args else { return None };
+    if function.name.to_string() != COMPARE_ROWS {
+        return None;
+    }
+    let mut arguments = list.args.iter().filter_map(|argument| match argument {
+        FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) => Some(expr),
+        _ => None,
+    });
+    let Expr::Value(how) = arguments.next()? else { return None };
+    let Expr::Exists { subquery, .. } = arguments.next_back()? else { return None };
+    let values: Vec<_> = arguments.map(ToString::to_string).collect();
+    let how = how.value.clone().into_string()?;
+    Some((format!("({}) {how}", values.join(", ")), subquery))
 }
 
 /// What is done at a subquery that is not in another one.
@@ -111,17 +130,21 @@ impl<V> Walk<V> {
     }
 }
 
+fn is_call(expr: &Expr) -> bool {
+    matches!(expr, Expr::Function(_)) && !is_subquery(expr)
+}
+
 impl<V: OnSubquery> VisitorMut for Walk<V> {
     type Break = ();
 
     fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
         self.subqueries += usize::from(is_subquery(expr));
-        self.calls += usize::from(matches!(expr, Expr::Function(_)));
+        self.calls += usize::from(is_call(expr));
         ControlFlow::Continue(())
     }
 
     fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
-        self.calls -= usize::from(matches!(expr, Expr::Function(_)));
+        self.calls -= usize::from(is_call(expr));
         if is_subquery(expr) {
             self.subqueries -= 1;
             if self.subqueries == 0 {
@@ -148,7 +171,7 @@ impl OnSubquery for Found {
         let text = text_of(expr);
         let texts = self.by_name.entry(name_of(expr)).or_default();
         if texts.insert(text.clone()) {
-            self.written.push((text, without_brackets(expr).to_string()));
+            self.written.push((text, written(expr)));
         }
     }
 }
@@ -226,7 +249,19 @@ pub(super) fn name_of(expr: &Expr) -> String {
             Some(column) => format!("{SCALAR}{column}"),
             None => UNKNOWN.to_owned(),
         },
-        other => other.to_string(),
+        other => match compared_rows(other) {
+            Some((row, _)) => row,
+            None => other.to_string(),
+        },
+    }
+}
+
+/// A subquery as it is written, without brackets around it.
+fn written(expr: &Expr) -> String {
+    let expr = without_brackets(expr);
+    match compared_rows(expr) {
+        Some((row, subquery)) => format!("{row} ({subquery})"),
+        None => expr.to_string(),
     }
 }
 
@@ -329,6 +364,20 @@ mod tests {
             "SELECT named_subquery(a = ANY(SELECT x FROM t), 'a = ANY(SELECT x FROM t)'), \
              named_subquery(a = ANY(SELECT y FROM t), 'a = ANY(SELECT y FROM t)') FROM u",
         );
+    }
+
+    #[test]
+    fn rows_are_called_by_how_they_are_compared() {
+        let row = |of: &str| format!("compare_rows('= ANY', a, b, EXISTS (SELECT x, y FROM {of}))");
+        let named = |of: &str| {
+            let name = format!("(a, b) = ANY (SELECT x, y FROM {of})");
+            format!("named_subquery({}, '{name}')", row(of))
+        };
+        check(
+            &format!("SELECT {}, {} FROM u", row("t"), row("v")),
+            &format!("SELECT {}, {} FROM u", named("t"), named("v")),
+        );
+        check_unchanged(&format!("SELECT a FROM u HAVING {} AND {}", row("t"), row("v")));
     }
 
     #[test]
