@@ -8,6 +8,9 @@
 //! So does one in which an aggregate has a FILTER: looking for the first step of `min(c) FILTER (WHERE c >
 //! 100)`, DataFusion passes it by and takes that of a subquery, `SELECT min(k) AS c`, whose least value is
 //! then the answer (`sql-tests/upstream/statistics-past-filters.md`).
+//!
+//! And one that counts DISTINCT values: a constant column has one, also where it is NULL and where there are
+//! no rows (`sql-tests/upstream/distinct-counts-of-constants.md`).
 
 use std::sync::Arc;
 
@@ -27,7 +30,7 @@ use crate::unestimated::keeps_ranges;
 /// The name of DataFusion's rule.
 pub(crate) const AGGREGATE_STATISTICS: &str = "aggregate_statistics";
 
-/// That rule, kept from plans with casts and with FILTER.
+/// That rule, kept from plans with casts, with FILTER and with DISTINCT.
 #[derive(Debug)]
 pub(crate) struct ExactBounds(pub(crate) Rule);
 
@@ -37,7 +40,7 @@ impl PhysicalOptimizerRule for ExactBounds {
         plan: Arc<dyn ExecutionPlan>,
         config: &ConfigOptions,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        match plan.exists(|node| Ok(computes_cast(node)? || has_filter(node)))? {
+        match plan.exists(|node| Ok(computes_cast(node)? || is_beyond_statistics(node)))? {
             true => Ok(plan),
             false => self.0.optimize(plan, config),
         }
@@ -52,9 +55,12 @@ impl PhysicalOptimizerRule for ExactBounds {
     }
 }
 
-fn has_filter(node: &Arc<dyn ExecutionPlan>) -> bool {
-    let filters = node.downcast_ref::<AggregateExec>().map(AggregateExec::filter_expr);
-    filters.is_some_and(|filters| filters.iter().any(Option::is_some))
+/// Whether a node has an aggregate that statistics do not know.
+fn is_beyond_statistics(node: &Arc<dyn ExecutionPlan>) -> bool {
+    node.downcast_ref::<AggregateExec>().is_some_and(|aggregate| {
+        aggregate.filter_expr().iter().any(Option::is_some)
+            || aggregate.aggr_expr().iter().any(|function| function.is_distinct())
+    })
 }
 
 fn computes_cast(node: &Arc<dyn ExecutionPlan>) -> Result<bool> {

@@ -9,6 +9,10 @@
 //!
 //! Casts that keep values apart and in order are estimated as ever: to wider integers, and of dates
 //! to timestamps.
+//!
+//! Nor is a filter estimated above columns that a cast made of others in another order, such as the time
+//! of day of a moment: DataFusion takes the cast bounds for the bounds of what is cast, and a least value
+//! above the greatest ends the statement, too.
 
 use std::sync::Arc;
 
@@ -21,6 +25,8 @@ use datafusion::logical_expr::{Expr, ExprSchemable, Filter, LogicalPlan, Operato
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::expressions::{BinaryExpr, Literal};
 
+use crate::node_expressions::{any_part, columns_below};
+
 /// A plan that is optimised already, with its filters with casts made so. Before, other rules look
 /// for `=`.
 pub(crate) fn unestimated(plan: LogicalPlan) -> Result<LogicalPlan> {
@@ -31,16 +37,33 @@ fn rewritten(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
     let LogicalPlan::Filter(filter) = &plan else { return Ok(Transformed::no(plan)) };
     let parts = split_conjunction(&filter.predicate);
     let schema = filter.input.schema();
-    if !parts.iter().any(|part| is_estimated(part, schema)) {
+    let is_true = |part: &Expr| matches!(part, Expr::IsTrue(_));
+    let are_lost = !parts.iter().all(|part| is_true(part)) && has_lost_bounds(&filter.input)?;
+    if !are_lost && !parts.iter().any(|part| is_estimated(part, schema)) {
         return Ok(Transformed::no(plan));
     }
-    let parts = parts.into_iter().map(|part| match is_estimated(part, schema) {
-        true => part.clone().is_true(),
-        false => part.clone(),
+    let parts = parts.into_iter().map(|part| match is_true(part) {
+        false if are_lost || is_estimated(part, schema) => part.clone().is_true(),
+        _ => part.clone(),
     });
     let Some(predicate) = conjunction(parts) else { return Ok(Transformed::no(plan)) };
     let filter = Filter::try_new(predicate, Arc::clone(&filter.input))?;
     Ok(Transformed::yes(LogicalPlan::Filter(filter)))
+}
+
+/// Whether a plan has columns whose bounds DataFusion may take for the wrong way round.
+fn has_lost_bounds(plan: &LogicalPlan) -> Result<bool> {
+    plan.exists(|node| {
+        if !matches!(node, LogicalPlan::Projection(_) | LogicalPlan::Aggregate(_)) {
+            return Ok(false);
+        }
+        let schema = columns_below(node)?;
+        any_part(node, |part| {
+            let Expr::Cast(cast) = part else { return false };
+            let from = cast.expr.get_type(&schema);
+            !from.is_ok_and(|from| keeps_order(&from, cast.field.data_type()))
+        })
+    })
 }
 
 /// Whether DataFusion would take the ranges of columns through a cast that changes them.
@@ -86,6 +109,15 @@ pub(crate) fn keeps_ranges(from: &DataType, to: &DataType) -> bool {
     }
 }
 
+/// Whether the least and the largest value are that after a cast, too: of numbers, and of dates and
+/// timestamps.
+fn keeps_order(from: &DataType, to: &DataType) -> bool {
+    let is_moment = |of: &DataType| {
+        matches!(of, DataType::Date32 | DataType::Date64 | DataType::Timestamp(_, _))
+    };
+    from == to || (from.is_numeric() && to.is_numeric()) || (is_moment(from) && is_moment(to))
+}
+
 #[cfg(test)]
 mod tests {
     use arrow::datatypes::TimeUnit;
@@ -114,5 +146,15 @@ mod tests {
         ] {
             assert!(keeps_ranges(&from, &to), "{from} to {to}");
         }
+    }
+    #[test]
+    fn casts_that_may_turn_a_range_round_are_told_apart() {
+        let timestamp = DataType::Timestamp(TimeUnit::Nanosecond, None);
+        let time = DataType::Time64(TimeUnit::Nanosecond);
+        assert!(keeps_order(&timestamp, &DataType::Date32));
+        assert!(keeps_order(&DataType::Float64, &DataType::Int8));
+        assert!(!keeps_order(&timestamp, &time));
+        assert!(!keeps_order(&DataType::Int64, &DataType::Utf8View));
+        assert!(!keeps_order(&DataType::Utf8, &DataType::Int64));
     }
 }
