@@ -122,6 +122,8 @@ fn the_seeds_of_other_oracles_mean_what_they_did() {
             original = lines.next().unwrap_or_default();
         }
         let Some(found) = line.strip_prefix("REPRO seed=") else { continue };
+        // A finding that was small from the start is printed as a reproducer only.
+        let original = std::mem::take(&mut original);
         let seed: u64 = found.split(' ').next().unwrap().parse().unwrap();
         let oracle = match found {
             _ if found.contains("--oracle differential") => Oracle::Differential,
@@ -130,8 +132,6 @@ fn the_seeds_of_other_oracles_mean_what_they_did() {
         };
         let tables = data::tables(seed / run::QUERIES_PER_ROUND);
         let case = run::case(seed, Some(oracle), false, &tables);
-        // A finding that was small from the start is printed as a reproducer only.
-        let original = std::mem::take(&mut original);
         if original.is_empty() {
             continue;
         }
