@@ -12,6 +12,7 @@ use crate::partition_orders::PartitionOrders;
 use crate::required_orders::{REQUIRED_BEFORE, RequiredOrders};
 use crate::topk_of_floats::{NoTopKOfFloats, TOP_K_AGGREGATION};
 use crate::unknown_nulls::UnknownNulls;
+use crate::unread_sides::{FILTER_PUSHDOWN_POST, UnreadSides};
 
 /// A rule.
 pub(crate) type Rule = Arc<dyn PhysicalOptimizerRule + Send + Sync>;
@@ -28,6 +29,7 @@ pub(crate) fn physical_rules() -> Vec<Rule> {
             rules.push(Arc::new(RequiredOrders));
         }
         rules.push(match rule.name() {
+            FILTER_PUSHDOWN_POST => Arc::new(RoutedFilters(Arc::new(UnreadSides(rule)))),
             name if name.starts_with(FILTER_PUSHDOWN) => Arc::new(RoutedFilters(rule)),
             AGGREGATE_STATISTICS => Arc::new(ExactBounds(rule)),
             TOP_K_AGGREGATION => Arc::new(NoTopKOfFloats(rule)),

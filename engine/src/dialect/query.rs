@@ -165,8 +165,8 @@ const FILE_FUNCTIONS: [&str; 2] = ["read_parquet", "read_csv"];
 /// - It ignores the length of a text type, so `CAST(x AS VARCHAR(3))` becomes
 ///   `left(CAST(x AS VARCHAR), 3)`: a cast cuts, as in PostgreSQL.
 /// - It names casts like what they cast (`casts`) and subqueries like each other (`named_subqueries`), reads
-///   long numbers as DOUBLE where they become decimals (`numbers`), knows too little of windows by name (`named_windows`), and does not read some of
-///   standard SQL (`spellings`).
+///   long numbers as DOUBLE where they become decimals (`numbers`), knows too little of windows by name
+///   (`named_windows`), and does not read some of standard SQL (`spellings`).
 /// - It compares rows as values that are never NULL (`rows`), and has no series up to a column (`series`).
 pub(super) fn prepare(query: &mut Query) -> Result<(), SqlError> {
     match VisitMut::visit(query, &mut Prepare::default()) {

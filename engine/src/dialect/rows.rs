@@ -16,8 +16,8 @@
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    BinaryOperator, Expr, ObjectName, Parens, Query, SetExpr, Spanned, UnaryOperator, Value,
-    Values, Visit, Visitor,
+    BinaryOperator, Expr, ObjectName, ObjectNamePart, Parens, Query, SetExpr, Spanned,
+    UnaryOperator, Value, Values, Visit, Visitor,
 };
 
 use super::query::call;
@@ -298,13 +298,7 @@ impl Visitor for Parts {
     fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
         self.count += 1;
         match expr {
-            Expr::Function(function)
-                if VOLATILE
-                    .iter()
-                    .any(|name| function.name.to_string().eq_ignore_ascii_case(name)) =>
-            {
-                ControlFlow::Break(())
-            }
+            Expr::Function(function) if is_volatile(&function.name) => ControlFlow::Break(()),
             _ => ControlFlow::Continue(()),
         }
     }
@@ -313,6 +307,11 @@ impl Visitor for Parts {
         self.count += 1;
         ControlFlow::Continue(())
     }
+}
+
+fn is_volatile(function: &ObjectName) -> bool {
+    let Some(ObjectNamePart::Identifier(name)) = function.0.last() else { return false };
+    VOLATILE.iter().any(|volatile| name.value.eq_ignore_ascii_case(volatile))
 }
 
 /// Whether an expression is a value that has one type wherever it stands. A number with a point is a

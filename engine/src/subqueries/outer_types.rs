@@ -17,6 +17,8 @@ use datafusion::logical_expr::{Expr, LogicalPlan, Subquery};
 use datafusion::optimizer::AnalyzerRule;
 use datafusion::optimizer::analyzer::type_coercion::TypeCoercion;
 
+use super::unnest::subquery_of;
+
 /// Gives these columns their types.
 #[derive(Debug, Default)]
 pub(crate) struct OuterTypes;
@@ -106,16 +108,6 @@ fn retyped_lateral(node: LogicalPlan, left: &DFSchema) -> Result<Transformed<Log
     match right.transformed {
         true => Ok(Transformed::yes(node.recompute_schema()?)),
         false => Ok(Transformed::no(node)),
-    }
-}
-
-fn subquery_of(expr: &Expr) -> Option<&Subquery> {
-    match expr {
-        Expr::ScalarSubquery(subquery)
-        | Expr::Exists(Exists { subquery, .. })
-        | Expr::InSubquery(InSubquery { subquery, .. })
-        | Expr::SetComparison(SetComparison { subquery, .. }) => Some(subquery),
-        _ => None,
     }
 }
 

@@ -17,11 +17,10 @@ use std::sync::{Arc, LazyLock};
 
 use arrow::datatypes::DataType;
 use datafusion::common::config::ConfigOptions;
-use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
+use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
 use datafusion::common::{DFSchema, ScalarValue, Spans, internal_err, not_impl_err, plan_err};
 use datafusion::error::Result;
 use datafusion::logical_expr::expr::{Exists, ScalarFunction};
-use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::utils::{conjunction, split_conjunction_owned};
 use datafusion::logical_expr::{
     ColumnarValue, Expr, Filter, LogicalPlan, LogicalPlanBuilder, Operator, ScalarFunctionArgs,
@@ -30,6 +29,7 @@ use datafusion::logical_expr::{
 };
 use datafusion::optimizer::AnalyzerRule;
 
+use crate::node_expressions::{Sets, any_part, columns_below, map_parts};
 use crate::plan_size::check_plan_size;
 
 /// The name of the function that stands for such a comparison until it is written out.
@@ -114,18 +114,10 @@ fn is_comparison(expr: &Expr) -> bool {
 }
 
 fn written_out(node: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
-    let mut found = false;
-    node.apply_expressions(|expr| {
-        found |= expr.exists(|part| Ok(is_comparison(part)))?;
-        Ok(if found { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
-    })?;
-    if !found {
+    if !any_part(&node, is_comparison)? {
         return Ok(Transformed::no(node));
     }
-    let mut schema = DFSchema::empty();
-    for input in node.inputs() {
-        schema.merge(input.schema());
-    }
+    let schema = columns_below(&node)?;
     let node = match node {
         LogicalPlan::Filter(filter) => {
             let conditions = split_conjunction_owned(filter.predicate).into_iter();
@@ -137,14 +129,9 @@ fn written_out(node: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
         }
         other => other,
     };
-    let preserver = NamePreserver::new(&node);
-    let node = node.map_expressions(|expr| {
-        let name = preserver.save(&expr);
-        let expr = expr.transform_up(|part| match is_comparison(&part) {
-            true => Comparison::of(part)?.value(&schema).map(Transformed::yes),
-            false => Ok(Transformed::no(part)),
-        })?;
-        Ok(expr.update_data(|expr| name.restore(expr)))
+    let node = map_parts(node, Sets::Change, |part| match is_comparison(&part) {
+        true => Comparison::of(part)?.value(&schema).map(Transformed::yes),
+        false => Ok(Transformed::no(part)),
     })?;
     let node = node.data.recompute_schema()?;
     // Each of them may have its subquery twice, and be in that of another.

@@ -395,8 +395,18 @@ fn pushed_unnest(unnest: Unnest, domain: &Domain, names: &mut Names) -> Result<L
         .build()
 }
 
+/// Rows of VALUES with columns from outside: each is a branch of a CASE that all of them ask, for each row
+/// around.
+const VALUES_MAX: usize = 256;
+
 /// The rows of VALUES for each row of the domain, told apart by their number.
 fn pushed_values(values: Values, domain: &Domain, names: &mut Names) -> Result<LogicalPlan> {
+    if values.values.len() > VALUES_MAX {
+        return not_impl_err!(
+            "this subquery is not supported: it takes columns from the query around it into more \
+             than {VALUES_MAX} rows of VALUES"
+        );
+    }
     let name = names.fresh();
     let numbers = (0_u64..).zip(&values.values).map(|(number, _)| vec![lit(number)]).collect();
     let numbers = LogicalPlanBuilder::values(numbers)?;

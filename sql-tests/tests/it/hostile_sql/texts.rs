@@ -198,6 +198,12 @@ async fn what_grows_when_it_is_planned_is_refused() {
     };
     arena.answers(&side_by_side(20), "3").await;
     arena.refuses(&side_by_side(101), "INVALID_STATEMENT", "more than 100 subqueries").await;
+    let lateral = |rows: usize| {
+        let rows = (0..rows).map(|k| format!("(t.n + {k})")).collect::<Vec<_>>().join(", ");
+        format!("SELECT count(*) FROM small t, LATERAL (VALUES {rows}) v(g) WHERE g = 3")
+    };
+    arena.answers(&lateral(256), "3").await;
+    arena.refuses(&lateral(257), "FEATURE_NOT_SUPPORTED", "rows of VALUES").await;
     // Just below the limits.
     arena.answers(&format!("SELECT count(*) FROM {} WHERE t0.n = 1", aliases(9)), "6561").await;
     let equal: String = (1..60).map(|k| format!(" AND t0.n = t{k}.n")).collect();
