@@ -30,19 +30,22 @@
 //! - `numbers`, `named_windows`, `similar`, `spellings`, `using`: what DataFusion reads otherwise
 //! - `repeated`: columns it has twice
 //! - `rows`: rows of several values, compared
-//! - `series`: series up to a column
+//! - `series`, `lateral`: tables that look into those before them
+//! - `branches`: the later branches of UNION and the like
 //! - `casts`, `group_casts`: aggregates and keys that differ in casts only
 //! - `named_subqueries`: subqueries that would have one name
 //! - `own_level`: a SELECT without its subqueries
 //! - [`names`]: identifiers and qualified names
 //! - `syntax`: sqlparser's errors as [`SqlError`]
 
+mod branches;
 mod casts;
 mod copy;
 mod create_table;
 mod grammar;
 mod group_casts;
 mod keys;
+mod lateral;
 mod modify;
 mod named_subqueries;
 mod named_windows;

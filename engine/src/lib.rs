@@ -19,7 +19,7 @@
 //! - [`rewording`] (`decimals_beside_floats`, `group_keys`, `intervals`, `literal_sides`, `lossy_casts`, `peer_frames`, `range_frames`, `union_names`, `unsigned_division`): statements in words that DataFusion understands
 //! - `empty_grouping_set`, `portable_windows` (`shifts`), `subqueries`: in words that workers understand, too
 //! - `node_expressions`: what rules do to the expressions of one node
-//! - `logical_rules` (`constant_filters`, `flattened_joins`, `functional_dependencies`, `lateral_joins`, `null_equality`) and `physical_rules`, with `unknown_nulls`, `exact_bounds`, `unestimated`, `required_orders`, `partition_orders`, `topk_of_floats`, `unread_sides` and `pass_through`: DataFusion's rules kept from going too far
+//! - `logical_rules` (`constant_filters`, `flattened_joins`, `functional_dependencies`, `lateral_joins`, `null_equality`) and `physical_rules`, with `unknown_nulls`, `exact_bounds`, `unestimated`, `required_orders`, `partition_orders`, `topk_of_floats`, `unread_sides`, `filter_columns` and `pass_through`: DataFusion's rules kept from going too far
 //! - `filter_routes`: filters that find their column, where columns share a name
 //! - `guarded`: a fragment's panics are errors
 //! - [`codec`], `recursive`, [`plan_gate`], [`allow_list`], [`ipc`]: plans and rows on the wire
@@ -40,6 +40,7 @@ pub mod error;
 mod exact_bounds;
 pub mod fence;
 pub mod files;
+mod filter_columns;
 mod filter_routes;
 mod flattened_joins;
 mod fold;

@@ -7,6 +7,7 @@ use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
 
 use crate::distribute::VisibleWindowKeys;
 use crate::exact_bounds::{AGGREGATE_STATISTICS, ExactBounds};
+use crate::filter_columns::{FilterColumns, PROJECTION_PUSHDOWN};
 use crate::filter_routes::{FILTER_PUSHDOWN, RoutedFilters};
 use crate::partition_orders::PartitionOrders;
 use crate::required_orders::{REQUIRED_BEFORE, RequiredOrders};
@@ -32,6 +33,7 @@ pub(crate) fn physical_rules() -> Vec<Rule> {
             FILTER_PUSHDOWN_POST => Arc::new(RoutedFilters(Arc::new(UnreadSides(rule)))),
             name if name.starts_with(FILTER_PUSHDOWN) => Arc::new(RoutedFilters(rule)),
             AGGREGATE_STATISTICS => Arc::new(ExactBounds(rule)),
+            PROJECTION_PUSHDOWN => Arc::new(FilterColumns(rule)),
             TOP_K_AGGREGATION => Arc::new(NoTopKOfFloats(rule)),
             _ => rule,
         });

@@ -17,7 +17,7 @@ use super::size;
 use super::statement::Statement;
 use super::syntax::position_of;
 use super::{
-    casts, named_subqueries, named_windows, numbers, rows, series, similar, spellings, using,
+    branches, casts, lateral, named_subqueries, named_windows, numbers, rows, series, similar, spellings, using,
 };
 use crate::error::{ErrorCode, SqlError, printable};
 use crate::types::split_length;
@@ -167,7 +167,9 @@ const FILE_FUNCTIONS: [&str; 2] = ["read_parquet", "read_csv"];
 /// - It names casts like what they cast (`casts`) and subqueries like each other (`named_subqueries`), reads
 ///   long numbers as DOUBLE where they become decimals (`numbers`), knows too little of windows by name
 ///   (`named_windows`), and does not read some of standard SQL (`spellings`).
-/// - It compares rows as values that are never NULL (`rows`), and has no series up to a column (`series`).
+/// - It compares rows as values that are never NULL (`rows`), has no series up to a column (`series`), and
+///   has LATERAL right beside the tables it looks into only (`lateral`).
+/// - It gives columns of later branches of a UNION names that they cannot have (`branches`).
 pub(super) fn prepare(query: &mut Query) -> Result<(), SqlError> {
     match VisitMut::visit(query, &mut Prepare::default()) {
         ControlFlow::Continue(()) => Ok(()),
@@ -197,9 +199,15 @@ impl VisitorMut for Prepare {
         write_out_using(select, None)
     }
 
+    fn post_visit_select(&mut self, select: &mut Select) -> ControlFlow<Self::Break> {
+        lateral::join_to_tables_before(select);
+        ControlFlow::Continue(())
+    }
+
     fn post_visit_query(&mut self, query: &mut Query) -> ControlFlow<Self::Break> {
         casts::tell_apart(query);
         named_subqueries::tell_apart(query);
+        branches::name_columns(query);
         ControlFlow::Continue(())
     }
 

@@ -64,13 +64,13 @@ impl PlainDataFusion {
         Self::of(with_checked_arithmetic(Self::builder(partitions)))
     }
 
-    /// DataFusion without the rules that find columns by their names, groups by `==`, bounds by casts,
-    /// one meaning of NULL for all keys of a join, and order where outer joins and GROUPING SETS put
-    /// NULL: where that changes an answer, one of these rules is wrong.
+    /// DataFusion without the rules that find columns by their names or places, groups by `==`, bounds by
+    /// casts, one meaning of NULL for all keys of a join, and order where outer joins and GROUPING SETS
+    /// put NULL: where that changes an answer, one of these rules is wrong.
     pub fn with_few_rules(partitions: usize) -> Self {
         const LEFT_OUT: [&str; 2] = ["eliminate_cross_join", "extract_equijoin_predicate"];
-        const PHYSICAL_LEFT_OUT: [&str; 3] =
-            ["FilterPushdown", "LimitAggregation", "aggregate_statistics"];
+        const PHYSICAL_LEFT_OUT: [&str; 4] =
+            ["FilterPushdown", "LimitAggregation", "ProjectionPushdown", "aggregate_statistics"];
         let stays = |left_out: &[&str], name: &str| !left_out.iter().any(|n| name.starts_with(n));
         let mut builder = Self::builder(partitions);
         let rules = &mut builder.optimizer().get_or_insert_with(Optimizer::new).rules;
