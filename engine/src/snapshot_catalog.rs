@@ -10,12 +10,13 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use datafusion::catalog::{CatalogProvider, SchemaProvider, TableProvider};
+use datafusion::common::Column;
 use datafusion::datasource::ViewTable;
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::SessionState;
-use datafusion::logical_expr::LogicalPlan;
+use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder};
 
-use crate::dialect::{Statement, parse_one};
+use crate::dialect::{Statement, parse_one, shown_names};
 use crate::error::{ErrorCode, SqlError, from_datafusion, printable};
 use crate::information_schema::{INFORMATION_SCHEMA, InformationSchema};
 use crate::plan_size::check_plan_size;
@@ -147,7 +148,21 @@ async fn view_plan(state: &SessionState, view: &ViewSnapshot) -> Result<LogicalP
         }
     };
     check_plan_size(&plan)?;
-    Ok(plan)
+    with_shown_names(plan)
+}
+
+/// The plan with its columns called as they are shown, as its text may have the mark of one that is repeated.
+fn with_shown_names(plan: LogicalPlan) -> Result<LogicalPlan> {
+    let schema = plan.schema();
+    let shown = shown_names(schema.as_arrow());
+    if shown.fields() == schema.as_arrow().fields() {
+        return Ok(plan);
+    }
+    let columns = schema.iter().zip(shown.fields());
+    let columns: Vec<_> = columns
+        .map(|(column, shown)| Expr::Column(Column::from(column)).alias(shown.name()))
+        .collect();
+    LogicalPlanBuilder::from(plan).project(columns)?.build()
 }
 
 /// An error in the text of a view, whose positions are not those of the statement. What a view

@@ -27,7 +27,7 @@ pub(super) fn name_columns(query: &mut Query) {
                 bodies.push((inner.body.as_mut(), false, inner.order_by.is_some()));
             }
             // DataFusion sorts DISTINCT rows by what is called so.
-            SetExpr::Select(select) if !is_naming && !(is_ordered && select.distinct.is_some()) => {
+            SetExpr::Select(select) if !is_naming && (!is_ordered || select.distinct.is_none()) => {
                 name_items(select);
             }
             _ => {}
@@ -49,7 +49,7 @@ fn name_items(select: &mut Select) {
             continue;
         }
         // What PostgreSQL calls a column without a name.
-        let alias = Ident::with_quote('"', format!("?column?{position}"));
+        let alias = Ident::with_quote('"', format!("?column?{}", position + 1));
         let expr = std::mem::replace(expr, Expr::Identifier(alias.clone()));
         *item = SelectItem::ExprWithAlias { expr, alias };
     }

@@ -17,7 +17,8 @@ use super::size;
 use super::statement::Statement;
 use super::syntax::position_of;
 use super::{
-    branches, casts, lateral, named_subqueries, named_windows, numbers, rows, series, similar, spellings, using,
+    branches, casts, lateral, named_subqueries, named_windows, numbers, rows, series, similar,
+    spellings, using,
 };
 use crate::error::{ErrorCode, SqlError, printable};
 use crate::types::split_length;

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! SELECT a, count(*), a    SELECT a, count(*), a AS <mark>0<mark>2     shown as: a, count(*), a
+//! SELECT *, a              SELECT *, a AS <mark>=a<mark>1              shown as: a, b, a
 //! ```
 //! Nor do they allow `SELECT t.a, b AS a`, where a column with a table and one without have one name.
 //! Only the outermost list is changed, which nothing can refer into: a column of a subquery that
@@ -23,9 +24,12 @@ use super::named_subqueries;
 use super::names::normalized;
 use super::query::call;
 
-/// Begins the name of a column that repeats another; the position of that one follows, and its own
-/// behind another mark.
+/// Begins the name of a column that repeats another; the position of that one follows, or its name, and
+/// its own position behind another mark.
 const MARK: char = '\u{2}';
+
+/// Begins a name in the place of a position.
+const NAMED: char = '=';
 
 /// Gives repeated columns of the outermost SELECT lists names of their own.
 pub(super) fn tell_apart(query: &mut Query) {
@@ -48,7 +52,7 @@ fn tell_items_apart(items: &mut [SelectItem], order_by: Option<&OrderBy>) {
         matches!(item, SelectItem::UnnamedExpr(_) | SelectItem::ExprWithAlias { .. })
     };
     if !items.iter().all(plain) {
-        // What a wildcard stands for is not known here.
+        tell_from_wildcards(items, order_by);
         return;
     }
     let mut first: HashMap<String, usize> = HashMap::new();
@@ -74,7 +78,9 @@ fn tell_items_apart(items: &mut [SelectItem], order_by: Option<&OrderBy>) {
                 (name_of(expr), None)
             }
             // ORDER BY could mean either of two columns of one name: that stays an error.
-            SelectItem::ExprWithAlias { alias, .. } if !is_mentioned(alias, order_by) => {
+            SelectItem::ExprWithAlias { alias, .. }
+                if !is_mentioned(alias, order_by, Mention::Alone) =>
+            {
                 let last = normalized(alias);
                 let same = of_tables.get(&last).copied();
                 named.entry(last).or_insert(position);
@@ -94,20 +100,58 @@ fn tell_items_apart(items: &mut [SelectItem], order_by: Option<&OrderBy>) {
     }
 }
 
+/// Gives columns beside a wildcard names of their own: what it stands for is not known here. One that ORDER BY
+/// names stays, unless the wildcard has it for sure.
+fn tell_from_wildcards(items: &mut [SelectItem], order_by: Option<&OrderBy>) {
+    let has_all = items.iter().any(
+        |item| matches!(item, SelectItem::Wildcard(options) if options.to_string().is_empty()),
+    );
+    for (position, item) in items.iter_mut().enumerate() {
+        let SelectItem::UnnamedExpr(expr) = item else { continue };
+        let (name, is_there) = match &*expr {
+            Expr::Identifier(name) => (name, has_all),
+            Expr::CompoundIdentifier(parts) => match parts.last() {
+                Some(last) => (last, false),
+                None => continue,
+            },
+            _ => continue,
+        };
+        if is_there || !is_mentioned(name, order_by, Mention::OfAnyTable) {
+            let name = format!("{MARK}{NAMED}{}{MARK}{position}", normalized(name));
+            rename(item, Ident::with_quote('"', name));
+        }
+    }
+}
+
+/// How a column is named.
+#[derive(Clone, Copy, PartialEq)]
+enum Mention {
+    /// `a`
+    Alone,
+    /// `a` or `t.a`
+    OfAnyTable,
+}
+
 /// Whether ORDER BY may name a column.
-fn is_mentioned(name: &Ident, order_by: Option<&OrderBy>) -> bool {
-    struct Named(String);
+fn is_mentioned(name: &Ident, order_by: Option<&OrderBy>, mention: Mention) -> bool {
+    struct Named(String, Mention);
     impl Visitor for Named {
         type Break = ();
 
         fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
-            match expr {
-                Expr::Identifier(name) if normalized(name) == self.0 => ControlFlow::Break(()),
-                _ => ControlFlow::Continue(()),
+            let name = match expr {
+                Expr::Identifier(name) => Some(name),
+                Expr::CompoundIdentifier(parts) if self.1 == Mention::OfAnyTable => parts.last(),
+                _ => None,
+            };
+            match name.is_some_and(|name| normalized(name) == self.0) {
+                true => ControlFlow::Break(()),
+                false => ControlFlow::Continue(()),
             }
         }
     }
-    order_by.is_some_and(|order_by| order_by.visit(&mut Named(normalized(name))).is_break())
+    order_by
+        .is_some_and(|order_by| order_by.visit(&mut Named(normalized(name), mention)).is_break())
 }
 
 fn rename(item: &mut SelectItem, new: Ident) {
@@ -212,10 +256,13 @@ impl VisitorMut for Named {
 pub fn shown_names(schema: &Schema) -> Schema {
     let fields = schema.fields();
     let shown = fields.iter().map(|field| {
-        let marked = field.name().strip_prefix(MARK).and_then(|rest| rest.split_once(MARK));
-        let first = marked.and_then(|(first, _)| first.parse::<usize>().ok());
-        match first.and_then(|first| fields.get(first)) {
-            Some(first) => Field::clone(field).with_name(first.name()),
+        let marked = field.name().strip_prefix(MARK).and_then(|rest| rest.rsplit_once(MARK));
+        let name = marked.and_then(|(first, _)| match first.strip_prefix(NAMED) {
+            Some(name) => Some(name),
+            None => Some(fields.get(first.parse::<usize>().ok()?)?.name().as_str()),
+        });
+        match name {
+            Some(name) => Field::clone(field).with_name(name),
             None => Field::clone(field),
         }
     });
