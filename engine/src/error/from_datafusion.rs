@@ -105,7 +105,7 @@ fn convert(error: &DataFusionError, context: &Context<'_>) -> SqlError {
         }
         DataFusionError::SQL(error, _) => dialect::parser_error(error),
         DataFusionError::SchemaError(error, _) => from_schema(error, context),
-        DataFusionError::NotImplemented(text) => plain(ErrorCode::FeatureNotSupported, text),
+        DataFusionError::NotImplemented(text) => not_implemented(text, context),
         DataFusionError::Plan(text) => from_plan_text(text, context),
         DataFusionError::Configuration(text) => plain(ErrorCode::InvalidParameter, text),
         // datafusion-distributed, when the first half of a dispatch got lost.
@@ -331,6 +331,21 @@ fn field_not_found(field: &Column, valid: &[Column]) -> SqlError {
 }
 
 /// Planning errors have one variant; what kind they are is only in their text.
+/// What no plan can be made of. A subquery that is left over takes columns from where they are not to be had.
+fn not_implemented(text: &str, context: &Context<'_>) -> SqlError {
+    const OURS: &str = "this subquery is not supported: ";
+    const LEFT_OVER: &str = "does not support logical expression OuterReferenceColumn";
+    let message = match text.contains(LEFT_OVER) {
+        true => &format!("{OURS}it takes columns from a table that it is not joined to"),
+        false => text,
+    };
+    let error = with_details(ErrorCode::FeatureNotSupported, message, context);
+    match message.starts_with(OURS) && error.hint.is_none() {
+        true => error.with_hint("join the tables instead, or compute its rows in WITH before"),
+        false => error,
+    }
+}
+
 fn from_plan_text(text: &str, context: &Context<'_>) -> SqlError {
     let quoted = |prefix: &str, suffix: &str| {
         let rest = text.strip_prefix(prefix)?;

@@ -196,10 +196,55 @@ fn a_column_that_comes_twice_gets_a_name_of_its_own() {
         // What could be meant by ORDER BY or by an outer query stays an error.
         ("SELECT a AS x, b AS x ORDER BY x", "SELECT a AS x, b AS x ORDER BY x"),
         ("SELECT x FROM (SELECT a AS x, b AS x)", "SELECT x FROM (SELECT a AS x, b AS x)"),
-        ("SELECT *, a, a FROM t", "SELECT *, a, a FROM t"),
+        // What a wildcard has is not known.
+        (
+            "SELECT *, A, t.a FROM t",
+            "SELECT *, A AS \"\u{2}=a\u{2}1\", t.a AS \"\u{2}=a\u{2}2\" FROM t",
+        ),
+        (
+            "SELECT *, a, t.a FROM t ORDER BY a",
+            "SELECT *, a AS \"\u{2}=a\u{2}1\", t.a FROM t ORDER BY a",
+        ),
+        ("SELECT t.*, a FROM t, u ORDER BY u.a", "SELECT t.*, a FROM t, u ORDER BY u.a"),
     ] {
         let Statement::Query(query) = one(sql) else { panic!() };
         assert_eq!(query.to_string(), expected);
+    }
+}
+
+#[test]
+fn expressions_of_later_branches_are_not_called_like_columns() {
+    let named = |sql: &str| format!("SELECT a, 1 FROM t {sql}");
+    for (sql, expected) in [
+        ("UNION SELECT 2, a FROM u", "UNION SELECT 2 AS \"?column?1\", a FROM u"),
+        ("UNION ALL BY NAME SELECT 2, a FROM u", "UNION ALL BY NAME SELECT 2, a FROM u"),
+        // ORDER BY of DISTINCT rows finds them by what they are.
+        (
+            "EXCEPT (SELECT DISTINCT 2, a FROM u ORDER BY 2, a)",
+            "EXCEPT (SELECT DISTINCT 2, a FROM u ORDER BY 2, a)",
+        ),
+    ] {
+        let Statement::Query(query) = one(&named(sql)) else { panic!() };
+        assert_eq!(query.to_string(), named(expected));
+    }
+}
+
+#[test]
+fn what_is_joined_to_a_lateral_table_is_joined_to_those_before_it() {
+    let all = |from: &str| format!("SELECT a FROM {from}");
+    for (from, expected) in [
+        (
+            "t, u JOIN w ON u.a = w.a, LATERAL (SELECT t.a) AS v LEFT JOIN x ON x.a = v.a",
+            "t CROSS JOIN (u JOIN w ON u.a = w.a) CROSS JOIN LATERAL (SELECT t.a) AS v LEFT JOIN x ON x.a = v.a",
+        ),
+        (
+            "t, LATERAL (SELECT t.a) AS v FULL JOIN x ON x.a = v.a",
+            "t, LATERAL (SELECT t.a) AS v FULL JOIN x ON x.a = v.a",
+        ),
+        ("t, LATERAL (SELECT t.a) AS v", "t, LATERAL (SELECT t.a) AS v"),
+    ] {
+        let Statement::Query(query) = one(&all(from)) else { panic!() };
+        assert_eq!(query.to_string(), all(expected));
     }
 }
 
