@@ -24,7 +24,11 @@ pub(super) fn name_columns(query: &mut Query) {
                 bodies.push((right, by_name, false));
             }
             SetExpr::Query(inner) if !is_naming => {
-                bodies.push((inner.body.as_mut(), false, inner.order_by.is_some()));
+                let is_ordered = inner.order_by.is_some();
+                // ORDER BY of several branches goes by the first one's names.
+                let is_naming =
+                    is_ordered && matches!(inner.body.as_ref(), SetExpr::SetOperation { .. });
+                bodies.push((inner.body.as_mut(), is_naming, is_ordered));
             }
             // DataFusion sorts DISTINCT rows by what is called so.
             SetExpr::Select(select) if !is_naming && (!is_ordered || select.distinct.is_none()) => {

@@ -6,11 +6,18 @@
 //! ```
 //! DataFusion has LATERAL only right beside what it looks into. The two mean the same where the joins behind
 //! it keep all rows of their left side, or drop rows by conditions: t's rows are multiplied before or after.
-//! RIGHT and FULL joins stay, and so does USING, whose columns t may have too.
+//! RIGHT and FULL joins stay, and so does USING, whose columns t may have too. So do conditions in which a name
+//! has no table, unless the LATERAL one says that it has it: t is not in their scope, and might have it, too.
+
+use std::collections::HashSet;
+use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    Join, JoinConstraint, JoinOperator, Select, TableFactor, TableWithJoins,
+    Expr, Ident, Join, JoinConstraint, JoinOperator, Select, SelectItem, SetExpr, TableFactor,
+    TableWithJoins, Visit, Visitor,
 };
+
+use super::names::normalized;
 
 /// Joins a LATERAL table that has joins behind it to the tables before it.
 pub(super) fn join_to_tables_before(select: &mut Select) {
@@ -40,7 +47,49 @@ fn can_be_joined(table: &TableWithJoins) -> bool {
         TableFactor::UNNEST { .. } => true,
         _ => false,
     };
-    is_lateral && !table.joins.is_empty() && table.joins.iter().all(keeps_left_side)
+    if !is_lateral || table.joins.is_empty() || !table.joins.iter().all(keeps_left_side) {
+        return false;
+    }
+    let mut others = OtherNames(columns_of(&table.relation));
+    table.joins.iter().all(|join| join.join_operator.visit(&mut others).is_continue())
+}
+
+/// The columns that a relation says it has.
+fn columns_of(relation: &TableFactor) -> HashSet<String> {
+    let (alias, subquery) = match relation {
+        TableFactor::Derived { alias, subquery, .. } => (alias, Some(subquery)),
+        TableFactor::UNNEST { alias, .. } | TableFactor::Function { alias, .. } => (alias, None),
+        _ => return HashSet::new(),
+    };
+    let named = alias.iter().flat_map(|alias| &alias.columns).map(|column| &column.name);
+    let items = match subquery.map(|query| query.body.as_ref()) {
+        Some(SetExpr::Select(select)) => select.projection.as_slice(),
+        _ => &[],
+    };
+    named.chain(items.iter().filter_map(name_of)).map(normalized).collect()
+}
+
+fn name_of(item: &SelectItem) -> Option<&Ident> {
+    match item {
+        SelectItem::ExprWithAlias { alias, .. } => Some(alias),
+        SelectItem::UnnamedExpr(Expr::Identifier(name)) => Some(name),
+        SelectItem::UnnamedExpr(Expr::CompoundIdentifier(parts)) => parts.last(),
+        _ => None,
+    }
+}
+
+/// Stops at a name without a table that is none of these.
+struct OtherNames(HashSet<String>);
+
+impl Visitor for OtherNames {
+    type Break = ();
+
+    fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
+        match expr {
+            Expr::Identifier(name) if !self.0.contains(&normalized(name)) => ControlFlow::Break(()),
+            _ => ControlFlow::Continue(()),
+        }
+    }
 }
 
 fn keeps_left_side(join: &Join) -> bool {

@@ -98,6 +98,13 @@ impl Visitor for ReadsOnly {
         }
     }
 
+    fn pre_visit_table_factor(&mut self, factor: &TableFactor) -> ControlFlow<Self::Break> {
+        match unread_clause(factor) {
+            Some((what, hint)) => refuse(what, hint),
+            None => ControlFlow::Continue(()),
+        }
+    }
+
     fn pre_visit_statement(&mut self, statement: &SqlStatement) -> ControlFlow<Self::Break> {
         match statement {
             SqlStatement::Query(_) => ControlFlow::Continue(()),
@@ -132,6 +139,48 @@ impl Visitor for ReadsOnly {
         .with_hint("write parameters as ? or as $1, $2, ...");
         error.position = position_of(value.span);
         ControlFlow::Break(Box::new(error))
+    }
+}
+
+/// What is said of a relation that DataFusion reads over, and what to do instead.
+fn unread_clause(factor: &TableFactor) -> Option<(&'static str, &'static str)> {
+    const SAMPLE: (&str, &str) = ("TABLESAMPLE", "filter by random(): WHERE random() < 0.1");
+    const ORDINALITY: (&str, &str) = ("WITH ORDINALITY", "number the rows with row_number()");
+    const OTHER: (&str, &str) = ("a hint, a version or a part of a table", "leave it out");
+    match factor {
+        TableFactor::Table {
+            name: _,
+            alias: _,
+            args,
+            with_hints,
+            version,
+            with_ordinality,
+            partitions,
+            json_path,
+            sample,
+            index_hints,
+        } => {
+            let has_settings = args.as_ref().is_some_and(|args| args.settings.is_some());
+            let has_other = !with_hints.is_empty()
+                || version.is_some()
+                || !partitions.is_empty()
+                || json_path.is_some()
+                || !index_hints.is_empty()
+                || has_settings;
+            match (sample.is_some(), *with_ordinality, has_other) {
+                (true, _, _) => Some(SAMPLE),
+                (_, true, _) => Some(ORDINALITY),
+                (_, _, true) => Some(OTHER),
+                _ => None,
+            }
+        }
+        TableFactor::Derived { lateral: _, subquery: _, alias: _, sample } => {
+            sample.is_some().then_some(SAMPLE)
+        }
+        TableFactor::Function { lateral: _, name: _, args: _, with_ordinality, alias: _ } => {
+            with_ordinality.then_some(ORDINALITY)
+        }
+        _ => None,
     }
 }
 

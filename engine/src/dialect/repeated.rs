@@ -117,10 +117,15 @@ fn tell_from_wildcards(items: &mut [SelectItem], order_by: Option<&OrderBy>) {
             _ => continue,
         };
         if is_there || !is_mentioned(name, order_by, Mention::OfAnyTable) {
-            let name = format!("{MARK}{NAMED}{}{MARK}{position}", normalized(name));
-            rename(item, Ident::with_quote('"', name));
+            let name = shown_as(name, position);
+            rename(item, name);
         }
     }
+}
+
+/// A name of its own for a column that is shown under another.
+pub(super) fn shown_as(name: &Ident, position: usize) -> Ident {
+    Ident::with_quote('"', format!("{MARK}{NAMED}{}{MARK}{position}", normalized(name)))
 }
 
 /// How a column is named.

@@ -16,12 +16,11 @@
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    BinaryOperator, Expr, ObjectName, ObjectNamePart, Parens, Query, SetExpr, Spanned,
-    UnaryOperator, Value, Values, Visit, Visitor,
+    BinaryOperator, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, ObjectName,
+    ObjectNamePart, Parens, Query, SetExpr, Spanned, UnaryOperator, Value, Values, Visit, Visitor,
 };
 
 use super::query::call;
-use super::repeated;
 use super::syntax::position_of;
 use crate::error::{ErrorCode, SqlError};
 use crate::subqueries::{ANY, COMPARE_ROWS};
@@ -42,6 +41,7 @@ const VOLATILE: [&str; 2] = ["random", "uuid"];
 /// # Errors
 /// Rows of different lengths, and expressions that cannot be said several times.
 pub(super) fn write_out(expr: &mut Expr, repeated: &mut usize) -> Result<(), SqlError> {
+    operands(expr).into_iter().for_each(bare_row);
     match written_out(expr, repeated) {
         Ok(None) => Ok(()),
         Ok(Some(written)) => {
@@ -52,15 +52,72 @@ pub(super) fn write_out(expr: &mut Expr, repeated: &mut usize) -> Result<(), Sql
     }
 }
 
+/// What a comparison compares.
+fn operands(expr: &mut Expr) -> Vec<&mut Expr> {
+    match expr {
+        Expr::BinaryOp { left, right, .. }
+        | Expr::IsDistinctFrom(left, right)
+        | Expr::IsNotDistinctFrom(left, right)
+        | Expr::AnyOp { left, right, .. }
+        | Expr::AllOp { left, right, .. } => vec![left, right],
+        Expr::Between { expr, low, high, .. } => vec![expr, low, high],
+        Expr::InList { expr, list, .. } => std::iter::once(&mut **expr).chain(list).collect(),
+        Expr::InSubquery { expr, .. } => vec![expr],
+        _ => vec![],
+    }
+}
+
+/// Takes what else stands for a row off it: further brackets, and `ROW`.
+fn bare_row(expr: &mut Expr) {
+    let values = match expr {
+        Expr::Nested(inner) => {
+            bare_row(inner);
+            match inner.as_mut() {
+                Expr::Tuple(values) => std::mem::take(values),
+                _ => return,
+            }
+        }
+        Expr::Function(function) => match row_arguments(function) {
+            Some(values) => values,
+            None => return,
+        },
+        Expr::Tuple(values) => std::mem::take(values),
+        _ => return,
+    };
+    let mut values = values;
+    values.iter_mut().for_each(bare_row);
+    *expr = Expr::Tuple(values);
+}
+
+/// The values of `ROW(a, b)`.
+fn row_arguments(function: &Function) -> Option<Vec<Expr>> {
+    let [ObjectNamePart::Identifier(name)] = function.name.0.as_slice() else { return None };
+    let is_row = name.quote_style.is_none() && name.value.eq_ignore_ascii_case("row");
+    let FunctionArguments::List(list) = &function.args else { return None };
+    let is_plain = function.over.is_none()
+        && function.filter.is_none()
+        && list.duplicate_treatment.is_none()
+        && list.clauses.is_empty();
+    if !is_row || !is_plain {
+        return None;
+    }
+    let values = list.args.iter().map(|argument| match argument {
+        FunctionArg::Unnamed(FunctionArgExpr::Expr(value)) => Some(value.clone()),
+        _ => None,
+    });
+    values.collect()
+}
+
 fn written_out(expr: &Expr, repeated: &mut usize) -> Result<Option<Expr>, SqlError> {
     use Expr::{Subquery, Tuple};
     match expr {
         Expr::BinaryOp { left, op, right } => match (left.as_ref(), right.as_ref()) {
             (Tuple(left), Tuple(right)) => compared(left, op, right, repeated),
-            (Tuple(row), Subquery(query)) => Ok(of_query(row, op, query, "")),
-            (Subquery(query), Tuple(row)) => {
-                Ok(mirrored(op).and_then(|op| of_query(row, &op, query, "")))
-            }
+            (Tuple(row), Subquery(query)) => of_query(row, op, query, "", repeated),
+            (Subquery(query), Tuple(row)) => match mirrored(op) {
+                Some(op) => of_query(row, &op, query, "", repeated),
+                None => Ok(None),
+            },
             _ => Ok(None),
         },
         Expr::IsDistinctFrom(left, right) => match (left.as_ref(), right.as_ref()) {
@@ -89,19 +146,20 @@ fn written_out(expr: &Expr, repeated: &mut usize) -> Result<Option<Expr>, SqlErr
         },
         Expr::InSubquery { expr, subquery, negated } => match expr.as_ref() {
             Tuple(row) => {
-                let found = of_query(row, &BinaryOperator::Eq, subquery, ANY);
+                let found = of_query(row, &BinaryOperator::Eq, subquery, ANY, repeated)?;
                 Ok(found.map(|found| not(found, *negated)))
             }
             _ => Ok(None),
         },
         Expr::AnyOp { left, compare_op, right, .. } => match (left.as_ref(), right.as_ref()) {
-            (Tuple(row), Subquery(query)) => Ok(of_query(row, compare_op, query, ANY)),
+            (Tuple(row), Subquery(query)) => of_query(row, compare_op, query, ANY, repeated),
             _ => Ok(None),
         },
         Expr::AllOp { left, compare_op, right } => match (left.as_ref(), right.as_ref()) {
             (Tuple(row), Subquery(query)) => {
                 // It is of all rows, if the opposite is of none.
-                let any = opposite(compare_op).and_then(|op| of_query(row, &op, query, ANY));
+                let Some(op) = opposite(compare_op) else { return Ok(None) };
+                let any = of_query(row, &op, query, ANY, repeated)?;
                 Ok(any.map(|any| not(any, true)))
             }
             _ => Ok(None),
@@ -197,11 +255,11 @@ fn in_list(row: &[Expr], list: &[Expr], repeated: &mut usize) -> Result<Option<E
     for other in &rows {
         pairs(row, other)?;
     }
-    if rows.len() > WRITTEN_OUT_MAX && rows.iter().all(|row| row.iter().all(is_constant)) {
+    if rows.len() > WRITTEN_OUT_MAX && are_of_one_kind(&rows) {
         let rows = rows.into_iter().map(|row| Parens::with_empty_span(row.to_vec()));
         let values = Values { explicit_row: false, value_keyword: false, rows: rows.collect() };
         let query = query_of(values);
-        return Ok(of_query(row, &BinaryOperator::Eq, &query, ANY));
+        return of_query(row, &BinaryOperator::Eq, &query, ANY, repeated);
     }
     check_repeatable(row, rows.len(), repeated)?;
     let parts = rows.into_iter().map(|other| compared(row, &BinaryOperator::Eq, other, repeated));
@@ -209,17 +267,27 @@ fn in_list(row: &[Expr], list: &[Expr], repeated: &mut usize) -> Result<Option<E
     Ok(parts.and_then(|parts| joined_by(&BinaryOperator::Or, parts)))
 }
 
-/// A row compared to those of a query; `None` by an operator that is none for rows.
-fn of_query(row: &[Expr], op: &BinaryOperator, query: &Query, quantifier: &str) -> Option<Expr> {
+/// A row compared to those of a query, whose values are said twice: whether it is, and whether that is not known.
+/// `None` by an operator that is none for rows.
+fn of_query(
+    row: &[Expr],
+    op: &BinaryOperator,
+    query: &Query,
+    quantifier: &str,
+    repeated: &mut usize,
+) -> Result<Option<Expr>, SqlError> {
     // Only operators of rows have a mirror.
-    mirrored(op)?;
+    if mirrored(op).is_none() {
+        return Ok(None);
+    }
+    check_repeatable(row, 2, repeated)?;
     let how = Value::SingleQuotedString(format!("{op}{quantifier}")).with_empty_span();
     // Its columns are taken by their places: nothing means their names.
     let mut query = query.clone();
-    repeated::tell_apart(&mut query);
+    super::repeated::tell_apart(&mut query);
     let exists = Expr::Exists { subquery: Box::new(query), negated: false };
     let arguments = [Expr::Value(how)].into_iter().chain(row.iter().cloned()).chain([exists]);
-    Some(call(COMPARE_ROWS, arguments.collect()))
+    Ok(Some(call(COMPARE_ROWS, arguments.collect())))
 }
 
 /// The operator with its sides exchanged; `None` if it is none for rows.
@@ -314,19 +382,48 @@ fn is_volatile(function: &ObjectName) -> bool {
     VOLATILE.iter().any(|volatile| name.value.eq_ignore_ascii_case(volatile))
 }
 
-/// Whether an expression is a value that has one type wherever it stands. A number with a point is a
-/// decimal beside one.
-fn is_constant(expr: &Expr) -> bool {
+/// What type a constant has wherever it stands beside others of its kind.
+#[derive(Clone, Copy, PartialEq)]
+enum Kind {
+    Integer,
+    Text,
+    Boolean,
+    /// Of any type.
+    Null,
+}
+
+/// Whether rows have constants of one kind in each place: VALUES makes one type of a column, where each pair of
+/// values that are compared has its own.
+fn are_of_one_kind(rows: &[&[Expr]]) -> bool {
+    let Some(first) = rows.first() else { return false };
+    let mut kinds = vec![Kind::Null; first.len()];
+    rows.iter().all(|row| {
+        row.iter().zip(&mut kinds).all(|(value, kind)| match kind_of(value) {
+            None => false,
+            Some(Kind::Null) => true,
+            Some(own) if *kind == Kind::Null => {
+                *kind = own;
+                true
+            }
+            Some(own) => own == *kind,
+        })
+    })
+}
+
+/// The kind of a constant. A number with a point is none: it is a decimal beside one.
+fn kind_of(expr: &Expr) -> Option<Kind> {
     match expr {
         Expr::Value(value) => match &value.value {
-            Value::Number(digits, _) => digits.parse::<i64>().is_ok(),
-            Value::SingleQuotedString(_) | Value::Boolean(_) | Value::Null => true,
-            _ => false,
+            Value::Number(digits, _) => digits.parse::<i64>().ok().map(|_| Kind::Integer),
+            Value::SingleQuotedString(_) => Some(Kind::Text),
+            Value::Boolean(_) => Some(Kind::Boolean),
+            Value::Null => Some(Kind::Null),
+            _ => None,
         },
-        Expr::UnaryOp { op: UnaryOperator::Minus, expr } => {
-            matches!(expr.as_ref(), Expr::Value(_)) && is_constant(expr)
+        Expr::UnaryOp { op: UnaryOperator::Minus, expr } if matches!(**expr, Expr::Value(_)) => {
+            kind_of(expr).filter(|kind| *kind == Kind::Integer)
         }
-        _ => false,
+        _ => None,
     }
 }
 

@@ -27,6 +27,7 @@ use datafusion::sql::sqlparser::ast::{
 use super::names::normalized;
 use super::own_level::change_own;
 use super::query::call;
+use super::repeated::shown_as;
 use super::spellings::number;
 
 /// Joins that are written out: each FULL JOIN makes `c` longer, wherever it is mentioned.
@@ -55,7 +56,7 @@ pub(super) fn write_out(
         false => None,
     };
     match merged {
-        Some(merged) if !merged.is_hidden_in(select) => {
+        Some(merged) if !merged.is_hidden_in(select, order_by.as_deref()) => {
             merged.replace(select, order_by);
             Ok(())
         }
@@ -192,6 +193,8 @@ struct Merged {
     tables: Vec<(Ident, Vec<Ident>)>,
     /// The condition of each join by USING.
     conditions: Vec<Option<Expr>>,
+    /// The names without a table in the conditions of other joins.
+    named: HashSet<String>,
 }
 
 impl Merged {
@@ -200,7 +203,8 @@ impl Merged {
         if from.iter().skip(1).any(has_shared_columns) {
             return None;
         }
-        let mut merged = Self { columns: vec![], tables: vec![], conditions: vec![] };
+        let mut merged =
+            Self { columns: vec![], tables: vec![], conditions: vec![], named: HashSet::new() };
         for from in from {
             merged.tables.push((name_of(&from.relation)?, vec![]));
             for join in &from.joins {
@@ -219,7 +223,10 @@ impl Merged {
         let mut hidden = vec![];
         let mut condition: Option<Expr> = None;
         match written_out(&join.join_operator)? {
-            JoinConstraint::On(_) | JoinConstraint::None => {}
+            JoinConstraint::None => {}
+            JoinConstraint::On(condition) => {
+                let _ = condition.visit(&mut CollectNames(&mut self.named));
+            }
             JoinConstraint::Natural => return None,
             JoinConstraint::Using(names) if names.len() > COLUMNS_MAX => return None,
             JoinConstraint::Using(names) => {
@@ -255,6 +262,14 @@ impl Merged {
                         },
                         None => equal,
                     });
+                    let is_outer = matches!(
+                        join.join_operator,
+                        J::Right(_) | J::RightOuter(_) | J::FullOuter(_)
+                    );
+                    if is_outer && self.named.contains(&normalized(&name)) {
+                        // There it means what the column was before this join.
+                        return None;
+                    }
                     match join.join_operator {
                         J::Right(_) | J::RightOuter(_) => {
                             column.value = other;
@@ -275,7 +290,7 @@ impl Merged {
     }
 
     /// Whether a subquery may mean a column that is not the first table's.
-    fn is_hidden_in(&self, select: &Select) -> bool {
+    fn is_hidden_in(&self, select: &Select, order_by: Option<&OrderBy>) -> bool {
         let names = self.columns.iter().filter(|column| column.is_other);
         let names: HashSet<_> = names.map(|column| normalized(&column.name)).collect();
         if names.is_empty() {
@@ -291,7 +306,10 @@ impl Merged {
         let mut visitor = NamesInSubqueries { names, depth: 0 };
         let mut lateral = tables.filter(|r| is_lateral(r));
         let rest = Select { from: vec![], ..select.clone() };
+        let mut joins = select.from.iter().flat_map(|from| &from.joins);
         lateral.any(|relation| relation.visit(&mut visitor).is_break())
+            || joins.any(|join| join.join_operator.visit(&mut visitor).is_break())
+            || order_by.is_some_and(|order_by| order_by.visit(&mut visitor).is_break())
             || rest.visit(&mut visitor).is_break()
     }
 
@@ -310,6 +328,10 @@ impl Merged {
         let mut shown = HashSet::new();
         let mut positions = HashMap::new();
         let items = std::mem::take(&mut select.projection);
+        // The wildcard shows the column, so that ORDER BY finds it there.
+        let has_all = items.iter().any(|item| {
+            matches!(item, SelectItem::Wildcard(options) if *options == WildcardAdditionalOptions::default())
+        });
         let is_counted = !items.iter().any(|item| {
             matches!(item, SelectItem::Wildcard(_) | SelectItem::QualifiedWildcard(..))
         });
@@ -326,7 +348,8 @@ impl Merged {
                         Some(column) => {
                             shown.insert(normalized(&name));
                             positions.entry(normalized(&name)).or_insert(position + 1);
-                            SelectItem::ExprWithAlias { expr: column.value.clone(), alias: name }
+                            let alias = if has_all { shown_as(&name, position) } else { name };
+                            SelectItem::ExprWithAlias { expr: column.value.clone(), alias }
                         }
                         None => SelectItem::UnnamedExpr(Expr::Identifier(name)),
                     });
@@ -433,14 +456,30 @@ impl Visitor for NamesInSubqueries {
     }
 }
 
+/// Collects names without a table.
+struct CollectNames<'a>(&'a mut HashSet<String>);
+
+impl Visitor for CollectNames<'_> {
+    type Break = ();
+
+    fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
+        if let Expr::Identifier(name) = expr {
+            self.0.insert(normalized(name));
+        }
+        ControlFlow::Continue(())
+    }
+}
+
 fn column_of(table: &Ident, name: &Ident) -> Expr {
     Expr::CompoundIdentifier(vec![table.clone(), name.clone()])
 }
 
-/// A name of one part.
+/// A name of one part, as it is stored: `* EXCLUDE` does not fold names.
 fn simple(name: &ObjectName) -> Option<Ident> {
     match name.0.as_slice() {
-        [ObjectNamePart::Identifier(name)] => Some(name.clone()),
+        [ObjectNamePart::Identifier(name)] => {
+            Some(Ident { value: normalized(name), ..name.clone() })
+        }
         _ => None,
     }
 }

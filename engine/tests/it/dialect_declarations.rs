@@ -218,6 +218,11 @@ fn expressions_of_later_branches_are_not_called_like_columns() {
     for (sql, expected) in [
         ("UNION SELECT 2, a FROM u", "UNION SELECT 2 AS \"?column?1\", a FROM u"),
         ("UNION ALL BY NAME SELECT 2, a FROM u", "UNION ALL BY NAME SELECT 2, a FROM u"),
+        // ORDER BY of several branches goes by the names of their first.
+        (
+            "UNION ALL (SELECT max(a), 2 FROM t UNION ALL SELECT 3, a FROM u ORDER BY 1)",
+            "UNION ALL (SELECT max(a), 2 FROM t UNION ALL SELECT 3 AS \"?column?1\", a FROM u ORDER BY 1)",
+        ),
         // ORDER BY of DISTINCT rows finds them by what they are.
         (
             "EXCEPT (SELECT DISTINCT 2, a FROM u ORDER BY 2, a)",
@@ -226,6 +231,23 @@ fn expressions_of_later_branches_are_not_called_like_columns() {
     ] {
         let Statement::Query(query) = one(&named(sql)) else { panic!() };
         assert_eq!(query.to_string(), named(expected));
+    }
+}
+
+#[test]
+fn a_long_list_of_rows_is_joined_where_each_place_has_one_kind_of_constant() {
+    let in_list = |last: &str, count: usize| {
+        let rows: Vec<_> = (1..count).map(|k| format!("({k}, 'x')")).collect();
+        format!("SELECT a FROM t WHERE (a, b) IN ({}, {last})", rows.join(", "))
+    };
+    for (sql, is_joined) in [
+        (in_list("(0, NULL)", 33), true),
+        (in_list("(0, 'y')", 32), false),
+        (in_list("('0', 'y')", 33), false),
+        (in_list("(0, 1.5)", 33), false),
+    ] {
+        let Statement::Query(query) = one(&sql) else { panic!() };
+        assert_eq!(query.to_string().contains("compare_rows"), is_joined, "{sql}");
     }
 }
 
@@ -242,6 +264,15 @@ fn what_is_joined_to_a_lateral_table_is_joined_to_those_before_it() {
             "t, LATERAL (SELECT t.a) AS v FULL JOIN x ON x.a = v.a",
         ),
         ("t, LATERAL (SELECT t.a) AS v", "t, LATERAL (SELECT t.a) AS v"),
+        // A name that v is known to have, and one that t might have.
+        (
+            "t, LATERAL (SELECT t.a AS m) AS v JOIN x ON x.a = m",
+            "t CROSS JOIN LATERAL (SELECT t.a AS m) AS v JOIN x ON x.a = m",
+        ),
+        (
+            "t, LATERAL (SELECT t.a AS m) AS v JOIN x ON a = m",
+            "t, LATERAL (SELECT t.a AS m) AS v JOIN x ON a = m",
+        ),
     ] {
         let Statement::Query(query) = one(&all(from)) else { panic!() };
         assert_eq!(query.to_string(), all(expected));
