@@ -39,7 +39,8 @@ pub(super) fn name_columns(query: &mut Query) {
     }
 }
 
-fn is_by_name(quantifier: SetQuantifier) -> bool {
+/// Whether the columns of branches are matched by their names.
+pub(super) fn is_by_name(quantifier: SetQuantifier) -> bool {
     matches!(
         quantifier,
         SetQuantifier::ByName | SetQuantifier::AllByName | SetQuantifier::DistinctByName

@@ -30,12 +30,11 @@ pub(super) fn join_to_tables_before(select: &mut Select) {
             from.push(table);
             continue;
         }
-        let mut before = from.drain(..);
-        let Some(mut first) = before.next() else { continue };
-        first.joins.extend(before.map(|table| cross_join(in_brackets(table))));
+        let mut first = from.remove(0);
+        first.joins.extend(from.drain(..).map(|table| cross_join(in_brackets(table))));
         first.joins.push(cross_join(table.relation));
         first.joins.extend(table.joins);
-        from = vec![first];
+        from.push(first);
     }
     select.from = from;
 }
@@ -61,12 +60,15 @@ fn columns_of(relation: &TableFactor) -> HashSet<String> {
         TableFactor::UNNEST { alias, .. } | TableFactor::Function { alias, .. } => (alias, None),
         _ => return HashSet::new(),
     };
-    let named = alias.iter().flat_map(|alias| &alias.columns).map(|column| &column.name);
-    let items = match subquery.map(|query| query.body.as_ref()) {
-        Some(SetExpr::Select(select)) => select.projection.as_slice(),
-        _ => &[],
-    };
-    named.chain(items.iter().filter_map(name_of)).map(normalized).collect()
+    let renamed = alias.iter().flat_map(|alias| &alias.columns);
+    let renamed: HashSet<_> = renamed.map(|column| normalized(&column.name)).collect();
+    match subquery.map(|query| query.body.as_ref()) {
+        // Those that the alias calls otherwise do not have these names outside.
+        Some(SetExpr::Select(select)) if renamed.is_empty() => {
+            select.projection.iter().filter_map(name_of).map(normalized).collect()
+        }
+        _ => renamed,
+    }
 }
 
 fn name_of(item: &SelectItem) -> Option<&Ident> {

@@ -19,6 +19,7 @@ use datafusion::sql::sqlparser::ast::{
     VisitorMut,
 };
 
+use super::branches::is_by_name;
 use super::casts::WithoutCasts;
 use super::named_subqueries;
 use super::names::normalized;
@@ -38,6 +39,8 @@ pub(super) fn tell_apart(query: &mut Query) {
     while let Some(body) = bodies.pop() {
         match body {
             SetExpr::Select(select) => tell_items_apart(&mut select.projection, order_by),
+            // Another name would be another column there.
+            SetExpr::SetOperation { set_quantifier, .. } if is_by_name(*set_quantifier) => {}
             SetExpr::SetOperation { left, right, .. } => {
                 bodies.extend([left.as_mut(), right.as_mut()]);
             }

@@ -330,7 +330,6 @@ fn field_not_found(field: &Column, valid: &[Column]) -> SqlError {
     did_you_mean_among(sql, &field.name, "columns", &names)
 }
 
-/// Planning errors have one variant; what kind they are is only in their text.
 /// What no plan can be made of. A subquery that is left over takes columns from where they are not to be had.
 fn not_implemented(text: &str, context: &Context<'_>) -> SqlError {
     const OURS: &str = "this subquery is not supported: ";
@@ -346,6 +345,7 @@ fn not_implemented(text: &str, context: &Context<'_>) -> SqlError {
     }
 }
 
+/// Planning errors have one variant; what kind they are is only in their text.
 fn from_plan_text(text: &str, context: &Context<'_>) -> SqlError {
     let quoted = |prefix: &str, suffix: &str| {
         let rest = text.strip_prefix(prefix)?;

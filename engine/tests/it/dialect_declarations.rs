@@ -205,6 +205,11 @@ fn a_column_that_comes_twice_gets_a_name_of_its_own() {
             "SELECT *, a, t.a FROM t ORDER BY a",
             "SELECT *, a AS \"\u{2}=a\u{2}1\", t.a FROM t ORDER BY a",
         ),
+        // Columns that are matched by their names keep them.
+        (
+            "SELECT *, x FROM t, u UNION ALL BY NAME SELECT x FROM u",
+            "SELECT *, x FROM t, u UNION ALL BY NAME SELECT x FROM u",
+        ),
         ("SELECT t.*, a FROM t, u ORDER BY u.a", "SELECT t.*, a FROM t, u ORDER BY u.a"),
     ] {
         let Statement::Query(query) = one(sql) else { panic!() };
@@ -272,6 +277,11 @@ fn what_is_joined_to_a_lateral_table_is_joined_to_those_before_it() {
         (
             "t, LATERAL (SELECT t.a AS m) AS v JOIN x ON a = m",
             "t, LATERAL (SELECT t.a AS m) AS v JOIN x ON a = m",
+        ),
+        // v calls it otherwise.
+        (
+            "t, LATERAL (SELECT t.a AS m) AS v (n) JOIN x ON x.a = m",
+            "t, LATERAL (SELECT t.a AS m) AS v (n) JOIN x ON x.a = m",
         ),
     ] {
         let Statement::Query(query) = one(&all(from)) else { panic!() };
