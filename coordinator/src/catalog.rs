@@ -2,13 +2,15 @@
 //!
 //! ```text
 //!   commit(command) ──queue──▶ writer thread ──▶ State::apply ──▶ log (redb, fsync) ──▶ readers
-//!                                              pure, all or nothing    CRC + hash chain   snapshot()
+//!                                              pure, all or nothing │  CRC + hash chain   snapshot()
+//!                                                                   └▶ log members (workers)
 //! ```
 //! A deterministic state machine: every change is a serialisable [`Command`], applied by one
 //! writer and logged before anybody sees it, so that a Raft log can later carry the same
 //! commands. Nothing else mutates it.
 //!
-//! Invariant: what [`Catalog::snapshot`] shows is durable. What [`Catalog::commit`] acknowledged
+//! Invariant: what [`Catalog::snapshot`] shows is durable: on `min(copies, members)` of the log's
+//! members. What [`Catalog::commit`] acknowledged
 //! is in every later snapshot, also after a crash.
 //!
 //! Not here: where workers listen and whether they live ([`membership`](crate::membership) tells
@@ -20,9 +22,12 @@
 //! - [`state`]: the state machine, with what each change means in `apply` and `rules`
 //! - [`record`]: the bytes of a log record, and the chain
 //! - `log`, `checkpoint`, `directory`: what is on the disk
-//! - `writer`: the thread that commits
+//! - [`members`]: who keeps copies of the log, and how many are enough
+//! - [`ledger`]: the log's writer without thread, disk and network
+//! - `writer`, [`links`]: the thread that commits, and its way to the members
 //! - [`lookup`]: finding relations by name
 //! - `verify`: the offline check
+//! - [`restore`]: a catalog made again from the copies of log members
 //! - [`error`]: what can go wrong
 
 use std::collections::BTreeMap;
@@ -30,9 +35,10 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
 use basalt_engine::snapshot::{DEFAULT_SCHEMA, Snapshot};
-use basalt_storage::ids::{TableId, TxnId, WorkerId};
+use basalt_storage::ids::{LogWriter, TableId, TxnId, WorkerId};
 use tokio::sync::{Mutex, mpsc, oneshot, watch};
 use url::Url;
 
@@ -41,9 +47,13 @@ mod checkpoint;
 pub mod command;
 mod directory;
 pub mod error;
+pub mod ledger;
+pub mod links;
 mod log;
 pub mod lookup;
+pub mod members;
 pub mod record;
+pub mod restore;
 mod rules;
 pub mod state;
 mod verify;
@@ -60,12 +70,20 @@ pub use verify::{Report, verify};
 
 use basalt_engine::secret::ClusterSecret;
 use directory::Directory;
-use log::{Log, Missing};
-use writer::{Message, QUEUE_MAX, Writer};
+use ledger::{Ledger, Opening, Timing};
+use links::{MemberLinks, no_links};
+use log::{Log, Missing, Opened};
+use record::Mark;
+use writer::{Inputs, Message, QUEUE_MAX, Writer};
+pub use writer::{LogStatus, Readable};
 
 /// Table ids set aside at once: one commit of its own per so many created tables, and at most so
 /// many ids lost with a restart.
 const TABLE_IDS_RESERVED: u16 = 64;
+
+/// How long a statement waits after a start, until enough log members have said what was
+/// acknowledged last: as long as a commit waits for them.
+const READABLE_WAIT: Duration = Duration::from_secs(10);
 
 /// The catalog of one cluster. Clones are handles to the same one.
 ///
@@ -81,6 +99,9 @@ struct Inner {
     /// `None` only while dropping.
     writer: Option<JoinHandle<()>>,
     published: Arc<watch::Sender<Published>>,
+    status: Arc<watch::Sender<LogStatus>>,
+    addresses: watch::Sender<BTreeMap<WorkerId, Url>>,
+    links: watch::Sender<Arc<dyn MemberLinks>>,
     table_ids: Mutex<Range<u64>>,
     secret: ClusterSecret,
 }
@@ -193,8 +214,8 @@ impl Catalog {
     }
 
     fn open_in(directory: Directory) -> Result<Self, CatalogError> {
-        let (log, state) = Log::open(&directory.catalog(), Missing::Refuse)?;
-        let Some(cluster) = state.cluster() else {
+        let opened = Log::open(&directory.catalog(), Missing::Refuse)?;
+        let Some(cluster) = opened.state.cluster() else {
             return Err(CatalogError::corrupt_record(1, "is missing: the log is empty"));
         };
         let secret = if cluster.workers.is_empty() {
@@ -203,34 +224,114 @@ impl Catalog {
         } else {
             ClusterSecret::read(&directory.secret())?
         };
-        Self::start(directory, log, state, secret)
+        Self::start(directory, opened, secret)
     }
 
     fn start(
         directory: Directory,
-        log: Log,
-        state: State,
+        opened: Opened,
         secret: ClusterSecret,
     ) -> Result<Self, CatalogError> {
+        let Opened { log, state, committed } = opened;
         let no_cluster = || CatalogError::NoCluster { path: directory.path().to_owned() };
-        let published =
-            Arc::new(watch::Sender::new(Published::new(&state).ok_or_else(no_cluster)?));
+        let known = committed.as_ref().map(|(mark, _)| *mark);
+        let is_whole = committed.is_none();
+        // Readers get what is known to be durable, and the rest when it is.
+        let shown = committed.as_ref().map_or(&state, |(_, state)| state);
+        let published = Published::new(shown).ok_or_else(no_cluster)?;
+        let published = Arc::new(watch::Sender::new(published));
+        drop(committed);
+        let opening = Opening {
+            own: log.coordinator(),
+            writer: LogWriter::generate(),
+            chain: log.chain(),
+            committed: known.or(is_whole.then(|| Mark::at(log.chain()))),
+            state,
+        };
+        let ledger = Ledger::new(opening, Timing::default(), Duration::ZERO);
+        let status = LogStatus {
+            readable: if is_whole { Readable::Yes } else { Readable::NotYet(String::new()) },
+            is_leading: ledger.is_leading(),
+            log_epoch: ledger.state().log_epoch(),
+            seq: ledger.chain().seq,
+            members: ledger.members(),
+        };
+        let status = Arc::new(watch::Sender::new(status));
         let (queue, messages) = mpsc::channel(QUEUE_MAX);
+        let (addresses, links) =
+            (watch::Sender::new(BTreeMap::new()), watch::Sender::new(no_links()));
+        let inputs =
+            Inputs { queue: messages, addresses: addresses.subscribe(), links: links.subscribe() };
         let path = directory.path().to_owned();
-        let writer =
-            Writer { log, state, published: Arc::clone(&published), failed: None, directory };
+        let writer = Writer {
+            log,
+            ledger,
+            published: Arc::clone(&published),
+            status: Arc::clone(&status),
+            started: Instant::now(),
+            held: None,
+            directory,
+        };
+        let io = |source| CatalogError::Io { path, source };
+        // Only for its timers: answers of members come from other threads.
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+        let runtime = match runtime {
+            Ok(runtime) => runtime,
+            Err(source) => return Err(io(source)),
+        };
         let writer = thread::Builder::new()
             .name("catalog-writer".to_owned())
-            .spawn(move || writer.run(messages))
-            .map_err(|source| CatalogError::Io { path, source })?;
+            .spawn(move || runtime.block_on(writer.run(inputs)))
+            .map_err(io)?;
         let inner = Inner {
             queue: Some(queue),
             writer: Some(writer),
             published,
+            status,
+            addresses,
+            links,
             table_ids: Mutex::new(0..0),
             secret,
         };
         Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// Reaches log members by `links` from now on. Until then a log that has members takes no
+    /// commits.
+    pub fn replicate(&self, links: Arc<dyn MemberLinks>) {
+        self.inner.links.send_replace(links);
+    }
+
+    /// How the command log is doing now.
+    pub fn log_status(&self) -> LogStatus {
+        self.inner.status.borrow().clone()
+    }
+
+    /// Waits until the status of the command log satisfies `wanted`.
+    pub async fn wait_for_log(&self, mut wanted: impl FnMut(&LogStatus) -> bool) {
+        let mut changes = self.inner.status.subscribe();
+        // The sender lives in `self`, so this cannot fail.
+        let _sender_lives = changes.wait_for(|status| wanted(status)).await;
+    }
+
+    /// Waits until snapshots have everything that was ever acknowledged.
+    ///
+    /// At once, but after a crash or a restore, when enough log members have to be asked first.
+    ///
+    /// # Errors
+    /// [`CatalogError::LogUnavailable`] when too few of them answer for some time;
+    /// [`CatalogError::Stopped`] when another coordinator has taken over.
+    pub async fn readable(&self) -> Result<(), CatalogError> {
+        if self.inner.status.borrow().readable == Readable::Yes {
+            return Ok(());
+        }
+        let decided = self.wait_for_log(|status| !matches!(status.readable, Readable::NotYet(_)));
+        let _in_time = tokio::time::timeout(READABLE_WAIT, decided).await;
+        match self.log_status().readable {
+            Readable::Yes => Ok(()),
+            Readable::NotYet(reason) => Err(CatalogError::LogUnavailable { reason }),
+            Readable::No(reason) => Err(CatalogError::Stopped { reason }),
+        }
     }
 
     /// The newest durable commit, with the workers known now. Copies one pointer.
@@ -260,16 +361,23 @@ impl Catalog {
 
     /// Says where workers listen; snapshots from now on have it. Nothing is logged.
     pub fn set_worker_urls(&self, urls: BTreeMap<WorkerId, Url>) {
+        self.inner.addresses.send_if_modified(|known| {
+            if *known == urls {
+                return false;
+            }
+            known.clone_from(&urls);
+            true
+        });
         self.inner.published.send_if_modified(|published| published.move_workers(urls));
     }
 
     /// Applies `command` and makes it durable and visible.
     ///
-    /// - `Ok`: the record is fsynced, and snapshots from now on have it. It survives any crash of
-    ///   this machine. With [`Committed::replayed`] an earlier commit of the same request key is
-    ///   what survives.
-    /// - [`CatalogError::OutcomeUnknown`]: the write failed. After a restart the commit is wholly
-    ///   there or wholly absent; a request key finds out which.
+    /// - `Ok`: the record is fsynced on enough log members, and snapshots from now on have it. It
+    ///   survives any crash, and the loss of this machine's disk when the log has members. With
+    ///   [`Committed::replayed`] an earlier commit of the same request key is what survives.
+    /// - [`CatalogError::OutcomeUnknown`]: the write failed, or too few members answered in time.
+    ///   Later the commit is wholly there or wholly absent; a request key finds out which.
     /// - any other error: nothing was logged, nothing changed. Errors that
     ///   [are retryable](CatalogError::is_retryable) may succeed when the statement is planned
     ///   again on a new snapshot.
@@ -332,15 +440,16 @@ fn found(directory: &Directory, new: NewCluster) -> Result<(), CatalogError> {
         });
     }
     let path = directory.new_catalog()?;
-    let (mut log, mut state) = Log::open(&path, Missing::Create)?;
+    let Opened { mut log, mut state, committed: _ } = Log::open(&path, Missing::Create)?;
     let public = Change::CreateSchema { name: DEFAULT_SCHEMA.to_owned() };
     let changes = vec![Change::CreateCluster(new), public];
     let command = Command::new(TxnId::generate(), wall_clock_ms(), changes);
     let payload = serialise(&command)?;
     state.apply(command)?;
     let mut chain = log.chain();
-    let record = chain.append(state.epoch(), &payload)?;
-    log.append(chain, &[record], &state)?;
+    let record = chain.append(state.epoch(), state.log_epoch(), &payload)?;
+    // There is nobody else yet: what is on this disk is durable.
+    log.append(chain, &[record.into()], Mark::at(chain))?;
     drop(log);
     directory.adopt_catalog(&path)
 }

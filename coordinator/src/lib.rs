@@ -4,6 +4,7 @@
 //!
 //! - [`process`]: starting and stopping a coordinator
 //! - [`catalog`]: what the cluster is made of, durable, changed by one writer
+//! - [`log_links`]: the workers that keep copies of the catalog's log
 //! - [`membership`], [`membership_service`]: which workers there are and which slices they own
 //! - [`backend`]: the seam between the Flight SQL service and the statement life cycle
 //! - [`statements`]: the statement life cycle, with `sys_schema` to look at it
@@ -12,6 +13,7 @@
 pub mod backend;
 pub mod catalog;
 pub mod flight;
+pub mod log_links;
 pub mod membership;
 pub mod membership_service;
 pub mod process;

@@ -12,6 +12,7 @@ use basalt_engine::secret::ClusterSecret;
 use basalt_storage::durable_write::create_dir_durable;
 use datafusion::error::DataFusionError;
 use tokio::net::TcpListener;
+use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
@@ -20,6 +21,7 @@ use tonic::service::interceptor::InterceptedService;
 use crate::catalog::{Catalog, CatalogError, NewCluster};
 use crate::flight::server::serve_with_routes;
 use crate::flight::{FlightOptions, FlightSqlServer};
+use crate::log_links::GrpcLinks;
 use crate::membership::{Liveness, Members, Versions};
 use crate::membership_service::MembershipService;
 use crate::statements::Statements;
@@ -107,6 +109,7 @@ impl Coordinator {
             Versions { binary: env!("CARGO_PKG_VERSION").to_owned(), protocol: PROTOCOL_VERSION };
         let members = Members::new(catalog.clone(), Liveness::default(), versions);
         let channels = Channels::new(&secret)?.with_local(config.local_workers);
+        catalog.replicate(Arc::new(GrpcLinks::new(channels.clone(), Handle::current())));
         let runtime = config.resources.runtime()?;
         let statements = Statements::new(
             catalog.clone(),

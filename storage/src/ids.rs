@@ -89,9 +89,22 @@ integer_id! {
     Epoch(u64)
 }
 
+integer_id! {
+    /// Grows whenever the members of the command log change, or another process writes it.
+    LogEpoch(u64)
+}
+
 uuid_id! {
     /// A cluster, for ever.
     ClusterId
+}
+uuid_id! {
+    /// A coordinator, as long as its data directory lives: a restored one is another.
+    CoordinatorId
+}
+uuid_id! {
+    /// One run of a coordinator, as log members know it: a restart is another writer.
+    LogWriter
 }
 uuid_id! {
     /// A worker, as long as its data directory lives.

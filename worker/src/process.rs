@@ -27,9 +27,11 @@ use uuid::Uuid;
 use crate::append_sink::AppendSink;
 use crate::chunk_service::ChunkService;
 use crate::chunk_source::WorkerChunks;
+use crate::early_log::EarlyLog;
 use crate::fragment_gate::FragmentGate;
 use crate::fragments::fragment_runner;
 use crate::ingest_service::IngestService;
+use crate::log_service::LogService;
 use crate::panics::CatchPanics;
 use crate::registration::{Heartbeats, Joined, Registration};
 use crate::staging::Staging;
@@ -67,7 +69,11 @@ impl Worker {
         }
         let listener = listen(config.listen).await?;
         let url = advertised(&config, &listener)?;
-        let (store, registration, joined) = join(&config, url.clone()).await?;
+        let listen_error =
+            |source| WorkerError::Listen { address: config.listen.to_string(), source };
+        let listener = listener.into_std().map_err(listen_error)?;
+        let (store, log, registration, joined) = join(&config, url.clone(), &listener).await?;
+        let listener = TcpListener::from_std(listener).map_err(listen_error)?;
         let id = store.identity().worker;
         let local_workers = config.local_workers.clone();
         let channels = Channels::new(&config.secret)?.with_local(local_workers.clone());
@@ -101,6 +107,7 @@ impl Worker {
             .layer(InterceptorLayer::new(move |request| secret.admit(request)))
             .layer(CatchPanics)
             .add_service(FragmentGate::new(fragments))
+            .add_service(log.into_server())
             .add_service(ChunksServer::new(ChunkService::new(store, fence.clone())))
             .add_service(
                 IngestServer::new(IngestService::new(staging))
@@ -163,11 +170,13 @@ fn advertised(config: &WorkerConfig, listener: &TcpListener) -> Result<Url, Work
 }
 
 /// Opens the data directory and registers. A directory with an identity is locked first, so that a
-/// second process on it never reaches the coordinator.
+/// second process on it never reaches the coordinator, and its copy of the command log is served
+/// meanwhile.
 async fn join(
     config: &WorkerConfig,
     url: Url,
-) -> Result<(Arc<ChunkStore>, Registration, Joined), WorkerError> {
+    listener: &std::net::TcpListener,
+) -> Result<(Arc<ChunkStore>, LogService, Registration, Joined), WorkerError> {
     let dir = &config.data_dir;
     let io = |source| WorkerError::DataDir { path: dir.clone(), source };
     create_dir_durable(dir).map_err(io)?;
@@ -175,7 +184,10 @@ async fn join(
     let vfs: Arc<dyn Vfs> = Arc::new(RealVfs);
     let known = ChunkStore::read_identity(dir, vfs.as_ref())?;
     let opened = match known {
-        Some(identity) => Some(ChunkStore::open(dir, identity, Arc::clone(&vfs))?),
+        Some(identity) => {
+            let store = ChunkStore::open(dir, identity, Arc::clone(&vfs))?;
+            Some((store, LogService::open(dir, identity)?))
+        }
         None => None,
     };
     let registration = Registration {
@@ -188,13 +200,21 @@ async fn join(
         cluster: known.map(|identity| identity.cluster),
         epoch: 0,
     };
+    let early = match &opened {
+        Some((_, log)) => Some(EarlyLog::start(listener, config.secret.clone(), log.clone())),
+        None => None,
+    };
+    let early = early.transpose().map_err(io)?;
     let joined = registration.register().await?;
-    let store = match opened {
-        Some(store) => store,
+    if let Some(early) = early {
+        early.stop().await;
+    }
+    let (store, log) = match opened {
+        Some(opened) => opened,
         None => {
             let identity = Identity { cluster: joined.cluster, worker: registration.worker };
-            ChunkStore::open(dir, identity, vfs)?
+            (ChunkStore::open(dir, identity, vfs)?, LogService::open(dir, identity)?)
         }
     };
-    Ok((Arc::new(store), registration, joined))
+    Ok((Arc::new(store), log, registration, joined))
 }

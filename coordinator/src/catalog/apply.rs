@@ -3,6 +3,7 @@
 //! The draft copies the few maps of pointers that changes can touch and collects additions to
 //! the two large sets, so that a refused command costs nothing to undo.
 
+mod log_members;
 mod rows;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
@@ -15,6 +16,7 @@ use basalt_storage::ids::{Epoch, SegmentId, TableId, TxnId, WorkerId};
 use super::command::{Change, NewCluster, NewTable};
 use super::error::{CatalogError, ObjectKind};
 use super::lookup::{suggest_relation, suggest_schema};
+use super::members::LogSets;
 use super::rules;
 use super::state::{ClusterState, DROPS_KEPT_MAX, DroppedTable, State, TableEntry};
 
@@ -31,6 +33,7 @@ pub(super) struct Delta {
     segments_added: HashSet<SegmentId>,
     segments_dropped: Vec<SegmentId>,
     drops: Vec<DroppedTable>,
+    log_sets: LogSets,
 }
 
 impl Delta {
@@ -48,6 +51,7 @@ impl Delta {
         state.drops.extend(self.drops);
         let surplus = state.drops.len().saturating_sub(DROPS_KEPT_MAX);
         state.drops.drain(..surplus);
+        state.log_sets = self.log_sets;
     }
 }
 
@@ -71,6 +75,7 @@ impl<'a> Draft<'a> {
             segments_added: HashSet::new(),
             segments_dropped: Vec::new(),
             drops: Vec::new(),
+            log_sets: base.log_sets.clone(),
         };
         let reserved = base.next_table..base.next_table;
         Self { base, txn, version: base.version + 1, reserved, next }
@@ -102,6 +107,7 @@ impl<'a> Draft<'a> {
             Change::ReplaceSegments { table, schema_version, replaced, segments } => {
                 self.replace_segments(table, schema_version, &replaced, segments)
             }
+            Change::SetLogMembers { set, forced } => self.set_log_members(set, forced),
         }
     }
 

@@ -32,6 +32,7 @@ impl SqlBackend for Statements {
         sql: &str,
     ) -> Result<StatementDescription, SqlError> {
         LargeStack::new(async move {
+            self.inner.catalog.readable().await?;
             let parsed = self.qualified(session, parse_one(sql)?)?;
             let count = parsed.parameters;
             let pinned = self.pin(session)?;
@@ -74,6 +75,7 @@ impl SqlBackend for Statements {
 
     async fn execute(&self, request: ExecuteRequest) -> Result<Outcome, SqlError> {
         LargeStack::new(async move {
+            self.inner.catalog.readable().await?;
             let parsed = parse_one(&request.sql)?;
             let values = match &request.parameters {
                 None => vec![],
@@ -100,6 +102,7 @@ impl SqlBackend for Statements {
         parameters: Option<Vec<RecordBatch>>,
     ) -> Result<u64, SqlError> {
         LargeStack::new(async move {
+            self.inner.catalog.readable().await?;
             match parameters {
                 Some(rows) if rows.iter().any(|batch| batch.num_columns() > 0) => {
                     let run = self.inner.registry.start(session, sql);
@@ -130,6 +133,7 @@ impl SqlBackend for Statements {
         schema: SchemaRef,
         batches: BoxStream<'static, Result<RecordBatch, SqlError>>,
     ) -> Result<u64, SqlError> {
+        self.inner.catalog.readable().await?;
         let run = self.inner.registry.start(request.session, &format!("INGEST {}", request.table));
         run.finish_change(self.run_ingest(request, schema, batches)).await
     }
@@ -140,6 +144,7 @@ impl SqlBackend for Statements {
 
     async fn relation_schema(&self, schema: &str, relation: &str) -> Result<SchemaRef, SqlError> {
         LargeStack::new(async move {
+            self.inner.catalog.readable().await?;
             let pinned = self.pin(SessionId(u64::MAX))?;
             let provider =
                 pinned.state.catalog_list().catalog(CATALOG).and_then(|c| c.schema(schema));

@@ -5,3 +5,4 @@
 mod catalog;
 mod catalog_membership;
 mod flight;
+mod log_simulation;

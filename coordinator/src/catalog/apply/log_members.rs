@@ -1,0 +1,40 @@
+//! What a change of the log's members means.
+
+use super::Draft;
+use crate::catalog::error::CatalogError;
+use crate::catalog::members::{LogSet, UNSETTLED_MAX};
+
+/// The most workers that can keep copies of the log: each commit waits for some of them.
+const LOG_WORKERS_MAX: usize = 16;
+
+impl Draft<'_> {
+    pub(super) fn set_log_members(
+        &mut self,
+        set: LogSet,
+        forced: bool,
+    ) -> Result<(), CatalogError> {
+        let invalid =
+            |problem: &str| Err(CatalogError::invalid(format!("the set of log members {problem}")));
+        if set.log_epoch <= self.next.log_sets.current.log_epoch {
+            return invalid("has no newer epoch than the one before");
+        }
+        if set.workers.len() > LOG_WORKERS_MAX || set.copies == 0 {
+            return invalid("has too many workers, or wants no copy");
+        }
+        let cluster = self.next.cluster.as_deref();
+        let is_stranger = |worker| cluster.is_none_or(|cluster| !cluster.workers.contains(worker));
+        // A member stays one until it is replaced, also when it leaves the cluster before.
+        let before = self.next.log_sets.workers();
+        if set.workers.iter().any(|worker| is_stranger(worker) && !before.contains(worker)) {
+            return invalid("names a worker that is none");
+        }
+        self.next.log_sets = self.next.log_sets.followed_by(set, forced);
+        if self.next.log_sets.unsettled.len() > UNSETTLED_MAX {
+            return Err(CatalogError::LimitReached {
+                what: "changes of log members in a row that did not become durable",
+                limit: UNSETTLED_MAX,
+            });
+        }
+        Ok(())
+    }
+}
