@@ -51,7 +51,6 @@ impl<T> Ledger<T> {
             return;
         }
         self.held_at = None;
-        eprintln!("REFORM {now:?} {set:?} {:?}", self.progress);
         tracing::info!(log_epoch = %set.log_epoch, workers = ?set.workers,
             "the members of the command log change");
         self.set_members(set, now);
@@ -88,10 +87,10 @@ impl<T> Ledger<T> {
     fn filled_newcomers(&self, now: Duration) -> Vec<WorkerId> {
         let newcomers = self.newcomers();
         let has_all = |worker: &WorkerId| {
+            // Only a copy that was complete once can vouch for anything.
             let known = self.progress.get(worker);
-            known.is_some_and(|progress| {
-                progress.acked + LAG_MAX >= self.chain.seq && progress.acked > 0
-            }) && self.answers(*worker, now)
+            known.is_some_and(|progress| progress.acked == self.chain.seq && progress.complete)
+                && self.answers(*worker, now)
         };
         let is_about_to = |worker: &WorkerId| {
             self.progress.get(worker).is_none_or(|progress| {

@@ -46,8 +46,17 @@ impl LocalLog {
 
     /// Reads and checks everything, as opening a catalog does.
     pub(super) fn replay(&self) -> (State, Chain) {
+        self.replay_to(u64::MAX)
+    }
+
+    /// Whether nobody else is known to have a say.
+    pub(super) fn is_alone(&self) -> bool {
+        self.replay_to(self.committed.seq).0.log_sets().is_alone()
+    }
+
+    fn replay_to(&self, last: u64) -> (State, Chain) {
         let (mut state, mut chain) = (State::new(), Chain::start());
-        for (seq, bytes) in (1..).zip(&self.records) {
+        for (seq, bytes) in (1..=last).zip(&self.records) {
             let raw = RawRecord::decode(seq, bytes).unwrap();
             chain.follow(seq, &raw).unwrap();
             state.apply(command(&raw).unwrap()).unwrap();
@@ -88,6 +97,8 @@ pub(super) struct Coordinator {
     pub(super) held: Vec<super::world::Event>,
     /// Its disk is lost for good.
     pub(super) is_gone: bool,
+    /// The last record that was acknowledged when it started.
+    pub(super) floor: u64,
     /// Hash of each record of the chain it has shown or may show.
     pub(super) hashes: BTreeMap<u64, basalt_storage::digest::Digest>,
 }
@@ -102,6 +113,7 @@ impl Coordinator {
             paused: false,
             held: Vec::new(),
             is_gone: false,
+            floor: 0,
             hashes: BTreeMap::new(),
         }
     }

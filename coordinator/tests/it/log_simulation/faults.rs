@@ -103,8 +103,7 @@ impl World {
     fn lose_coordinator(&mut self, at: usize) {
         let it = &mut self.coordinators[at];
         // A log that was never anywhere else is lost with its disk; nothing is to be shown there.
-        let (state, _) = it.log.replay();
-        if it.is_gone || state.log_sets().is_alone() {
+        if it.is_gone || it.log.is_alone() {
             return;
         }
         it.crash();
@@ -123,8 +122,7 @@ impl World {
     /// Somebody starts a copy of a coordinator's folder elsewhere.
     fn copy_coordinator(&mut self, at: usize) {
         let mut log = self.coordinators[at].log.clone();
-        let (state, _) = log.replay();
-        if self.coordinators[at].is_gone || state.log_sets().is_alone() || self.is_crowded() {
+        if self.coordinators[at].is_gone || log.is_alone() || self.is_crowded() {
             return;
         }
         log.own = CoordinatorId::generate();
@@ -132,7 +130,10 @@ impl World {
     }
 
     fn is_crowded(&self) -> bool {
-        self.coordinators.iter().filter(|it| it.ledger.is_some()).count() > 2
+        let is_alive = |it: &&Coordinator| {
+            it.ledger.as_ref().is_some_and(|ledger| ledger.superseded().is_none())
+        };
+        self.coordinators.iter().filter(is_alive).count() > 2
     }
 
     fn add_coordinator(&mut self, log: LocalLog) {
