@@ -72,7 +72,7 @@ use basalt_engine::secret::ClusterSecret;
 use directory::Directory;
 use ledger::{Ledger, Opening, Timing};
 use links::{MemberLinks, no_links};
-use log::{Log, Missing, Opened};
+use log::{Log, LogReader, Missing, Opened};
 use record::Mark;
 use writer::{Inputs, Message, QUEUE_MAX, Writer};
 pub use writer::{LogStatus, Readable};
@@ -102,6 +102,7 @@ struct Inner {
     status: Arc<watch::Sender<LogStatus>>,
     addresses: watch::Sender<BTreeMap<WorkerId, Url>>,
     links: watch::Sender<Arc<dyn MemberLinks>>,
+    log: LogReader,
     table_ids: Mutex<Range<u64>>,
     secret: ClusterSecret,
 }
@@ -263,6 +264,7 @@ impl Catalog {
         let inputs =
             Inputs { queue: messages, addresses: addresses.subscribe(), links: links.subscribe() };
         let path = directory.path().to_owned();
+        let reader = log.reader();
         let writer = Writer {
             log,
             ledger,
@@ -290,6 +292,7 @@ impl Catalog {
             status,
             addresses,
             links,
+            log: reader,
             table_ids: Mutex::new(0..0),
             secret,
         };
@@ -305,6 +308,19 @@ impl Catalog {
     /// How the command log is doing now.
     pub fn log_status(&self) -> LogStatus {
         self.inner.status.borrow().clone()
+    }
+
+    /// The own copy of the log, to read it while it is written.
+    pub fn log(&self) -> LogReader {
+        self.inner.log.clone()
+    }
+
+    /// Takes no more commits from now on, because the own copy of the log is not what it should be.
+    pub async fn stop_commits(&self, reason: String) {
+        if let Some(queue) = &self.inner.queue {
+            // A writer that has ended takes none either.
+            let _ended = queue.send(Message::Stop { reason }).await;
+        }
     }
 
     /// Waits until the status of the command log satisfies `wanted`.

@@ -4,7 +4,7 @@
 //!
 //! - [`process`]: starting and stopping a coordinator
 //! - [`catalog`]: what the cluster is made of, durable, changed by one writer
-//! - [`log_links`]: the workers that keep copies of the catalog's log
+//! - [`log_links`], [`log_scrub`], [`log_sources`]: the workers that keep copies of the catalog's log
 //! - [`membership`], [`membership_service`]: which workers there are and which slices they own
 //! - [`backend`]: the seam between the Flight SQL service and the statement life cycle
 //! - [`statements`]: the statement life cycle, with `sys_schema` to look at it
@@ -14,6 +14,8 @@ pub mod backend;
 pub mod catalog;
 pub mod flight;
 pub mod log_links;
+pub mod log_scrub;
+pub mod log_sources;
 pub mod membership;
 pub mod membership_service;
 pub mod process;

@@ -79,7 +79,7 @@ impl MemberLinks for GrpcLinks {
     }
 }
 
-async fn in_time<T>(
+pub(crate) async fn in_time<T>(
     bytes: u64,
     call: impl Future<Output = Result<T, Status>>,
 ) -> Result<T, Status> {

@@ -22,6 +22,7 @@ use crate::catalog::{Catalog, CatalogError, NewCluster};
 use crate::flight::server::serve_with_routes;
 use crate::flight::{FlightOptions, FlightSqlServer};
 use crate::log_links::GrpcLinks;
+use crate::log_scrub::{LOG_SCRUB_EVERY, LogScrub};
 use crate::membership::{Liveness, Members, Versions};
 use crate::membership_service::MembershipService;
 use crate::statements::Statements;
@@ -110,6 +111,7 @@ impl Coordinator {
         let members = Members::new(catalog.clone(), Liveness::default(), versions);
         let channels = Channels::new(&secret)?.with_local(config.local_workers);
         catalog.replicate(Arc::new(GrpcLinks::new(channels.clone(), Handle::current())));
+        let scrub = LogScrub::new(catalog.clone(), channels.clone());
         let runtime = config.resources.runtime()?;
         let statements = Statements::new(
             catalog.clone(),
@@ -127,7 +129,10 @@ impl Coordinator {
         let stopped = stop.clone().cancelled_owned();
         let server = tokio::spawn(serve_with_routes(listener, flight, routes, stopped));
         let (watched, watch_stop) = (Arc::clone(&members), stop.clone());
-        let watch = tokio::spawn(async move { watched.run(watch_stop).await });
+        let scrub_stop = stop.clone();
+        let watch = tokio::spawn(async move {
+            tokio::join!(watched.run(watch_stop), scrub.run(LOG_SCRUB_EVERY, scrub_stop));
+        });
         tracing::info!(%address, cluster = %catalog.cluster().cluster, "coordinator serves");
         Ok(Self { address, catalog, members, statements, stop, server, watch })
     }

@@ -25,5 +25,5 @@ pub mod parts;
 pub mod record;
 
 pub use copy::{Append, LogCopy, LogError, Position, Verdict};
-pub use disk::{DirDisk, LogDisk, LogFile};
+pub use disk::{DirDisk, LOG_DIR, LogDisk, LogFile};
 pub use record::{Chain, RawRecord, RecordError};

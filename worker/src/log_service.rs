@@ -7,6 +7,7 @@
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use basalt_engine::log_protocol::{MemberPosition, answer_to_wire};
 use basalt_engine::protocol::command_log_server::{CommandLog, CommandLogServer};
@@ -16,9 +17,9 @@ use basalt_engine::protocol::{
     digest_from_wire,
 };
 use basalt_storage::chunk_store::Identity;
-use basalt_storage::command_log::copy::Promise;
+use basalt_storage::command_log::copy::{Promise, check};
 use basalt_storage::command_log::record::RECORD_BYTES_MAX;
-use basalt_storage::command_log::{Append, DirDisk, LogCopy, LogError, Verdict, parts};
+use basalt_storage::command_log::{Append, DirDisk, LOG_DIR, LogCopy, LogError, Verdict, parts};
 use basalt_storage::ids::{ClusterId, LogEpoch, LogWriter};
 use bytes::{Bytes, BytesMut};
 use futures::stream::{self, BoxStream, StreamExt};
@@ -26,8 +27,6 @@ use tonic::{Request, Response, Status, Streaming};
 
 use crate::WorkerError;
 
-/// The folder of the copy, below the data directory.
-const LOG_DIR: &str = "log";
 /// Bytes of records in one append: the largest record, and what comes with it.
 const APPEND_BYTES_MAX: usize = RECORD_BYTES_MAX + (8 << 20);
 /// Bytes of records that one read hands out at least, if there are so many and it asks for them.
@@ -63,6 +62,40 @@ impl LogService {
         CommandLogServer::new(self).max_decoding_message_size(MESSAGE_BYTES_MAX)
     }
 
+    /// Reads the whole copy again now and then, until the task is aborted.
+    pub async fn scrub(self, every: Duration) {
+        loop {
+            tokio::time::sleep(every).await;
+            match self.scrub_now().await {
+                Ok(None) => tracing::debug!("the copy of the command log is sound"),
+                Ok(Some(damage)) => {
+                    tracing::error!(damage, "a copy of the command log is damaged");
+                }
+                Err(status) => {
+                    let problem = status.message();
+                    tracing::warn!(problem, "the copy of the command log cannot be checked");
+                }
+            }
+        }
+    }
+
+    /// Reads the whole copy again, while it is appended to. Says what is damaged; the copy ends
+    /// before that then, and the coordinator fills it again.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub async fn scrub_now(&self) -> Result<Option<String>, Status> {
+        let part = self.with_copy(|copy| Ok(copy.checkable())).await?;
+        let checked = tokio::task::spawn_blocking(move || check(&part)).await;
+        let damage = checked
+            .map_err(|error| Status::internal(error.to_string()))?
+            .map_err(|error| to_status(&error))?;
+        if damage.is_some() {
+            self.with_copy(LogCopy::reopen).await?;
+        }
+        Ok(damage)
+    }
+
     fn check_cluster(&self, theirs: &[u8], message: &'static str) -> Result<(), Status> {
         let theirs = ClusterId::from_wire(theirs, message, "cluster")?;
         if theirs == self.identity.cluster {
@@ -79,7 +112,16 @@ impl LogService {
         f: impl FnOnce(&mut LogCopy) -> Result<T, LogError> + Send + 'static,
     ) -> Result<T, Status> {
         let copy = Arc::clone(&self.copy);
-        let work = move || f(&mut copy.lock().unwrap_or_else(PoisonError::into_inner));
+        let work = move || {
+            let mut copy = copy.lock().unwrap_or_else(PoisonError::into_inner);
+            let result = f(&mut copy);
+            if let Err(error @ LogError::Damaged(_)) = &result {
+                // It ends before the damage from now on, and the coordinator fills it again.
+                tracing::error!(%error, "a copy of the command log is damaged");
+                copy.reopen()?;
+            }
+            result
+        };
         match tokio::task::spawn_blocking(work).await {
             Ok(result) => result.map_err(|error| to_status(&error)),
             Err(error) => Err(Status::internal(error.to_string())),
@@ -105,7 +147,9 @@ fn to_status(error: &LogError) -> Status {
     let message = error.to_string();
     match error {
         LogError::Io { .. } | LogError::Failed { .. } => Status::unavailable(message),
-        LogError::Record(_) | LogError::Diverged { .. } => Status::data_loss(message),
+        LogError::Record(_) | LogError::Damaged(_) | LogError::Diverged { .. } => {
+            Status::data_loss(message)
+        }
     }
 }
 

@@ -43,6 +43,9 @@ const WINDOW_BYTES: u32 = 8 * 1024 * 1024;
 const KEEPALIVE: std::time::Duration = std::time::Duration::from_secs(20);
 /// Bytes of headers a request may have: the secret and the settings of a fragment.
 const HEADER_BYTES_MAX: u32 = 64 << 10;
+/// How often the copy of the command log is read again: it is small, and all of it is needed when
+/// it is needed.
+const LOG_SCRUB_EVERY: std::time::Duration = std::time::Duration::from_secs(3600);
 /// How long a stopping worker waits for requests under way.
 const STOP_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10);
 
@@ -55,6 +58,7 @@ pub struct Worker {
     stop: Option<oneshot::Sender<()>>,
     server: JoinHandle<Result<(), tonic::transport::Error>>,
     _heartbeats: Heartbeats,
+    log_scrub: JoinHandle<()>,
 }
 
 impl Worker {
@@ -98,6 +102,7 @@ impl Worker {
         // The server's own option does not reach connections that come from outside of it, and
         // with Nagle's algorithm every small exchange waits 40 ms for a delayed acknowledgement.
         let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+        let log_scrub = tokio::spawn(log.clone().scrub(LOG_SCRUB_EVERY));
         let server = Server::builder()
             .initial_stream_window_size(WINDOW_BYTES)
             .initial_connection_window_size(WINDOW_BYTES)
@@ -121,7 +126,15 @@ impl Worker {
         let heartbeats = Heartbeats::start(registration, joined, fence)?;
         local_workers.add(url.clone(), runner, sessions);
         tracing::info!(worker = %id, %url, cluster = %joined.cluster, "worker joined the cluster");
-        Ok(Self { id, url, local_workers, stop: Some(stop), server, _heartbeats: heartbeats })
+        Ok(Self {
+            id,
+            url,
+            local_workers,
+            stop: Some(stop),
+            server,
+            _heartbeats: heartbeats,
+            log_scrub,
+        })
     }
 
     /// The worker's id.
@@ -149,6 +162,7 @@ impl Worker {
 impl Drop for Worker {
     fn drop(&mut self) {
         self.local_workers.remove(&self.url);
+        self.log_scrub.abort();
         self.server.abort();
     }
 }

@@ -15,6 +15,8 @@
 //! Invariants, all of them tried by `coordinator/tests/it/log_simulation`:
 //! - [`Step::Publish`] and a good [`Step::Reply`] come only when their records are durable.
 //! - A ledger that another writer has taken over from never makes a record durable again.
+//! - An epoch is promised by enough members before anything is written in it, also when only the
+//!   set changes: so an epoch has one writer, and whoever has its newest record has the newest log.
 //! - A record that changes the log set is on the own disk before anybody else hears of it, so that
 //!   a restart knows of every set that a member may know of.
 //!
@@ -79,6 +81,14 @@ impl Default for Timing {
             reclaim_after: Duration::from_secs(1),
             stall_after: Duration::from_secs(10),
         }
+    }
+}
+
+impl Timing {
+    /// How long a writer waits that was outbid: another time for each, and for each time.
+    fn outbid_wait(&self, writer: LogWriter, ballot: LogEpoch) -> Duration {
+        let mixed = (writer.0.as_u128() as u64 ^ ballot.0).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        self.retry + self.retry_max.mul_f64((mixed >> 40) as f64 / (1u64 << 24) as f64)
     }
 }
 

@@ -48,6 +48,8 @@ pub(super) enum Message {
     Commit { command: Command, payload: Vec<u8>, reply: Reply<Committed> },
     /// What came of a request.
     Request { key: RequestKey, reply: Reply<Option<RequestOutcome>> },
+    /// Take no more commits.
+    Stop { reason: String },
 }
 
 pub(super) type Reply<T> = oneshot::Sender<Result<T, CatalogError>>;
@@ -176,6 +178,7 @@ impl Writer {
                 Message::Request { key, reply } => {
                     let _caller_gone = reply.send(self.request(&key));
                 }
+                Message::Stop { reason } => self.ledger.write_failed(&reason),
                 Message::Commit { command, payload, reply } => {
                     match self.ledger.readiness(self.now()) {
                         Readiness::Refused(error) => {

@@ -40,9 +40,12 @@ pub enum LogError {
         /// The first failure.
         reason: String,
     },
-    /// What the copy has or was sent fails its checks.
+    /// What was sent is no record, or a newer version of the program wrote it.
     #[error(transparent)]
     Record(#[from] RecordError),
+    /// What the copy has fails its checks: it has to be read again ([`LogCopy::reopen`]).
+    #[error("the copy is damaged: {0}")]
+    Damaged(RecordError),
     /// A writer sent another record of an epoch that has one at this place already: there are
     /// two writers of one epoch, which cannot be.
     #[error("log record {seq} is another one of the same log epoch {epoch}")]
@@ -102,6 +105,7 @@ pub struct Append {
 #[derive(Debug)]
 pub struct LogCopy {
     disk: Arc<dyn LogDisk>,
+    file_bytes_max: u64,
     /// Where record `i + 1` is.
     index: Vec<Place>,
     position: Position,
@@ -112,6 +116,8 @@ pub struct LogCopy {
     /// The highest number a file has.
     last_file: u32,
     failed: Option<String>,
+    /// What was damaged when it was opened.
+    damage: Option<String>,
 }
 
 impl LogCopy {
@@ -124,6 +130,14 @@ impl LogCopy {
     /// # Errors
     /// [`LogError::Io`], and [`RecordError::NewerFormat`].
     pub fn open(disk: Arc<dyn LogDisk>) -> Result<Self, LogError> {
+        Self::open_with(disk, FILE_BYTES_MAX)
+    }
+
+    /// The same, with files of about `file_bytes_max` bytes.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_with(disk: Arc<dyn LogDisk>, file_bytes_max: u64) -> Result<Self, LogError> {
         let scan = Scan::run(disk.as_ref(), None)?;
         if let Some(problem) = &scan.problem {
             tracing::warn!(%problem, seq = scan.tail.seq, "the copy of the command log ends early");
@@ -135,12 +149,29 @@ impl LogCopy {
         let position =
             Position { promised: scan.promised, tail: scan.tail, complete: scan.complete };
         let (end, last_file) = (scan.end(), scan.last_file);
-        Ok(Self { disk, index: scan.index, position, current, end, last_file, failed: None })
+        let damage = scan.problem.filter(|_| !scan.torn);
+        Ok(Self {
+            disk,
+            file_bytes_max,
+            index: scan.index,
+            position,
+            current,
+            end,
+            last_file,
+            failed: None,
+            damage,
+        })
     }
 
     /// What the copy has and has promised, all of it durable.
     pub fn position(&self) -> Position {
         self.position
+    }
+
+    /// What was damaged when the copy was opened, where it ends since; what a crash tore off is
+    /// no damage.
+    pub fn damage(&self) -> Option<&str> {
+        self.damage.as_deref()
     }
 
     /// Promises to take nothing from writers of older epochs, nor from another one of this.
@@ -166,7 +197,7 @@ impl LogCopy {
     ///
     /// # Errors
     /// [`LogError::Record`] when the records are no records, [`LogError::Diverged`],
-    /// [`LogError::Io`], [`LogError::Failed`].
+    /// [`LogError::Damaged`], [`LogError::Io`], [`LogError::Failed`].
     pub fn append(&mut self, append: &Append) -> Result<Verdict, LogError> {
         let Append { promise, after, hash, records, committed } = append;
         if !self.admits(*promise) {
@@ -218,17 +249,17 @@ impl LogCopy {
     /// they have `bytes_max` bytes.
     ///
     /// # Errors
-    /// [`LogError::Record`] when one is damaged, [`LogError::Io`].
+    /// [`LogError::Damaged`].
     pub fn read(&self, after: u64, bytes_max: usize) -> Result<Vec<Bytes>, LogError> {
         let mut records = Vec::new();
         let mut bytes = 0;
         let mut prev = None;
         for seq in after + 1..=self.position.tail.seq {
             let record = self.record(seq)?;
-            let raw = RawRecord::decode(seq, &record)?;
+            let raw = RawRecord::decode(seq, &record).map_err(LogError::Damaged)?;
             if raw.seq != seq || prev.is_some_and(|prev| prev != raw.prev) {
                 let problem = "does not continue the one before it".to_owned();
-                return Err(RecordError::Corrupt { seq, problem }.into());
+                return Err(LogError::Damaged(RecordError::Corrupt { seq, problem }));
             }
             prev = Some(raw.chain().hash);
             bytes += record.len();
@@ -252,7 +283,7 @@ impl LogCopy {
     /// As [`Self::open`].
     pub fn reopen(&mut self) -> Result<(), LogError> {
         let failed = self.failed.take();
-        *self = Self::open(Arc::clone(&self.disk))?;
+        *self = Self::open_with(Arc::clone(&self.disk), self.file_bytes_max)?;
         self.failed = failed;
         Ok(())
     }
@@ -272,7 +303,9 @@ impl LogCopy {
         if seq == 0 {
             return Ok(Chain::start());
         }
-        Ok(RawRecord::decode(seq, &self.record(seq)?)?.chain())
+        let bytes = self.record(seq)?;
+        let record = RawRecord::decode(seq, &bytes).map_err(LogError::Damaged)?;
+        Ok(record.chain())
     }
 
     /// Records from `seq` on may be replaced by those of a newer epoch only.
@@ -295,10 +328,15 @@ impl LogCopy {
         let place = usize::try_from(seq).ok().and_then(|seq| self.index.get(seq.checked_sub(1)?));
         let Some(Place { file, offset, length }) = place.copied() else {
             let problem = "is not in this copy".to_owned();
-            return Err(RecordError::Corrupt { seq, problem }.into());
+            return Err(LogError::Damaged(RecordError::Corrupt { seq, problem }));
         };
-        let read = self.disk.read_at(&file_name(file), offset, length as usize);
-        Ok(Bytes::from(read.map_err(LogError::io("reading"))?))
+        match self.disk.read_at(&file_name(file), offset, length as usize) {
+            Ok(bytes) => Ok(bytes.into()),
+            Err(error) => {
+                let problem = format!("cannot be read: {error}");
+                Err(LogError::Damaged(RecordError::Corrupt { seq, problem }))
+            }
+        }
     }
 
     /// Writes one frame; on `Ok` it survives a crash. Returns where its body is.
@@ -325,7 +363,7 @@ impl LogCopy {
     }
 
     fn try_write(&mut self, frame: Frame, body: &[u8]) -> io::Result<(u32, u64)> {
-        if self.end.1 >= FILE_BYTES_MAX {
+        if self.end.1 >= self.file_bytes_max {
             self.current = None;
         }
         let mut bytes = Vec::new();

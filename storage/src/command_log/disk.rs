@@ -13,6 +13,9 @@ use std::path::{Path, PathBuf};
 
 use crate::durable_write::create_dir_durable;
 
+/// The folder of a worker's copy, below its data directory.
+pub const LOG_DIR: &str = "log";
+
 /// A log file that is appended to.
 pub trait LogFile: Send + fmt::Debug {
     /// Appends `bytes`. On `Ok` they survive a crash, and so does everything before them. After

@@ -223,6 +223,13 @@ impl<'a> RawRecord<'a> {
     }
 }
 
+/// Whether bytes end with the checksum of what is before it, as records of every known format do:
+/// one of a newer format that does is none that was damaged.
+pub fn has_checksum(bytes: &[u8]) -> bool {
+    let parts = bytes.split_last_chunk::<CRC_BYTES>();
+    parts.is_some_and(|(covered, crc)| crc32c::crc32c(covered) == u32::from_le_bytes(*crc))
+}
+
 /// Takes fixed-size pieces off the front of a slice; `None` past its end.
 pub struct Reader<'a>(pub &'a [u8]);
 

@@ -4,11 +4,13 @@
 #![allow(missing_docs, reason = "tests are named for what they show")]
 
 mod arrays;
+mod command_log;
 mod corruption;
 mod crash;
 mod crash_vfs;
 mod golden;
 mod hostile_meta;
+mod log_disk;
 mod round_trip;
 mod store;
 mod support;

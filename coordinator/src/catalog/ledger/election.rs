@@ -6,7 +6,7 @@
 //! those the longest, has every record that was ever durable ([`members`](crate::catalog::members)):
 //! it is continued, and nothing else.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use basalt_storage::command_log::{Chain, Position, RawRecord};
@@ -29,6 +29,8 @@ pub(super) enum Phase {
         promises: BTreeMap<WorkerId, Position>,
         /// Whom records are read from that we do not have.
         adopting: Option<WorkerId>,
+        /// Who are to be the workers of the set, when that is why.
+        wanted: Option<BTreeSet<WorkerId>>,
     },
     /// The record that begins the epoch is under way.
     Raising,
@@ -54,7 +56,20 @@ impl<T> Ledger<T> {
         for progress in self.progress.values_mut() {
             progress.forget_position();
         }
-        self.enter(Phase::Promising { promises: BTreeMap::new(), adopting: None }, now);
+        let promises = BTreeMap::new();
+        self.enter(Phase::Promising { promises, adopting: None, wanted: None }, now);
+    }
+
+    /// Asks for an epoch whose log set has these workers. Every epoch is promised before anything
+    /// is written in it, so that no two writers ever write one: who has its newest record has
+    /// everything.
+    pub(super) fn ask_for_members(&mut self, workers: BTreeSet<WorkerId>, now: Duration) {
+        let newest = self.ballot.max(self.chain.log_epoch);
+        self.ask_for_promises(LogEpoch(newest.0 + 1), now);
+        if let Phase::Promising { wanted, .. } = &mut self.phase {
+            *wanted = Some(workers);
+        }
+        self.advance(now);
     }
 
     /// A member promised the ballot.
@@ -70,12 +85,17 @@ impl<T> Ledger<T> {
         let theirs = position.promised.map_or(LogEpoch(0), |promise| promise.epoch);
         if matches!(self.phase, Phase::Promising { .. }) && theirs >= self.ballot {
             self.ask_for_promises(LogEpoch(theirs.0 + 1), now);
+            // Whoever else asks gets the time to finish, or else neither ever would.
+            let wait = now + self.timing.outbid_wait(self.writer, self.ballot);
+            for progress in self.progress.values_mut() {
+                progress.retry_at = progress.retry_at.max(wait);
+            }
         }
     }
 
     /// Adopts records, or begins the epoch, once enough have promised.
     pub(super) fn advance_election(&mut self, now: Duration) {
-        let Phase::Promising { promises, adopting } = &self.phase else { return };
+        let Phase::Promising { promises, adopting, .. } = &self.phase else { return };
         if self.written != self.chain.seq {
             return;
         }
@@ -84,6 +104,12 @@ impl<T> Ledger<T> {
             return;
         }
         let best = promises.iter().max_by_key(|(_, position)| age(&position.tail));
+        if let Some((worker, _)) = promises.iter().find(|(_, position)| {
+            age(&position.tail) == age(&self.chain) && position.tail.hash != self.chain.hash
+        }) {
+            let reason = format!("worker {worker} has another log of the same epoch");
+            return self.stop(reason, true);
+        }
         let newer = best.filter(|(_, position)| age(&position.tail) > age(&self.chain));
         match newer.map(|(worker, position)| (*worker, *position)) {
             Some((worker, _)) if *adopting == Some(worker) => {}
@@ -129,7 +155,7 @@ impl<T> Ledger<T> {
 
     /// Whom records are read from does not hand them out: others may win without it.
     pub(super) fn give_up_adopting(&mut self, worker: WorkerId) {
-        if let Phase::Promising { promises, adopting } = &mut self.phase
+        if let Phase::Promising { promises, adopting, .. } = &mut self.phase
             && *adopting == Some(worker)
         {
             *adopting = None;
@@ -160,21 +186,23 @@ impl<T> Ledger<T> {
 
     /// Begins the epoch with a record, on top of everything that may be durable.
     fn raise(&mut self, now: Duration) {
-        let Phase::Promising { promises, .. } = &self.phase else { return };
+        let Phase::Promising { promises, wanted, .. } = &mut self.phase else { return };
+        let wanted = wanted.take();
         let ends: Vec<_> = promises.iter().map(|(worker, at)| (*worker, at.tail.seq)).collect();
         for (worker, seq) in ends {
             let progress = self.progress.entry(worker).or_insert_with(|| Progress::new(now));
             progress.after = seq.min(self.chain.seq);
         }
         let current = &self.state.log_sets().current;
-        let set = LogSet { log_epoch: self.ballot, coordinator: self.own, ..current.clone() };
+        let workers = wanted.unwrap_or_else(|| current.workers.clone());
+        let (log_epoch, coordinator) = (self.ballot, self.own);
+        let set = LogSet { log_epoch, coordinator, workers, ..current.clone() };
         self.enter(Phase::Raising, now);
         self.set_members(set, now);
     }
 
     /// Puts a record that sets the members under way.
-    pub(super) fn set_members(&mut self, set: LogSet, now: Duration) {
-        self.ballot = set.log_epoch;
+    fn set_members(&mut self, set: LogSet, now: Duration) {
         let change = Change::SetLogMembers { set, forced: false };
         let command = Command::new(TxnId::generate(), wall_clock_ms(), vec![change]);
         self.group.is_of_members = true;

@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use basalt_storage::ids::{LogEpoch, WorkerId};
+use basalt_storage::ids::WorkerId;
 
 use super::Ledger;
 use super::copies::Progress;
@@ -40,8 +40,7 @@ impl<T> Ledger<T> {
         if workers == current.workers {
             return;
         }
-        let log_epoch = LogEpoch(self.ballot.0.max(self.chain.log_epoch.0) + 1);
-        let set = LogSet { log_epoch, coordinator: self.own, workers, ..current.clone() };
+        let set = LogSet { coordinator: self.own, workers, ..current.clone() };
         // The record needs both sets. When those who answer are not enough, it would only be in
         // the way of those who come back.
         let answers = |worker| self.answers(worker, now);
@@ -51,9 +50,8 @@ impl<T> Ledger<T> {
             return;
         }
         self.held_at = None;
-        tracing::info!(log_epoch = %set.log_epoch, workers = ?set.workers,
-            "the members of the command log change");
-        self.set_members(set, now);
+        tracing::info!(workers = ?set.workers, "the members of the command log change");
+        self.ask_for_members(set.workers, now);
     }
 
     /// Workers that are not members and could be: filled from our copy meanwhile.

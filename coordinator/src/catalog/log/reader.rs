@@ -4,7 +4,7 @@
 
 use std::sync::{Arc, PoisonError, RwLock};
 
-use basalt_storage::command_log::Chain;
+use basalt_storage::command_log::{Chain, RecordError};
 use basalt_storage::digest::Digest;
 use redb::{Database, ReadableDatabase};
 
@@ -74,11 +74,12 @@ impl LogReader {
         })
     }
 
-    /// Reads every record again: its checksum, and that it continues the one before. Blocks.
+    /// Reads every record again: its checksum, and that it continues the one before. Says which is
+    /// the first that does not. Blocks.
     ///
     /// # Errors
-    /// [`CatalogError::Corrupt`] that names the first bad record.
-    pub fn verify(&self) -> Result<Chain, CatalogError> {
+    /// [`CatalogError::Corrupt`] when the damage is beyond single records.
+    pub fn verify(&self) -> Result<Option<RecordError>, CatalogError> {
         self.0.with(|db| {
             let txn = db.begin_read().map_err(CatalogError::database)?;
             let (head, _) = stored_ends(&txn)?;
@@ -86,13 +87,54 @@ impl LogReader {
             let mut chain = Chain::start();
             for entry in table.range::<u64>(..).map_err(CatalogError::database)? {
                 let (key, bytes) = entry.map_err(CatalogError::database)?;
-                let record = RawRecord::decode(key.value(), bytes.value())?;
-                chain.follow(key.value(), &record)?;
+                let followed = RawRecord::decode(key.value(), bytes.value())
+                    .and_then(|record| chain.follow(key.value(), &record));
+                if let Err(error) = followed {
+                    return Ok(Some(error));
+                }
             }
             if chain != head {
                 return Err(super::head_corrupt("does not match the last record"));
             }
-            Ok(chain)
+            Ok(None)
         })
     }
+
+    /// Puts `bytes` in the place of a damaged record, if they are what was there: their hash is in
+    /// the record after them, or in the head. On `Ok(true)` that survives a crash. Blocks.
+    ///
+    /// # Errors
+    /// What the database says.
+    pub fn repair(&self, seq: u64, bytes: &[u8]) -> Result<bool, CatalogError> {
+        if RawRecord::decode(seq, bytes).is_err() {
+            return Ok(false);
+        }
+        self.0.with(|db| {
+            let wanted = hash_of(db, seq)?;
+            if wanted != Some(Digest::of(bytes)) {
+                return Ok(false);
+            }
+            let write = || -> Result<(), redb::Error> {
+                let mut txn = db.begin_write()?;
+                txn.set_two_phase_commit(true);
+                txn.open_table(LOG)?.insert(seq, bytes)?;
+                txn.commit()?;
+                Ok(())
+            };
+            write().map_err(CatalogError::database)?;
+            Ok(true)
+        })
+    }
+}
+
+/// The hash that record `seq` must have, as the record after it or the head says.
+fn hash_of(db: &Database, seq: u64) -> Result<Option<Digest>, CatalogError> {
+    let txn = db.begin_read().map_err(CatalogError::database)?;
+    let (head, _) = stored_ends(&txn)?;
+    if seq == head.seq {
+        return Ok(Some(head.hash));
+    }
+    let table = txn.open_table(LOG).map_err(CatalogError::database)?;
+    let Some(next) = table.get(seq + 1).map_err(CatalogError::database)? else { return Ok(None) };
+    Ok(RawRecord::decode(seq + 1, next.value()).ok().map(|next| next.prev))
 }

@@ -235,7 +235,7 @@ impl World {
             }
             let ((at, _), event) = entry.remove_entry();
             self.now = at;
-            if !matches!(event, Event::Tick { .. } | Event::Clients) {
+            if self.is_told && !matches!(event, Event::Tick { .. } | Event::Clients) {
                 self.note(&format!("{event:?}").chars().take(300).collect::<String>());
             }
             self.happen(event).map_err(|problem| format!("at {:?}: {problem}", self.now))?;

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::super::disk::LogDisk;
 use super::super::frame::{Frame, Kind, Promise};
 use super::super::parts;
-use super::super::record::{Chain, RawRecord, RecordError};
+use super::super::record::{Chain, RawRecord, RecordError, has_checksum};
 use super::{BODY_AT, LogError};
 
 /// Where the bytes of a record are.
@@ -47,7 +47,7 @@ pub(super) struct Scan {
     broken: bool,
     /// Whether that is because a file ends within a frame. An append that was answered is whole,
     /// so at the end of the last file nothing is missing that anybody was told of.
-    torn: bool,
+    pub(super) torn: bool,
 }
 
 impl Scan {
@@ -227,7 +227,9 @@ impl Scan {
         let mut offset = body_at;
         for (seq, record) in (after + 1..).zip(&records) {
             let raw = match RawRecord::decode(seq, record) {
-                Err(newer @ RecordError::NewerFormat { .. }) => return Err(newer.into()),
+                Err(newer @ RecordError::NewerFormat { .. }) if has_checksum(record) => {
+                    return Err(newer.into());
+                }
                 decoded => decoded,
             };
             if !raw.is_ok_and(|raw| chain.follow(seq, &raw).is_ok()) {
