@@ -189,7 +189,7 @@ impl Catalog {
             return Err(CatalogError::ClusterExists { path: path.to_owned() });
         }
         found(&directory, new)?;
-        Self::open_in(directory)
+        Self::open_in(directory, Timing::default())
     }
 
     /// Opens the cluster in the data directory `path`. Blocks on the disk.
@@ -198,11 +198,19 @@ impl Catalog {
     /// the record. Fails with [`CatalogError::NoCluster`] when there is none, and with
     /// [`CatalogError::Locked`] when another process has it.
     pub fn open(path: &Path) -> Result<Self, CatalogError> {
+        Self::open_timed(path, Timing::default())
+    }
+
+    /// The same, with other patience for log members.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_timed(path: &Path, timing: Timing) -> Result<Self, CatalogError> {
         let directory = Directory::lock(path)?;
         if !directory.has_catalog()? {
             return Err(CatalogError::NoCluster { path: path.to_owned() });
         }
-        Self::open_in(directory)
+        Self::open_in(directory, timing)
     }
 
     /// Opens the cluster in `path`, or founds `new` when there is none. Fails as both do.
@@ -211,10 +219,10 @@ impl Catalog {
         if !directory.has_catalog()? {
             found(&directory, new)?;
         }
-        Self::open_in(directory)
+        Self::open_in(directory, Timing::default())
     }
 
-    fn open_in(directory: Directory) -> Result<Self, CatalogError> {
+    fn open_in(directory: Directory, timing: Timing) -> Result<Self, CatalogError> {
         let opened = Log::open(&directory.catalog(), Missing::Refuse)?;
         let Some(cluster) = opened.state.cluster() else {
             return Err(CatalogError::corrupt_record(1, "is missing: the log is empty"));
@@ -225,13 +233,14 @@ impl Catalog {
         } else {
             ClusterSecret::read(&directory.secret())?
         };
-        Self::start(directory, opened, secret)
+        Self::start(directory, opened, secret, timing)
     }
 
     fn start(
         directory: Directory,
         opened: Opened,
         secret: ClusterSecret,
+        timing: Timing,
     ) -> Result<Self, CatalogError> {
         let Opened { log, state, committed } = opened;
         let no_cluster = || CatalogError::NoCluster { path: directory.path().to_owned() };
@@ -249,7 +258,7 @@ impl Catalog {
             committed: known.or(is_whole.then(|| Mark::at(log.chain()))),
             state,
         };
-        let ledger = Ledger::new(opening, Timing::default(), Duration::ZERO);
+        let ledger = Ledger::new(opening, timing, Duration::ZERO);
         let status = LogStatus {
             readable: if is_whole { Readable::Yes } else { Readable::NotYet(String::new()) },
             is_leading: ledger.is_leading(),

@@ -15,7 +15,7 @@
 mod coordinator;
 mod faults;
 #[path = "../../../storage/tests/it/log_disk.rs"]
-mod log_disk;
+pub(crate) mod log_disk;
 mod world;
 
 use std::panic::AssertUnwindSafe;
