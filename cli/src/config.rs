@@ -10,6 +10,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use crate::exit::UsageError;
+use crate::timing::TimingFlags;
 
 /// Where Flight SQL is served by default.
 pub const DEFAULT_LISTEN: SocketAddr = local(50051);
@@ -46,6 +47,8 @@ pub struct CoordinatorConfig {
     pub listen: SocketAddr,
     /// Folders that server-side `COPY` and `read_parquet` may read; none by default.
     pub allow_path: Vec<PathBuf>,
+    /// When workers are suspected, given up and cleared away after.
+    pub timing: TimingFlags,
 }
 
 /// A worker process.
@@ -106,6 +109,10 @@ struct CoordinatorFile {
     data_dir: Option<PathBuf>,
     listen: Option<SocketAddr>,
     allow_path: Option<Vec<PathBuf>>,
+    /// Unknown keys are found without `flatten`, which cannot see them.
+    suspect_after: Option<String>,
+    repair_after: Option<String>,
+    garbage_after: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -147,12 +154,15 @@ impl CoordinatorConfig {
     ///
     /// # Errors
     /// A file that cannot be read, or an unknown key.
-    pub fn resolve(flags: ServerFlags) -> Result<Self, UsageError> {
+    pub fn resolve(flags: ServerFlags, timing: TimingFlags) -> Result<Self, UsageError> {
         let file: CoordinatorFile = read(flags.config.as_deref())?;
+        let in_file =
+            TimingFlags::parse(file.suspect_after, file.repair_after, file.garbage_after)?;
         Ok(Self {
             data_dir: flags.data_dir.or(file.data_dir).unwrap_or("basalt-data/coordinator".into()),
             listen: flags.listen.or(file.listen).unwrap_or(DEFAULT_LISTEN),
             allow_path: paths(flags.allow_path, file.allow_path, &[]),
+            timing: timing.or(in_file),
         })
     }
 }
@@ -224,7 +234,10 @@ mod tests {
         let error = ClusterConfig::resolve(flags, None, "d").unwrap_err().to_string();
         assert!(error.contains("unknown field `worker`"), "{error}");
         let (_file, flags) = file("workers = 5\n");
-        assert!(CoordinatorConfig::resolve(flags).is_err(), "a coordinator has no workers key");
+        assert!(
+            CoordinatorConfig::resolve(flags, TimingFlags::default()).is_err(),
+            "a coordinator has no workers key"
+        );
     }
 
     #[test]
@@ -237,7 +250,8 @@ mod tests {
     fn an_embedded_cluster_may_read_the_current_folder_only() {
         let config = ClusterConfig::resolve(ServerFlags::default(), None, "d").unwrap();
         assert_eq!(config.allow_path, [PathBuf::from(".")]);
-        let config = CoordinatorConfig::resolve(ServerFlags::default()).unwrap();
+        let config = CoordinatorConfig::resolve(ServerFlags::default(), TimingFlags::default());
+        let config = config.unwrap();
         assert!(config.allow_path.is_empty());
     }
 }

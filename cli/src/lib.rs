@@ -25,6 +25,7 @@ pub mod roles;
 pub mod serve;
 pub mod shell;
 pub mod terminal;
+pub mod timing;
 pub mod tpch;
 pub mod upload;
 

@@ -82,6 +82,8 @@ pub async fn start_coordinator(config: CoordinatorConfig) -> anyhow::Result<Runn
         allowed_roots: allowed_roots(&config.allow_path)?,
         resources,
         local_workers: LocalWorkers::default(),
+        liveness: config.timing.liveness(),
+        reconcile: config.timing.reconcile(),
     })
     .await?;
     let url = format!("grpc://{}", coordinator.address());

@@ -25,13 +25,13 @@
 //! - `verify`: the offline check
 //! - [`error`]: what can go wrong
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::thread::{self, JoinHandle};
 
-use basalt_engine::snapshot::{DEFAULT_SCHEMA, Snapshot};
+use basalt_engine::snapshot::{DEFAULT_SCHEMA, Pin, Snapshot};
 use basalt_storage::ids::{TableId, TxnId, WorkerId};
 use tokio::sync::{Mutex, mpsc, oneshot, watch};
 use url::Url;
@@ -50,8 +50,8 @@ mod verify;
 mod writer;
 
 pub use command::{
-    Change, Command, NewCluster, NewTable, Request, RequestKey, SegmentDeletes, SegmentSeen,
-    SliceHash,
+    Change, Command, CopyMove, NewCluster, NewTable, Request, RequestKey, SegmentDeletes,
+    SegmentSeen, SliceHash,
 };
 pub use error::{CatalogError, ObjectKind};
 pub use lookup::{find_relation, find_schema, find_table};
@@ -62,6 +62,10 @@ use basalt_engine::secret::ClusterSecret;
 use directory::Directory;
 use log::{Log, Missing};
 use writer::{Message, QUEUE_MAX, Writer};
+
+/// Earlier commits that are remembered before those that nobody sees are forgotten behind one that
+/// somebody does.
+const EARLIER_KEPT: usize = 1_024;
 
 /// Table ids set aside at once: one commit of its own per so many created tables, and at most so
 /// many ids lost with a restart.
@@ -100,6 +104,8 @@ pub(crate) struct Published {
     snapshot: Arc<Snapshot>,
     cluster: Arc<ClusterState>,
     urls: BTreeMap<WorkerId, Url>,
+    /// Commits before the newest that somebody may see still, the oldest first.
+    earlier: VecDeque<(u64, Weak<Pin>)>,
 }
 
 impl Published {
@@ -107,16 +113,29 @@ impl Published {
         let urls = BTreeMap::new();
         let cluster = Arc::clone(state.cluster()?);
         let snapshot = Arc::new(state.snapshot(&urls)?);
-        Some(Self { snapshot, cluster, urls })
+        Some(Self { snapshot, cluster, urls, earlier: VecDeque::new() })
     }
 
     /// Shows a state that is durable.
     fn show(&mut self, state: &State) {
         // A state that has a cluster never loses it, so neither is ever `None` here.
         if let (Some(snapshot), Some(cluster)) = (state.snapshot(&self.urls), state.cluster()) {
+            self.earlier.push_back((self.snapshot.version, Arc::downgrade(&self.snapshot.pin)));
             self.snapshot = Arc::new(snapshot);
             self.cluster = Arc::clone(cluster);
+            while self.earlier.front().is_some_and(|(_, pin)| pin.strong_count() == 0) {
+                self.earlier.pop_front();
+            }
+            if self.earlier.len() > EARLIER_KEPT {
+                self.earlier.retain(|(_, pin)| pin.strong_count() > 0);
+            }
         }
+    }
+
+    /// The oldest commit that somebody sees: the newest, unless a statement runs on an earlier one.
+    fn oldest_pinned(&self) -> u64 {
+        let seen = self.earlier.iter().find(|(_, pin)| pin.strong_count() > 0);
+        seen.map_or(self.snapshot.version, |(version, _)| *version)
     }
 
     /// Shows where workers listen, at the same commit.
@@ -236,6 +255,12 @@ impl Catalog {
     /// The newest durable commit, with the workers known now. Copies one pointer.
     pub fn snapshot(&self) -> Arc<Snapshot> {
         Arc::clone(&self.inner.published.borrow().snapshot)
+    }
+
+    /// The oldest commit that a statement still sees. What later commits do not name may be removed
+    /// once no statement sees an earlier one.
+    pub fn oldest_pinned(&self) -> u64 {
+        self.inner.published.borrow().oldest_pinned()
     }
 
     /// The cluster at the newest durable commit: all members, also those that do not live.

@@ -5,6 +5,8 @@
 //! - [`process`]: starting and stopping a coordinator
 //! - [`catalog`]: what the cluster is made of, durable, changed by one writer
 //! - [`membership`], [`membership_service`]: which workers there are and which slices they own
+//! - [`placement`]: which workers each slice should have, a pure function
+//! - [`reconcile`]: slices and copies brought to where they should be
 //! - [`backend`]: the seam between the Flight SQL service and the statement life cycle
 //! - [`statements`]: the statement life cycle, with `sys_schema` to look at it
 //! - [`flight`]: the Flight SQL service
@@ -14,7 +16,9 @@ pub mod catalog;
 pub mod flight;
 pub mod membership;
 pub mod membership_service;
+pub mod placement;
 pub mod process;
+pub mod reconcile;
 pub mod statements;
 mod sys_schema;
 

@@ -22,6 +22,7 @@
 //! - `copy`: `COPY ... FROM` and its options
 //! - `modify`: `DELETE` and `UPDATE`
 //! - `vacuum`: `VACUUM`
+//! - `system`: `ALTER SYSTEM`
 //! - `relation`: views, schemas and `DROP`
 //! - `session`: `SET`, `SHOW`, `EXPLAIN` and transactions
 //! - `query`: what a query may contain
@@ -65,6 +66,7 @@ mod size;
 mod spellings;
 pub mod statement;
 mod syntax;
+mod system;
 mod tokens;
 mod using;
 mod vacuum;
@@ -74,8 +76,9 @@ pub use names::{NAME_CHARS_MAX, ObjectRef};
 pub use numbers::make_exact;
 pub use repeated::shown_names;
 pub use statement::{
-    ColumnSpec, CopyFrom, CreateSchema, CreateTable, CreateView, DistributionSpec, DropSchema,
-    DropTable, DropView, Explain, Insert, KeySpec, KeySpecKind, ParsedStatement, Statement,
+    ColumnSpec, CopyFrom, CreateSchema, CreateTable, CreateView, DistributionSpec, DrainWorker,
+    DropSchema, DropTable, DropView, Explain, Insert, KeySpec, KeySpecKind, ParsedStatement,
+    Statement,
 };
 
 use datafusion::sql::sqlparser::ast::Expr;

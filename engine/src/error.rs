@@ -56,6 +56,8 @@ pub enum ErrorCode {
     SourceFile,
     /// Somebody else changed the same thing; try again. SQLSTATE 40001.
     Conflict,
+    /// The statement was planned before slices moved; plan it again. SQLSTATE 40001.
+    StalePlan,
     /// The statement was cancelled. SQLSTATE 57014.
     Cancelled,
     /// Memory, spill space or another budget is used up. SQLSTATE 53200.
@@ -72,7 +74,7 @@ pub enum ErrorCode {
 
 impl ErrorCode {
     /// Every code, in the order of documentation.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::SyntaxError,
         Self::UndefinedTable,
         Self::UndefinedColumn,
@@ -88,6 +90,7 @@ impl ErrorCode {
         Self::PermissionDenied,
         Self::SourceFile,
         Self::Conflict,
+        Self::StalePlan,
         Self::Cancelled,
         Self::ResourcesExhausted,
         Self::Unavailable,
@@ -119,6 +122,7 @@ impl ErrorCode {
             Self::PermissionDenied => "PERMISSION_DENIED",
             Self::SourceFile => "SOURCE_FILE",
             Self::Conflict => "CONFLICT",
+            Self::StalePlan => "STALE_PLAN",
             Self::Cancelled => "CANCELLED",
             Self::ResourcesExhausted => "RESOURCES_EXHAUSTED",
             Self::Unavailable => "UNAVAILABLE",
@@ -145,7 +149,7 @@ impl ErrorCode {
             Self::InvalidParameter => "22023",
             Self::PermissionDenied => "42501",
             Self::SourceFile => "58030",
-            Self::Conflict => "40001",
+            Self::Conflict | Self::StalePlan => "40001",
             Self::Cancelled => "57014",
             Self::ResourcesExhausted => "53200",
             Self::Unavailable => "08006",
@@ -157,7 +161,10 @@ impl ErrorCode {
 
     /// Whether the same statement may succeed when it is simply sent again.
     pub fn is_retryable(self) -> bool {
-        matches!(self, Self::Conflict | Self::Unavailable | Self::ResourcesExhausted)
+        matches!(
+            self,
+            Self::Conflict | Self::StalePlan | Self::Unavailable | Self::ResourcesExhausted
+        )
     }
 }
 

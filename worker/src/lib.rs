@@ -8,6 +8,7 @@
 //! - [`fragment_gate`], [`fragments`]: running parts of plans
 //! - [`chunk_source`], [`chunk_service`]: chunks for our scans, and for peers'; small ones are kept (`small_chunks`)
 //! - [`staging`], [`append_sink`], [`ingest_service`]: rows on their way into segments
+//! - [`replicas`]: copies of segments, to and from peers
 //! - [`panics`]: requests that panic
 
 pub mod append_sink;
@@ -21,6 +22,7 @@ pub mod ingest_service;
 pub mod panics;
 pub mod process;
 pub mod registration;
+pub mod replicas;
 mod small_chunks;
 pub mod staging;
 

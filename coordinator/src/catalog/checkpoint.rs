@@ -186,7 +186,7 @@ fn table_document<'a>(
         columns: Cow::Borrowed(&table.schema),
         distribution: table.distribution,
         sort_key: table.sort_key.as_slice().into(),
-        replicas: entry.replicas,
+        replicas: table.replicas,
         created_by: entry.created_by,
         changed_by: Some(entry.changed_by),
         segments: table.segments.iter().map(|segment| Cow::Borrowed(segment.as_ref())).collect(),
@@ -249,12 +249,12 @@ fn restore_table(
         schema: Arc::new(document.columns.into_owned()),
         distribution: document.distribution,
         sort_key: document.sort_key.into_owned(),
+        replicas: document.replicas,
         segments,
     };
     let entry = TableEntry {
         schema: schema_name.to_owned(),
         name: name.clone(),
-        replicas: document.replicas,
         created_by: document.created_by,
         changed_by: document.changed_by.unwrap_or(document.created_by),
     };

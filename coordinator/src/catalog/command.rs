@@ -125,6 +125,32 @@ pub enum Change {
         /// The owner of every slice, by slice number.
         owners: Vec<WorkerId>,
     },
+    /// Replaces the slice map with one that also names partners. (Since format 3.)
+    PlaceSlices {
+        /// The epoch of the new map: exactly one more than that of the map it replaces.
+        epoch: Epoch,
+        /// The workers of every slice, by slice number: the owner, then its partners.
+        workers: Vec<Vec<WorkerId>>,
+    },
+    /// Says that a worker is to lose its slices and copies, or that it is not any more. (Since
+    /// format 3.)
+    DrainWorker {
+        /// The worker.
+        worker: WorkerId,
+        /// Whether it is drained from now on.
+        drain: bool,
+    },
+    /// Makes a worker that owns no slice and holds no copy a member no longer. (Since format 3.)
+    RemoveWorker {
+        /// The worker.
+        worker: WorkerId,
+    },
+    /// Notes where copies of segments are. Segments that are gone are passed over: nothing depends
+    /// on where they were. (Since format 3.)
+    MoveCopies {
+        /// What changes, one entry per segment.
+        moves: Vec<CopyMove>,
+    },
     /// Sets table ids aside for tables whose chunks are written before their commit.
     ReserveTableIds {
         /// How many.
@@ -195,6 +221,22 @@ pub enum Change {
         /// The segments that come, durable on their holders, with as many rows as live in those.
         segments: Vec<SegmentRecord>,
     },
+}
+
+/// Copies of one segment that came into being, or that count no longer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CopyMove {
+    /// The table.
+    pub table: TableId,
+    /// The segment.
+    pub segment: SegmentId,
+    /// Workers with a new copy, verified and durable.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub add: Vec<WorkerId>,
+    /// Workers whose copy counts no longer. A segment keeps at least one holder.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub remove: Vec<WorkerId>,
 }
 
 /// A segment as a statement read it.

@@ -25,7 +25,9 @@ use super::error::CatalogError;
 /// - 1: the first
 /// - 2: rows are deleted and segments replaced; `DeleteRows`, `ReplaceSegments`, delete vectors
 ///   columns have defaults and lengths, tables have keys
-pub const FORMAT_VERSION: u16 = 2;
+/// - 3: slices have partners and copies move; `PlaceSlices`, `MoveCopies`, `DrainWorker`,
+///   `RemoveWorker`
+pub const FORMAT_VERSION: u16 = 3;
 
 const MAGIC: &[u8; 4] = b"BLOG";
 const HEADER_BYTES: usize = 60;

@@ -44,7 +44,7 @@ pub(super) fn grpc_code(code: ErrorCode) -> Code {
         ErrorCode::DuplicateObject => Code::AlreadyExists,
         ErrorCode::FeatureNotSupported => Code::Unimplemented,
         ErrorCode::PermissionDenied => Code::PermissionDenied,
-        ErrorCode::Conflict => Code::Aborted,
+        ErrorCode::Conflict | ErrorCode::StalePlan => Code::Aborted,
         ErrorCode::Cancelled => Code::Cancelled,
         ErrorCode::ResourcesExhausted => Code::ResourceExhausted,
         ErrorCode::Unavailable => Code::Unavailable,

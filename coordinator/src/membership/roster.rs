@@ -5,6 +5,9 @@
 //!  register ─▶ Joining ──────▶ Live ─────────▶ Suspect ─────────▶ Dead
 //!                                ◀───────────────┘ heartbeat        └─▶ must register again
 //! ```
+//! A worker that does not answer the coordinator is suspect too, whatever its heartbeats say, until
+//! it answers again: a way that works in one direction only is none (FAULTS F12).
+//!
 //! Invariant: at most one incarnation of a worker is a member. A state is computed from the time
 //! of the last heartbeat whenever it is asked for, so none can wedge (RULES 16).
 //!
@@ -210,6 +213,8 @@ struct Entry {
     url: Url,
     heard: Duration,
     confirmed: bool,
+    /// It was asked something and did not answer.
+    accused: bool,
     gone: bool,
 }
 
@@ -256,7 +261,8 @@ impl Roster {
             return Err(Refusal::TooMany { limit: MEMBERS_MAX });
         }
         let Join { worker, incarnation, url, .. } = join;
-        let entry = Entry { incarnation, url, heard: now, confirmed: false, gone: false };
+        let (confirmed, accused, gone) = (false, false, false);
+        let entry = Entry { incarnation, url, heard: now, confirmed, accused, gone };
         self.entries.insert(worker, entry);
         Ok(())
     }
@@ -341,9 +347,33 @@ impl Roster {
         self.entries.iter().map(member).collect()
     }
 
-    /// Where those listen who are not dead.
+    /// Notes that a worker did not answer. Another incarnation is left alone.
+    pub fn accuse(&mut self, worker: WorkerId, incarnation: Incarnation) {
+        if let Some(entry) = self.entries.get_mut(&worker)
+            && entry.incarnation == incarnation
+        {
+            entry.accused = true;
+        }
+    }
+
+    /// Notes that a worker answered, which is a sign of life as good as a heartbeat. One that is
+    /// dead stays dead until it registers again.
+    pub fn answered(&mut self, worker: WorkerId, incarnation: Incarnation, now: Duration) {
+        let liveness = self.liveness;
+        if let Some(entry) = self.entries.get_mut(&worker)
+            && entry.incarnation == incarnation
+            && state_of(entry, liveness, now) != MemberState::Dead
+        {
+            entry.accused = false;
+            entry.heard = entry.heard.max(now);
+        }
+    }
+
+    /// Where those listen who may be given work: neither suspect nor dead.
     pub fn urls(&self, now: Duration) -> BTreeMap<WorkerId, Url> {
-        let is_reachable = |entry: &Entry| self.state(entry, now) != MemberState::Dead;
+        let is_reachable = |entry: &Entry| {
+            matches!(self.state(entry, now), MemberState::Joining | MemberState::Live)
+        };
         let reachable = self.entries.iter().filter(|(_, entry)| is_reachable(entry));
         reachable.map(|(worker, entry)| (*worker, entry.url.clone())).collect()
     }
@@ -357,7 +387,7 @@ fn state_of(entry: &Entry, liveness: Liveness, now: Duration) -> MemberState {
     let silence = silence(entry, now);
     if entry.gone || silence >= liveness.dead_after {
         MemberState::Dead
-    } else if silence >= liveness.suspect_after {
+    } else if silence >= liveness.suspect_after || entry.accused {
         MemberState::Suspect
     } else if entry.confirmed {
         MemberState::Live

@@ -175,6 +175,18 @@ impl SqlBackend for Statements {
     }
 }
 
+/// Whether a statement changes rows, and may be run again as a whole when it failed.
+fn is_write(statement: &Statement) -> bool {
+    match statement {
+        Statement::CreateTable(create) => create.query.is_some(),
+        Statement::Insert(_)
+        | Statement::Delete(_)
+        | Statement::Update(_)
+        | Statement::CopyFrom(_) => true,
+        _ => false,
+    }
+}
+
 fn done(rows_affected: Option<u64>) -> Outcome {
     Outcome::Done { rows_affected }
 }
@@ -224,8 +236,8 @@ impl Statements {
     ) -> Result<Option<u64>, SqlError> {
         let session = run.session();
         match statement {
-            Statement::CreateTable(create) if create.query.is_some() => {
-                self.create_table_as(run, &create, values).await.map(Some)
+            statement if is_write(&statement) => {
+                self.write_surviving(run, &statement, &values).await.map(Some)
             }
             Statement::CreateTable(create) => {
                 self.create_table(session, &create).await.map(|()| None)
@@ -237,14 +249,11 @@ impl Statements {
             Statement::DropView(drop) => self.drop_views(&drop).await.map(|()| None),
             Statement::CreateSchema(create) => self.create_schema(&create).await.map(|()| None),
             Statement::DropSchema(drop) => self.drop_schema(&drop).await.map(|()| None),
-            Statement::Insert(insert) => self.insert(run, &insert, values).await.map(Some),
-            Statement::Delete(delete) => self.delete(run, &delete, &values).await.map(Some),
-            Statement::Update(update) => self.update(run, &update, &values).await.map(Some),
             Statement::Vacuum(table) => {
                 let table = table.as_ref().map(|(table, position)| (table, *position));
                 self.vacuum(session, table).await.map(|_| None)
             }
-            Statement::CopyFrom(copy) => self.copy_from(run, &copy).await.map(Some),
+            Statement::DrainWorker(drain) => self.drain_worker(&drain).await.map(|()| None),
             Statement::Set { name, value } => self.set(session, &name, &value).map(|()| None),
             Statement::Reset { name } => {
                 let name = name.as_deref().unwrap_or("all");
@@ -261,6 +270,28 @@ impl Statements {
                     ErrorCode::Internal,
                     format!("{} is not dispatched", other.kind()),
                 ))
+            }
+        }
+    }
+
+    /// Runs a statement that changes rows, once. What it wrote is aborted when it fails.
+    pub(super) async fn write_once(
+        &self,
+        run: &RunNotes,
+        statement: &Statement,
+        values: &[ScalarValue],
+    ) -> Result<u64, SqlError> {
+        match statement {
+            Statement::CreateTable(create) => {
+                self.create_table_as(run, create, values.to_vec()).await
+            }
+            Statement::Insert(insert) => self.insert(run, insert, values.to_vec()).await,
+            Statement::Delete(delete) => self.delete(run, delete, values).await,
+            Statement::Update(update) => self.update(run, update, values).await,
+            Statement::CopyFrom(copy) => self.copy_from(run, copy).await,
+            other => {
+                let message = format!("{} is no write", other.kind());
+                Err(SqlError::new(ErrorCode::Internal, message))
             }
         }
     }

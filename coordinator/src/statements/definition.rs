@@ -9,7 +9,9 @@ use basalt_engine::dialect::{
 };
 use basalt_engine::error::{ErrorCode, SqlError, printable};
 use basalt_engine::session::view_state;
-use basalt_engine::snapshot::{DEFAULT_SCHEMA, Distribution, Relation, SchemaSnapshot, Snapshot};
+use basalt_engine::snapshot::{
+    ClusterView, DEFAULT_SCHEMA, Distribution, Relation, SchemaSnapshot, Snapshot,
+};
 use basalt_engine::types::{storage_type, storage_type_of};
 use basalt_storage::ids::{ColumnId, TableId};
 use basalt_storage::schema::{Column, Declared, TableSchema};
@@ -23,8 +25,8 @@ use super::session::Pinned;
 use crate::backend::SessionId;
 use crate::catalog::{Change, NewTable, find_relation, find_schema};
 
-/// Copies of a table unless REPLICAS says otherwise: there is no replication yet.
-const REPLICAS_DEFAULT: u16 = 1;
+/// Copies of a table unless REPLICAS says otherwise: any one worker may be lost.
+pub(super) const REPLICAS_DEFAULT: u16 = 2;
 
 /// Columns that cannot be stored that one error lists; the rest is counted.
 const REFUSED_SHOWN: usize = 100;
@@ -184,11 +186,29 @@ fn column_id(schema: &TableSchema, name: &str, role: &str) -> Result<ColumnId, S
     )
 }
 
+/// The copies that a new table asks for. No two copies of a chunk are on one worker, so more than
+/// there are workers cannot be had; the default is had as soon as there are enough.
+fn copies_of(replicas: Option<u32>, cluster: &ClusterView) -> Result<u16, SqlError> {
+    let Some(replicas) = replicas else { return Ok(REPLICAS_DEFAULT) };
+    match u16::try_from(replicas) {
+        Ok(copies) if usize::from(copies) <= cluster.members.max(1) => Ok(copies),
+        _ => {
+            let message = format!(
+                "REPLICAS {replicas} needs {replicas} workers, and the cluster has {}",
+                cluster.members
+            );
+            Err(SqlError::new(ErrorCode::InvalidParameter, message)
+                .with_hint("add workers first, or ask for fewer copies"))
+        }
+    }
+}
+
 /// The definition of a new table.
 pub(super) fn new_table(
     id: TableId,
     create: &CreateTable,
     columns: TableSchema,
+    cluster: &ClusterView,
 ) -> Result<NewTable, SqlError> {
     let distribution = match &create.distribution {
         None | Some(DistributionSpec::Auto) => Distribution::Auto,
@@ -212,16 +232,6 @@ pub(super) fn new_table(
             return Err(SqlError::new(ErrorCode::InvalidStatement, message));
         }
     }
-    match create.replicas {
-        None | Some(1) => {}
-        Some(replicas) => {
-            let message = format!(
-                "REPLICAS {replicas} is not supported: there is one copy of each chunk yet"
-            );
-            return Err(SqlError::new(ErrorCode::FeatureNotSupported, message)
-                .with_hint("leave REPLICAS out, or use REPLICAS 1"));
-        }
-    }
     Ok(NewTable {
         id,
         schema: schema_of(&create.name),
@@ -229,7 +239,7 @@ pub(super) fn new_table(
         columns,
         distribution,
         sort_key,
-        replicas: REPLICAS_DEFAULT,
+        replicas: copies_of(create.replicas, cluster)?,
     })
 }
 
@@ -251,7 +261,7 @@ impl Statements {
             let mut columns = table_schema(create.columns.iter().map(declared))?;
             declare(&pinned.state, snapshot, create, &mut columns)?;
             let id = self.inner.catalog.allocate_table_id().await?;
-            changes.push(Change::CreateTable(new_table(id, create, columns)?));
+            changes.push(Change::CreateTable(new_table(id, create, columns, &snapshot.cluster)?));
             if self.commit_definition(snapshot, changes, &mut attempts).await? {
                 return Ok(());
             }

@@ -15,7 +15,7 @@ use futures::stream::BoxStream;
 
 use super::Statements;
 use super::definition::{new_table, stored_columns};
-use super::insert::append_target;
+use super::target::TargetTable;
 use crate::backend::{IngestMode, IngestRequest};
 use crate::catalog::{Change, find_table};
 
@@ -44,7 +44,7 @@ impl Statements {
         let Destination { target, changes } =
             self.destination(&snapshot, &request, &schema).await?;
         let mapping = load_mapping(&schema, &target.schema.to_arrow())?;
-        let transaction = self.begin(target)?;
+        let transaction = self.begin(target);
         let target = Arc::clone(transaction.target());
         let storage_schema = target.schema.to_arrow();
         let mut router = SliceRouter::new(&target, vec![], target.txn.0.as_u128() as u64)
@@ -95,19 +95,13 @@ impl Statements {
         let name = ObjectRef { schema: Some(schema.clone()), name: request.table.clone() };
         let existing =
             snapshot.schemas.get(&schema).and_then(|schema| schema.relations.get(&name.name));
+        let consistency = self.inner.sessions.settings(request.session).write_consistency;
         let mut changes = Vec::new();
         match (request.mode, existing) {
             (IngestMode::Append, _) | (IngestMode::CreateAppend, Some(_)) => {
                 let table = find_table(snapshot, &schema, &name.name)?;
-                let target = append_target(
-                    &snapshot.cluster,
-                    table.id,
-                    format!("{schema}.{}", table.name),
-                    Arc::clone(&table.schema),
-                    table.distribution,
-                    table.sort_key.clone(),
-                    false,
-                );
+                let target =
+                    TargetTable::from(table.as_ref()).begin(&snapshot.cluster, consistency)?;
                 return Ok(Destination { target, changes });
             }
             (IngestMode::Create, Some(_)) => {
@@ -128,16 +122,8 @@ impl Statements {
         let columns = stored_columns(source.fields())?;
         let create = with_options(name, &request.options)?;
         let id = self.inner.catalog.allocate_table_id().await?;
-        let table = new_table(id, &create, columns)?;
-        let target = append_target(
-            &snapshot.cluster,
-            id,
-            format!("{schema}.{}", table.name),
-            Arc::new(table.columns.clone()),
-            table.distribution,
-            table.sort_key.clone(),
-            false,
-        );
+        let table = new_table(id, &create, columns, &snapshot.cluster)?;
+        let target = TargetTable::from(&table).begin(&snapshot.cluster, consistency)?;
         changes.push(Change::CreateTable(table));
         Ok(Destination { target, changes })
     }

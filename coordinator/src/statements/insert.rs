@@ -1,6 +1,6 @@
 //! INSERT, CREATE TABLE AS and COPY: a plan whose rows go into slices.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow::array::{AsArray, RecordBatch};
@@ -12,9 +12,8 @@ use basalt_engine::error::{ErrorCode, Position, SqlError, from_datafusion};
 use basalt_engine::files::{ColumnMapping, FileFormat, FileTable, load_mapping};
 use basalt_engine::plan_size::check_plan_size;
 use basalt_engine::session::execution_context;
-use basalt_engine::snapshot::{ClusterView, Distribution, TableSnapshot};
+use basalt_engine::snapshot::{Distribution, TableSnapshot};
 use basalt_engine::write::{AppendTable, AppendTarget};
-use basalt_storage::ids::{ColumnId, TableId, TxnId};
 use basalt_storage::schema::TableSchema;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, DFSchema, ScalarValue, TableReference};
@@ -36,6 +35,7 @@ use super::parameters::{bind, check_count, parameter_row};
 use super::registry::RunNotes;
 use super::replan::Attempts;
 use super::session::Pinned;
+use super::target::TargetTable;
 use super::transaction::Transaction;
 use super::{Statements, parse_one};
 use crate::catalog::{Change, find_table};
@@ -110,44 +110,15 @@ impl Pinned {
     }
 
     /// A new transaction's target in a table of the snapshot.
-    pub(super) fn target(&self, table: &TableSnapshot, local_slices: bool) -> AppendTarget {
-        append_target(
-            &self.spec.snapshot.cluster,
-            table.id,
-            format!("{}.{}", table.schema_name, table.name),
-            Arc::clone(&table.schema),
-            table.distribution,
-            table.sort_key.clone(),
-            local_slices,
-        )
+    pub(super) fn target(&self, table: &TableSnapshot) -> Result<AppendTarget, SqlError> {
+        self.target_in(TargetTable::from(table))
     }
-}
 
-/// A new transaction's target.
-pub(super) fn append_target(
-    cluster: &ClusterView,
-    table: TableId,
-    table_name: String,
-    schema: Arc<TableSchema>,
-    distribution: Distribution,
-    sort_key: Vec<ColumnId>,
-    local_slices: bool,
-) -> AppendTarget {
-    let mut target = AppendTarget {
-        epoch: cluster.epoch,
-        cluster: cluster.cluster,
-        txn: TxnId::generate(),
-        table,
-        table_name,
-        schema,
-        distribution,
-        sort_key,
-        slice_owners: vec![],
-        endpoints: BTreeMap::new(),
-        local_slices,
-    };
-    target.set_cluster(cluster);
-    target
+    /// The same for a table that may be created with its rows.
+    pub(super) fn target_in(&self, table: TargetTable) -> Result<AppendTarget, SqlError> {
+        let consistency = self.spec.settings.write_consistency;
+        table.begin(&self.spec.snapshot.cluster, consistency)
+    }
 }
 
 impl Statements {
@@ -162,7 +133,7 @@ impl Statements {
         let plan = pinned.insert_plan(insert).await?;
         let plan = bind(plan, values).map_err(|e| pinned.error(e))?;
         let table = pinned.insert_target(insert)?;
-        let transaction = self.begin(pinned.target(&table, false))?;
+        let transaction = self.begin(pinned.target(&table)?);
         let rows = self.append(&pinned, plan, transaction.target()).await?;
         self.commit_rows(transaction, vec![], rows).await
     }
@@ -188,7 +159,7 @@ impl Statements {
         let pinned = self.pin_run(run)?;
         let plan = pinned.insert_plan(&insert).await?;
         let table = pinned.insert_target(&insert)?;
-        let transaction = self.begin(pinned.target(&table, false))?;
+        let transaction = self.begin(pinned.target(&table)?);
         let error = |error| pinned.error(error);
         let rows = match over_parameter_rows(&plan, &batch).map_err(error)? {
             Some(plan) => self.append(&pinned, plan, transaction.target()).await?,
@@ -252,18 +223,10 @@ impl Statements {
             false => pinned.as_declared(plan, create)?,
         };
         let id = self.inner.catalog.allocate_table_id().await?;
-        let table = new_table(id, create, columns)?;
-        let target = append_target(
-            &snapshot.cluster,
-            id,
-            format!("{}.{}", table.schema, table.name),
-            Arc::new(table.columns.clone()),
-            table.distribution,
-            table.sort_key.clone(),
-            false,
-        );
+        let table = new_table(id, create, columns, &snapshot.cluster)?;
+        let target = pinned.target_in(TargetTable::from(&table))?;
         changes.push(Change::CreateTable(table));
-        let transaction = self.begin(target)?;
+        let transaction = self.begin(target);
         let rows = self.append(pinned, plan, transaction.target()).await?;
         self.commit_rows(transaction, changes, rows).await
     }
@@ -289,19 +252,15 @@ impl Statements {
         let mapping = load_mapping(&files.scan().schema, &filled)?;
         let plan = copy_plan(&pinned.state, files, table, &filled, &mapping)
             .map_err(|e| pinned.error(e))?;
-        let transaction = self.begin(pinned.target(table, local))?;
+        let target = AppendTarget { local_slices: local, ..pinned.target(table)? };
+        let transaction = self.begin(target);
         let rows = self.append(&pinned, plan, transaction.target()).await?;
         self.commit_rows(transaction, vec![], rows).await
     }
 
     /// Starts a write; it aborts everywhere unless it is committed.
-    pub(super) fn begin(&self, target: AppendTarget) -> Result<Transaction, SqlError> {
-        if target.slice_owners.is_empty() {
-            let message = "no worker has joined the cluster, so there is nowhere to write";
-            return Err(SqlError::new(ErrorCode::Unavailable, message)
-                .with_hint("start one: basalt worker --coordinator URL --secret-file FILE"));
-        }
-        Ok(Transaction::new(Arc::new(target), self.inner.channels.clone()))
+    pub(super) fn begin(&self, target: AppendTarget) -> Transaction {
+        Transaction::new(Arc::new(target), self.inner.channels.clone())
     }
 
     /// Runs a plan into a target; returns how many rows its slices' owners took.

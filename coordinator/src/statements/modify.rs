@@ -154,7 +154,7 @@ impl Statements {
         }
         let change = delete_change(&table, &chosen)?;
         let rows = over_chosen(rows, Arc::new(chosen)).map_err(|e| pinned.error(e))?;
-        let transaction = self.begin(pinned.target(&table, false))?;
+        let transaction = self.begin(pinned.target(&table)?);
         let appended = self.append(&pinned, rows, transaction.target()).await?;
         if appended != count {
             let message = format!("an UPDATE of {count} rows made {appended}");

@@ -47,6 +47,8 @@ pub struct Run {
     pub state: RunState,
     /// Why its plan was refused and made again as one task, if so.
     pub fallback: Option<String>,
+    /// How often it was planned: more than once when it lost a worker.
+    pub attempts: u32,
 }
 
 /// All runs of one coordinator.
@@ -79,6 +81,7 @@ impl Registry {
             rows: 0,
             state: RunState::Running,
             fallback: None,
+            attempts: 1,
         };
         self.runs().running.insert(query_id, (run, Instant::now(), token.clone()));
         let notes = RunNotes { registry: Arc::clone(self), query_id, session };
@@ -142,6 +145,11 @@ impl RunNotes {
     /// Counts rows returned or changed.
     pub fn add_rows(&self, rows: u64) {
         self.registry.update(self.query_id, |run| run.rows += rows);
+    }
+
+    /// Notes that the run lost a worker and was planned again.
+    pub fn note_attempt(&self) {
+        self.registry.update(self.query_id, |run| run.attempts += 1);
     }
 
     /// Notes that a plan of the run was made again as one task. A statement may have several

@@ -84,9 +84,16 @@ mod tests {
             cluster: ClusterId::generate(),
             epoch: Epoch(0),
             slice_owners: vec![],
+            slice_partners: vec![],
+            members: 0,
             workers: BTreeMap::new(),
         };
-        Snapshot { version, cluster: Arc::new(cluster), schemas: BTreeMap::new() }
+        Snapshot {
+            version,
+            cluster: Arc::new(cluster),
+            schemas: BTreeMap::new(),
+            pin: Arc::default(),
+        }
     }
 
     #[test]

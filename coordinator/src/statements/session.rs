@@ -65,6 +65,7 @@ impl Statements {
             Arc::clone(&snapshot),
             Arc::clone(members),
             Arc::clone(registry),
+            self.inner.reconciler.clone(),
         ));
         let spec = Arc::new(SessionSpec {
             snapshot,

@@ -42,9 +42,10 @@ impl Transaction {
         &self.target
     }
 
-    /// Makes every appended row durable on its owner.
+    /// Makes every appended row durable on its owner and as many partners as are required.
     ///
-    /// On `Ok` the segments survive a crash of every worker; they are visible only once a commit
+    /// On `Ok` the segments survive a crash of every worker, and the loss of all but one of those
+    /// that hold them; they are visible only once a commit
     /// names them. Fails when an owner cannot be reached or has not exactly `rows` rows.
     pub(super) async fn seal(&self, rows: u64) -> Result<Vec<SegmentRecord>, SqlError> {
         let owners: BTreeSet<WorkerId> = self.target.slice_owners.iter().copied().collect();
@@ -82,15 +83,37 @@ impl Transaction {
                 let message = format!("worker {owner} sealed a segment of another transaction");
                 return Err(SqlError::new(ErrorCode::Internal, message));
             }
-            if self.target.slice_owners.get(usize::from(record.slice.0)) != Some(&owner)
-                || record.holders != [owner]
-            {
-                let message = format!("worker {owner} sealed a segment of a slice it does not own");
-                return Err(SqlError::new(ErrorCode::Internal, message));
-            }
+            self.check_copies(owner, &record)?;
             records.push(record);
         }
         Ok(records)
+    }
+
+    /// A sealed segment lies with the owner of its slice and with as many partners as the
+    /// transaction requires.
+    fn check_copies(&self, owner: WorkerId, record: &SegmentRecord) -> Result<(), SqlError> {
+        let owns = self.target.slice_owners.get(usize::from(record.slice.0)) == Some(&owner);
+        if !owns || record.holders.first() != Some(&owner) {
+            let message = format!("worker {owner} sealed a segment of a slice it does not own");
+            return Err(SqlError::new(ErrorCode::Internal, message));
+        }
+        let holders: BTreeSet<_> = record.holders.iter().collect();
+        let known = holders.iter().all(|holder| self.target.endpoints.contains_key(holder));
+        if holders.len() != record.holders.len() || !known {
+            let message = format!("worker {owner} named holders that cannot be");
+            return Err(SqlError::new(ErrorCode::Internal, message));
+        }
+        let required = usize::from(self.target.copies.required);
+        if holders.len() < required {
+            let message = format!(
+                "a segment of table \"{}\" has {} copies, and {required} are required",
+                self.target.table_name,
+                holders.len()
+            );
+            return Err(SqlError::new(ErrorCode::Unavailable, message)
+                .with_hint("send the statement again; sys.workers shows who is missing"));
+        }
+        Ok(())
     }
 
     /// Aborts after all when the commit is known not to have happened.

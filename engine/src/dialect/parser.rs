@@ -12,7 +12,7 @@ use super::names::{self, ObjectRef};
 use super::statement::{Insert, ParsedStatement, Statement};
 use super::syntax::{parser_error, position_of};
 use super::tokens::TokenList;
-use super::{copy, create_table, modify, query, relation, repeated, session, vacuum};
+use super::{copy, create_table, modify, query, relation, repeated, session, system, vacuum};
 use crate::error::{ErrorCode, Position, SqlError, printable};
 
 /// Parses one statement of a script.
@@ -315,6 +315,7 @@ impl<'a> StatementParser<'a> {
             "DELETE" => modify::delete(self),
             "UPDATE" => modify::update(self),
             "VACUUM" => vacuum::vacuum(self),
+            "ALTER" => system::alter(self),
             "COPY" => copy::copy(self, start),
             _ => Err(unsupported(&first, start)),
         }

@@ -54,6 +54,8 @@ pub enum Statement {
     CopyFrom(CopyFrom),
     /// `VACUUM t`; every table when there is none.
     Vacuum(Option<(ObjectRef, Position)>),
+    /// `ALTER SYSTEM DRAIN WORKER` or `UNDRAIN WORKER`.
+    DrainWorker(DrainWorker),
     /// `SET name = value`; whether the setting exists is the session's to say.
     Set {
         /// The setting, lower case, parts joined by dots.
@@ -89,6 +91,17 @@ pub enum Statement {
     Rollback,
 }
 
+/// `ALTER SYSTEM DRAIN WORKER 'id'`, or `UNDRAIN`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DrainWorker {
+    /// The worker's id as it was written.
+    pub worker: String,
+    /// Where it was.
+    pub position: Position,
+    /// Whether the worker is to lose its slices and copies, or may keep what it has.
+    pub drain: bool,
+}
+
 impl Statement {
     /// What the statement is called in messages and logs, as SQL writes it.
     pub fn kind(&self) -> &'static str {
@@ -107,6 +120,7 @@ impl Statement {
             Self::Update(_) => "UPDATE",
             Self::CopyFrom(_) => "COPY",
             Self::Vacuum(_) => "VACUUM",
+            Self::DrainWorker(_) => "ALTER SYSTEM",
             Self::Set { .. } => "SET",
             Self::Reset { .. } => "RESET",
             Self::Show { .. } => "SHOW",

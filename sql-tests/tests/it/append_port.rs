@@ -39,6 +39,8 @@ fn target(scene: &Scene) -> (AppendTarget, u32) {
         distribution: Distribution::Even,
         sort_key: vec![],
         slice_owners: vec![],
+        slice_partners: vec![],
+        copies: Copies::ONE,
         endpoints: BTreeMap::new(),
         local_slices: false,
     };

@@ -2,6 +2,8 @@
 
 use std::net::SocketAddr;
 
+use basalt_coordinator::membership::Liveness;
+use basalt_coordinator::reconcile::ReconcileOptions;
 use basalt_coordinator::{Coordinator, CoordinatorConfig};
 use basalt_engine::channels::LocalWorkers;
 use basalt_engine::files::AllowedRoots;
@@ -37,6 +39,8 @@ impl LoneCoordinator {
                 spill_bytes_max: 64 << 20,
             },
             local_workers: LocalWorkers::default(),
+            liveness: Liveness::default(),
+            reconcile: ReconcileOptions::default(),
         });
         Self { coordinator: coordinator.await.unwrap(), _dir: dir }
     }

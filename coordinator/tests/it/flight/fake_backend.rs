@@ -339,9 +339,11 @@ impl SqlBackend for FakeBackend {
             cluster: ClusterId::generate(),
             epoch: Epoch(1),
             slice_owners: Vec::new(),
+            slice_partners: Vec::new(),
+            members: 0,
             workers: BTreeMap::new(),
         };
-        Arc::new(Snapshot { version: 1, cluster: Arc::new(cluster), schemas })
+        Arc::new(Snapshot { version: 1, cluster: Arc::new(cluster), schemas, pin: Arc::default() })
     }
 
     async fn relation_schema(&self, schema: &str, relation: &str) -> Result<SchemaRef, SqlError> {
@@ -407,6 +409,7 @@ fn table_snapshot(schema_name: &str, name: &str, schema: &Schema) -> TableSnapsh
         schema: Arc::new(TableSchema { version: 1, columns: columns.collect(), keys: vec![] }),
         distribution: Distribution::Even,
         sort_key: Vec::new(),
+        replicas: 1,
         segments: Vec::new(),
     }
 }

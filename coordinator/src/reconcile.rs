@@ -1,0 +1,141 @@
+//! Keeping the cluster as it should be: who has which slice, and who has copies of what.
+//!
+//! ```text
+//! members, clock ─▶ standing of each worker ─▶ placement ─▶ PlaceSlices
+//!                              └──────────────▶ repair plan ─▶ Fetch on workers ─▶ MoveCopies
+//!                                             └▶ nothing left with a lost worker ─▶ RemoveWorker
+//! ```
+//! Level-triggered (RULES 16): each round looks at what is, compares it with what should be, and
+//! takes some steps; nothing is remembered that a restart would have to find again. What should be
+//! is decided by pure functions ([`crate::placement`], [`crate::repair`]).
+//!
+//! - `standing`: how workers count
+//! - `slices`: the slice map
+//! - `copies`: the steps of repair
+//! - [`garbage`]: what no snapshot names any more
+
+mod copies;
+pub mod garbage;
+mod slices;
+mod standing;
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use basalt_engine::channels::Channels;
+use basalt_storage::ids::WorkerId;
+use tokio_util::sync::CancellationToken;
+
+use crate::catalog::{Catalog, CatalogError};
+use crate::membership::Members;
+use copies::Copies;
+pub use copies::{RepairRun, RepairState};
+use standing::Standing;
+
+/// How a cluster is kept as it should be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReconcileOptions {
+    /// How often it is looked at.
+    pub every: Duration,
+    /// Silence after which a worker's copies are made again elsewhere. A restart takes less, and a
+    /// worker that flaps within it costs no copy (RULES 17).
+    pub lost_after: Duration,
+    /// Segments that are copied at a time in the whole cluster.
+    pub copies_at_once: usize,
+    /// Bytes that are copied in a second, so that queries have the rest of disks and network.
+    pub bytes_per_second: u64,
+    /// How long a file that no snapshot names stays.
+    pub garbage_after: Duration,
+}
+
+impl Default for ReconcileOptions {
+    fn default() -> Self {
+        Self {
+            every: Duration::from_secs(1),
+            lost_after: Duration::from_secs(60),
+            copies_at_once: 4,
+            bytes_per_second: 256 << 20,
+            garbage_after: Duration::from_secs(60 * 60),
+        }
+    }
+}
+
+/// Keeps one cluster as it should be. Clones are handles to the same.
+#[derive(Clone)]
+pub struct Reconciler {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    catalog: Catalog,
+    members: Arc<Members>,
+    channels: Channels,
+    options: ReconcileOptions,
+    started: Instant,
+    copies: Mutex<Copies>,
+}
+
+impl Reconciler {
+    /// A reconciler that does nothing yet.
+    pub fn new(
+        catalog: Catalog,
+        members: Arc<Members>,
+        channels: Channels,
+        options: ReconcileOptions,
+    ) -> Self {
+        let (started, copies) = (Instant::now(), Mutex::default());
+        let inner = Inner { catalog, members, channels, options, started, copies };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// Repairs that run, and those that ran lately, the newest first.
+    pub fn repairs(&self) -> Vec<RepairRun> {
+        self.copies().list()
+    }
+
+    /// What every member of the cluster is there for now, in a word.
+    pub fn worker_states(&self) -> Vec<(WorkerId, &'static str)> {
+        let placed: BTreeSet<_> =
+            self.inner.catalog.cluster().slice_workers().into_iter().flatten().collect();
+        let snapshot = self.inner.catalog.snapshot();
+        let word = |(worker, standing): (WorkerId, Standing)| {
+            let word = match standing {
+                Standing::Good => "serving",
+                Standing::Away => "away",
+                Standing::Lost => "lost",
+                Standing::Draining
+                    if placed.contains(&worker) || garbage::holds_any(&snapshot, worker) =>
+                {
+                    "draining"
+                }
+                Standing::Draining => "drained",
+            };
+            (worker, word)
+        };
+        self.standings().into_iter().map(word).collect()
+    }
+
+    /// Works until `stop` is cancelled.
+    pub async fn run(&self, stop: CancellationToken) {
+        let mut ticks = tokio::time::interval(self.inner.options.every);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+            if let Some(Err(error)) = stop.run_until_cancelled(self.round()).await {
+                // The next round sees what is then.
+                tracing::warn!(%error, "a round of repair ended early");
+            }
+        }
+    }
+
+    /// Looks once at everything, and takes the steps that are due.
+    async fn round(&self) -> Result<(), CatalogError> {
+        self.place_slices().await?;
+        self.repair().await?;
+        self.remove_lost_workers().await
+    }
+
+    fn copies(&self) -> std::sync::MutexGuard<'_, Copies> {
+        self.inner.copies.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
