@@ -4,11 +4,15 @@
 #![allow(missing_docs, reason = "tests are named for what they show")]
 
 mod arrays;
+mod check;
 mod corruption;
 mod crash;
+mod crash_incoming;
 mod crash_vfs;
 mod golden;
 mod hostile_meta;
+mod incoming;
+mod quarantine;
 mod round_trip;
 mod store;
 mod support;
