@@ -42,7 +42,7 @@ impl ChunkStore {
     /// or gone, or there without its metadata, which counts as not there.
     ///
     /// # Errors
-    /// [`StorageError::Io`], [`StorageError::ReadOnly`].
+    /// [`Io`](crate::StorageError::Io), [`ReadOnly`](crate::StorageError::ReadOnly).
     pub fn quarantine_segment(&self, key: SegmentKey, layout: Layout) -> Result<()> {
         let _turn = self.turns.take([key]);
         // The metadata goes first, and does not come back without the rest.
