@@ -7,15 +7,17 @@
 //! ```
 //! Level-triggered (RULES 16): each round looks at what is, compares it with what should be, and
 //! takes some steps; nothing is remembered that a restart would have to find again. What should be
-//! is decided by pure functions ([`crate::placement`], [`crate::repair`]).
+//! is decided by pure functions ([`crate::placement`], `plan`).
 //!
 //! - `standing`: how workers count
 //! - `slices`: the slice map
+//! - `plan`: which copies to make and which to forget
 //! - `copies`: the steps of repair
 //! - [`garbage`]: what no snapshot names any more
 
 mod copies;
 pub mod garbage;
+mod plan;
 mod slices;
 mod standing;
 
@@ -32,6 +34,9 @@ use crate::membership::Members;
 use copies::Copies;
 pub use copies::{RepairRun, RepairState};
 use standing::Standing;
+
+/// How often the disk of every worker is compared with the catalog, at least.
+const INVENTORY_EVERY_MAX: Duration = Duration::from_secs(60);
 
 /// How a cluster is kept as it should be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -131,8 +136,16 @@ impl Reconciler {
     /// Looks once at everything, and takes the steps that are due.
     async fn round(&self) -> Result<(), CatalogError> {
         self.place_slices().await?;
+        if let Err(error) = self.collect_garbage().await {
+            tracing::warn!(%error, "a worker's disk could not be listed");
+        }
         self.repair().await?;
         self.remove_lost_workers().await
+    }
+
+    /// How often the disk of a worker is listed that did not restart.
+    fn inventory_every(&self) -> Duration {
+        (self.inner.options.garbage_after / 4).min(INVENTORY_EVERY_MAX)
     }
 
     fn copies(&self) -> std::sync::MutexGuard<'_, Copies> {

@@ -3,13 +3,24 @@
 //! A copy that is under way is a task here; what it did is committed in the round after it ended. A
 //! coordinator that restarts has forgotten both, and the next plan finds what is there.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use basalt_engine::protocol::replicas_client::ReplicasClient;
+use basalt_engine::protocol::{Endpoint, FetchRequest, SegmentRef, WireId};
+use basalt_engine::snapshot::{Relation, Snapshot};
 use basalt_storage::ids::{SegmentId, TableId, WorkerId};
+use basalt_storage::manifest::{Layout, SegmentRecord};
+use futures::FutureExt;
 use tokio::task::JoinHandle;
+use url::Url;
 
+use super::Reconciler;
 use super::garbage::Garbage;
+use super::plan::{Copy, Situation, plan};
+use super::standing::Standing;
+use crate::catalog::{CatalogError, Change, CopyMove};
 
 /// Repairs that ended and are remembered.
 const ENDED_MAX: usize = 1_000;
@@ -65,6 +76,10 @@ pub(super) struct Copies {
     /// Copies that a holder lacks, or has bad ones of.
     pub(super) bad: HashSet<(WorkerId, SegmentId)>,
     pub(super) garbage: Garbage,
+    /// Where each worker listened when its disk was listed last, and when that was.
+    listed: HashMap<WorkerId, (Url, Instant)>,
+    /// The commit at which nothing was left to do, and how workers counted then.
+    at_rest: Option<(u64, BTreeMap<WorkerId, Standing>)>,
     /// Until when bytes that were asked for take, at the rate that is allowed.
     paid_until: Option<Instant>,
 }
@@ -80,6 +95,42 @@ impl Copies {
     pub(super) fn coming_to(&self, worker: WorkerId) -> HashSet<SegmentId> {
         let coming = self.running.keys().filter(|(_, to)| *to == worker);
         coming.map(|(segment, _)| *segment).collect()
+    }
+
+    /// Workers whose disk should be listed: those that restarted, and those not listed for `every`.
+    pub(super) fn due_for_inventory(
+        &mut self,
+        workers: BTreeMap<WorkerId, Url>,
+        every: Duration,
+    ) -> BTreeMap<WorkerId, Url> {
+        let now = Instant::now();
+        let listed = &mut self.listed;
+        let mut due = workers;
+        due.retain(|worker, url| match listed.get(worker) {
+            Some((at, when)) => at != url || now.duration_since(*when) >= every,
+            None => true,
+        });
+        listed.extend(due.iter().map(|(worker, url)| (*worker, (url.clone(), now))));
+        due
+    }
+
+    /// Notes which segments a worker lacks that it should have, all of them.
+    pub(super) fn note_missing(
+        &mut self,
+        worker: WorkerId,
+        missing: impl Iterator<Item = SegmentId>,
+    ) {
+        for segment in missing {
+            if self.bad.insert((worker, segment)) {
+                tracing::warn!(%worker, %segment, "a copy is missing on a worker's disk");
+                self.at_rest = None;
+            }
+        }
+    }
+
+    /// Whether nothing changed since nothing was left to do.
+    fn is_at_rest(&self, version: u64, standings: &BTreeMap<WorkerId, Standing>) -> bool {
+        self.at_rest.as_ref().is_some_and(|(at, then)| *at == version && then == standings)
     }
 
     /// What is under way.
@@ -119,14 +170,14 @@ impl Copies {
     }
 
     /// Takes what has ended since: each copy that is there now.
-    pub(super) async fn take_done(&mut self) -> Vec<RepairRun> {
+    pub(super) fn take_done(&mut self) -> Vec<RepairRun> {
         let ended: Vec<_> =
             self.running.iter().filter(|(_, r)| r.task.is_finished()).map(|(k, _)| *k).collect();
         let mut done = Vec::new();
         for key in ended {
             let Some(mut running) = self.running.remove(&key) else { continue };
-            // It is finished, so this does not wait.
-            let fetched = (&mut running.task).await.unwrap_or_else(|error| Err(error.to_string()));
+            let Some(fetched) = (&mut running.task).now_or_never() else { continue };
+            let fetched = fetched.unwrap_or_else(|error| Err(error.to_string()));
             let run = self.end(running, fetched);
             if run.state == RepairState::Done {
                 self.bad.remove(&(run.worker, run.segment));
@@ -153,4 +204,140 @@ impl Copies {
         self.ended.push_back(run.clone());
         run
     }
+}
+
+/// A segment that is copied, as messages name it.
+fn to_wire(record: &SegmentRecord) -> SegmentRef {
+    SegmentRef {
+        table: record.table.0,
+        slice: u32::from(record.slice.0),
+        segment: record.segment.to_wire(),
+        packed: record.layout == Layout::Packed,
+        txn: record.txn.to_wire(),
+        meta_digest: record.meta_digest.as_bytes().to_vec(),
+    }
+}
+
+impl Reconciler {
+    /// Commits the copies that were made since the last round, forgets holders that count no
+    /// longer, and begins the next copies.
+    pub(super) async fn repair(&self) -> Result<(), CatalogError> {
+        let standings = self.standings();
+        self.copies().abandon(|worker| {
+            matches!(standings.get(worker), Some(Standing::Good | Standing::Draining))
+        });
+        let done = self.copies().take_done();
+        let made = done.into_iter().map(|run| CopyMove {
+            table: run.table,
+            segment: run.segment,
+            add: vec![run.worker],
+            remove: vec![],
+        });
+        self.move_copies(made.collect()).await?;
+        let snapshot = self.inner.catalog.snapshot();
+        if self.copies().is_at_rest(snapshot.version, &standings) {
+            return Ok(());
+        }
+        let (bad, under_way) = {
+            let copies = self.copies();
+            (copies.bad.clone(), copies.under_way().collect::<HashSet<_>>())
+        };
+        let plan = plan(
+            Situation {
+                standings: &standings,
+                slice_workers: &self.inner.catalog.cluster().slice_workers(),
+                bad: &bad,
+                under_way: &under_way,
+            },
+            segments_wanted(&snapshot),
+        );
+        if plan.copies.is_empty() && plan.forget.is_empty() && under_way.is_empty() {
+            self.copies().at_rest = Some((snapshot.version, standings));
+        }
+        self.move_copies(plan.forget).await?;
+        if !plan.lost.is_empty() {
+            tracing::error!(segments = plan.lost.len(), first = %plan.lost[0],
+                "segments have no good copy on any worker that lives");
+        }
+        let room = self.inner.options.copies_at_once.saturating_sub(under_way.len());
+        for copy in plan.copies.into_iter().take(room) {
+            let rate = self.inner.options.bytes_per_second;
+            if !self.copies().may_start(copy.segment.bytes, rate, Instant::now()) {
+                break;
+            }
+            self.begin(&snapshot, copy);
+        }
+        Ok(())
+    }
+
+    /// Members that are lost and have nothing any more are members no longer: they count for
+    /// nothing, and come back as new ones.
+    pub(super) async fn remove_lost_workers(&self) -> Result<(), CatalogError> {
+        let (snapshot, cluster) = (self.inner.catalog.snapshot(), self.inner.catalog.cluster());
+        let placed: HashSet<_> = cluster.slice_workers().into_iter().flatten().collect();
+        for (worker, standing) in self.standings() {
+            let goes = standing == Standing::Lost
+                && !placed.contains(&worker)
+                && !super::garbage::holds_any(&snapshot, worker);
+            if goes {
+                tracing::warn!(%worker, "a lost worker with nothing left is no member any more");
+                self.commit(vec![Change::RemoveWorker { worker }]).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn move_copies(&self, moves: Vec<CopyMove>) -> Result<(), CatalogError> {
+        match moves.is_empty() {
+            true => Ok(()),
+            false => self.commit(vec![Change::MoveCopies { moves }]).await,
+        }
+    }
+
+    /// Asks a worker for a copy.
+    fn begin(&self, snapshot: &Snapshot, copy: Copy) {
+        let cluster = &snapshot.cluster;
+        let Some(url) = cluster.workers.get(&copy.to) else { return };
+        let source = |worker: &WorkerId| {
+            let url = cluster.workers.get(worker)?.to_string();
+            Some(Endpoint { worker: worker.to_wire(), url })
+        };
+        let request = FetchRequest {
+            epoch: cluster.epoch.0,
+            segment: Some(to_wire(&copy.segment)),
+            sources: copy.sources.iter().filter_map(source).collect(),
+        };
+        let channel = self.inner.channels.get(url);
+        let task = tokio::spawn(async move {
+            let channel = channel.map_err(|error| error.to_string())?;
+            let fetched = ReplicasClient::new(channel).fetch(request).await;
+            fetched
+                .map(|answer| answer.into_inner().bytes)
+                .map_err(|status| status.message().to_owned())
+        });
+        let run = RepairRun {
+            table: copy.segment.table,
+            segment: copy.segment.segment,
+            worker: copy.to,
+            reason: copy.reason.to_owned(),
+            started: SystemTime::now(),
+            elapsed_ms: None,
+            bytes: 0,
+            state: RepairState::Running,
+        };
+        self.copies().start(run, task);
+    }
+}
+
+/// All segments, each with how many copies it should have.
+fn segments_wanted(snapshot: &Snapshot) -> impl Iterator<Item = (&Arc<SegmentRecord>, usize)> {
+    let relations = snapshot.schemas.values().flat_map(|schema| schema.relations.values());
+    let tables = relations.filter_map(|relation| match relation {
+        Relation::Table(table) => Some(table),
+        Relation::View(_) => None,
+    });
+    tables.flat_map(|table| {
+        let wanted = snapshot.cluster.copies_wanted(table.replicas);
+        table.segments.iter().map(move |segment| (segment, wanted))
+    })
 }

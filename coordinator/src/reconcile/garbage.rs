@@ -67,8 +67,8 @@ impl Garbage {
 }
 
 impl Reconciler {
-    /// Looks at the disk of every worker that can be reached, and removes what is due. Returns how
-    /// many segments went.
+    /// Looks at the disk of every worker that can be reached: notes what lacks there, and removes
+    /// what is due. Returns how many segments went.
     ///
     /// # Errors
     /// Of the first worker that did not answer as it should; the others were looked at.
@@ -76,7 +76,8 @@ impl Reconciler {
         let mut removed = 0;
         let mut failed = None;
         let workers = self.inner.catalog.snapshot().cluster.workers.clone();
-        for (worker, url) in workers {
+        let due = self.copies().due_for_inventory(workers, self.inventory_every());
+        for (worker, url) in due {
             match self.collect_on(worker, &url).await {
                 Ok(count) => removed += count,
                 Err(error) => failed = Some(error),
@@ -88,7 +89,8 @@ impl Reconciler {
     async fn collect_on(&self, worker: WorkerId, url: &Url) -> Result<u32, SqlError> {
         let channel = self.inner.channels.get(url).map_err(from_datafusion)?;
         let mut client = ReplicasClient::new(channel);
-        // The disk first: what is committed after that is not in the list.
+        // What is committed while the disk is listed need not be in the list.
+        let before = held_by(&self.inner.catalog.snapshot(), worker);
         let mut here: HashMap<SegmentId, SegmentRef> = HashMap::new();
         let listed = client.inventory(InventoryRequest {}).await;
         let mut parts = listed.map_err(|status| from_status(&status))?.into_inner();
@@ -101,6 +103,8 @@ impl Reconciler {
         }
         let snapshot = self.inner.catalog.snapshot();
         let named = held_by(&snapshot, worker);
+        let missing = before.iter().filter(|segment| !here.contains_key(segment));
+        self.copies().note_missing(worker, missing.filter(|id| named.contains(id)).copied());
         let coming = self.copies().coming_to(worker);
         let garbage: HashSet<_> = here
             .keys()
