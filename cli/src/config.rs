@@ -113,6 +113,7 @@ struct CoordinatorFile {
     suspect_after: Option<String>,
     repair_after: Option<String>,
     garbage_after: Option<String>,
+    scrub_every: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -156,8 +157,12 @@ impl CoordinatorConfig {
     /// A file that cannot be read, or an unknown key.
     pub fn resolve(flags: ServerFlags, timing: TimingFlags) -> Result<Self, UsageError> {
         let file: CoordinatorFile = read(flags.config.as_deref())?;
-        let in_file =
-            TimingFlags::parse(file.suspect_after, file.repair_after, file.garbage_after)?;
+        let in_file = TimingFlags::parse(
+            file.suspect_after,
+            file.repair_after,
+            file.garbage_after,
+            file.scrub_every,
+        )?;
         Ok(Self {
             data_dir: flags.data_dir.or(file.data_dir).unwrap_or("basalt-data/coordinator".into()),
             listen: flags.listen.or(file.listen).unwrap_or(DEFAULT_LISTEN),

@@ -19,6 +19,9 @@ pub struct TimingFlags {
     /// How long files stay that no snapshot names [default: 1h]
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub garbage_after: Option<Duration>,
+    /// Within which time every copy is read again and checked [default: 7d]
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub scrub_every: Option<Duration>,
 }
 
 impl TimingFlags {
@@ -30,6 +33,7 @@ impl TimingFlags {
         suspect_after: Option<String>,
         repair_after: Option<String>,
         garbage_after: Option<String>,
+        scrub_every: Option<String>,
     ) -> Result<Self, UsageError> {
         let parse = |name: &str, text: Option<String>| {
             let parsed = text.map(|text| duration(&text)).transpose();
@@ -39,6 +43,7 @@ impl TimingFlags {
             suspect_after: parse("suspect-after", suspect_after)?,
             repair_after: parse("repair-after", repair_after)?,
             garbage_after: parse("garbage-after", garbage_after)?,
+            scrub_every: parse("scrub-every", scrub_every)?,
         })
     }
 
@@ -49,6 +54,7 @@ impl TimingFlags {
             suspect_after: self.suspect_after.or(other.suspect_after),
             repair_after: self.repair_after.or(other.repair_after),
             garbage_after: self.garbage_after.or(other.garbage_after),
+            scrub_every: self.scrub_every.or(other.scrub_every),
         }
     }
 
@@ -70,6 +76,7 @@ impl TimingFlags {
             lost_after,
             every: default.every.min(lost_after / 4).max(Duration::from_millis(50)),
             garbage_after: self.garbage_after.unwrap_or(default.garbage_after),
+            scrub_every: self.scrub_every.unwrap_or(default.scrub_every),
             ..default
         }
     }

@@ -13,11 +13,13 @@
 //! - `slices`: the slice map
 //! - `plan`: which copies to make and which to forget
 //! - `copies`: the steps of repair
+//! - `scrub`: every copy read again
 //! - [`garbage`]: what no snapshot names any more
 
 mod copies;
 pub mod garbage;
 mod plan;
+mod scrub;
 mod slices;
 mod standing;
 
@@ -33,6 +35,8 @@ use crate::catalog::{Catalog, CatalogError};
 use crate::membership::Members;
 use copies::Copies;
 pub use copies::{RepairRun, RepairState};
+pub use scrub::ScrubState;
+use scrub::Scrubs;
 use standing::Standing;
 
 /// How often the disk of every worker is compared with the catalog, at least.
@@ -52,6 +56,8 @@ pub struct ReconcileOptions {
     pub bytes_per_second: u64,
     /// How long a file that no snapshot names stays.
     pub garbage_after: Duration,
+    /// Within which time every copy is read again and checked.
+    pub scrub_every: Duration,
 }
 
 impl Default for ReconcileOptions {
@@ -62,6 +68,7 @@ impl Default for ReconcileOptions {
             copies_at_once: 4,
             bytes_per_second: 256 << 20,
             garbage_after: Duration::from_secs(60 * 60),
+            scrub_every: Duration::from_secs(7 * 24 * 60 * 60),
         }
     }
 }
@@ -79,6 +86,7 @@ struct Inner {
     options: ReconcileOptions,
     started: Instant,
     copies: Mutex<Copies>,
+    scrubs: Mutex<Scrubs>,
 }
 
 impl Reconciler {
@@ -89,8 +97,8 @@ impl Reconciler {
         channels: Channels,
         options: ReconcileOptions,
     ) -> Self {
-        let (started, copies) = (Instant::now(), Mutex::default());
-        let inner = Inner { catalog, members, channels, options, started, copies };
+        let (started, copies, scrubs) = (Instant::now(), Mutex::default(), Mutex::default());
+        let inner = Inner { catalog, members, channels, options, started, copies, scrubs };
         Self { inner: Arc::new(inner) }
     }
 
@@ -139,6 +147,7 @@ impl Reconciler {
         if let Err(error) = self.collect_garbage().await {
             tracing::warn!(%error, "a worker's disk could not be listed");
         }
+        self.scrub();
         self.repair().await?;
         self.remove_lost_workers().await
     }
@@ -146,6 +155,15 @@ impl Reconciler {
     /// How often the disk of a worker is listed that did not restart.
     fn inventory_every(&self) -> Duration {
         (self.inner.options.garbage_after / 4).min(INVENTORY_EVERY_MAX)
+    }
+
+    /// How far the check of each worker's copies is.
+    pub fn scrub_states(&self) -> Vec<ScrubState> {
+        self.scrubs().list()
+    }
+
+    fn scrubs(&self) -> std::sync::MutexGuard<'_, Scrubs> {
+        self.inner.scrubs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn copies(&self) -> std::sync::MutexGuard<'_, Copies> {

@@ -23,8 +23,8 @@ use crate::membership::Members;
 use crate::reconcile::Reconciler;
 use crate::statements::registry::{Registry, RunState};
 
-const NAMES: [&str; 7] =
-    ["workers", "slices", "tables", "segments", "queries", "chunks", "repairs"];
+const NAMES: [&str; 8] =
+    ["workers", "slices", "tables", "segments", "queries", "chunks", "repairs", "scrubs"];
 
 /// The tables of `sys` as one statement sees them.
 pub(crate) struct SysSchema {
@@ -53,6 +53,7 @@ impl SysSchema {
             "tables" => tables(&self.snapshot)?,
             "segments" => segments(&self.snapshot)?,
             "queries" => queries(&self.registry)?,
+            "scrubs" => copies::scrubs(&self.reconciler.scrub_states())?,
             "chunks" => copies::chunks(&self.snapshot)?,
             "repairs" => copies::repairs(&self.snapshot, &self.reconciler.repairs())?,
             _ => return Ok(None),

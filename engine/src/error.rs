@@ -56,7 +56,7 @@ pub enum ErrorCode {
     SourceFile,
     /// Somebody else changed the same thing; try again. SQLSTATE 40001.
     Conflict,
-    /// The statement was planned before slices moved; plan it again. SQLSTATE 40001.
+    /// The statement was planned before slices moved; plan it again. SQLSTATE 72000.
     StalePlan,
     /// The statement was cancelled. SQLSTATE 57014.
     Cancelled,
@@ -149,7 +149,8 @@ impl ErrorCode {
             Self::InvalidParameter => "22023",
             Self::PermissionDenied => "42501",
             Self::SourceFile => "58030",
-            Self::Conflict | Self::StalePlan => "40001",
+            Self::Conflict => "40001",
+            Self::StalePlan => "72000",
             Self::Cancelled => "57014",
             Self::ResourcesExhausted => "53200",
             Self::Unavailable => "08006",

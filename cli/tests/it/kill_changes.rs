@@ -14,6 +14,8 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use basalt_sql_tests::client::{Client, ClientError};
@@ -153,11 +155,18 @@ fn whole_cells(rows: &[Vec<i64>]) -> Cells {
     rows.iter().map(cell).collect()
 }
 
-/// Reads cells until the cluster is gone. Returns how often it answered.
-async fn read_until_it_fails(url: String) -> Result<usize, ClientError> {
+/// Reads cells until the cluster is gone or the writers have ended: with one worker gone it goes on
+/// to answer. Returns how often it did.
+async fn read_until_it_fails(
+    url: String,
+    writers_ended: Arc<AtomicBool>,
+) -> Result<usize, ClientError> {
     let mut client = Client::connect(&url).await?;
     let (mut answers, mut staying) = (0, Cells::new());
     while let Ok((_, batches)) = client.query_all(CELLS).await {
+        if writers_ended.load(Ordering::Relaxed) {
+            break;
+        }
         let cells = whole_cells(&integers(&batches));
         let gone = staying.keys().find(|cell| !cells.contains_key(cell));
         assert_eq!(gone, None, "an UPDATE is seen without its new rows");
@@ -210,7 +219,9 @@ async fn acknowledged_changes_survive_sigkill_whole() {
             writers.push(tokio::spawn(writes));
         }
         drop(sender);
-        let reader = tokio::spawn(read_until_it_fails(cluster.url.clone()));
+        let writers_ended = Arc::new(AtomicBool::new(false));
+        let reads = read_until_it_fails(cluster.url.clone(), Arc::clone(&writers_ended));
+        let reader = tokio::spawn(reads);
         // Kill in the middle of the changes: after each writer had an answer, while others run.
         let mut answered = [false; WRITERS];
         while answered.contains(&false) {
@@ -228,6 +239,7 @@ async fn acknowledged_changes_survive_sigkill_whole() {
             let writer = tokio::time::timeout(RECOVERY_MAX, writer);
             stopped.push(writer.await.expect("a statement hangs").unwrap());
         }
+        writers_ended.store(true, Ordering::Relaxed);
         let reader = tokio::time::timeout(RECOVERY_MAX, reader).await;
         read += reader.expect("a query hangs").unwrap().unwrap();
         cluster.start_what_is_missing();

@@ -294,27 +294,39 @@ impl Reconciler {
         }
     }
 
-    /// Asks a worker for a copy.
-    fn begin(&self, snapshot: &Snapshot, copy: Copy) {
+    /// Asks a worker for a copy; `None` when it cannot be reached.
+    pub(super) fn fetch(
+        &self,
+        snapshot: &Snapshot,
+        segment: &SegmentRecord,
+        sources: &[WorkerId],
+        to: WorkerId,
+    ) -> Option<JoinHandle<Fetched>> {
         let cluster = &snapshot.cluster;
-        let Some(url) = cluster.workers.get(&copy.to) else { return };
+        let channel = self.inner.channels.get(cluster.workers.get(&to)?);
         let source = |worker: &WorkerId| {
             let url = cluster.workers.get(worker)?.to_string();
             Some(Endpoint { worker: worker.to_wire(), url })
         };
         let request = FetchRequest {
             epoch: cluster.epoch.0,
-            segment: Some(to_wire(&copy.segment)),
-            sources: copy.sources.iter().filter_map(source).collect(),
+            segment: Some(to_wire(segment)),
+            sources: sources.iter().filter_map(source).collect(),
         };
-        let channel = self.inner.channels.get(url);
-        let task = tokio::spawn(async move {
+        Some(tokio::spawn(async move {
             let channel = channel.map_err(|error| error.to_string())?;
             let fetched = ReplicasClient::new(channel).fetch(request).await;
             fetched
                 .map(|answer| answer.into_inner().bytes)
                 .map_err(|status| status.message().to_owned())
-        });
+        }))
+    }
+
+    /// Begins to make a copy.
+    fn begin(&self, snapshot: &Snapshot, copy: Copy) {
+        let Some(task) = self.fetch(snapshot, &copy.segment, &copy.sources, copy.to) else {
+            return;
+        };
         let run = RepairRun {
             table: copy.segment.table,
             segment: copy.segment.segment,

@@ -129,7 +129,7 @@ impl Reconciler {
 }
 
 /// The segments of all tables.
-fn segments(snapshot: &Snapshot) -> impl Iterator<Item = &Arc<SegmentRecord>> {
+pub(super) fn segments(snapshot: &Snapshot) -> impl Iterator<Item = &Arc<SegmentRecord>> {
     let relations = snapshot.schemas.values().flat_map(|schema| schema.relations.values());
     let tables = relations.filter_map(|relation| match relation {
         Relation::Table(table) => Some(table),

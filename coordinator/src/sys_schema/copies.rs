@@ -1,4 +1,5 @@
-//! `sys.chunks` and `sys.repairs`: who has copies, who lacks them, and what is done about it.
+//! `sys.chunks`, `sys.repairs` and `sys.scrubs`: who has copies, who lacks them, and what is done
+//! about it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,7 +12,7 @@ use basalt_storage::ids::TableId;
 use datafusion::error::Result;
 
 use super::{numbers, stored, strings};
-use crate::reconcile::{RepairRun, RepairState};
+use crate::reconcile::{RepairRun, RepairState, ScrubState};
 
 /// One row per column chunk.
 pub(super) fn chunks(snapshot: &Snapshot) -> Result<RecordBatch> {
@@ -90,5 +91,22 @@ pub(super) fn repairs(snapshot: &Snapshot, runs: &[RepairRun]) -> Result<RecordB
         ("elapsed_ms", elapsed, true),
         ("bytes", numbers(runs.iter().map(|run| run.bytes)), false),
         ("error", error, true),
+    ])?)
+}
+
+/// One row per worker: how far the check of its copies is.
+pub(super) fn scrubs(states: &[ScrubState]) -> Result<RecordBatch> {
+    let ended = states.iter().map(|state| {
+        let since = state.last_ended?.duration_since(UNIX_EPOCH).unwrap_or_default();
+        Some(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
+    });
+    let ended: ArrayRef = Arc::new(TimestampMicrosecondArray::from_iter(ended));
+    Ok(RecordBatch::try_from_iter_with_nullable([
+        ("worker", strings(states.iter().map(|state| state.worker.to_string())), false),
+        ("passes", numbers(states.iter().map(|state| state.passes)), false),
+        ("last_ended", ended, true),
+        ("checked", numbers(states.iter().map(|state| state.checked)), false),
+        ("mended", numbers(states.iter().map(|state| state.mended)), false),
+        ("failed", numbers(states.iter().map(|state| state.failed)), false),
     ])?)
 }

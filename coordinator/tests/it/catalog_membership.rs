@@ -182,10 +182,6 @@ fn heartbeats_of_strangers_and_of_the_future_are_not_noted() {
     assert_eq!(scene.state(2), MemberState::Suspect, "none of them counted");
 }
 
-fn worker(n: u8) -> WorkerId {
-    WorkerId(Uuid::from_u128(u128::from(n)))
-}
-
 fn joins(worker: WorkerId, port: u16) -> Join {
     Join {
         cluster: None,
