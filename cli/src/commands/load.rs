@@ -21,7 +21,7 @@ use crate::upload::{self, CsvOptions, FileKind, SourceFile};
 ///
 /// The table is created from the files' columns when it does not exist. Columns are matched by
 /// name. Either all files are loaded or none. Files that the servers can see are loaded faster
-/// with COPY.
+/// with COPY. With --label, a load whose answer was lost can be repeated: its rows are there once.
 #[derive(Debug, Args)]
 pub struct LoadArgs {
     #[command(flatten)]
@@ -41,6 +41,9 @@ pub struct LoadArgs {
     /// What to do when the table is missing, or there
     #[arg(long, value_enum, default_value_t = Mode::CreateAppend)]
     mode: Mode,
+    /// Name of this load: sent again under the same name, it has no second effect
+    #[arg(long, value_name = "KEY")]
+    label: Option<String>,
     /// What separates the fields of CSV files
     #[arg(long, value_name = "CHAR", default_value = ",")]
     delimiter: String,
@@ -95,6 +98,9 @@ pub(super) async fn run(args: LoadArgs) -> anyhow::Result<()> {
             progress.inc(batch.num_rows() as u64);
         }
     });
+    if let Some(label) = &args.label {
+        client = client.with_request_key(label)?;
+    }
     let loading = client.ingest(target, schema, batches);
     let outcome = tokio::select! {
         outcome = loading => outcome.with_context(|| format!("nothing was loaded into {}", args.table)),

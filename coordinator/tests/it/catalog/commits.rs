@@ -201,6 +201,24 @@ async fn a_request_key_for_another_statement_is_an_error() {
 }
 
 #[tokio::test]
+async fn requests_are_listed_by_age_also_those_that_changed_nothing() {
+    let fixture = Fixture::new().await;
+    let table = fixture.create_table("t").await;
+    let (some, none) = (RequestKey::new("some").unwrap(), RequestKey::new("none").unwrap());
+    let rows = append(table, 3, fixture.workers[0]).with_request(some.clone(), Digest::of(b"s"));
+    fixture.catalog.commit(rows).await.unwrap();
+    let nothing =
+        command(vec![]).with_rows_affected(0).with_request(none.clone(), Digest::of(b"n"));
+    let nothing = fixture.catalog.commit(nothing).await.unwrap();
+
+    let fixture = fixture.reopen();
+    let all = fixture.catalog.requests().await.unwrap();
+    let keys: Vec<_> = all.iter().map(|(key, outcome)| (key, outcome.rows_affected)).collect();
+    assert_eq!(keys, [(&some, Some(3)), (&none, Some(0))]);
+    assert_eq!((all[1].1.txn, all[1].1.version), (nothing.txn, nothing.version));
+}
+
+#[tokio::test]
 async fn table_ids_are_never_handed_out_twice_also_after_a_restart() {
     let mut fixture = Fixture::new().await;
     let mut seen = BTreeSet::new();
