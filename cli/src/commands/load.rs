@@ -5,9 +5,8 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use anyhow::Context;
 use arrow::datatypes::{Schema, SchemaRef};
-use basalt_sql_tests::client::{Client, IngestMode, IngestTarget};
+use basalt_sql_tests::client::{Client, ClientError, IngestMode, IngestTarget};
 use clap::{Args, ValueEnum};
 use futures::StreamExt;
 
@@ -103,7 +102,7 @@ pub(super) async fn run(args: LoadArgs) -> anyhow::Result<()> {
     }
     let loading = client.ingest(target, schema, batches);
     let outcome = tokio::select! {
-        outcome = loading => outcome.with_context(|| format!("nothing was loaded into {}", args.table)),
+        outcome = loading => outcome.map_err(|error| failure(error, &args)),
         // The dropped upload is reset: the server keeps nothing of it.
         Ok(()) = tokio::signal::ctrl_c() => Err(crate::exit::Interrupted.into()),
     };
@@ -119,6 +118,20 @@ pub(super) async fn run(args: LoadArgs) -> anyhow::Result<()> {
         duration_text(start.elapsed()),
     )?;
     Ok(())
+}
+
+/// What a load that failed left behind.
+fn failure(error: ClientError, args: &LoadArgs) -> anyhow::Error {
+    let table = &args.table;
+    let left = match (error.leaves_outcome_open(), &args.label) {
+        (false, _) => format!("nothing was loaded into {table}"),
+        (true, Some(_)) => format!(
+            "it is not known whether {table} was loaded: repeat the command with the same --label, \
+             and it is, once"
+        ),
+        (true, None) => format!("it is not known whether {table} was loaded: look at its rows"),
+    };
+    anyhow::Error::new(error).context(left)
 }
 
 fn target(args: &LoadArgs) -> Result<IngestTarget, UsageError> {

@@ -248,7 +248,8 @@ impl CatalogError {
             }
             Self::TooLarge { .. } | Self::LimitReached { .. } => ErrorCode::FeatureNotSupported,
             Self::Corrupt { .. } => ErrorCode::DataCorrupted,
-            Self::OutcomeUnknown { .. } | Self::InvalidCommand { .. } => ErrorCode::Internal,
+            Self::OutcomeUnknown { .. } => ErrorCode::OutcomeUnknown,
+            Self::InvalidCommand { .. } => ErrorCode::Internal,
             Self::Stopped { .. } => ErrorCode::Unavailable,
             Self::NewerFormat { .. }
             | Self::Locked { .. }

@@ -21,7 +21,7 @@ mod uploads;
 
 use arrow::record_batch::RecordBatch;
 use basalt_engine::dialect::{ObjectRef, ParsedStatement, Statement};
-use basalt_engine::error::{ErrorCode, SqlError};
+use basalt_engine::error::{ErrorCode, SqlError, printable};
 use basalt_storage::ids::TxnId;
 
 use super::Statements;
@@ -148,8 +148,9 @@ fn key_of(
     match (&parsed.label, header) {
         (Some(label), Some(header)) if label.key != header.as_str() => {
             let message = format!(
-                "the statement has the label \"{}\" and its call the request key \"{header}\"",
-                label.key
+                "the statement has the label \"{}\" and its call the request key \"{}\"",
+                printable(&label.key),
+                printable(header.as_str())
             );
             Err(SqlError::new(ErrorCode::InvalidParameter, message)
                 .at(label.position)

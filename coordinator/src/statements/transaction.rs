@@ -96,7 +96,10 @@ impl Transaction {
 
     /// Aborts after all when the commit is known not to have happened.
     fn rearm(&mut self, error: &SqlError) {
-        self.armed = !matches!(error.code, ErrorCode::Internal | ErrorCode::Unavailable);
+        self.armed = !matches!(
+            error.code,
+            ErrorCode::OutcomeUnknown | ErrorCode::Internal | ErrorCode::Unavailable
+        );
     }
 
     /// Takes the decision out of this guard's hands: the commit is about to be asked for, and from

@@ -11,7 +11,7 @@ use futures::stream::BoxStream;
 use futures::{StreamExt, stream};
 
 use super::payload::{Payload, RowsDigest};
-use crate::backend::IngestRequest;
+use crate::backend::{IngestMode, IngestRequest};
 use crate::statements::Statements;
 use crate::statements::registry::RunNotes;
 
@@ -48,7 +48,7 @@ impl Statements {
     /// What an upload asks for, but for its rows.
     fn upload(&self, request: &IngestRequest) -> Payload {
         let mut payload = Payload::new("upload");
-        payload.text(&format!("{:?}", request.mode));
+        payload.text(mode_name(request.mode));
         payload.text(&request.table);
         match &request.schema_name {
             Some(schema) => payload.texts(std::iter::once(schema)),
@@ -88,6 +88,16 @@ impl Statements {
                     .with_hint("look at the table before sending them again"))
             }
         }
+    }
+}
+
+/// On disk in digests: it stays as it is.
+fn mode_name(mode: IngestMode) -> &'static str {
+    match mode {
+        IngestMode::Create => "create",
+        IngestMode::Append => "append",
+        IngestMode::Replace => "replace",
+        IngestMode::CreateAppend => "create_append",
     }
 }
 

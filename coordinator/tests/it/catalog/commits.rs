@@ -200,6 +200,16 @@ async fn a_request_key_for_another_statement_is_an_error() {
     assert_eq!(fixture.catalog.request(RequestKey::new("other").unwrap()).await.unwrap(), None);
 }
 
+#[test]
+fn an_unknown_outcome_names_the_transaction_and_where_to_look() {
+    let txn = TxnId::generate();
+    let error: SqlError = CatalogError::OutcomeUnknown { txn, cause: "EIO".to_owned() }.into();
+    assert_eq!(error.message, format!("the outcome of transaction {txn} is unknown: EIO"));
+    assert_eq!((error.code, error.code.is_retryable()), (ErrorCode::OutcomeUnknown, false));
+    let hint = error.hint.unwrap();
+    assert!(hint.contains("sys.requests") && hint.contains("same request key"), "{hint}");
+}
+
 #[tokio::test]
 async fn requests_are_listed_by_age_also_those_that_changed_nothing() {
     let fixture = Fixture::new().await;
