@@ -167,7 +167,8 @@ pub struct Committed {
 }
 
 impl Committed {
-    fn replayed(first: RequestOutcome) -> Self {
+    /// What a request that is sent again hears.
+    pub(crate) fn replayed(first: RequestOutcome) -> Self {
         let RequestOutcome { payload: _, txn, version, rows_affected } = first;
         Self { version, txn, rows_affected, reserved: 0..0, replayed: true }
     }
@@ -314,6 +315,12 @@ impl Catalog {
     /// What came of the write with this request key, when it is committed and remembered.
     pub async fn request(&self, key: RequestKey) -> Result<Option<RequestOutcome>, CatalogError> {
         self.ask(|reply| Message::Request { key, reply }, writer_ended).await
+    }
+
+    /// Every request that is remembered, the oldest first. After a write that failed, those that
+    /// were durable before it: what the write left shows after a restart.
+    pub async fn requests(&self) -> Result<Vec<(RequestKey, RequestOutcome)>, CatalogError> {
+        self.ask(|reply| Message::Requests { reply }, writer_ended).await
     }
 
     /// An id for a table that will be created: never handed out before or again, also when it

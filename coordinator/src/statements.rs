@@ -21,6 +21,7 @@
 //! - `replan`: definitions that two sessions make at once
 //! - `insert`: INSERT, CREATE TABLE AS, COPY, with `insert_defaults`
 //! - `modify`: DELETE and UPDATE
+//! - `requests`: writes that are done once however often they are sent
 //! - `turns`: who changes a table waits for the others
 //! - `compact`: small segments merged, VACUUM
 //! - `ingest`: rows that a client uploads
@@ -43,6 +44,7 @@ mod parameters;
 mod query;
 pub mod registry;
 mod replan;
+mod requests;
 mod session;
 mod show;
 mod system;

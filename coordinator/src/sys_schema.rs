@@ -2,32 +2,40 @@
 //!
 //! A table is computed when a statement names it, once per statement, from the pinned snapshot and
 //! this process's memory, so it answers while workers are down (RULES 34).
+//!
+//! - `requests`: what came of writes
+//! - `copies`: chunks, repairs and scrubs
 
 mod copies;
+mod requests;
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 use std::time::UNIX_EPOCH;
 
-use arrow::array::{ArrayRef, StringArray, TimestampMicrosecondArray, UInt64Array};
+use arrow::array::{ArrayRef, BooleanArray, StringArray, TimestampMicrosecondArray, UInt64Array};
 use arrow::record_batch::RecordBatch;
 use async_trait::async_trait;
+use basalt_engine::error::SqlError;
 use basalt_engine::snapshot::{Distribution, Relation, Snapshot, TableSnapshot};
 use basalt_storage::ids::WorkerId;
 use basalt_storage::manifest::Layout;
 use datafusion::catalog::{MemTable, SchemaProvider, TableProvider};
 use datafusion::error::Result;
 
+use crate::catalog::Catalog;
 use crate::membership::Members;
 use crate::reconcile::Reconciler;
-use crate::statements::registry::{Registry, RunState};
+use crate::statements::registry::{Registry, RunState, Write};
 
-const NAMES: [&str; 8] =
-    ["workers", "slices", "tables", "segments", "queries", "chunks", "repairs", "scrubs"];
+const NAMES: [&str; 9] = [
+    "workers", "slices", "tables", "segments", "queries", "requests", "chunks", "repairs", "scrubs",
+];
 
 /// The tables of `sys` as one statement sees them.
 pub(crate) struct SysSchema {
+    catalog: Catalog,
     snapshot: Arc<Snapshot>,
     members: Arc<Members>,
     registry: Arc<Registry>,
@@ -38,15 +46,16 @@ pub(crate) struct SysSchema {
 
 impl SysSchema {
     pub(crate) fn new(
+        catalog: Catalog,
         snapshot: Arc<Snapshot>,
         members: Arc<Members>,
         registry: Arc<Registry>,
         reconciler: Reconciler,
     ) -> Self {
-        Self { snapshot, members, registry, reconciler, computed: Default::default() }
+        Self { catalog, snapshot, members, registry, reconciler, computed: Default::default() }
     }
 
-    fn compute(&self, name: &str) -> Result<Option<RecordBatch>> {
+    async fn compute(&self, name: &str) -> Result<Option<RecordBatch>> {
         Ok(Some(match name {
             "workers" => workers(&self.snapshot, &self.members, &self.reconciler)?,
             "slices" => slices(&self.snapshot)?,
@@ -56,6 +65,10 @@ impl SysSchema {
             "scrubs" => copies::scrubs(&self.reconciler.scrub_states())?,
             "chunks" => copies::chunks(&self.snapshot)?,
             "repairs" => copies::repairs(&self.snapshot, &self.reconciler.repairs())?,
+            "requests" => {
+                let remembered = self.catalog.requests().await.map_err(SqlError::from)?;
+                requests::requests(&remembered, &self.registry.list())?
+            }
             _ => return Ok(None),
         }))
     }
@@ -78,7 +91,7 @@ impl SchemaProvider for SysSchema {
         if let Some(table) = self.computed[place].get() {
             return Ok(Some(Arc::clone(table)));
         }
-        let Some(batch) = self.compute(name)? else { return Ok(None) };
+        let Some(batch) = self.compute(name).await? else { return Ok(None) };
         let table = Arc::new(MemTable::try_new(batch.schema(), vec![vec![batch]])?);
         Ok(Some(Arc::clone(self.computed[place].get_or_init(|| table))))
     }
@@ -94,6 +107,14 @@ fn strings(values: impl Iterator<Item = String>) -> ArrayRef {
 
 fn numbers(values: impl Iterator<Item = u64>) -> ArrayRef {
     Arc::new(UInt64Array::from_iter_values(values))
+}
+
+fn strings_or_null(values: impl Iterator<Item = Option<String>>) -> ArrayRef {
+    Arc::new(values.collect::<StringArray>())
+}
+
+fn numbers_or_null(values: impl Iterator<Item = Option<u64>>) -> ArrayRef {
+    Arc::new(UInt64Array::from_iter(values))
 }
 
 /// Every member of the cluster, also those that were never heard of since this coordinator started.
@@ -234,18 +255,20 @@ fn queries(registry: &Registry) -> Result<RecordBatch> {
         i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
     });
     let started: ArrayRef = Arc::new(TimestampMicrosecondArray::from_iter_values(started));
-    let elapsed: ArrayRef = Arc::new(UInt64Array::from_iter(runs.iter().map(|run| run.elapsed_ms)));
-    let fallback: ArrayRef =
-        Arc::new(StringArray::from_iter(runs.iter().map(|run| run.fallback.as_deref())));
+    let writes = || runs.iter().map(|run| run.write.as_ref());
+    let request = writes().map(|write| Some(write?.request.as_ref()?.to_string()));
+    let replayed = writes().map(|write| write.is_some_and(Write::is_replay));
     Ok(RecordBatch::try_from_iter_with_nullable([
         ("query_id", strings(runs.iter().map(|run| run.query_id.to_string())), false),
         ("session", numbers(runs.iter().map(|run| run.session.0)), false),
         ("state", strings(runs.iter().map(|run| state(&run.state))), false),
         ("started", started, false),
-        ("elapsed_ms", elapsed, true),
+        ("elapsed_ms", numbers_or_null(runs.iter().map(|run| run.elapsed_ms)), true),
         ("attempts", numbers(runs.iter().map(|run| u64::from(run.attempts))), false),
         ("rows", numbers(runs.iter().map(|run| run.rows)), false),
-        ("fallback", fallback, true),
+        ("fallback", strings_or_null(runs.iter().map(|run| run.fallback.clone())), true),
+        ("request", strings_or_null(request), true),
+        ("replayed", Arc::new(replayed.map(Some).collect::<BooleanArray>()), false),
         ("text", strings(runs.iter().map(|run| run.text.clone())), false),
     ])?)
 }

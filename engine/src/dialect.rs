@@ -20,6 +20,7 @@
 //! - `create_table`: `CREATE TABLE` with Redshift's attributes
 //! - `keys`: keys of `CREATE TABLE`
 //! - `copy`: `COPY ... FROM` and its options
+//! - `label`: `LABEL 'key'` at the end of what writes
 //! - `modify`: `DELETE` and `UPDATE`
 //! - `vacuum`: `VACUUM`
 //! - `system`: `ALTER SYSTEM`
@@ -46,6 +47,7 @@ mod create_table;
 mod grammar;
 mod group_casts;
 mod keys;
+mod label;
 mod lateral;
 mod modify;
 mod named_subqueries;
@@ -71,13 +73,14 @@ mod tokens;
 mod using;
 mod vacuum;
 
+pub use label::{LABEL_BYTES_MAX, label_problem};
 pub use modify::{Assignment, Delete, Rows, Update};
 pub use names::{NAME_CHARS_MAX, ObjectRef};
 pub use numbers::make_exact;
 pub use repeated::shown_names;
 pub use statement::{
     ColumnSpec, CopyFrom, CreateSchema, CreateTable, CreateView, DistributionSpec, DrainWorker,
-    DropSchema, DropTable, DropView, Explain, Insert, KeySpec, KeySpecKind, ParsedStatement,
+    DropSchema, DropTable, DropView, Explain, Insert, KeySpec, KeySpecKind, Label, ParsedStatement,
     Statement,
 };
 

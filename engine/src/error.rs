@@ -68,13 +68,16 @@ pub enum ErrorCode {
     DataCorrupted,
     /// A handle, ticket or query id is unknown or has expired. SQLSTATE 26000.
     UnknownHandle,
+    /// A commit was asked for, and nobody knows yet whether it is durable. Sending the statement
+    /// again is safe under the same request key only. SQLSTATE 08007.
+    OutcomeUnknown,
     /// A bug of ours. SQLSTATE XX000.
     Internal,
 }
 
 impl ErrorCode {
     /// Every code, in the order of documentation.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::SyntaxError,
         Self::UndefinedTable,
         Self::UndefinedColumn,
@@ -96,6 +99,7 @@ impl ErrorCode {
         Self::Unavailable,
         Self::DataCorrupted,
         Self::UnknownHandle,
+        Self::OutcomeUnknown,
         Self::Internal,
     ];
 
@@ -128,6 +132,7 @@ impl ErrorCode {
             Self::Unavailable => "UNAVAILABLE",
             Self::DataCorrupted => "DATA_CORRUPTED",
             Self::UnknownHandle => "UNKNOWN_HANDLE",
+            Self::OutcomeUnknown => "OUTCOME_UNKNOWN",
             Self::Internal => "INTERNAL",
         }
     }
@@ -156,6 +161,7 @@ impl ErrorCode {
             Self::Unavailable => "08006",
             Self::DataCorrupted => "XX001",
             Self::UnknownHandle => "26000",
+            Self::OutcomeUnknown => "08007",
             Self::Internal => "XX000",
         }
     }

@@ -117,7 +117,7 @@ async fn check(url: &str, history: &History) {
     }
 }
 
-fn write_file(path: &Path) {
+pub(crate) fn write_file(path: &Path) {
     let n: ArrayRef = Arc::new(Int64Array::from_iter_values(1..=STATEMENT_ROWS));
     let batch = RecordBatch::try_from_iter([("n", n)]).unwrap();
     let file = std::fs::File::create(path).unwrap();

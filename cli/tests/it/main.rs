@@ -7,6 +7,7 @@ mod command_line;
 mod format;
 mod kill;
 mod kill_changes;
+mod kill_requests;
 mod killable;
 mod python_clients;
 mod secret_log;

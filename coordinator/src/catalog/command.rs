@@ -7,6 +7,7 @@
 
 use std::fmt;
 
+use basalt_engine::dialect::{LABEL_BYTES_MAX, label_problem};
 use basalt_engine::snapshot::Distribution;
 use basalt_storage::delete_vector::DeleteVector;
 use basalt_storage::digest::Digest;
@@ -71,7 +72,7 @@ pub struct RequestKey(String);
 
 impl RequestKey {
     /// The longest key, in bytes: keys are kept in memory.
-    pub const BYTES_MAX: usize = 255;
+    pub const BYTES_MAX: usize = LABEL_BYTES_MAX;
 
     /// Checks a key that came from a client.
     ///
@@ -88,16 +89,10 @@ impl RequestKey {
     }
 
     pub(super) fn check(&self) -> Result<(), CatalogError> {
-        let problem = if self.0.is_empty() {
-            "is empty"
-        } else if self.0.len() > Self::BYTES_MAX {
-            "is longer than 255 bytes"
-        } else if self.0.chars().any(char::is_control) {
-            "has control characters"
-        } else {
-            return Ok(());
-        };
-        Err(CatalogError::InvalidRequestKey { problem })
+        match label_problem(&self.0) {
+            Some(problem) => Err(CatalogError::InvalidRequestKey { problem }),
+            None => Ok(()),
+        }
     }
 }
 

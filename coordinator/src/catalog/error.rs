@@ -254,7 +254,8 @@ impl CatalogError {
             | Self::UnknownWorker { .. } => ErrorCode::InvalidParameter,
             Self::TooLarge { .. } | Self::LimitReached { .. } => ErrorCode::FeatureNotSupported,
             Self::Corrupt { .. } => ErrorCode::DataCorrupted,
-            Self::OutcomeUnknown { .. } | Self::InvalidCommand { .. } => ErrorCode::Internal,
+            Self::OutcomeUnknown { .. } => ErrorCode::OutcomeUnknown,
+            Self::InvalidCommand { .. } => ErrorCode::Internal,
             Self::Stopped { .. } => ErrorCode::Unavailable,
             Self::NewerFormat { .. }
             | Self::Locked { .. }
@@ -285,10 +286,15 @@ impl CatalogError {
                 Some("drop its tables and views first, or use DROP SCHEMA ... CASCADE".to_owned())
             }
             Self::Conflict { .. } => Some("run the statement again".to_owned()),
-            Self::RequestKeyReused { .. } => Some("use another key for another write".to_owned()),
+            Self::RequestKeyReused { .. } => Some(
+                "use another key for another write; sys.requests tells what this one stands for"
+                    .to_owned(),
+            ),
             Self::UnknownWorker { .. } => Some("sys.workers lists the workers".to_owned()),
             Self::OutcomeUnknown { .. } => Some(
-                "restart the coordinator, then send the statement again with the same request key"
+                "look for the transaction in sys.requests, after a restart of the coordinator if \
+                 it takes no more commits, before sending the statement again; with the same \
+                 request key (LABEL) sending it again is safe"
                     .to_owned(),
             ),
             Self::Stopped { .. } => {

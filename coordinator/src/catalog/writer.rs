@@ -32,6 +32,8 @@ pub(super) enum Message {
     Commit { command: Command, payload: Vec<u8>, reply: Reply<Committed> },
     /// What came of a request.
     Request { key: RequestKey, reply: Reply<Option<RequestOutcome>> },
+    /// What came of all requests that are remembered.
+    Requests { reply: Reply<Vec<(RequestKey, RequestOutcome)>> },
 }
 
 type Reply<T> = oneshot::Sender<Result<T, CatalogError>>;
@@ -82,6 +84,10 @@ impl Writer {
                     self.finish(chain, &mut records, &mut group);
                     let _caller_gone = reply.send(self.request(&key));
                 }
+                Message::Requests { reply } => {
+                    self.finish(chain, &mut records, &mut group);
+                    let _caller_gone = reply.send(Ok(self.durable_requests()));
+                }
                 Message::Commit { command, payload, reply } => {
                     let txn = command.txn;
                     bytes += payload.len();
@@ -117,6 +123,13 @@ impl Writer {
     fn request(&self, key: &RequestKey) -> Result<Option<RequestOutcome>, CatalogError> {
         self.check_running()?;
         Ok(self.state.request(key).cloned())
+    }
+
+    /// The state is ahead of the disk after a write that failed.
+    fn durable_requests(&self) -> Vec<(RequestKey, RequestOutcome)> {
+        let durable = self.published.borrow().snapshot.version;
+        let all = self.state.requests.iter().filter(|(_, outcome)| outcome.version <= durable);
+        all.map(|(key, outcome)| (key.clone(), outcome.clone())).collect()
     }
 
     fn check_running(&self) -> Result<(), CatalogError> {

@@ -50,6 +50,7 @@ pub(super) fn grpc_code(code: ErrorCode) -> Code {
         ErrorCode::Unavailable => Code::Unavailable,
         ErrorCode::DataCorrupted => Code::DataLoss,
         ErrorCode::UnknownHandle => Code::NotFound,
+        ErrorCode::OutcomeUnknown => Code::Unknown,
         ErrorCode::Internal => Code::Internal,
     }
 }

@@ -20,9 +20,9 @@ use datafusion::sql::sqlparser::ast;
 
 use super::Statements;
 use super::declared::declare;
+use super::registry::RunNotes;
 use super::replan::Attempts;
 use super::session::Pinned;
-use crate::backend::SessionId;
 use crate::catalog::{Change, NewTable, find_relation, find_schema};
 
 /// Copies of a table unless REPLICAS says otherwise: any one worker may be lost.
@@ -247,12 +247,12 @@ impl Statements {
     /// `CREATE TABLE` with declared columns.
     pub(super) async fn create_table(
         &self,
-        session: SessionId,
+        run: &RunNotes,
         create: &CreateTable,
     ) -> Result<(), SqlError> {
         let mut attempts = Attempts::default();
         loop {
-            let pinned = self.pin(session)?;
+            let pinned = self.pin(run.session())?;
             let snapshot = &pinned.spec.snapshot;
             let room =
                 make_room(snapshot, &create.name, create.or_replace, create.if_not_exists, false)
@@ -262,24 +262,29 @@ impl Statements {
             declare(&pinned.state, snapshot, create, &mut columns)?;
             let id = self.inner.catalog.allocate_table_id().await?;
             changes.push(Change::CreateTable(new_table(id, create, columns, &snapshot.cluster)?));
-            if self.commit_definition(snapshot, changes, &mut attempts).await? {
+            if self.commit_definition(run, snapshot, changes, &mut attempts).await? {
                 return Ok(());
             }
         }
     }
 
     /// `DROP TABLE`: all of them, or none.
-    pub(super) async fn drop_tables(&self, drop: &DropTable) -> Result<(), SqlError> {
-        self.drop_relations(&drop.names, drop.if_exists, false).await
+    pub(super) async fn drop_tables(
+        &self,
+        run: &RunNotes,
+        drop: &DropTable,
+    ) -> Result<(), SqlError> {
+        self.drop_relations(run, &drop.names, drop.if_exists, false).await
     }
 
     /// `DROP VIEW`: all of them, or none.
-    pub(super) async fn drop_views(&self, drop: &DropView) -> Result<(), SqlError> {
-        self.drop_relations(&drop.names, drop.if_exists, true).await
+    pub(super) async fn drop_views(&self, run: &RunNotes, drop: &DropView) -> Result<(), SqlError> {
+        self.drop_relations(run, &drop.names, drop.if_exists, true).await
     }
 
     async fn drop_relations(
         &self,
+        run: &RunNotes,
         names: &[ObjectRef],
         if_exists: bool,
         view: bool,
@@ -297,7 +302,7 @@ impl Statements {
                 }
             }
             if changes.is_empty()
-                || self.commit_definition(&snapshot, changes, &mut attempts).await?
+                || self.commit_definition(run, &snapshot, changes, &mut attempts).await?
             {
                 return Ok(());
             }
@@ -307,16 +312,16 @@ impl Statements {
     /// `CREATE VIEW`: the query must plan now, on what is there now.
     pub(super) async fn create_view(
         &self,
-        session: SessionId,
+        run: &RunNotes,
         create: &CreateView,
     ) -> Result<(), SqlError> {
         let mut attempts = Attempts::default();
         loop {
-            let pinned = self.pin(session)?;
+            let pinned = self.pin(run.session())?;
             let changes = pinned.new_view(create).await?;
             let snapshot = &pinned.spec.snapshot;
             if changes.is_empty()
-                || self.commit_definition(snapshot, changes, &mut attempts).await?
+                || self.commit_definition(run, snapshot, changes, &mut attempts).await?
             {
                 return Ok(());
             }
@@ -324,7 +329,11 @@ impl Statements {
     }
 
     /// `CREATE SCHEMA`.
-    pub(super) async fn create_schema(&self, create: &CreateSchema) -> Result<(), SqlError> {
+    pub(super) async fn create_schema(
+        &self,
+        run: &RunNotes,
+        create: &CreateSchema,
+    ) -> Result<(), SqlError> {
         let mut attempts = Attempts::default();
         loop {
             let (snapshot, name) = (self.inner.catalog.snapshot(), create.name.clone());
@@ -332,14 +341,18 @@ impl Statements {
                 return Ok(());
             }
             let changes = vec![Change::CreateSchema { name }];
-            if self.commit_definition(&snapshot, changes, &mut attempts).await? {
+            if self.commit_definition(run, &snapshot, changes, &mut attempts).await? {
                 return Ok(());
             }
         }
     }
 
     /// `DROP SCHEMA`, with its relations when CASCADE says so.
-    pub(super) async fn drop_schema(&self, drop: &DropSchema) -> Result<(), SqlError> {
+    pub(super) async fn drop_schema(
+        &self,
+        run: &RunNotes,
+        drop: &DropSchema,
+    ) -> Result<(), SqlError> {
         let mut attempts = Attempts::default();
         loop {
             let snapshot = self.inner.catalog.snapshot();
@@ -347,7 +360,7 @@ impl Statements {
                 return Ok(());
             }
             let changes = dropped_schema(find_schema(&snapshot, &drop.name)?, drop);
-            if self.commit_definition(&snapshot, changes, &mut attempts).await? {
+            if self.commit_definition(run, &snapshot, changes, &mut attempts).await? {
                 return Ok(());
             }
         }

@@ -15,6 +15,7 @@ use futures::stream::BoxStream;
 
 use super::Statements;
 use super::definition::{new_table, stored_columns};
+use super::registry::RunNotes;
 use super::target::TargetTable;
 use crate::backend::{IngestMode, IngestRequest};
 use crate::catalog::{Change, find_table};
@@ -36,9 +37,10 @@ impl Statements {
     /// Writes a client's stream into a table.
     pub(super) async fn run_ingest(
         &self,
+        run: &RunNotes,
         request: IngestRequest,
         schema: SchemaRef,
-        mut batches: BoxStream<'static, Result<RecordBatch, SqlError>>,
+        batches: &mut BoxStream<'static, Result<RecordBatch, SqlError>>,
     ) -> Result<u64, SqlError> {
         let snapshot = self.inner.catalog.snapshot();
         let Destination { target, changes } =
@@ -66,15 +68,17 @@ impl Statements {
             let message = format!("workers took {taken} of {rows} rows");
             return Err(SqlError::new(ErrorCode::Unavailable, message));
         }
-        self.commit_rows(transaction, changes, rows).await.map_err(|error| match request.mode {
-            // The rows are sent once, so it is for the client to send them to the table there is.
-            IngestMode::CreateAppend | IngestMode::Replace
-                if error.code == ErrorCode::DuplicateObject =>
-            {
-                let message = format!("relation \"{}\" was created meanwhile", request.table);
-                SqlError::new(ErrorCode::Conflict, message).with_hint("send the rows again")
+        self.commit_rows(run, transaction, changes, rows).await.map_err(|error| {
+            match request.mode {
+                // The rows are sent once, so it is for the client to send them to the table there is.
+                IngestMode::CreateAppend | IngestMode::Replace
+                    if error.code == ErrorCode::DuplicateObject =>
+                {
+                    let message = format!("relation \"{}\" was created meanwhile", request.table);
+                    SqlError::new(ErrorCode::Conflict, message).with_hint("send the rows again")
+                }
+                _ => error,
             }
-            _ => error,
         })
     }
 

@@ -7,7 +7,9 @@ use arrow::array::{AsArray, RecordBatch};
 use arrow::compute::concat_batches;
 use arrow::datatypes::{Field, Schema, UInt64Type};
 use basalt_engine::defaults::default_expr;
-use basalt_engine::dialect::{CopyFrom, CreateTable, Insert, ObjectRef, Statement};
+use basalt_engine::dialect::{
+    CopyFrom, CreateTable, Insert, ObjectRef, ParsedStatement, Statement,
+};
 use basalt_engine::error::{ErrorCode, Position, SqlError, from_datafusion};
 use basalt_engine::files::{ColumnMapping, FileFormat, FileTable, load_mapping};
 use basalt_engine::plan_size::check_plan_size;
@@ -27,6 +29,7 @@ use datafusion::sql::parser::Statement as DFStatement;
 use datafusion::sql::sqlparser::ast;
 use futures::TryStreamExt;
 
+use super::Statements;
 use super::definition::{
     Existing, make_room, new_table, quoted, quoted_ref, schema_of, stored_columns,
 };
@@ -37,7 +40,6 @@ use super::replan::Attempts;
 use super::session::Pinned;
 use super::target::TargetTable;
 use super::transaction::Transaction;
-use super::{Statements, parse_one};
 use crate::catalog::{Change, find_table};
 
 /// The name of the table that parameter rows are read from.
@@ -135,17 +137,20 @@ impl Statements {
         let table = pinned.insert_target(insert)?;
         let transaction = self.begin(pinned.target(&table)?);
         let rows = self.append(&pinned, plan, transaction.target()).await?;
-        self.commit_rows(transaction, vec![], rows).await
+        self.commit_rows(run, transaction, vec![], rows).await
     }
 
     /// A statement run once per row of parameters, in one commit.
     pub(super) async fn execute_many(
         &self,
         run: &RunNotes,
-        sql: &str,
+        parsed: ParsedStatement,
         parameters: Vec<RecordBatch>,
     ) -> Result<u64, SqlError> {
-        let parsed = self.qualified(run.session(), parse_one(sql)?)?;
+        if parameters.iter().all(|batch| batch.num_rows() == 0) {
+            return Ok(0);
+        }
+        let parsed = self.qualified(run.session(), parsed)?;
         let Statement::Insert(insert) = parsed.statement else {
             let message =
                 format!("{} cannot be run with rows of parameters", parsed.statement.kind());
@@ -173,7 +178,7 @@ impl Statements {
                 rows
             }
         };
-        self.commit_rows(transaction, vec![], rows).await
+        self.commit_rows(run, transaction, vec![], rows).await
     }
 
     /// `CREATE TABLE AS`: the table and its rows in one commit.
@@ -186,7 +191,7 @@ impl Statements {
         let mut attempts = Attempts::default();
         loop {
             let pinned = self.pin_run(run)?;
-            match self.create_and_fill(&pinned, create, values.clone()).await {
+            match self.create_and_fill(run, &pinned, create, values.clone()).await {
                 // Its name was free, and is taken now: there may be nothing to do any more.
                 Err(error)
                     if (create.if_not_exists || create.or_replace)
@@ -200,6 +205,7 @@ impl Statements {
 
     async fn create_and_fill(
         &self,
+        run: &RunNotes,
         pinned: &Pinned,
         create: &CreateTable,
         values: Vec<ScalarValue>,
@@ -228,7 +234,7 @@ impl Statements {
         changes.push(Change::CreateTable(table));
         let transaction = self.begin(target);
         let rows = self.append(pinned, plan, transaction.target()).await?;
-        self.commit_rows(transaction, changes, rows).await
+        self.commit_rows(run, transaction, changes, rows).await
     }
 
     /// `COPY ... FROM`: all files in one commit, or nothing.
@@ -255,7 +261,7 @@ impl Statements {
         let target = AppendTarget { local_slices: local, ..pinned.target(table)? };
         let transaction = self.begin(target);
         let rows = self.append(&pinned, plan, transaction.target()).await?;
-        self.commit_rows(transaction, vec![], rows).await
+        self.commit_rows(run, transaction, vec![], rows).await
     }
 
     /// Starts a write; it aborts everywhere unless it is committed.

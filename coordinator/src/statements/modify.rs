@@ -127,7 +127,7 @@ impl Statements {
         let count = chosen.rows();
         if count > 0 {
             let change = delete_change(&table, &chosen)?;
-            self.commit(TxnId::generate(), vec![change], Some(count)).await?;
+            self.commit(run, TxnId::generate(), vec![change], Some(count)).await?;
         }
         Ok(count)
     }
@@ -160,7 +160,7 @@ impl Statements {
             let message = format!("an UPDATE of {count} rows made {appended}");
             return Err(SqlError::new(ErrorCode::Internal, message));
         }
-        self.commit_rows(transaction, vec![change], count).await
+        self.commit_rows(run, transaction, vec![change], count).await
     }
 
     /// Waits for the turn of the table that a statement changes. The snapshot is pinned after that.

@@ -62,6 +62,7 @@ impl Statements {
         let snapshot = self.inner.catalog.snapshot();
         let (members, registry) = (&self.inner.members, &self.inner.registry);
         let sys: Arc<dyn SchemaProvider> = Arc::new(SysSchema::new(
+            self.inner.catalog.clone(),
             Arc::clone(&snapshot),
             Arc::clone(members),
             Arc::clone(registry),

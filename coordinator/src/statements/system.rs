@@ -6,7 +6,7 @@ use basalt_engine::snapshot::{Relation, Snapshot};
 use basalt_storage::ids::{TxnId, WorkerId};
 
 use super::Statements;
-use crate::catalog::Change;
+use crate::catalog::{Change, Command, wall_clock_ms};
 
 impl Statements {
     /// `ALTER SYSTEM DRAIN WORKER`: the worker's slices and copies go elsewhere, in the background;
@@ -32,7 +32,8 @@ impl Statements {
             check_left(&snapshot, left).map_err(|error| error.at(statement.position))?;
         }
         let change = Change::DrainWorker { worker, drain: statement.drain };
-        self.commit(TxnId::generate(), vec![change], None).await.map(|_| ())
+        let command = Command::new(TxnId::generate(), wall_clock_ms(), vec![change]);
+        self.inner.catalog.commit(command).await.map(|_| ()).map_err(SqlError::from)
     }
 }
 

@@ -24,6 +24,7 @@ use futures::future::try_join_all;
 use url::Url;
 
 use super::Statements;
+use super::registry::RunNotes;
 use crate::catalog::{Change, Command, Committed, SegmentSeen, wall_clock_ms};
 
 /// A write under way. Dropped before [`Transaction::commit`], it aborts on every worker.
@@ -118,7 +119,10 @@ impl Transaction {
 
     /// Aborts after all when the commit is known not to have happened.
     fn rearm(&mut self, error: &SqlError) {
-        self.armed = !matches!(error.code, ErrorCode::Internal | ErrorCode::Unavailable);
+        self.armed = !matches!(
+            error.code,
+            ErrorCode::OutcomeUnknown | ErrorCode::Internal | ErrorCode::Unavailable
+        );
     }
 
     /// Takes the decision out of this guard's hands: the commit is about to be asked for, and from
@@ -162,9 +166,11 @@ fn client(channels: &Channels, url: &Url) -> Result<IngestClient<BoxCloneSyncCha
 impl Statements {
     /// Makes changes durable and visible in one step.
     ///
-    /// On `Ok` they survive a crash of any process. On a retryable error nothing changed.
+    /// On `Ok` they survive a crash of any process. On a retryable error nothing changed. Under the
+    /// run's request, so that what was done before is not done again: see [`Committed::replayed`].
     pub(super) async fn commit(
         &self,
+        run: &RunNotes,
         txn: TxnId,
         changes: Vec<Change>,
         rows: Option<u64>,
@@ -173,12 +179,13 @@ impl Statements {
         if let Some(rows) = rows {
             command = command.with_rows_affected(rows);
         }
-        self.inner.catalog.commit(command).await.map_err(SqlError::from)
+        self.commit_of_run(run, command).await?.map_err(SqlError::from)
     }
 
     /// Seals a transaction and commits `before`, its segments and nothing else.
     pub(super) async fn commit_rows(
         &self,
+        run: &RunNotes,
         mut transaction: Transaction,
         before: Vec<Change>,
         rows: u64,
@@ -197,9 +204,12 @@ impl Statements {
             return Ok(rows);
         }
         transaction.disarm();
-        let result = self.commit(target.txn, changes, Some(rows)).await;
-        if let Err(error) = &result {
-            transaction.rearm(error);
+        let result = self.commit(run, target.txn, changes, Some(rows)).await;
+        match &result {
+            // Another send of the request was first: what this one staged must go.
+            Ok(committed) if committed.replayed => transaction.armed = true,
+            Ok(_) => {}
+            Err(error) => transaction.rearm(error),
         }
         result?;
         self.compact_soon(target.table);
@@ -222,7 +232,8 @@ impl Statements {
             segments,
         };
         transaction.disarm();
-        let result = self.commit(target.txn, vec![change], None).await;
+        let command = Command::new(target.txn, wall_clock_ms(), vec![change]);
+        let result = self.inner.catalog.commit(command).await.map_err(SqlError::from);
         if let Err(error) = &result {
             transaction.rearm(error);
         }

@@ -70,6 +70,7 @@ impl LoneCoordinator {
         let (request, coordinator) = (newcomer(port), self.port());
         let id = WorkerId::from_wire(&request.worker, "test", "worker").unwrap();
         let (worker, incarnation) = (request.worker.clone(), request.incarnation.clone());
+        let told = incarnation.clone();
         let joined = register(&coordinator, request).await.unwrap();
         let beat = HeartbeatRequest { worker, incarnation, epoch: joined.epoch };
         heartbeat(&coordinator, beat.clone()).await.unwrap();
@@ -80,13 +81,15 @@ impl LoneCoordinator {
                 let _answer = heartbeat(&coordinator, beat.clone()).await;
             }
         });
-        Member { id, beats }
+        Member { id, incarnation: told, beats }
     }
 }
 
 /// A worker that lives for the coordinator as long as this value does.
 pub(crate) struct Member {
     pub(crate) id: WorkerId,
+    /// As it registered.
+    pub(crate) incarnation: Vec<u8>,
     beats: JoinHandle<()>,
 }
 
