@@ -5,6 +5,7 @@
 //! - [`process`]: starting and stopping a coordinator
 //! - [`catalog`]: what the cluster is made of, durable, changed by one writer
 //! - [`membership`], [`membership_service`]: which workers there are and which slices they own
+//! - [`placement`]: which workers should have each slice
 //! - [`backend`]: the seam between the Flight SQL service and the statement life cycle
 //! - [`statements`]: the statement life cycle, with `sys_schema` to look at it
 //! - [`flight`]: the Flight SQL service
@@ -14,6 +15,7 @@ pub mod catalog;
 pub mod flight;
 pub mod membership;
 pub mod membership_service;
+pub mod placement;
 pub mod process;
 pub mod statements;
 mod sys_schema;
