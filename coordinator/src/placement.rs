@@ -1,9 +1,9 @@
 //! Which workers should have each slice: a pure function of the workers and the placement before.
 //!
 //! ```text
-//!  slice   owner  partners            owner   runs the slice's part of a query
-//!    0       A     B                  partner has a copy of all of it, and owns it next
-//!    1       B     C                  cohort  an owner and all partners of its slices
+//!  slice   owner  partners            owner    runs the slice's part of a query
+//!    0       A     B                  partner  has a copy of all of it, and owns it next
+//!    1       B     C                  cohort   a worker and all it shares slices with
 //!    2       C     A
 //!    3       A     C                  A's slices 0 and 3: another partner each
 //! ```
@@ -11,13 +11,18 @@
 //!
 //! 1. A slice has no worker twice, and `copies` of them where there are so many.
 //! 2. They are in different failure domains where labels allow it.
-//! 3. Owners, and then copies, are balanced by weight.
+//! 3. Owners, and then copies, are balanced by weight: everybody's exact share, rounded.
 //! 4. An owner's slices have different first partners: a lost worker's work goes to many.
-//! 5. An owner's slices lie in a cohort of at most [`COHORT_WORKERS_MAX`] workers, unless copies
-//!    would have to move for that alone.
+//! 5. Cohorts have at most [`COHORT_WORKERS_MAX`] workers (with more than three copies per slice,
+//!    or with labels, they may need more).
 //!
-//! The placement before is kept as far as these allow: nothing moves without a change, an owner
-//! that goes is followed by one of its partners, and a worker that comes takes its share.
+//! The placement before is kept as far as these allow. Nothing moves without a change; an owner
+//! that goes is followed by one of its partners; a worker that comes takes its share, and one that
+//! goes leaves its own, where cohorts may cost as much again or twice (`placement/tests/history.rs`
+//! has the bounds); more copies per slice are added to those there are. Ownership passes between
+//! workers that have the data as often as it helps: that moves nothing.
+//!
+//! Read `draft` (the state), `quota` (shares), then the steps in the order of [`solve`].
 //!
 //! Not here: which copies there are (the catalog), and how they get where they should be
 //! ([`repair`](crate::repair)).
@@ -27,23 +32,33 @@ use std::collections::BTreeMap;
 use basalt_storage::ids::WorkerId;
 
 mod balance;
+mod chains;
+mod cohorts;
 mod copies;
 mod draft;
 mod owners;
 mod quota;
 mod spread;
+
 #[cfg(test)]
 mod tests;
 
 use draft::{Draft, Workers};
 
-/// Workers that the slices of one owner lie on, the owner included, where labels and balance allow.
+/// How many workers a cohort should have: a worker and all it shares slices with.
 ///
-/// Data is lost when all workers of some slice fail together. Over `n` workers with two copies and
-/// no cohorts nearly every pair is fatal once there are more slices than pairs; with cohorts of `c`
-/// it is at most `n (c - 1)` of the `n (n - 1) / 2`. More would share the load of a lost worker
-/// among more, and rebuild from more disks: with 8 the survivors of a cohort run a seventh more.
-pub const COHORT_WORKERS_MAX: usize = 8;
+/// Data is lost when all workers of some slice fail together. With two copies each and no cohorts,
+/// nearly every two of `n` workers are such a pair once there are more slices than pairs; with
+/// cohorts of `c` at most `n (c - 1) / 2` of the `n (n - 1) / 2` are. Larger cohorts would share
+/// the work of a lost worker among more, and rebuild from more disks; with 8 the survivors of a
+/// cohort run a seventh more each.
+pub const COHORT_WORKERS: usize = 8;
+
+/// How many a cohort may have at most.
+///
+/// Two more than it should: without that room a worker could only come or go where two others give
+/// up each other, and about twice as many copies would move for it.
+pub const COHORT_WORKERS_MAX: usize = 10;
 
 /// How often a placement is improved at most. Each time must be better than the one before; two
 /// are the rule, the second of which finds nothing.
@@ -89,6 +104,7 @@ pub fn solve(problem: &Problem, previous: &SliceWorkers) -> SliceWorkers {
         let mut better = draft.successor();
         owners::balance_owners(&mut better);
         copies::complete(&mut better);
+        cohorts::tighten_cohorts(&mut better);
         balance::balance_copies(&mut better);
         spread::spread_first_partners(&mut better);
         let faults_left = Faults::of(&better);
@@ -96,7 +112,7 @@ pub fn solve(problem: &Problem, previous: &SliceWorkers) -> SliceWorkers {
             break;
         }
         (draft, faults) = (better, faults_left);
-        draft.orphans.clear();
+        draft.forget_who_left();
     }
     draft.into_placement()
 }

@@ -13,10 +13,8 @@ pub(super) fn spread_first_partners(draft: &mut Draft<'_>) {
             if firsts.len() >= draft.first_partners_max(owner) {
                 break;
             }
-            let slices: Vec<usize> = draft.held[owner]
-                .iter()
-                .copied()
-                .filter(|slice| draft.slices[*slice][0] == owner)
+            let slices: Vec<usize> = draft
+                .slices_of(owner)
                 .filter(|slice| {
                     firsts.get(&draft.slices[*slice][1]).is_some_and(|count| *count > 1)
                 })
@@ -40,53 +38,56 @@ fn reorder(draft: &mut Draft<'_>, slices: &[usize], is_new: impl Fn(usize) -> bo
     true
 }
 
-/// Exchanges a copy with a slice of another owner, so that everybody has as many as before; false
-/// when nobody has one to exchange.
+/// Gives a slice to a new first partner, so that everybody has as many as before; false when there
+/// is no way to do that.
 fn exchange(
     draft: &mut Draft<'_>,
     owner: usize,
     slices: &[usize],
     is_new: impl Fn(usize) -> bool,
 ) -> bool {
-    for slice in slices {
-        let gives = draft.slices[*slice][1];
+    for slice in slices.iter().copied() {
+        let gives = draft.slices[slice][1];
         for takes in (0..draft.workers.len()).filter(|worker| is_new(*worker)) {
-            let fits = can_replace(draft, *slice, gives, takes);
-            if !fits || draft.outgrows_cohort(owner, takes, Some(gives)) {
+            if !may_replace(draft, slice, gives, takes) {
                 continue;
             }
-            let other = draft.held[takes].iter().copied().find(|other| {
-                let other_owner = draft.slices[*other][0];
-                let keeps_spread =
-                    draft.links(other_owner, takes) > 1 || draft.links(other_owner, gives) == 0;
-                other_owner != takes
-                    && other_owner != owner
-                    && keeps_spread
-                    && !draft.outgrows_cohort(other_owner, gives, Some(takes))
-                    && can_replace(draft, *other, takes, gives)
-            });
-            if let Some(other) = other {
-                replace(draft, *slice, gives, takes);
-                replace(draft, other, takes, gives);
-                return true;
+            let back = in_return(draft, owner, takes, gives);
+            if back.is_none() && !can_have_the_odd_one(draft, gives, takes) {
+                continue;
             }
+            draft.replace(slice, gives, takes);
+            if let Some(back) = back {
+                draft.replace(back, takes, gives);
+            }
+            return true;
         }
     }
     false
 }
 
-/// Whether a partner can stand in for another one of a slice.
-fn can_replace(draft: &Draft<'_>, slice: usize, from: usize, to: usize) -> bool {
-    !draft.slices[slice].contains(&to)
-        && draft.domains(slice, Some(to), Some(from)) >= draft.domains(slice, None, None)
+/// Whether a partner may stand in for another one for the sake of spread alone.
+fn may_replace(draft: &Draft<'_>, slice: usize, from: usize, to: usize) -> bool {
+    draft.may_tidy(slice, from)
+        && draft.can_replace(slice, from, to)
+        && !draft.outgrows(draft.neighbours_max(), slice, to, Some(from))
 }
 
-/// Puts a partner in the place of another one.
-fn replace(draft: &mut Draft<'_>, slice: usize, from: usize, to: usize) {
-    let was_first = draft.slices[slice][1] == from;
-    draft.remove(slice, from);
-    draft.add(slice, to);
-    if was_first {
-        draft.put_first(slice, to);
-    }
+/// A slice of another owner that `from` can give to `to`, without a loss to that owner's spread.
+fn in_return(draft: &Draft<'_>, owner: usize, from: usize, to: usize) -> Option<usize> {
+    let mut slices = draft.held[from].iter().copied();
+    slices.find(|slice| {
+        let other = draft.slices[*slice][0];
+        let keeps_spread = draft.partnered(other, from) > 1 || draft.partnered(other, to) == 0;
+        other != owner && other != from && keeps_spread && may_replace(draft, *slice, from, to)
+    })
+}
+
+/// Whether of two equals one has one copy more than the other, which may as well be the other.
+fn can_have_the_odd_one(draft: &Draft<'_>, gives: usize, takes: usize) -> bool {
+    let domain_size = |worker: usize| draft.workers.domain_sizes[draft.workers.domains[worker]];
+    draft.load(gives) == draft.load(takes) + 1
+        && draft.workers.weights[gives] == draft.workers.weights[takes]
+        && domain_size(gives) == 1
+        && domain_size(takes) == 1
 }
