@@ -360,30 +360,44 @@ impl Statements {
         (!same).then_some(now)
     }
 
-    /// Runs a write, and runs it again as a whole when a worker was lost before its commit.
+    /// Runs a write, and runs it again as a whole when a worker was lost before its commit. When
+    /// that does not help, the error is that of the first run, which says what happened.
     pub(super) async fn write_surviving(
         &self,
         run: &RunNotes,
         statement: &Statement,
         values: &[ScalarValue],
     ) -> Result<u64, SqlError> {
-        let mut attempts = 1;
-        loop {
+        let mut first = None;
+        for attempt in 1.. {
             let before = Arc::clone(&self.inner.catalog.snapshot().cluster);
             let watched = Watched::new(&self.inner.members, &before);
             let error = match self.write_once(run, statement, values).await {
-                Err(error) if may_be_of_workers(&error) && attempts < ATTEMPTS_MAX => error,
+                Err(error) if may_be_of_workers(&error) => error,
                 result => return result,
             };
             let moved = self.other_workers(&before).await.is_some();
             let members = self.inner.members.members();
             let changed = moved || watched.lost(&members, is_suspect_or_dead).is_some();
-            if !changed && error.code != ErrorCode::StalePlan {
-                return Err(error);
+            let again = (changed || error.code == ErrorCode::StalePlan) && attempt < ATTEMPTS_MAX;
+            tracing::info!(%error, attempt, again, "a write lost a worker");
+            if !again {
+                return Err(tried_again(first, error));
             }
-            tracing::info!(%error, attempts, "a write lost a worker, running it again");
+            first.get_or_insert(error);
             run.note_attempt();
-            attempts += 1;
+        }
+        unreachable!("attempts end above")
+    }
+}
+
+/// The first error of a write, and what came of trying again.
+fn tried_again(first: Option<SqlError>, last: SqlError) -> SqlError {
+    match first {
+        None => last,
+        Some(first) => {
+            let hint = format!("it was tried again: {}", last.message);
+            SqlError { hint: Some(hint), ..first }
         }
     }
 }
