@@ -24,6 +24,7 @@ use basalt_engine::fence::Fence;
 use basalt_engine::write::AppendTarget;
 use basalt_storage::chunk_store::ChunkStore;
 use basalt_storage::error::StorageError;
+use basalt_storage::fail_point::{self, FailPoint};
 use basalt_storage::ids::{Epoch, SegmentId, SliceId, TableId, TxnId};
 use basalt_storage::manifest::SegmentRecord;
 use basalt_storage::segment_writer::{SegmentSpec, SegmentWriter, WriterOptions};
@@ -187,6 +188,7 @@ impl Staging {
                 self.close(staged, &mut writer)?;
             }
         }
+        fail_point::hit(FailPoint::AppendTaken);
         Ok(())
     }
 
@@ -261,6 +263,7 @@ impl Staging {
             // comes in the middle, must never hand out a part of the segments as all of them.
             state.aborted = true;
         }
+        fail_point::hit(FailPoint::SealBegun);
         let writers: Vec<_> = lock(&staged.slices).drain().map(|(_, writer)| writer).collect();
         let segments: Vec<_> =
             writers.iter().filter_map(|writer| self.take(&mut lock(writer))).collect();
@@ -275,6 +278,7 @@ impl Staging {
         state.aborted = false;
         state.sealed = true;
         state.published.extend(records);
+        fail_point::hit(FailPoint::SealBeforeReply);
         Ok(state.published.clone())
     }
 
