@@ -136,7 +136,8 @@ fn allowed_roots(paths: &[PathBuf]) -> anyhow::Result<AllowedRoots> {
 fn http_url(text: &str) -> anyhow::Result<Url> {
     let rest = text.strip_prefix("grpc://").or_else(|| text.strip_prefix("http://"));
     let url = format!("http://{}", rest.unwrap_or(text));
-    Url::parse(&url).with_context(|| format!("{text} is not the address of a coordinator or worker"))
+    Url::parse(&url)
+        .with_context(|| format!("{text} is not the address of a coordinator or worker"))
 }
 
 /// A role that only ends when it is stopped.
