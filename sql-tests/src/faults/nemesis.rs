@@ -205,9 +205,10 @@ impl Nemesis {
             Standing::Injected(injection) => injection.injected(),
             _ => 0,
         };
+        let happened = struck.happened;
         drop(struck);
         match self {
-            Self::AtStep { node, plan, .. } if plan.action == FailAction::Stop => {
+            Self::AtStep { node, plan, .. } if happened && plan.action == FailAction::Stop => {
                 signals::send(running(cluster, *node)?, nix::sys::signal::Signal::SIGCONT)?;
             }
             // Not reached: the next trial must not meet an armed process.
