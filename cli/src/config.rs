@@ -6,6 +6,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
+use basalt_storage::fail_point::{self, FailPlan};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
@@ -64,6 +65,8 @@ pub struct WorkerConfig {
     pub coordinator_url: String,
     /// The secret that the coordinator wrote when it created the cluster.
     pub secret_file: PathBuf,
+    /// The address it registers, when it is not the one it listens on.
+    pub advertise: Option<String>,
 }
 
 /// Flags that every server role has.
@@ -81,6 +84,18 @@ pub struct ServerFlags {
     /// TOML file with the same keys as the flags; flags win
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
+    /// For tests: the step of a write at which this process ends
+    #[arg(long, value_name = "POINT[:N][=stop]", hide = true)]
+    pub fail_at: Option<FailPlan>,
+}
+
+impl ServerFlags {
+    /// Arms this process to end at the step that `--fail-at` names, if it names one.
+    pub fn arm_fail_point(&self) {
+        if let Some(plan) = self.fail_at {
+            fail_point::arm(plan);
+        }
+    }
 }
 
 /// Flags of a worker beside the common ones.
@@ -92,6 +107,9 @@ pub struct WorkerFlags {
     /// The cluster.secret that the coordinator wrote into its data folder
     #[arg(long, value_name = "FILE")]
     pub secret_file: Option<PathBuf>,
+    /// Address that others reach this worker at, when it is not the one it listens on
+    #[arg(long, value_name = "URL")]
+    pub advertise: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -124,6 +142,7 @@ struct WorkerFile {
     allow_path: Option<Vec<PathBuf>>,
     coordinator: Option<String>,
     secret_file: Option<PathBuf>,
+    advertise: Option<String>,
 }
 
 impl ClusterConfig {
@@ -193,6 +212,7 @@ impl WorkerConfig {
             secret_file: worker.secret_file.or(file.secret_file).ok_or_else(|| {
                 missing("secret-file", "<the coordinator's data folder>/cluster.secret")
             })?,
+            advertise: worker.advertise.or(file.advertise),
         })
     }
 }

@@ -30,6 +30,7 @@ use std::sync::{Mutex, PoisonError};
 use bytes::Bytes;
 
 use crate::error::{Result, StorageError};
+use crate::fail_point::{self, FailPoint};
 use crate::parallel::for_each;
 use crate::vfs::Vfs;
 
@@ -171,11 +172,17 @@ impl DurableWriter {
             self.ensure_dir(vfs, parent)?;
         }
         for Placement { staged, target, .. } in placements {
+            fail_point::hit(FailPoint::PublishBeforeRename);
             vfs.rename_new(staged, target).map_err(|e| StorageError::io("rename", target, e))?;
             *placed += 1;
         }
         let parents: Vec<&Path> = parents.into_iter().collect();
-        for_each(SYNC_THREADS, &parents, |dir| self.fsync_dir(vfs, dir))
+        for_each(SYNC_THREADS, &parents, |dir| {
+            fail_point::hit(FailPoint::PublishBeforeDirFsync);
+            self.fsync_dir(vfs, dir)
+        })?;
+        fail_point::hit(FailPoint::PublishDurable);
+        Ok(())
     }
 
     /// Makes a directory and its missing parents below the root. On `Ok` the directory survives
@@ -212,8 +219,10 @@ impl DurableWriter {
     }
 
     fn write_synced(&self, vfs: &dyn Vfs, NewFile { staged, bytes }: &NewFile) -> Result<()> {
+        fail_point::hit(FailPoint::PublishBeforeWrite);
         let mut file = vfs.create_new(staged).map_err(|e| StorageError::io("create", staged, e))?;
         file.write_all(bytes).map_err(|e| StorageError::io("write", staged, e))?;
+        fail_point::hit(FailPoint::PublishBeforeFsync);
         file.sync().map_err(|error| self.sync_failed(staged, error))
     }
 

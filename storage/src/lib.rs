@@ -17,6 +17,7 @@
 //! - [`segment_reader`]: verified bytes to arrays
 //! - [`chunk_store`]: segments on this disk
 //! - [`vfs`], `durable_write`: the file system, and the rules by which bytes become durable
+//! - [`fail_point`]: named steps of a write, where a test ends the process
 //! - [`error`]: what can go wrong
 //!
 //! The bytes themselves are specified in `FORMAT.md`.
@@ -27,6 +28,7 @@ pub mod digest;
 pub mod durable_write;
 mod encoding;
 pub mod error;
+pub mod fail_point;
 pub mod ids;
 pub mod layout;
 pub mod manifest;

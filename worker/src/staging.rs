@@ -26,6 +26,7 @@ use basalt_engine::fence::Fence;
 use basalt_engine::write::AppendTarget;
 use basalt_storage::chunk_store::{ChunkStore, SegmentCopy};
 use basalt_storage::error::StorageError;
+use basalt_storage::fail_point::{self, FailPoint};
 use basalt_storage::ids::{Epoch, SegmentId, SliceId, TableId, TxnId};
 use basalt_storage::layout::SegmentKey;
 use basalt_storage::manifest::{Layout, SegmentRecord};
@@ -209,6 +210,7 @@ impl Staging {
                 self.close(staged, &mut writer)?;
             }
         }
+        fail_point::hit(FailPoint::AppendTaken);
         Ok(())
     }
 
@@ -314,6 +316,7 @@ impl Staging {
             // comes in the middle, must never hand out a part of the segments as all of them.
             state.aborted = true;
         }
+        fail_point::hit(FailPoint::SealBegun);
         let writers: Vec<_> = lock(&staged.slices).drain().map(|(_, writer)| writer).collect();
         let segments: Vec<_> =
             writers.iter().filter_map(|writer| self.take(&mut lock(writer))).collect();
@@ -333,6 +336,7 @@ impl Staging {
         state.touched = Instant::now();
         state.aborted = false;
         state.sealed = true;
+        fail_point::hit(FailPoint::SealBeforeReply);
         Ok(state.published.clone())
     }
 

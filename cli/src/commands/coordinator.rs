@@ -22,6 +22,7 @@ pub struct CoordinatorArgs {
 }
 
 pub(super) async fn run(args: CoordinatorArgs) -> anyhow::Result<()> {
+    args.server.arm_fail_point();
     let config = CoordinatorConfig::resolve(args.server, args.timing)?;
     let running = roles::start_coordinator(config).await?;
     serve::until_stopped("coordinator", running).await

@@ -4,9 +4,8 @@
 #![allow(clippy::unwrap_used, reason = "a helper of a test may fail it")]
 
 mod command_line;
+mod faults;
 mod format;
-mod kill;
-mod kill_changes;
 mod kill_requests;
 mod killable;
 mod python_clients;

@@ -13,6 +13,7 @@
 use std::path::Path;
 
 use basalt_storage::digest::Digest;
+use basalt_storage::fail_point::{self, FailPoint};
 use basalt_storage::ids::Epoch;
 use redb::{Builder, Database, Durability, ReadTransaction, ReadableDatabase, TableDefinition};
 
@@ -91,6 +92,7 @@ impl Log {
         let due = since >= self.checkpoint_bytes.max(CHECKPOINT_EVERY_BYTES_MIN);
         let checkpoint = if due { Some(checkpoint::encode(state, chain.hash)?) } else { None };
         self.write(chain, records, checkpoint.as_deref()).map_err(CatalogError::database)?;
+        fail_point::hit(FailPoint::CatalogAppended);
         self.chain = chain;
         self.since_checkpoint_bytes = since;
         if let Some(checkpoint) = checkpoint {
@@ -134,6 +136,7 @@ impl Log {
                 meta.insert(CHECKPOINT, checkpoint)?;
             }
         }
+        fail_point::hit(FailPoint::CatalogBeforeFsync);
         txn.commit()?;
         Ok(())
     }

@@ -8,6 +8,7 @@
 
 use std::sync::Arc;
 
+use basalt_storage::fail_point::{self, FailPoint};
 use basalt_storage::ids::TxnId;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -144,13 +145,16 @@ impl Writer {
         let failure = if records.is_empty() {
             None
         } else {
+            fail_point::hit(FailPoint::CatalogBeforeAppend);
             self.log.append(chain, records, &self.state).err().map(|error| error.to_string())
         };
         if let Some(cause) = &failure {
             tracing::error!(%cause, "a catalog write failed: no more commits until a restart");
             self.failed = Some(format!("a write failed: {cause}"));
         } else if !records.is_empty() {
+            fail_point::hit(FailPoint::CatalogBeforePublish);
             self.published.send_modify(|published| published.show(&self.state));
+            fail_point::hit(FailPoint::CatalogBeforeReply);
         }
         records.clear();
         for Pending { txn, result, reply } in group.drain(..) {

@@ -17,6 +17,7 @@ use basalt_engine::error::{ErrorCode, SqlError, from_datafusion, from_status};
 use basalt_engine::protocol::ingest_client::IngestClient;
 use basalt_engine::protocol::{AbortRequest, MESSAGE_BYTES_MAX, SealRequest, WireId};
 use basalt_engine::write::AppendTarget;
+use basalt_storage::fail_point::{self, FailPoint};
 use basalt_storage::ids::{TxnId, WorkerId};
 use basalt_storage::manifest::SegmentRecord;
 use datafusion_distributed::grpc::BoxCloneSyncChannel;
@@ -179,7 +180,10 @@ impl Statements {
         if let Some(rows) = rows {
             command = command.with_rows_affected(rows);
         }
-        self.commit_of_run(run, command).await?.map_err(SqlError::from)
+        fail_point::hit(FailPoint::CommitBegun);
+        let committed = self.commit_of_run(run, command).await?.map_err(SqlError::from)?;
+        fail_point::hit(FailPoint::CommitBeforeReply);
+        Ok(committed)
     }
 
     /// Seals a transaction and commits `before`, its segments and nothing else.

@@ -28,6 +28,7 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(15);
 const STDERR_LINES_MAX: usize = 40;
 
 /// A running `basalt` process.
+#[derive(Debug)]
 pub struct Process {
     child: Child,
     role: String,
@@ -67,6 +68,18 @@ impl Process {
     /// Its process id.
     pub fn id(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Whether it has ended, by itself or by somebody else.
+    pub fn has_ended(&mut self) -> bool {
+        // An error means that it was waited for already.
+        !matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// The end of what it wrote to standard error.
+    pub fn last_words(&self) -> String {
+        let lines = self.stderr.lock().unwrap_or_else(PoisonError::into_inner);
+        lines.iter().fold(String::new(), |text, line| format!("{text}\n    {line}"))
     }
 
     /// Asks it to stop (SIGTERM), waits, and kills it when that takes too long.
@@ -128,11 +141,6 @@ impl Process {
 
     fn died(&self, status: ExitStatus) -> anyhow::Error {
         anyhow!("the {} process ended with {status}{}", self.role, self.last_words())
-    }
-
-    fn last_words(&self) -> String {
-        let lines = self.stderr.lock().unwrap_or_else(PoisonError::into_inner);
-        lines.iter().fold(String::new(), |text, line| format!("{text}\n    {line}"))
     }
 }
 
