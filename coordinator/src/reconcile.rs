@@ -23,12 +23,12 @@ mod scrub;
 mod slices;
 mod standing;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use basalt_engine::channels::Channels;
-use basalt_storage::ids::WorkerId;
+use basalt_storage::ids::{SegmentId, WorkerId};
 use tokio_util::sync::CancellationToken;
 
 use crate::catalog::{Catalog, CatalogError};
@@ -155,6 +155,11 @@ impl Reconciler {
     /// How often the disk of a worker is listed that did not restart.
     fn inventory_every(&self) -> Duration {
         (self.inner.options.garbage_after / 4).min(INVENTORY_EVERY_MAX)
+    }
+
+    /// Copies that a holder lacks, or has bad ones of, as far as is known.
+    pub fn bad_copies(&self) -> HashSet<(WorkerId, SegmentId)> {
+        self.copies().bad.clone()
     }
 
     /// How far the check of each worker's copies is.

@@ -63,7 +63,7 @@ impl SysSchema {
             "segments" => segments(&self.snapshot)?,
             "queries" => queries(&self.registry)?,
             "scrubs" => copies::scrubs(&self.reconciler.scrub_states())?,
-            "chunks" => copies::chunks(&self.snapshot)?,
+            "chunks" => copies::chunks(&self.snapshot, &self.reconciler.bad_copies())?,
             "repairs" => copies::repairs(&self.snapshot, &self.reconciler.repairs())?,
             "requests" => {
                 let remembered = self.catalog.requests().await.map_err(SqlError::from)?;

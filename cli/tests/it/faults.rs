@@ -6,7 +6,7 @@
 //! - [`damage`]: files flipped, cut, swapped, gone
 //! - [`wire`]: slow, held, cut and lying links
 //! - [`calls`]: system calls that fail, disks without space
-//! - [`replicas`]: what needs chunk replication; ignored until it is there
+//! - [`replicas`]: what only copies on other workers can give
 //! - [`at_length`]: all of them for long, by name, with the table of figures
 //!
 //! Each scenario is a function of a number of trials and a seed, and a short test of it. The seed

@@ -1,10 +1,10 @@
 //! Real processes, killed with SIGKILL at random moments of writes whose client sends each again,
 //! under its request key, until it is acknowledged: every one is there exactly once (RULES 11).
 //!
-//! `BASALT_KILL_ROUNDS` and `BASALT_KILL_SEED` are those of `kill`.
+//! `BASALT_KILL_ROUNDS` (6) and `BASALT_KILL_SEED` (1) choose a longer or another run.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -12,15 +12,24 @@ use std::time::Duration;
 use arrow::array::{ArrayRef, Int64Array, RecordBatch};
 use basalt_sql_tests::client::{Client, ClientError, IngestMode, IngestTarget};
 use futures::stream;
+use parquet::arrow::ArrowWriter;
 use tokio::sync::mpsc::UnboundedSender;
 
-use crate::kill::write_file;
 use crate::killable::{
     Choices, Cluster, KILL_AFTER_MAX_MS, RECOVERY_MAX, VICTIMS, from_environment, numbers,
 };
 
 /// Rows of every write, as many as the file has that COPY reads.
 const ROWS: i64 = 1_000;
+
+fn write_file(path: &Path) {
+    let n: ArrayRef = Arc::new(Int64Array::from_iter_values(1..=ROWS));
+    let batch = RecordBatch::try_from_iter([("n", n)]).unwrap();
+    let file = std::fs::File::create(path).unwrap();
+    let mut writer = ArrowWriter::try_new(file, batch.schema(), None).unwrap();
+    writer.write(&batch).unwrap();
+    writer.close().unwrap();
+}
 
 /// Sends the write of a number once, by one of the three ways there are.
 async fn send(url: String, id: i64, file: PathBuf) -> Result<u64, ClientError> {

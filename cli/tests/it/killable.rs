@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use arrow::array::{ArrayRef, AsArray, RecordBatch};
 use arrow::datatypes::Int64Type;
-use basalt_cli::processes::Process;
 use basalt_sql_tests::client::{Client, ClientError};
+use basalt_sql_tests::processes::Process;
 
 /// How long a restarted cluster may take to answer again.
 pub(crate) const RECOVERY_MAX: Duration = Duration::from_secs(60);
@@ -89,7 +89,7 @@ impl Cluster {
 }
 
 /// Rows of integers.
-pub(crate) fn integers(batches: &[RecordBatch]) -> Vec<Vec<i64>> {
+fn integers(batches: &[RecordBatch]) -> Vec<Vec<i64>> {
     let row = |batch: &RecordBatch, row: usize| {
         let value = |column: &ArrayRef| column.as_primitive::<Int64Type>().value(row);
         batch.columns().iter().map(value).collect::<Vec<_>>()

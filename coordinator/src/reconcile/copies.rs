@@ -21,6 +21,7 @@ use super::garbage::Garbage;
 use super::plan::{Copy, Situation, plan};
 use super::standing::Standing;
 use crate::catalog::{CatalogError, Change, CopyMove};
+use crate::membership::{Incarnation, Member};
 
 /// Repairs that ended and are remembered.
 const ENDED_MAX: usize = 1_000;
@@ -76,8 +77,8 @@ pub(super) struct Copies {
     /// Copies that a holder lacks, or has bad ones of.
     pub(super) bad: HashSet<(WorkerId, SegmentId)>,
     pub(super) garbage: Garbage,
-    /// Where each worker listened when its disk was listed last, and when that was.
-    listed: HashMap<WorkerId, (Url, Instant)>,
+    /// Which run of each worker it was whose disk was listed last, and when that was.
+    listed: HashMap<WorkerId, (Option<Incarnation>, Instant)>,
     /// The commit at which nothing was left to do, and how workers counted then.
     at_rest: Option<(u64, BTreeMap<WorkerId, Standing>)>,
     /// Until when bytes that were asked for take, at the rate that is allowed.
@@ -100,18 +101,21 @@ impl Copies {
     /// Workers whose disk should be listed: those that restarted, and those not listed for `every`.
     pub(super) fn due_for_inventory(
         &mut self,
-        workers: BTreeMap<WorkerId, Url>,
+        mut workers: BTreeMap<WorkerId, Url>,
+        members: &[Member],
         every: Duration,
     ) -> BTreeMap<WorkerId, Url> {
         let now = Instant::now();
-        let listed = &mut self.listed;
-        let mut due = workers;
-        due.retain(|worker, url| match listed.get(worker) {
-            Some((at, when)) => at != url || now.duration_since(*when) >= every,
+        let run_of = |worker: &WorkerId| {
+            let member = members.iter().find(|member| member.worker == *worker);
+            member.map(|member| member.incarnation)
+        };
+        workers.retain(|worker, _| match self.listed.get(worker) {
+            Some((run, when)) => *run != run_of(worker) || now.duration_since(*when) >= every,
             None => true,
         });
-        listed.extend(due.iter().map(|(worker, url)| (*worker, (url.clone(), now))));
-        due
+        self.listed.extend(workers.keys().map(|worker| (*worker, (run_of(worker), now))));
+        workers
     }
 
     /// Notes which segments a worker lacks that it should have, all of them.

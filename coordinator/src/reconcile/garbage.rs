@@ -76,7 +76,9 @@ impl Reconciler {
         let mut removed = 0;
         let mut failed = None;
         let workers = self.inner.catalog.snapshot().cluster.workers.clone();
-        let due = self.copies().due_for_inventory(workers, self.inventory_every());
+        let members = self.inner.members.members();
+        let every = self.inventory_every();
+        let due = self.copies().due_for_inventory(workers, &members, every);
         for (worker, url) in due {
             match self.collect_on(worker, &url).await {
                 Ok(count) => removed += count,

@@ -1,29 +1,34 @@
 //! `sys.chunks`, `sys.repairs` and `sys.scrubs`: who has copies, who lacks them, and what is done
 //! about it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
 use arrow::array::{ArrayRef, StringArray, TimestampMicrosecondArray, UInt64Array};
 use arrow::record_batch::RecordBatch;
 use basalt_engine::snapshot::Snapshot;
-use basalt_storage::ids::TableId;
+use basalt_storage::ids::{SegmentId, TableId, WorkerId};
 use datafusion::error::Result;
 
 use super::{numbers, stored, strings};
 use crate::reconcile::{RepairRun, RepairState, ScrubState};
 
 /// One row per column chunk.
-pub(super) fn chunks(snapshot: &Snapshot) -> Result<RecordBatch> {
+pub(super) fn chunks(
+    snapshot: &Snapshot,
+    bad: &HashSet<(WorkerId, SegmentId)>,
+) -> Result<RecordBatch> {
     let cluster = &snapshot.cluster;
     let mut rows = Vec::new();
     for table in stored(snapshot) {
         let wanted = cluster.copies_wanted(table.replicas) as u64;
         for segment in &table.segments {
             let holders = &segment.holders;
-            let reachable =
-                holders.iter().filter(|holder| cluster.workers.contains_key(holder)).count() as u64;
+            let is_good = |holder: &&WorkerId| {
+                cluster.workers.contains_key(holder) && !bad.contains(&(**holder, segment.segment))
+            };
+            let reachable = holders.iter().filter(is_good).count() as u64;
             let state = match reachable {
                 0 => "unavailable",
                 _ if reachable < wanted => "degraded",

@@ -64,12 +64,15 @@ pub struct Shape {
     pub power_cuts: bool,
     /// Decides jitter and bits of the proxies.
     pub seed: u64,
+    /// More arguments of the coordinator.
+    pub coordinator_args: Vec<String>,
 }
 
 impl Shape {
     /// Plain processes on plain folders.
     pub fn of(binary: impl Into<PathBuf>, workers: usize) -> Self {
-        Self { binary: binary.into(), workers, proxied: false, power_cuts: false, seed: 1 }
+        let (binary, coordinator_args) = (binary.into(), vec![]);
+        Self { binary, workers, proxied: false, power_cuts: false, seed: 1, coordinator_args }
     }
 }
 
@@ -272,6 +275,9 @@ impl Cluster {
             .to_vec();
         if let Some(plan) = fail_at {
             args.extend(["--fail-at".to_owned(), plan.to_string()]);
+        }
+        if id == NodeId::Coordinator {
+            args.extend(self.shape.coordinator_args.iter().cloned());
         }
         if let NodeId::Worker(_) = id {
             let coordinator = match &self.network {

@@ -18,7 +18,7 @@ use super::{Run, calls, damage, kills, power, replicas, wire};
 type Scenario = fn(Run) -> Pin<Box<dyn Future<Output = anyhow::Result<Figures>>>>;
 
 /// Each scenario with its number of trials.
-const SCENARIOS: [(&str, u64, Scenario); 9] = [
+const SCENARIOS: [(&str, u64, Scenario); 14] = [
     ("random kills", 150, |run| Box::pin(kills::random_kills(run))),
     ("kills at steps", 150, |run| Box::pin(kills::kills_at_steps(run))),
     ("pauses at steps", 30, |run| Box::pin(kills::pauses_at_steps(run))),
@@ -28,16 +28,10 @@ const SCENARIOS: [(&str, u64, Scenario); 9] = [
     ("links", 50, |run| Box::pin(wire::links(run))),
     ("failing calls", 48, |run| Box::pin(calls::failing_calls(run))),
     ("lying wire", 20, |run| Box::pin(wire::flips(run))),
-];
-
-/// To be added to [`SCENARIOS`] once chunks have copies.
-#[expect(dead_code, reason = "needs chunk replication")]
-const WITH_REPLICAS: [(&str, u64, Scenario); 6] = [
     ("one worker away", 50, |run| Box::pin(replicas::one_worker_away(run))),
     ("wiped disks", 20, |run| Box::pin(replicas::wiped_disks(run))),
     ("power of one", 20, |run| Box::pin(replicas::power_of_one(run))),
     ("copies", 20, |run| Box::pin(replicas::no_copy_over_a_cut_link(run))),
-    ("coordinator's disk", 10, |run| Box::pin(replicas::coordinator_disk_lost(run))),
     ("repairs", 200, |run| Box::pin(replicas::repairs(run))),
 ];
 

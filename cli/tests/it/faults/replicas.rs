@@ -1,11 +1,10 @@
 //! What only copies on other workers can give: reads that do not fail, disks that may be lost,
-//! damage that is repaired. Ignored until chunks have more than one copy; the scenarios are
-//! written as they are to hold then.
+//! damage that is repaired.
 
 use std::time::{Duration, Instant};
 
 use basalt_sql_tests::faults::choices::Choices;
-use basalt_sql_tests::faults::cluster::{Cluster, NodeId};
+use basalt_sql_tests::faults::cluster::{Cluster, NodeId, Shape};
 use basalt_sql_tests::faults::disk::{Damage, FileKind, Wanted};
 use basalt_sql_tests::faults::figures::{DamageSeen, Figures};
 use basalt_sql_tests::faults::nemesis::Nemesis;
@@ -31,7 +30,7 @@ fn worker(choices: &mut Choices) -> NodeId {
 /// One worker of three is away for a while, and no query fails (P7).
 pub(super) async fn one_worker_away(run: Run) -> anyhow::Result<Figures> {
     let test = "faults::replicas::no_query_fails_while_one_worker_is_away";
-    let mut runner = Runner::start(test, run.seed, shape(WORKERS), light_workload).await?;
+    let mut runner = Runner::start(test, run.seed, repairing(), light_workload).await?;
     runner.reads_must_not_fail();
     let schedule = |_: &_, _: u64, choices: &mut Choices| Nemesis::Kill {
         nodes: vec![worker(choices)],
@@ -44,7 +43,7 @@ pub(super) async fn one_worker_away(run: Run) -> anyhow::Result<Figures> {
 /// One worker of three comes back with an empty disk; the next trial empties another one (P1).
 pub(super) async fn wiped_disks(run: Run) -> anyhow::Result<Figures> {
     let test = "faults::replicas::a_wiped_disk_loses_nothing_and_is_filled_again";
-    let mut runner = Runner::start(test, run.seed, shape(WORKERS), light_workload).await?;
+    let mut runner = Runner::start(test, run.seed, repairing(), light_workload).await?;
     runner.reads_must_not_fail();
     let first = run.seed.wrapping_sub(1);
     for trial in 0..run.trials {
@@ -52,16 +51,33 @@ pub(super) async fn wiped_disks(run: Run) -> anyhow::Result<Figures> {
         let number = first.wrapping_add(trial) % WORKERS as u64;
         let nemesis = Nemesis::Wipe(NodeId::Worker(usize::try_from(number)?));
         runner.trial(seed, &nemesis, &mut Choices::new(seed)).await?;
-        wait_replicated(&Session::new(&runner.cluster().url())).await?;
+        wait_replicated(&mut Session::new(&runner.cluster().url())).await?;
     }
     Ok(runner.finish())
 }
 
+/// Chunks that have fewer copies than they should, or one that is known to be bad.
+const SHORT_OF_COPIES: &str = "SELECT count(*) FROM sys.chunks WHERE state <> 'full'";
+
 /// Waits until every chunk has its copies again.
-///
-/// For who switches this on: ask `sys.chunks` or `sys.repairs` for what is short of copies.
-async fn wait_replicated(_session: &Session) -> Result<(), Violation> {
-    Err(Violation::new(Kind::Hang, "nothing tells yet whether all copies are there"))
+async fn wait_replicated(session: &mut Session) -> Result<(), Violation> {
+    let started = Instant::now();
+    loop {
+        let short = session.read_until_answered(SHORT_OF_COPIES).await?;
+        if short == [[0]] {
+            return Ok(());
+        }
+        let detail = || format!("{short:?} chunks are short of copies after {REPAIR_MAX:?}");
+        expect(started.elapsed() < REPAIR_MAX, Kind::Hang, detail)?;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// A cluster that makes lost copies again soon, and reads all of them again and again.
+fn repairing() -> Shape {
+    let args = ["--repair-after", "2s", "--scrub-every", "1s", "--garbage-after", "5s"];
+    let coordinator_args = args.map(str::to_owned).to_vec();
+    Shape { coordinator_args, ..shape(WORKERS) }
 }
 
 /// The power of one node of four fails; the others go on.
@@ -71,7 +87,7 @@ pub(super) async fn power_of_one(run: Run) -> anyhow::Result<Figures> {
         let skipped = vec![format!("power cut of one node: {reason}")];
         return Ok(Figures { skipped, ..Figures::default() });
     }
-    let mut shape = shape(WORKERS);
+    let mut shape = repairing();
     shape.power_cuts = true;
     let test = "faults::replicas::the_power_of_one_worker_fails_and_no_query_does";
     let mut runner = Runner::start(test, run.seed, shape, light_workload).await?;
@@ -84,7 +100,7 @@ pub(super) async fn power_of_one(run: Run) -> anyhow::Result<Figures> {
 /// Two workers cannot reach each other while both reach the coordinator: nothing is acknowledged
 /// with fewer copies (P4), which the loss of a worker afterwards would show.
 pub(super) async fn no_copy_over_a_cut_link(run: Run) -> anyhow::Result<Figures> {
-    let mut shape = shape(WORKERS);
+    let mut shape = repairing();
     shape.proxied = true;
     let test = "faults::replicas::nothing_is_acknowledged_with_fewer_copies";
     let mut runner = Runner::start(test, run.seed, shape, light_workload).await?;
@@ -97,7 +113,7 @@ pub(super) async fn no_copy_over_a_cut_link(run: Run) -> anyhow::Result<Figures>
         runner.trial(seed, &Nemesis::Links { links, lasts }, &mut choices).await?;
         let lost = Nemesis::Wipe(one);
         runner.trial(seed, &lost, &mut choices).await?;
-        wait_replicated(&Session::new(&runner.cluster().url())).await?;
+        wait_replicated(&mut Session::new(&runner.cluster().url())).await?;
     }
     Ok(runner.finish())
 }
@@ -105,7 +121,7 @@ pub(super) async fn no_copy_over_a_cut_link(run: Run) -> anyhow::Result<Figures>
 /// The coordinator comes back with an empty disk: the copies of its log have every commit.
 pub(super) async fn coordinator_disk_lost(run: Run) -> anyhow::Result<Figures> {
     let test = "faults::replicas::a_coordinator_without_its_disk_has_every_commit";
-    let mut runner = Runner::start(test, run.seed, shape(WORKERS), light_workload).await?;
+    let mut runner = Runner::start(test, run.seed, repairing(), light_workload).await?;
     // For who switches this on: how a coordinator finds its cluster again, secret and all.
     let schedule = |_: &_, _: u64, _: &mut Choices| Nemesis::Wipe(NodeId::Coordinator);
     runner.trials(run.trials, schedule).await?;
@@ -149,13 +165,13 @@ async fn repaired(
 /// Damages one file after another.
 pub(super) async fn repairs(run: Run) -> anyhow::Result<Figures> {
     let dir = tempfile::tempdir()?;
-    let mut cluster = Cluster::start(shape(WORKERS), dir.path())?;
+    let mut cluster = Cluster::start(repairing(), dir.path())?;
     let answers = load(&mut Session::new(&cluster.url())).await?;
     let mut figures = Figures::default();
     for number in 0..run.trials {
         let seed = run.seed.wrapping_add(number);
         let mut choices = Choices::new(seed);
-        let kinds = [FileKind::Column, FileKind::Pack, FileKind::SegmentMeta, FileKind::Log];
+        let kinds = [FileKind::Column, FileKind::Pack, FileKind::SegmentMeta];
         let kind = kinds[usize::try_from(seed % kinds.len() as u64)?];
         let wanted = Wanted { file: Some(kind), ..Wanted::default() };
         let node = worker(&mut choices);
@@ -177,28 +193,24 @@ pub(super) async fn repairs(run: Run) -> anyhow::Result<Figures> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs chunk replication"]
 async fn no_query_fails_while_one_worker_is_away() {
     let run = Run::of(2);
     report("one worker away", run, &one_worker_away(run).await.unwrap());
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs chunk replication"]
 async fn a_wiped_disk_loses_nothing_and_is_filled_again() {
     let run = Run::of(2);
     report("wiped disks", run, &wiped_disks(run).await.unwrap());
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs chunk replication"]
 async fn the_power_of_one_worker_fails_and_no_query_does() {
     let run = Run::of(2);
     report("power of one", run, &power_of_one(run).await.unwrap());
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs chunk replication"]
 async fn nothing_is_acknowledged_with_fewer_copies() {
     let run = Run::of(1);
     report("copies", run, &no_copy_over_a_cut_link(run).await.unwrap());
@@ -212,17 +224,15 @@ async fn a_coordinator_without_its_disk_has_every_commit() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs chunk replication and repair"]
 async fn damage_is_repaired_from_a_copy() {
     let run = Run::of(4);
     report("repair", run, &repairs(run).await.unwrap());
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs chunk replication"]
 async fn any_one_worker_can_be_missed() {
     let dir = tempfile::tempdir().unwrap();
-    let mut cluster = Cluster::start(shape(WORKERS), dir.path()).unwrap();
+    let mut cluster = Cluster::start(repairing(), dir.path()).unwrap();
     let answers = load(&mut Session::new(&cluster.url())).await.unwrap();
     for node in cluster.workers() {
         cluster.kill(&[node]).unwrap();
