@@ -43,6 +43,19 @@ impl Process {
     /// A binary that cannot be started, exits, or is not ready within a minute; the error holds
     /// the end of its standard error. It is killed then.
     pub fn spawn(binary: &Path, args: &[String]) -> anyhow::Result<Self> {
+        Self::spawn_known(binary, args, |_| ())
+    }
+
+    /// As [`Self::spawn`]; tells `known` the process id before anything waits for the process, for
+    /// who has to know it by its first connection.
+    ///
+    /// # Errors
+    /// As [`Self::spawn`].
+    pub fn spawn_known(
+        binary: &Path,
+        args: &[String],
+        known: impl FnOnce(u32),
+    ) -> anyhow::Result<Self> {
         let role = args.first().cloned().unwrap_or_default();
         let mut child = Command::new(binary)
             .args(args)
@@ -51,6 +64,7 @@ impl Process {
             .stderr(Stdio::piped())
             .spawn()
             .with_context(|| format!("{} cannot be started", binary.display()))?;
+        known(child.id());
         let stdout = child.stdout.take().context("standard output was piped")?;
         let stderr = child.stderr.take().context("standard error was piped")?;
         let mut process =

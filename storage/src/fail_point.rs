@@ -53,6 +53,12 @@ fail_points! {
     PublishBeforeDirFsync = "publish.before_dir_fsync",
     /// Every name is synced; nobody knows of it yet.
     PublishDurable = "publish.durable",
+    /// An owner has a new segment, and a partner has nothing of it.
+    CopyBegun = "copy.begun",
+    /// A partner has written a file of its copy and not synced it; once per file.
+    CopyBeforeFsync = "copy.before_fsync",
+    /// A partner's copy is durable, and the owner does not know.
+    CopyBeforeReply = "copy.before_reply",
     /// A worker's segments are durable and its answer to the seal is not sent.
     SealBeforeReply = "seal.before_reply",
     /// The coordinator knows every sealed segment and has not asked for the commit.

@@ -216,9 +216,6 @@ impl Cluster {
             self.forget_if_dead(id);
             if self.node(id).process.is_none() {
                 let process = self.spawn(id)?;
-                if let Some(network) = &self.network {
-                    network.runs(id, process.id());
-                }
                 self.node_mut(id).process = Some(process);
             }
         }
@@ -292,7 +289,12 @@ impl Cluster {
                 args.extend(["--advertise".to_owned(), format!("grpc://{address}")]);
             }
         }
-        Process::spawn(&self.shape.binary, &args)
+        let network = self.network.as_ref();
+        Process::spawn_known(&self.shape.binary, &args, |process| {
+            if let Some(network) = network {
+                network.runs(id, process);
+            }
+        })
     }
 
     fn forget_if_dead(&mut self, id: NodeId) {

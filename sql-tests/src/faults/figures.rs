@@ -84,6 +84,7 @@ impl Figures {
         all.unknown += counts.unknown;
         all.answered += counts.answered;
         all.failed += counts.failed;
+        all.cut_off += counts.cut_off;
     }
 
     /// Trials of all kinds.
@@ -128,19 +129,20 @@ fn bound(failures: u64, trials: u64) -> String {
 impl fmt::Display for Figures {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut row = |name: &str, value: String, note: String| {
-            writeln!(f, "| {name:<40} | {value:>28} | {note}")
+            writeln!(f, "| {name:<48} | {value:>32} | {note}")
         };
         let trials = self.trials();
         row("figure", "value".into(), "95 % bound, or what it is of".into())?;
         for (kind, number) in &self.trials {
             row(&format!("trials: {kind}"), number.to_string(), String::new())?;
         }
-        let Counts { acknowledged, refused, unknown, answered, failed } = self.statements;
+        let Counts { acknowledged, refused, unknown, answered, failed, cut_off } = self.statements;
         let Unanswered { made, not_made } = self.unanswered;
         row("writes acknowledged", acknowledged.to_string(), format!("{refused} refused"))?;
         let became = format!("{made} were made, {not_made} were not");
         row("writes without an answer", unknown.to_string(), became)?;
-        row("queries answered", answered.to_string(), format!("{failed} failed"))?;
+        let cut_off = format!("{failed} failed before a row, {cut_off} were cut off, typed");
+        row("queries answered", answered.to_string(), cut_off)?;
         for kind in Kind::ALL {
             let seen = self.violations_of(kind);
             row(&format!("violations: {kind}"), seen.to_string(), bound(seen, trials))?;

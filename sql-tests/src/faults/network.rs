@@ -78,6 +78,11 @@ impl Network {
         self.set(other, one, link);
     }
 
+    /// Connections that `from` has made to `to`, and how many of them were refused.
+    pub fn connections(&self, from: NodeId, to: NodeId) -> (u64, u64) {
+        self.proxies[to.index()].connections(from.index())
+    }
+
     /// Resets the open connections between two nodes, whoever made them.
     pub fn reset_now_between(&self, one: NodeId, other: NodeId) {
         self.proxies[other.index()].reset_now(one.index());

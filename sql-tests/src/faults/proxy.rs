@@ -135,6 +135,9 @@ struct Controls {
     flip: [Countdown; 2],
     /// Told when open connections are to be reset now.
     reset_now: Notify,
+    /// Connections that were made, and those of them that were refused.
+    made: AtomicU64,
+    refused: AtomicU64,
 }
 
 impl Default for Controls {
@@ -144,6 +147,8 @@ impl Default for Controls {
             reset: Default::default(),
             flip: Default::default(),
             reset_now: Notify::new(),
+            made: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
         }
     }
 }
@@ -154,7 +159,6 @@ struct Shared {
     identify: Box<dyn Fn(SocketAddr) -> Caller + Send + Sync>,
     links: Mutex<HashMap<Caller, Arc<Controls>>>,
     choices: Mutex<Choices>,
-    connections: AtomicU64,
 }
 
 impl Shared {
@@ -198,7 +202,6 @@ impl Proxy {
             identify: Box::new(identify),
             links: Mutex::default(),
             choices: Mutex::new(Choices::new(seed)),
-            connections: AtomicU64::new(0),
         });
         let _in_runtime = handle.enter();
         let listener = TcpListener::from_std(listener)?;
@@ -211,9 +214,10 @@ impl Proxy {
         self.address
     }
 
-    /// Connections taken so far, those that were refused included.
-    pub fn connections(&self) -> u64 {
-        self.shared.connections.load(Ordering::Acquire)
+    /// Connections that a caller has made so far, and how many of them were refused.
+    pub fn connections(&self, caller: Caller) -> (u64, u64) {
+        let controls = self.shared.controls(caller);
+        (controls.made.load(Ordering::Acquire), controls.refused.load(Ordering::Acquire))
     }
 
     /// Changes a caller's link, for open and for new connections.
@@ -269,12 +273,13 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
             tokio::time::sleep(Duration::from_millis(10)).await;
             continue;
         };
-        shared.connections.fetch_add(1, Ordering::AcqRel);
         let controls = shared.controls((shared.identify)(caller));
+        controls.made.fetch_add(1, Ordering::AcqRel);
         let choices = shared.choices.lock().unwrap_or_else(PoisonError::into_inner).fork();
         let target = shared.target;
         tokio::spawn(async move {
             if controls.link.borrow().refuse {
+                controls.refused.fetch_add(1, Ordering::AcqRel);
                 let _reset = client.set_zero_linger();
                 return;
             }

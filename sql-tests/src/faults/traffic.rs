@@ -27,8 +27,10 @@ pub struct Counts {
     pub unknown: u64,
     /// Queries that were answered.
     pub answered: u64,
-    /// Queries that failed.
+    /// Queries that failed before their first row.
     pub failed: u64,
+    /// Queries that were cut off in the middle of their rows, by an error that says so.
+    pub cut_off: u64,
 }
 
 /// The last successes and the longest times between two.
@@ -108,18 +110,31 @@ impl Traffic {
         let answer = session.read(sql).await?;
         match answer {
             Ok(rows) => {
-                self.counts.send_modify(|counts| counts.answered += 1);
-                let mut moments = self.moments.lock().unwrap_or_else(PoisonError::into_inner);
-                let Moments { read, read_stall, .. } = &mut *moments;
-                success(read, read_stall);
+                self.answered();
                 Ok(Some(rows))
             }
             Err(_) => {
-                self.counts.send_modify(|counts| counts.failed += 1);
-                self.pause().await;
+                self.failed(false).await;
                 Ok(None)
             }
         }
+    }
+
+    /// Counts a query that was answered whole.
+    pub fn answered(&self) {
+        self.counts.send_modify(|counts| counts.answered += 1);
+        let mut moments = self.moments.lock().unwrap_or_else(PoisonError::into_inner);
+        let Moments { read, read_stall, .. } = &mut *moments;
+        success(read, read_stall);
+    }
+
+    /// Counts a query that failed, in the middle of its rows or before them.
+    pub async fn failed(&self, in_the_middle: bool) {
+        self.counts.send_modify(|counts| match in_the_middle {
+            true => counts.cut_off += 1,
+            false => counts.failed += 1,
+        });
+        self.pause().await;
     }
 
     /// How it went so far.

@@ -4,6 +4,7 @@
 //! - [`bank`]: transfers between accounts; the sum never changes
 //! - [`cells`]: UPDATE and DELETE over several columns; no half change, no mixed columns
 //! - [`statements`]: INSERT, COPY and CREATE TABLE AS
+//! - [`queries`]: reads of one value to reads of very many rows, each whole or an error
 //!
 //! Each is writers and readers that run at the same time and a check at the end. What a checker
 //! decides is a pure function of a history and of the rows that were found, tested with planted
@@ -12,6 +13,7 @@
 pub mod append;
 pub mod bank;
 pub mod cells;
+pub mod queries;
 pub mod statements;
 
 use std::sync::Arc;
@@ -27,6 +29,7 @@ use super::violation::Violation;
 pub use append::Append;
 pub use bank::Bank;
 pub use cells::Cells;
+pub use queries::Queries;
 pub use statements::Statements;
 
 /// A kind of traffic and its checker. Lives for many trials on one cluster.

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use super::{DurableWriter, SYNC_THREADS};
 use crate::error::{Result, StorageError};
+use crate::fail_point::{self, FailPoint};
 use crate::parallel::for_each_mut;
 use crate::vfs::{Vfs, VfsFile};
 
@@ -39,6 +40,7 @@ impl DurableWriter {
         let mut files: Vec<Option<StagedFile>> = files.into_iter().map(Some).collect();
         for_each_mut(SYNC_THREADS, &mut files, |slot| match slot.take() {
             Some(StagedFile { path, file }) => {
+                fail_point::hit(FailPoint::CopyBeforeFsync);
                 file.sync().map_err(|error| self.sync_failed(&path, error))
             }
             None => Ok(()),

@@ -15,6 +15,7 @@ use basalt_engine::protocol::{
 };
 use basalt_engine::write::AppendTarget;
 use basalt_storage::chunk_store::SegmentCopy;
+use basalt_storage::fail_point::{self, FailPoint};
 use basalt_storage::ids::WorkerId;
 use basalt_storage::manifest::SegmentRecord;
 use basalt_storage::segment_writer::EncodedSegment;
@@ -105,6 +106,7 @@ impl ReplicaSender {
         segment: &EncodedSegment,
         partner: WorkerId,
     ) -> Result<(), SqlError> {
+        fail_point::hit(FailPoint::CopyBegun);
         let internal = |error: String| SqlError::new(ErrorCode::Internal, error);
         let _turn = self.puts.acquire().await.map_err(|error| internal(error.to_string()))?;
         let url = target.endpoints.get(&partner).ok_or_else(|| {

@@ -15,6 +15,7 @@ use basalt_engine::protocol::{
 };
 use basalt_storage::chunk_store::{ChunkStore, SegmentCopy};
 use basalt_storage::error::StorageError;
+use basalt_storage::fail_point::{self, FailPoint};
 use basalt_storage::ids::{ClusterId, Epoch, WorkerId};
 use futures::stream::{self, BoxStream, StreamExt};
 use tonic::{Request, Response, Status, Streaming};
@@ -116,6 +117,7 @@ impl Replicas for ReplicaService {
             .await
             .map_err(|error| Status::internal(error.to_string()))?
             .map_err(to_status)?;
+        fail_point::hit(FailPoint::CopyBeforeReply);
         Ok(Response::new(PutResponse {}))
     }
 

@@ -28,7 +28,7 @@ const SCENARIOS: [(&str, u64, Scenario); 14] = [
     ("links", 50, |run| Box::pin(wire::links(run))),
     ("failing calls", 48, |run| Box::pin(calls::failing_calls(run))),
     ("lying wire", 20, |run| Box::pin(wire::flips(run))),
-    ("one worker away", 50, |run| Box::pin(replicas::one_worker_away(run))),
+    ("one worker away", 50, |run| Box::pin(replicas::one_worker_away(run, 1_000_000))),
     ("wiped disks", 20, |run| Box::pin(replicas::wiped_disks(run))),
     ("power of one", 20, |run| Box::pin(replicas::power_of_one(run))),
     ("copies", 20, |run| Box::pin(replicas::no_copy_over_a_cut_link(run))),

@@ -14,6 +14,7 @@ use basalt_sql_tests::faults::runner::{Repro, Runner};
 use basalt_sql_tests::faults::session::{RECOVERY_MAX, Session};
 use basalt_sql_tests::faults::skip::skip;
 use basalt_sql_tests::faults::violation::{Kind, Violation, expect};
+use basalt_sql_tests::faults::workload::{Append, Queries, Workload};
 
 use super::damage::{Answers, QUERIES, load};
 use super::{Run, light_workload, report, shape};
@@ -27,10 +28,14 @@ fn worker(choices: &mut Choices) -> NodeId {
     NodeId::Worker(usize::try_from(choices.below(WORKERS as u64)).unwrap())
 }
 
-/// One worker of three is away for a while, and no query fails (P7).
-pub(super) async fn one_worker_away(run: Run) -> anyhow::Result<Figures> {
+/// One worker of three is away for a while, and no query fails (P7), from those of one value to
+/// those of all rows of a table of so many.
+pub(super) async fn one_worker_away(run: Run, rows: i64) -> anyhow::Result<Figures> {
     let test = "faults::replicas::no_query_fails_while_one_worker_is_away";
-    let mut runner = Runner::start(test, run.seed, repairing(), light_workload).await?;
+    let workloads = |_: &std::path::Path| -> anyhow::Result<Vec<Box<dyn Workload>>> {
+        Ok(vec![Box::new(Append::new(1, 1)), Box::new(Queries::new(2, rows))])
+    };
+    let mut runner = Runner::start(test, run.seed, repairing(), workloads).await?;
     runner.reads_must_not_fail();
     let schedule = |_: &_, _: u64, choices: &mut Choices| Nemesis::Kill {
         nodes: vec![worker(choices)],
@@ -166,7 +171,7 @@ async fn repaired(
 pub(super) async fn repairs(run: Run) -> anyhow::Result<Figures> {
     let dir = tempfile::tempdir()?;
     let mut cluster = Cluster::start(repairing(), dir.path())?;
-    let answers = load(&mut Session::new(&cluster.url())).await?;
+    let answers = load(&mut Session::new(&cluster.url()), 2).await?;
     let mut figures = Figures::default();
     for number in 0..run.trials {
         let seed = run.seed.wrapping_add(number);
@@ -195,7 +200,7 @@ pub(super) async fn repairs(run: Run) -> anyhow::Result<Figures> {
 #[tokio::test(flavor = "multi_thread")]
 async fn no_query_fails_while_one_worker_is_away() {
     let run = Run::of(2);
-    report("one worker away", run, &one_worker_away(run).await.unwrap());
+    report("one worker away", run, &one_worker_away(run, 100_000).await.unwrap());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -233,7 +238,7 @@ async fn damage_is_repaired_from_a_copy() {
 async fn any_one_worker_can_be_missed() {
     let dir = tempfile::tempdir().unwrap();
     let mut cluster = Cluster::start(repairing(), dir.path()).unwrap();
-    let answers = load(&mut Session::new(&cluster.url())).await.unwrap();
+    let answers = load(&mut Session::new(&cluster.url()), 2).await.unwrap();
     for node in cluster.workers() {
         cluster.kill(&[node]).unwrap();
         let mut session = Session::new(&cluster.url());

@@ -52,7 +52,7 @@ async fn bytes_pass_in_order_and_ends_are_passed_on() {
     let (_, length) = tokio::join!(send, read.read_to_end(&mut got));
     assert_eq!(length.unwrap(), sent.len());
     assert!(got == sent);
-    assert_eq!(proxy.connections(), 1);
+    assert_eq!(proxy.connections(ANYBODY), (1, 0));
 }
 
 #[tokio::test]
@@ -121,6 +121,7 @@ async fn a_refused_caller_is_reset_at_once() {
     proxy.set(ANYBODY, Link { refuse: true, ..Link::pass() });
     let mut stream = connect(&proxy).await;
     assert!(echo(&mut stream, b"hello").await.is_err());
+    assert_eq!(proxy.connections(ANYBODY), (1, 1));
     proxy.heal();
     assert!(echo(&mut connect(&proxy).await, b"hello").await.is_ok());
 }
