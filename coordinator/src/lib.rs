@@ -6,6 +6,7 @@
 //! - [`catalog`]: what the cluster is made of, durable, changed by one writer
 //! - [`membership`], [`membership_service`]: which workers there are and which slices they own
 //! - [`placement`]: which workers should have each slice
+//! - [`repair`]: what to do next so that every segment has its copies there
 //! - [`backend`]: the seam between the Flight SQL service and the statement life cycle
 //! - [`statements`]: the statement life cycle, with `sys_schema` to look at it
 //! - [`flight`]: the Flight SQL service
@@ -17,6 +18,7 @@ pub mod membership;
 pub mod membership_service;
 pub mod placement;
 pub mod process;
+pub mod repair;
 pub mod statements;
 mod sys_schema;
 
