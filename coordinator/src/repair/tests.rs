@@ -177,10 +177,18 @@ fn copies_move_before_the_old_ones_go() {
 
 #[test]
 fn a_copy_in_flight_is_not_made_twice_and_its_source_stays() {
-    let mut world = World::new(&[Live, Live, Live, Live], &[1, 2]).segment(&[3, 4, 1]);
-    world.check(&["copy 1 from [3, 4, 1] to 2: Placement"]);
+    let mut world = World::new(&[Live, Live, Live, Live], &[1, 2]).segment(&[4, 3, 1]);
+    world.check(&["copy 1 from [4, 3, 1] to 2: Placement"]);
     world.in_flight = vec![InFlight { segment: key(1), from: worker(3), to: worker(2) }];
     world.check(&["forget 1 on 4: Surplus"]);
+}
+
+#[test]
+fn a_copy_in_flight_counts_wherever_it_goes() {
+    let mut world = World::new(&[Live, Away, Live, Live], &[1, 2]).segment(&[1]);
+    assert_eq!(world.plan().steps.len(), 1);
+    world.in_flight = vec![InFlight { segment: key(1), from: worker(1), to: worker(3) }];
+    world.check(&[]);
 }
 
 #[test]
@@ -238,6 +246,16 @@ fn what_has_fewest_copies_goes_first_then_what_is_hot_then_what_is_small() {
 }
 
 #[test]
+fn what_is_missing_goes_before_what_is_elsewhere() {
+    World::new(&[Live, Live, Live], &[3, 1, 2])
+        .segment(&[1])
+        .wanting(1)
+        .segment(&[1, 2])
+        .wanting(3)
+        .check(&["copy 2 from [1, 2] to 3: TooFew", "copy 1 from [1] to 3: Placement"]);
+}
+
+#[test]
 fn nobody_sends_or_receives_more_than_the_limits_allow() {
     let world =
         || World::new(&[Live, Live, Live], &[1, 2]).segment(&[1]).segment(&[1]).segment(&[3, 2]);
@@ -249,6 +267,13 @@ fn nobody_sends_or_receives_more_than_the_limits_allow() {
     one_out.check(&["copy 1 from [1] to 2: TooFew", "copy 3 from [3, 2] to 1: Placement"]);
     one_out.in_flight = vec![InFlight { segment: key(9), from: worker(1), to: worker(3) }];
     one_out.check(&["copy 3 from [3, 2] to 1: Placement"]);
+}
+
+#[test]
+fn a_copy_that_cannot_be_read_now_does_not_make_a_segment_full() {
+    let progress = World::new(&[Live, Away], &[1, 2]).segment(&[1, 2]).plan().progress;
+    let single = Tally { count: 1, bytes: 100 };
+    assert_eq!(progress, Progress { single, ..Progress::default() });
 }
 
 #[test]

@@ -261,10 +261,14 @@ impl Simulation {
         self.seen.lost += plan.lost.len();
         for step in &plan.steps {
             match step {
-                Step::Copy { segment, sources, to, .. } => {
+                Step::Copy { segment, sources, to, reason } => {
                     self.seen.copies += 1;
                     let holds = self.holders(*segment).contains(to);
                     self.require(!holds, || format!("a second copy: {step:?}"));
+                    self.require(
+                        *reason == CopyReason::Placement || self.is_short(*segment),
+                        || format!("a copy too many: {step:?}"),
+                    );
                     self.begin(*segment, sources, *to);
                 }
                 Step::Rebuild { segment, worker, sources } => {
@@ -286,6 +290,16 @@ impl Simulation {
     fn holders(&self, key: SegmentKey) -> &[WorkerId] {
         let segment = self.world.segments.iter().find(|segment| segment.key == key);
         segment.map_or(&[], |segment| &segment.holders)
+    }
+
+    /// Whether a segment will have fewer copies than it wants when those in flight are there and
+    /// those who are away are back.
+    fn is_short(&self, key: SegmentKey) -> bool {
+        let segment = self.world.segments.iter().find(|segment| segment.key == key);
+        let wanted = segment.map_or(0, |segment| segment.wanted);
+        let good = |id: &&WorkerId| self.is_good(key, **id, &[Live, Away]);
+        let flights = self.world.in_flight.iter().filter(|copy| copy.segment == key);
+        self.holders(key).iter().filter(good).count() + flights.count() < wanted
     }
 
     /// Whether a holder has a copy that is good as far as anybody knows, and can be read.
@@ -316,6 +330,9 @@ impl Simulation {
 
     fn forget(&mut self, key: SegmentKey, id: WorkerId, reason: ForgetReason) {
         let usable = self.workers_in(&[Live, Away]).len();
+        let mut flights = self.world.in_flight.iter().filter(|copy| copy.segment == key);
+        let is_read = flights.any(|copy| copy.from == id || copy.to == id);
+        self.require(!is_read, || format!("{id} is forgotten in the middle of a copy of {key}"));
         let segment = self.world.segments.iter_mut().find(|segment| segment.key == key);
         let segment = segment.unwrap();
         let wanted = segment.wanted;
