@@ -298,7 +298,11 @@ impl Simulation {
         let segment = self.world.segments.iter().find(|segment| segment.key == key);
         let wanted = segment.map_or(0, |segment| segment.wanted);
         let good = |id: &&WorkerId| self.is_good(key, **id, &[Live, Away]);
-        let flights = self.world.in_flight.iter().filter(|copy| copy.segment == key);
+        // One on its way to a worker that is drained since counts no more than what that one has.
+        let counts = |copy: &&InFlight| {
+            copy.segment == key && self.world.states.get(&copy.to) == Some(&Live)
+        };
+        let flights = self.world.in_flight.iter().filter(counts);
         self.holders(key).iter().filter(good).count() + flights.count() < wanted
     }
 
