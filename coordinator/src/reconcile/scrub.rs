@@ -11,6 +11,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use basalt_engine::snapshot::Snapshot;
 use basalt_storage::ids::{SegmentId, WorkerId};
+use basalt_storage::layout::SegmentKey;
 use basalt_storage::manifest::SegmentRecord;
 use futures::FutureExt;
 use tokio::task::JoinHandle;
@@ -45,7 +46,7 @@ struct Pass {
     bytes: u64,
     /// The copy that was checked last.
     cursor: Option<SegmentId>,
-    running: Option<(SegmentId, JoinHandle<Fetched>)>,
+    running: Option<(SegmentKey, JoinHandle<Fetched>)>,
 }
 
 /// The checks of all workers.
@@ -80,7 +81,7 @@ impl Scrubs {
 impl Pass {
     /// Notes what came of the check under way, if it has ended; `Some` names a bad copy that could
     /// not be mended. `None` of the outside: it is not over.
-    fn take_ended(&mut self) -> Option<Option<SegmentId>> {
+    fn take_ended(&mut self) -> Option<Option<SegmentKey>> {
         let Some((segment, task)) = &mut self.running else { return Some(None) };
         let (segment, ended) = (*segment, task.now_or_never()?);
         self.running = None;
@@ -157,7 +158,7 @@ impl Reconciler {
             let sources: Vec<_> =
                 segment.holders.iter().copied().filter(|holder| *holder != worker).collect();
             if let Some(task) = self.fetch(snapshot, segment, &sources, worker) {
-                pass.running = Some((segment.segment, task));
+                pass.running = Some((segment.key(), task));
             }
         }
     }

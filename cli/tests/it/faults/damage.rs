@@ -23,7 +23,7 @@ const SETTLED_AFTER: Duration = Duration::from_secs(20);
 /// Tables of wide and of packed segments, with deleted rows.
 const TABLES: [&str; 5] = [
     "CREATE TABLE wide (k BIGINT, a BIGINT, b BIGINT, t VARCHAR) DISTKEY(k)",
-    "INSERT INTO wide SELECT 1, value, 7 * value, 'text ' || value % 1000 \
+    "INSERT INTO wide SELECT 1, value, 7 * value, 'text ' || (value % 1000) \
      FROM generate_series(1, 70000)",
     "INSERT INTO wide SELECT 2, value, 9 * value, 'more ' || value % 1000 \
      FROM generate_series(1, 70000)",
