@@ -14,6 +14,7 @@ use basalt_storage::layout::SegmentKey;
 use basalt_storage::manifest::{Layout, SegmentRecord};
 use futures::FutureExt;
 use tokio::task::JoinHandle;
+use tonic::{Code, Status};
 use url::Url;
 
 use super::Reconciler;
@@ -64,7 +65,29 @@ pub struct RepairRun {
 }
 
 /// What a worker said of a copy.
-pub(super) type Fetched = Result<u64, String>;
+pub(super) type Fetched = Result<u64, FetchFailed>;
+
+/// Why a copy is not there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct FetchFailed {
+    /// Whether it is known that the copy is bad and no source has a good one; else the worker could
+    /// not be asked, or could not write.
+    pub(super) no_good_copy: bool,
+    pub(super) message: String,
+}
+
+impl FetchFailed {
+    pub(super) fn other(error: impl ToString) -> Self {
+        Self { no_good_copy: false, message: error.to_string() }
+    }
+}
+
+impl From<Status> for FetchFailed {
+    fn from(status: Status) -> Self {
+        let no_good_copy = matches!(status.code(), Code::NotFound | Code::DataLoss);
+        Self { no_good_copy, message: status.message().to_owned() }
+    }
+}
 
 /// A copy that is under way.
 #[derive(Debug)]
@@ -139,6 +162,11 @@ impl Copies {
         }
     }
 
+    /// Notes that a copy was read and is good.
+    pub(super) fn note_good(&mut self, worker: WorkerId, segment: SegmentKey) {
+        self.bad.remove(&(worker, segment));
+    }
+
     /// Whether nothing changed since nothing was left to do.
     fn is_at_rest(&self, version: u64, standings: &BTreeMap<WorkerId, Standing>) -> bool {
         self.at_rest.as_ref().is_some_and(|(at, then)| *at == version && then == standings)
@@ -183,7 +211,7 @@ impl Copies {
         for key in lost {
             if let Some(running) = self.running.remove(&key) {
                 running.task.abort();
-                self.end(running, Err("the worker was lost".to_owned()));
+                self.end(running, Err(FetchFailed::other("the worker was lost")));
             }
         }
     }
@@ -196,7 +224,7 @@ impl Copies {
         for key in ended {
             let Some(mut running) = self.running.remove(&key) else { continue };
             let Some(fetched) = (&mut running.task).now_or_never() else { continue };
-            let fetched = fetched.unwrap_or_else(|error| Err(error.to_string()));
+            let fetched = fetched.unwrap_or_else(|error| Err(FetchFailed::other(error)));
             let copied = (running.in_flight.to, running.in_flight.segment);
             let run = self.end(running, fetched);
             if run.state == RepairState::Done {
@@ -212,7 +240,7 @@ impl Copies {
         run.elapsed_ms = Some(u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX));
         match fetched {
             Ok(bytes) => (run.bytes, run.state) = (bytes, RepairState::Done),
-            Err(error) => {
+            Err(FetchFailed { message: error, .. }) => {
                 tracing::warn!(segment = %run.segment, worker = %run.worker, error,
                     "a copy could not be made");
                 run.state = RepairState::Failed(error);
@@ -361,11 +389,9 @@ impl Reconciler {
             sources: sources.iter().filter_map(source).collect(),
         };
         Some(tokio::spawn(async move {
-            let channel = channel.map_err(|error| error.to_string())?;
+            let channel = channel.map_err(FetchFailed::other)?;
             let fetched = ReplicasClient::new(channel).fetch(request).await;
-            fetched
-                .map(|answer| answer.into_inner().bytes)
-                .map_err(|status| status.message().to_owned())
+            Ok(fetched?.into_inner().bytes)
         }))
     }
 

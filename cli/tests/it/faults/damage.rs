@@ -20,14 +20,14 @@ const WORKERS: usize = 2;
 /// How long an error may be that of a process that has just started.
 const SETTLED_AFTER: Duration = Duration::from_secs(20);
 
-/// Tables of wide and of packed segments, with deleted rows.
+/// Tables of wide and of packed segments, with deleted rows. COPIES stands for what is asked for.
 const TABLES: [&str; 5] = [
-    "CREATE TABLE wide (k BIGINT, a BIGINT, b BIGINT, t VARCHAR) DISTKEY(k)",
+    "CREATE TABLE wide (k BIGINT, a BIGINT, b BIGINT, t VARCHAR) DISTKEY(k) COPIES",
     "INSERT INTO wide SELECT 1, value, 7 * value, 'text ' || (value % 1000) \
      FROM generate_series(1, 70000)",
-    "INSERT INTO wide SELECT 2, value, 9 * value, 'more ' || value % 1000 \
+    "INSERT INTO wide SELECT 2, value, 9 * value, 'more ' || (value % 1000) \
      FROM generate_series(1, 70000)",
-    "CREATE TABLE packed AS SELECT value AS n, 3 * value AS m FROM generate_series(1, 2000)",
+    "CREATE TABLE packed COPIES AS SELECT value AS n, 3 * value AS m FROM generate_series(1, 2000)",
     "DELETE FROM packed WHERE n % 10 = 0",
 ];
 
@@ -40,10 +40,11 @@ pub(super) const QUERIES: [(&str, &str); 2] = [
 /// What an undamaged cluster answers.
 pub(super) type Answers = Vec<Vec<Vec<i64>>>;
 
-/// Makes the tables, and returns what they answer.
-pub(super) async fn load(session: &mut Session) -> Result<Answers, Violation> {
+/// Makes the tables with so many copies, and returns what they answer.
+pub(super) async fn load(session: &mut Session, copies: u16) -> Result<Answers, Violation> {
     for sql in TABLES {
-        session.write_until_acknowledged(sql).await?;
+        let sql = sql.replace("COPIES", &format!("REPLICAS {copies}"));
+        session.write_until_acknowledged(&sql).await?;
     }
     let mut answers = Vec::new();
     for (_, sql) in QUERIES {
@@ -147,7 +148,8 @@ async fn trial(
 pub(super) async fn damages(run: Run) -> anyhow::Result<Figures> {
     let dir = tempfile::tempdir()?;
     let mut cluster = Cluster::start(shape(WORKERS), dir.path())?;
-    let answers = load(&mut Session::new(&cluster.url())).await?;
+    // Without other copies, what is damaged is refused by name; with them see `replicas`.
+    let answers = load(&mut Session::new(&cluster.url()), 1).await?;
     let mut figures = Figures::default();
     let first = run.seed.wrapping_sub(1);
     for number in 0..run.trials {

@@ -166,7 +166,7 @@ async fn repaired(
 pub(super) async fn repairs(run: Run) -> anyhow::Result<Figures> {
     let dir = tempfile::tempdir()?;
     let mut cluster = Cluster::start(repairing(), dir.path())?;
-    let answers = load(&mut Session::new(&cluster.url())).await?;
+    let answers = load(&mut Session::new(&cluster.url()), 2).await?;
     let mut figures = Figures::default();
     for number in 0..run.trials {
         let seed = run.seed.wrapping_add(number);
@@ -233,7 +233,7 @@ async fn damage_is_repaired_from_a_copy() {
 async fn any_one_worker_can_be_missed() {
     let dir = tempfile::tempdir().unwrap();
     let mut cluster = Cluster::start(repairing(), dir.path()).unwrap();
-    let answers = load(&mut Session::new(&cluster.url())).await.unwrap();
+    let answers = load(&mut Session::new(&cluster.url()), 2).await.unwrap();
     for node in cluster.workers() {
         cluster.kill(&[node]).unwrap();
         let mut session = Session::new(&cluster.url());
