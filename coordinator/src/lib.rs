@@ -7,6 +7,7 @@
 //! - [`membership`], [`membership_service`]: which workers there are and which slices they own
 //! - [`placement`]: which workers each slice should have, a pure function
 //! - [`reconcile`]: slices and copies brought to where they should be
+//! - [`repair`]: what to do next so that every segment has its copies there
 //! - [`backend`]: the seam between the Flight SQL service and the statement life cycle
 //! - [`statements`]: the statement life cycle, with `sys_schema` to look at it
 //! - [`flight`]: the Flight SQL service
@@ -19,6 +20,7 @@ pub mod membership_service;
 pub mod placement;
 pub mod process;
 pub mod reconcile;
+pub mod repair;
 pub mod statements;
 mod sys_schema;
 

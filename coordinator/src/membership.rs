@@ -102,6 +102,11 @@ impl Members {
         self.refresh();
         let cluster = self.catalog.cluster();
         tracing::info!(%worker, epoch = %cluster.epoch, "a worker registered");
+        if cluster.workers.len() == 1 {
+            tracing::warn!(
+                "the cluster has one worker, so each chunk has one copy: add a worker, and the second is made"
+            );
+        }
         Ok(Registration {
             cluster: cluster.cluster,
             epoch: cluster.epoch,

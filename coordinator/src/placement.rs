@@ -64,6 +64,10 @@ pub const COHORT_WORKERS_MAX: usize = 10;
 /// are the rule, the second of which finds nothing.
 const ROUNDS_MAX: usize = 16;
 
+/// How often cohorts are tightened and copies balanced again at most. Once is the rule; what three
+/// times do not bring down is wide because of labels or many copies.
+const TIGHTENINGS_MAX: usize = 3;
+
 /// A worker that slices may be placed on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Candidate {
@@ -104,8 +108,14 @@ pub fn solve(problem: &Problem, previous: &SliceWorkers) -> SliceWorkers {
         let mut better = draft.successor();
         owners::balance_owners(&mut better);
         copies::complete(&mut better);
-        cohorts::tighten_cohorts(&mut better);
-        balance::balance_copies(&mut better);
+        // Balance may have to widen a cohort that could be tightened elsewhere.
+        for _ in 0..TIGHTENINGS_MAX {
+            cohorts::tighten_cohorts(&mut better);
+            balance::balance_copies(&mut better);
+            if (0..workers.len()).all(|worker| better.beyond_cohort(worker) == 0) {
+                break;
+            }
+        }
         spread::spread_first_partners(&mut better);
         let faults_left = Faults::of(&better);
         if faults_left >= faults {

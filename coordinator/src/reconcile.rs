@@ -7,28 +7,27 @@
 //! ```
 //! Level-triggered (RULES 16): each round looks at what is, compares it with what should be, and
 //! takes some steps; nothing is remembered that a restart would have to find again. What should be
-//! is decided by pure functions ([`crate::placement`], `plan`).
+//! is decided by pure functions ([`crate::placement`], [`crate::repair`]).
 //!
 //! - `standing`: how workers count
 //! - `slices`: the slice map
-//! - `plan`: which copies to make and which to forget
 //! - `copies`: the steps of repair
 //! - `scrub`: every copy read again
 //! - [`garbage`]: what no snapshot names any more
 
 mod copies;
 pub mod garbage;
-mod plan;
 mod scrub;
 mod slices;
 mod standing;
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use basalt_engine::channels::Channels;
-use basalt_storage::ids::{SegmentId, WorkerId};
+use basalt_storage::ids::WorkerId;
+use basalt_storage::layout::SegmentKey;
 use tokio_util::sync::CancellationToken;
 
 use crate::catalog::{Catalog, CatalogError};
@@ -157,8 +156,13 @@ impl Reconciler {
         (self.inner.options.garbage_after / 4).min(INVENTORY_EVERY_MAX)
     }
 
+    /// How far repair is.
+    pub fn progress(&self) -> crate::repair::Progress {
+        self.copies().progress()
+    }
+
     /// Copies that a holder lacks, or has bad ones of, as far as is known.
-    pub fn bad_copies(&self) -> HashSet<(WorkerId, SegmentId)> {
+    pub fn bad_copies(&self) -> BTreeSet<(WorkerId, SegmentKey)> {
         self.copies().bad.clone()
     }
 

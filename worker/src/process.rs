@@ -123,7 +123,7 @@ impl Worker {
             .layer(InterceptorLayer::new(move |request| secret.admit(request)))
             .layer(CatchPanics)
             .add_service(FragmentGate::new(fragments))
-            .add_service(ChunksServer::new(ChunkService::new(store, fence.clone())))
+            .add_service(ChunksServer::new(ChunkService::new(store)))
             .add_service(ReplicasServer::new(copies).max_decoding_message_size(MESSAGE_BYTES_MAX))
             .add_service(
                 IngestServer::new(IngestService::new(staging))

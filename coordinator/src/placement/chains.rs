@@ -16,7 +16,7 @@ const SETTLED_COPY_COST: u32 = 8;
 const FORBIDDEN_COST: u32 = 1_000;
 /// What it costs to widen an owner's cohort: as much as to move two copies, because each worker
 /// more is for ever, and a copy is sent once.
-const WIDER_COHORT_COST: u32 = 48;
+const WIDER_COHORT_COST: u32 = 16;
 /// What it costs to take the only slice away that an owner has with a partner, when it has few
 /// partners.
 const FEWER_PARTNERS_COST: u32 = 4;

@@ -251,6 +251,7 @@ proptest! {
         let placement = solve(&problem(slices, 2, 1..=workers), &vec![]);
         prop_assert_eq!(spread_missing(&placement, workers as usize), 0);
         check_cohorts(&placement);
+        check_cohorts(&solve(&problem(slices, 3, 1..=workers), &vec![]));
     }
 }
 

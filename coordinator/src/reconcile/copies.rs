@@ -3,26 +3,32 @@
 //! A copy that is under way is a task here; what it did is committed in the round after it ended. A
 //! coordinator that restarts has forgotten both, and the next plan finds what is there.
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant, SystemTime};
 
 use basalt_engine::protocol::replicas_client::ReplicasClient;
 use basalt_engine::protocol::{Endpoint, FetchRequest, SegmentRef, WireId};
 use basalt_engine::snapshot::{Relation, Snapshot};
 use basalt_storage::ids::{SegmentId, TableId, WorkerId};
+use basalt_storage::layout::SegmentKey;
 use basalt_storage::manifest::{Layout, SegmentRecord};
 use futures::FutureExt;
 use tokio::task::JoinHandle;
+use tonic::{Code, Status};
 use url::Url;
 
 use super::Reconciler;
-use super::garbage::Garbage;
-use super::plan::{Copy, Situation, plan};
+use super::garbage::{Garbage, segments};
 use super::standing::Standing;
 use crate::catalog::{CatalogError, Change, CopyMove};
 use crate::membership::{Incarnation, Member};
+use crate::repair::{
+    CopyReason, InFlight, Limits, LostSegment, Observed, Plan, Progress, Segment, Step,
+    WorkerState, plan,
+};
 
+/// Steps of one round: forgetting costs no more than a commit for all of them.
+const STEPS_MAX: usize = 1_024;
 /// Repairs that ended and are remembered.
 const ENDED_MAX: usize = 1_000;
 
@@ -59,12 +65,35 @@ pub struct RepairRun {
 }
 
 /// What a worker said of a copy.
-pub(super) type Fetched = Result<u64, String>;
+pub(super) type Fetched = Result<u64, FetchFailed>;
+
+/// Why a copy is not there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct FetchFailed {
+    /// Whether it is known that the copy is bad and no source has a good one; else the worker could
+    /// not be asked, or could not write.
+    pub(super) no_good_copy: bool,
+    pub(super) message: String,
+}
+
+impl FetchFailed {
+    pub(super) fn other(error: impl ToString) -> Self {
+        Self { no_good_copy: false, message: error.to_string() }
+    }
+}
+
+impl From<Status> for FetchFailed {
+    fn from(status: Status) -> Self {
+        let no_good_copy = matches!(status.code(), Code::NotFound | Code::DataLoss);
+        Self { no_good_copy, message: status.message().to_owned() }
+    }
+}
 
 /// A copy that is under way.
 #[derive(Debug)]
 pub(super) struct Running {
     run: RepairRun,
+    in_flight: InFlight,
     began: Instant,
     task: JoinHandle<Fetched>,
 }
@@ -75,7 +104,8 @@ pub(super) struct Copies {
     running: HashMap<(SegmentId, WorkerId), Running>,
     ended: VecDeque<RepairRun>,
     /// Copies that a holder lacks, or has bad ones of.
-    pub(super) bad: HashSet<(WorkerId, SegmentId)>,
+    pub(super) bad: BTreeSet<(WorkerId, SegmentKey)>,
+    progress: Progress,
     pub(super) garbage: Garbage,
     /// Which run of each worker it was whose disk was listed last, and when that was.
     listed: HashMap<WorkerId, (Option<Incarnation>, Instant)>,
@@ -122,7 +152,7 @@ impl Copies {
     pub(super) fn note_missing(
         &mut self,
         worker: WorkerId,
-        missing: impl Iterator<Item = SegmentId>,
+        missing: impl Iterator<Item = SegmentKey>,
     ) {
         for segment in missing {
             if self.bad.insert((worker, segment)) {
@@ -132,14 +162,27 @@ impl Copies {
         }
     }
 
+    /// Notes that a copy was read and is good.
+    pub(super) fn note_good(&mut self, worker: WorkerId, segment: SegmentKey) {
+        self.bad.remove(&(worker, segment));
+    }
+
     /// Whether nothing changed since nothing was left to do.
     fn is_at_rest(&self, version: u64, standings: &BTreeMap<WorkerId, Standing>) -> bool {
         self.at_rest.as_ref().is_some_and(|(at, then)| *at == version && then == standings)
     }
 
-    /// What is under way.
-    pub(super) fn under_way(&self) -> impl Iterator<Item = (SegmentId, WorkerId)> + '_ {
-        self.running.keys().copied()
+    /// How far repair is.
+    pub(super) fn progress(&self) -> Progress {
+        self.progress
+    }
+
+    fn note_progress(&mut self, progress: Progress, lost: &[LostSegment]) {
+        if let (Some(first), true) = (lost.first(), progress.lost != self.progress.lost) {
+            tracing::error!(segments = progress.lost.count, first = %first.segment,
+                "segments have no good copy on any worker that answers");
+        }
+        self.progress = progress;
     }
 
     /// Whether bytes may be asked for now; the time for them is taken when they are.
@@ -154,9 +197,9 @@ impl Copies {
     }
 
     /// Notes a copy that begins.
-    pub(super) fn start(&mut self, run: RepairRun, task: JoinHandle<Fetched>) {
+    fn start(&mut self, run: RepairRun, in_flight: InFlight, task: JoinHandle<Fetched>) {
         let key = (run.segment, run.worker);
-        let running = Running { run, began: Instant::now(), task };
+        let running = Running { run, in_flight, began: Instant::now(), task };
         if let Some(older) = self.running.insert(key, running) {
             older.task.abort();
         }
@@ -168,7 +211,7 @@ impl Copies {
         for key in lost {
             if let Some(running) = self.running.remove(&key) {
                 running.task.abort();
-                self.end(running, Err("the worker was lost".to_owned()));
+                self.end(running, Err(FetchFailed::other("the worker was lost")));
             }
         }
     }
@@ -181,10 +224,11 @@ impl Copies {
         for key in ended {
             let Some(mut running) = self.running.remove(&key) else { continue };
             let Some(fetched) = (&mut running.task).now_or_never() else { continue };
-            let fetched = fetched.unwrap_or_else(|error| Err(error.to_string()));
+            let fetched = fetched.unwrap_or_else(|error| Err(FetchFailed::other(error)));
+            let copied = (running.in_flight.to, running.in_flight.segment);
             let run = self.end(running, fetched);
             if run.state == RepairState::Done {
-                self.bad.remove(&(run.worker, run.segment));
+                self.bad.remove(&copied);
                 done.push(run);
             }
         }
@@ -196,7 +240,7 @@ impl Copies {
         run.elapsed_ms = Some(u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX));
         match fetched {
             Ok(bytes) => (run.bytes, run.state) = (bytes, RepairState::Done),
-            Err(error) => {
+            Err(FetchFailed { message: error, .. }) => {
                 tracing::warn!(segment = %run.segment, worker = %run.worker, error,
                     "a copy could not be made");
                 run.state = RepairState::Failed(error);
@@ -242,36 +286,63 @@ impl Reconciler {
         if self.copies().is_at_rest(snapshot.version, &standings) {
             return Ok(());
         }
-        let (bad, under_way) = {
-            let copies = self.copies();
-            (copies.bad.clone(), copies.under_way().collect::<HashSet<_>>())
-        };
-        let plan = plan(
-            Situation {
-                standings: &standings,
-                slice_workers: &self.inner.catalog.cluster().slice_workers(),
-                bad: &bad,
-                under_way: &under_way,
-            },
-            segments_wanted(&snapshot),
-        );
-        if plan.copies.is_empty() && plan.forget.is_empty() && under_way.is_empty() {
+        let Plan { steps, lost, progress } = self.plan(&snapshot, &standings);
+        if steps.is_empty() && self.copies().running.is_empty() {
             self.copies().at_rest = Some((snapshot.version, standings));
         }
-        self.move_copies(plan.forget).await?;
-        if !plan.lost.is_empty() {
-            tracing::error!(segments = plan.lost.len(), first = %plan.lost[0],
-                "segments have no good copy on any worker that lives");
-        }
-        let room = self.inner.options.copies_at_once.saturating_sub(under_way.len());
-        for copy in plan.copies.into_iter().take(room) {
-            let rate = self.inner.options.bytes_per_second;
-            if !self.copies().may_start(copy.segment.bytes, rate, Instant::now()) {
-                break;
+        self.copies().note_progress(progress, &lost);
+        let chosen: HashSet<_> = steps.iter().map(segment_of).collect();
+        let records: HashMap<_, _> = segments(&snapshot)
+            .filter(|record| chosen.contains(&record.key()))
+            .map(|record| (record.key(), record))
+            .collect();
+        let mut forget = Vec::new();
+        for step in steps {
+            let Some(record) = records.get(&segment_of(&step)) else { continue };
+            match step {
+                Step::Copy { sources, to, reason, .. } => {
+                    self.begin(&snapshot, record, &sources, to, copy_reason(reason));
+                }
+                Step::Rebuild { sources, worker, .. } => {
+                    self.begin(&snapshot, record, &sources, worker, "bad copy");
+                }
+                Step::Forget { worker, .. } => forget.push(CopyMove {
+                    table: record.table,
+                    segment: record.segment,
+                    add: vec![],
+                    remove: vec![worker],
+                }),
             }
-            self.begin(&snapshot, copy);
         }
-        Ok(())
+        self.move_copies(forget).await
+    }
+
+    /// What to do next.
+    fn plan(&self, snapshot: &Snapshot, standings: &BTreeMap<WorkerId, Standing>) -> Plan {
+        let workers = standings.iter().map(|(worker, standing)| {
+            let state = match standing {
+                Standing::Good => WorkerState::Live,
+                Standing::Away => WorkerState::Away,
+                Standing::Lost => WorkerState::Lost,
+                Standing::Draining => WorkerState::Draining,
+            };
+            (*worker, state)
+        });
+        let copies = self.copies();
+        let in_flight: Vec<_> = copies.running.values().map(|running| running.in_flight).collect();
+        let room = self.inner.options.copies_at_once.saturating_sub(in_flight.len());
+        let observed =
+            Observed { workers: &workers.collect(), bad: &copies.bad, in_flight: &in_flight };
+        let limits = Limits { steps_max: STEPS_MAX, ..Limits::default() };
+        let desired = self.inner.catalog.cluster().slice_workers();
+        let mut plan = plan(segments_wanted(snapshot), &desired, &observed, limits);
+        let mut begun = 0;
+        plan.steps.retain(|step| {
+            let copies = !matches!(step, Step::Forget { .. });
+            begun += usize::from(copies);
+            !copies || begun <= room
+        });
+        plan
     }
 
     /// Members that are lost and have nothing any more are members no longer: they count for
@@ -318,35 +389,59 @@ impl Reconciler {
             sources: sources.iter().filter_map(source).collect(),
         };
         Some(tokio::spawn(async move {
-            let channel = channel.map_err(|error| error.to_string())?;
+            let channel = channel.map_err(FetchFailed::other)?;
             let fetched = ReplicasClient::new(channel).fetch(request).await;
-            fetched
-                .map(|answer| answer.into_inner().bytes)
-                .map_err(|status| status.message().to_owned())
+            Ok(fetched?.into_inner().bytes)
         }))
     }
 
-    /// Begins to make a copy.
-    fn begin(&self, snapshot: &Snapshot, copy: Copy) {
-        let Some(task) = self.fetch(snapshot, &copy.segment, &copy.sources, copy.to) else {
+    /// Begins to make a copy, unless bytes are copied at the rate that is allowed already.
+    fn begin(
+        &self,
+        snapshot: &Snapshot,
+        record: &SegmentRecord,
+        sources: &[WorkerId],
+        to: WorkerId,
+        reason: &str,
+    ) {
+        let rate = self.inner.options.bytes_per_second;
+        let Some(from) = sources.first().copied() else { return };
+        if !self.copies().may_start(record.bytes, rate, Instant::now()) {
             return;
-        };
+        }
+        let Some(task) = self.fetch(snapshot, record, sources, to) else { return };
         let run = RepairRun {
-            table: copy.segment.table,
-            segment: copy.segment.segment,
-            worker: copy.to,
-            reason: copy.reason.to_owned(),
+            table: record.table,
+            segment: record.segment,
+            worker: to,
+            reason: reason.to_owned(),
             started: SystemTime::now(),
             elapsed_ms: None,
             bytes: 0,
             state: RepairState::Running,
         };
-        self.copies().start(run, task);
+        self.copies().start(run, InFlight { segment: record.key(), from, to }, task);
+    }
+}
+
+fn segment_of(step: &Step) -> SegmentKey {
+    match step {
+        Step::Copy { segment, .. }
+        | Step::Rebuild { segment, .. }
+        | Step::Forget { segment, .. } => *segment,
+    }
+}
+
+fn copy_reason(reason: CopyReason) -> &'static str {
+    match reason {
+        CopyReason::TooFew => "too few copies",
+        CopyReason::Drain => "worker is drained",
+        CopyReason::Placement => "moved",
     }
 }
 
 /// All segments, each with how many copies it should have.
-fn segments_wanted(snapshot: &Snapshot) -> impl Iterator<Item = (&Arc<SegmentRecord>, usize)> {
+fn segments_wanted(snapshot: &Snapshot) -> impl Iterator<Item = Segment<'_>> {
     let relations = snapshot.schemas.values().flat_map(|schema| schema.relations.values());
     let tables = relations.filter_map(|relation| match relation {
         Relation::Table(table) => Some(table),
@@ -354,6 +449,13 @@ fn segments_wanted(snapshot: &Snapshot) -> impl Iterator<Item = (&Arc<SegmentRec
     });
     tables.flat_map(|table| {
         let wanted = snapshot.cluster.copies_wanted(table.replicas);
-        table.segments.iter().map(move |segment| (segment, wanted))
+        table.segments.iter().map(move |segment| Segment {
+            key: segment.key(),
+            bytes: segment.bytes,
+            holders: &segment.holders,
+            wanted,
+            // Reads are not counted by segment.
+            heat: 0,
+        })
     })
 }

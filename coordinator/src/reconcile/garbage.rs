@@ -19,6 +19,7 @@ use basalt_engine::protocol::replicas_client::ReplicasClient;
 use basalt_engine::protocol::{InventoryRequest, RemoveRequest, SegmentRef, WireId};
 use basalt_engine::snapshot::{Relation, Snapshot};
 use basalt_storage::ids::{SegmentId, WorkerId};
+use basalt_storage::layout::SegmentKey;
 use basalt_storage::manifest::SegmentRecord;
 use url::Url;
 
@@ -105,12 +106,13 @@ impl Reconciler {
         }
         let snapshot = self.inner.catalog.snapshot();
         let named = held_by(&snapshot, worker);
-        let missing = before.iter().filter(|segment| !here.contains_key(segment));
-        self.copies().note_missing(worker, missing.filter(|id| named.contains(id)).copied());
+        let missing = before.iter().filter(|(segment, _)| !here.contains_key(segment));
+        let missing = missing.filter(|(segment, _)| named.contains_key(segment));
+        self.copies().note_missing(worker, missing.map(|(_, key)| *key));
         let coming = self.copies().coming_to(worker);
         let garbage: HashSet<_> = here
             .keys()
-            .filter(|segment| !named.contains(segment) && !coming.contains(segment))
+            .filter(|segment| !named.contains_key(segment) && !coming.contains(segment))
             .copied()
             .collect();
         let oldest = self.inner.catalog.oldest_pinned();
@@ -141,9 +143,9 @@ pub(super) fn segments(snapshot: &Snapshot) -> impl Iterator<Item = &Arc<Segment
 }
 
 /// The segments that a snapshot says a worker has.
-fn held_by(snapshot: &Snapshot, worker: WorkerId) -> HashSet<SegmentId> {
+fn held_by(snapshot: &Snapshot, worker: WorkerId) -> HashMap<SegmentId, SegmentKey> {
     let held = segments(snapshot).filter(|segment| segment.holders.contains(&worker));
-    held.map(|segment| segment.segment).collect()
+    held.map(|segment| (segment.segment, segment.key())).collect()
 }
 
 /// Whether a snapshot says that a worker has anything.

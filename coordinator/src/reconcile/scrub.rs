@@ -11,12 +11,13 @@ use std::time::{Duration, Instant, SystemTime};
 
 use basalt_engine::snapshot::Snapshot;
 use basalt_storage::ids::{SegmentId, WorkerId};
+use basalt_storage::layout::SegmentKey;
 use basalt_storage::manifest::SegmentRecord;
 use futures::FutureExt;
 use tokio::task::JoinHandle;
 
 use super::Reconciler;
-use super::copies::Fetched;
+use super::copies::{FetchFailed, Fetched};
 use super::garbage::segments;
 use super::standing::Standing;
 
@@ -45,7 +46,7 @@ struct Pass {
     bytes: u64,
     /// The copy that was checked last.
     cursor: Option<SegmentId>,
-    running: Option<(SegmentId, JoinHandle<Fetched>)>,
+    running: Option<(SegmentKey, JoinHandle<Fetched>)>,
 }
 
 /// The checks of all workers.
@@ -78,24 +79,24 @@ impl Scrubs {
 }
 
 impl Pass {
-    /// Notes what came of the check under way, if it has ended; `Some` names a bad copy that could
-    /// not be mended. `None` of the outside: it is not over.
-    fn take_ended(&mut self) -> Option<Option<SegmentId>> {
+    /// Notes what came of the check under way: which copy, and whether it is good now, where that is
+    /// known. `None` of the outside: the check is not over.
+    fn take_ended(&mut self) -> Option<Option<(SegmentKey, bool)>> {
         let Some((segment, task)) = &mut self.running else { return Some(None) };
         let (segment, ended) = (*segment, task.now_or_never()?);
         self.running = None;
         self.state.checked += 1;
-        match ended.unwrap_or_else(|error| Err(error.to_string())) {
-            Ok(0) => Some(None),
-            Ok(_) => {
-                self.state.mended += 1;
-                Some(None)
+        match ended.unwrap_or_else(|error| Err(FetchFailed::other(error))) {
+            Ok(bytes) => {
+                self.state.mended += u64::from(bytes > 0);
+                Some(Some((segment, true)))
             }
-            Err(error) => {
+            Err(FetchFailed { no_good_copy: false, .. }) => Some(None),
+            Err(FetchFailed { message: error, .. }) => {
                 tracing::error!(%segment, worker = %self.state.worker, error,
                     "a copy that was checked is bad and cannot be mended");
                 self.state.failed += 1;
-                Some(Some(segment))
+                Some(Some((segment, false)))
             }
         }
     }
@@ -146,9 +147,13 @@ impl Reconciler {
     fn scrub_on(&self, snapshot: &Snapshot, worker: WorkerId) {
         let mut scrubs = self.scrubs();
         let pass = scrubs.pass(worker);
-        let Some(bad) = pass.take_ended() else { return };
-        if let Some(segment) = bad {
-            self.copies().note_missing(worker, std::iter::once(segment));
+        match pass.take_ended() {
+            None => return,
+            Some(None) => {}
+            Some(Some((segment, true))) => self.copies().note_good(worker, segment),
+            Some(Some((segment, false))) => {
+                self.copies().note_missing(worker, std::iter::once(segment));
+            }
         }
         let held = segments(snapshot).filter(|segment| segment.holders.contains(&worker));
         let held: BTreeMap<_, _> = held.map(|segment| (segment.segment, segment)).collect();
@@ -157,7 +162,7 @@ impl Reconciler {
             let sources: Vec<_> =
                 segment.holders.iter().copied().filter(|holder| *holder != worker).collect();
             if let Some(task) = self.fetch(snapshot, segment, &sources, worker) {
-                pass.running = Some((segment.segment, task));
+                pass.running = Some((segment.key(), task));
             }
         }
     }

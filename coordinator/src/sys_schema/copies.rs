@@ -1,14 +1,15 @@
 //! `sys.chunks`, `sys.repairs` and `sys.scrubs`: who has copies, who lacks them, and what is done
 //! about it.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
 use arrow::array::{ArrayRef, StringArray, TimestampMicrosecondArray, UInt64Array};
 use arrow::record_batch::RecordBatch;
 use basalt_engine::snapshot::Snapshot;
-use basalt_storage::ids::{SegmentId, TableId, WorkerId};
+use basalt_storage::ids::{TableId, WorkerId};
+use basalt_storage::layout::SegmentKey;
 use datafusion::error::Result;
 
 use super::{numbers, stored, strings};
@@ -17,7 +18,7 @@ use crate::reconcile::{RepairRun, RepairState, ScrubState};
 /// One row per column chunk.
 pub(super) fn chunks(
     snapshot: &Snapshot,
-    bad: &HashSet<(WorkerId, SegmentId)>,
+    bad: &BTreeSet<(WorkerId, SegmentKey)>,
 ) -> Result<RecordBatch> {
     let cluster = &snapshot.cluster;
     let mut rows = Vec::new();
@@ -26,7 +27,7 @@ pub(super) fn chunks(
         for segment in &table.segments {
             let holders = &segment.holders;
             let is_good = |holder: &&WorkerId| {
-                cluster.workers.contains_key(holder) && !bad.contains(&(**holder, segment.segment))
+                cluster.workers.contains_key(holder) && !bad.contains(&(**holder, segment.key()))
             };
             let reachable = holders.iter().filter(is_good).count() as u64;
             let state = match reachable {

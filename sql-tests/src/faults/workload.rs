@@ -3,6 +3,7 @@
 //! - [`append`]: batches of rows; each there exactly once, whole or not at all
 //! - [`bank`]: transfers between accounts; the sum never changes
 //! - [`cells`]: UPDATE and DELETE over several columns; no half change, no mixed columns
+//! - [`requests`]: writes that are sent again under their keys; each there exactly once
 //! - [`statements`]: INSERT, COPY and CREATE TABLE AS
 //! - [`queries`]: reads of one value to reads of very many rows, each whole or an error
 //!
@@ -14,6 +15,7 @@ pub mod append;
 pub mod bank;
 pub mod cells;
 pub mod queries;
+pub mod requests;
 pub mod statements;
 
 use std::sync::Arc;
@@ -30,6 +32,7 @@ pub use append::Append;
 pub use bank::Bank;
 pub use cells::Cells;
 pub use queries::Queries;
+pub use requests::Requests;
 pub use statements::Statements;
 
 /// A kind of traffic and its checker. Lives for many trials on one cluster.

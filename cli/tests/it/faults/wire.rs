@@ -129,7 +129,7 @@ async fn a_link_between_two_workers_is_cut_alone() {
     let refused = Link { refuse: true, ..Link::pass() };
     network.set_between(NodeId::Worker(0), NodeId::Worker(1), refused);
     network.reset_now_between(NodeId::Worker(0), NodeId::Worker(1));
-    // Right, with whatever can be reached, or an error that says what cannot.
+    // Planned again it may need no row to cross; whatever it does, it is not short of any.
     match client.query_all(join).await {
         Ok(answer) => assert_eq!(count(answer), 999),
         Err(error) => assert_eq!(error.code(), Some("UNAVAILABLE"), "{error}"),
