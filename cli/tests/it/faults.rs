@@ -26,7 +26,7 @@ use std::path::Path;
 use basalt_sql_tests::faults::cluster::{NodeId, Shape};
 use basalt_sql_tests::faults::figures::Figures;
 use basalt_sql_tests::faults::runner::from_environment;
-use basalt_sql_tests::faults::workload::{Append, Bank, Cells, Statements, Workload};
+use basalt_sql_tests::faults::workload::{Append, Bank, Cells, Requests, Statements, Workload};
 
 /// What a scenario is run with.
 #[derive(Debug, Clone, Copy)]
@@ -56,6 +56,7 @@ fn shape(workers: usize) -> Shape {
 fn every_workload(dir: &Path) -> anyhow::Result<Vec<Box<dyn Workload>>> {
     Ok(vec![
         Box::new(Statements::new(dir)?),
+        Box::new(Requests::new(dir)?),
         Box::new(Cells::new(2, 1)),
         Box::new(Append::new(1, 1)),
         Box::new(Bank::new(1, 1)),

@@ -6,8 +6,6 @@
 mod command_line;
 mod faults;
 mod format;
-mod kill_requests;
-mod killable;
 mod python_clients;
 mod secret_log;
 mod split;

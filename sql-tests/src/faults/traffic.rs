@@ -82,6 +82,15 @@ impl Traffic {
     /// As [`Session::write`].
     pub async fn write(&self, session: &mut Session, sql: &str) -> Result<Outcome, Violation> {
         let outcome = session.write(sql).await?;
+        self.count(&outcome);
+        if !matches!(outcome, Outcome::Acknowledged(_)) {
+            self.pause().await;
+        }
+        Ok(outcome)
+    }
+
+    /// Counts what came of a write.
+    pub fn count(&self, outcome: &Outcome) {
         if let Outcome::Acknowledged(_) = outcome {
             let mut moments = self.moments.lock().unwrap_or_else(PoisonError::into_inner);
             let Moments { write, write_stall, .. } = &mut *moments;
@@ -92,10 +101,6 @@ impl Traffic {
             Outcome::Refused(_) => counts.refused += 1,
             Outcome::Unknown(_) => counts.unknown += 1,
         });
-        if !matches!(outcome, Outcome::Acknowledged(_)) {
-            self.pause().await;
-        }
-        Ok(outcome)
     }
 
     /// Runs a query of integers and counts whether it was answered; `None` when it failed.

@@ -39,11 +39,7 @@ impl Statements {
     /// When the file cannot be written.
     pub fn new(dir: &Path) -> anyhow::Result<Self> {
         let file = dir.join("statements.parquet");
-        let n: ArrayRef = Arc::new(Int64Array::from_iter_values(1..=STATEMENT_ROWS));
-        let batch = RecordBatch::try_from_iter([("n", n)])?;
-        let mut writer = ArrowWriter::try_new(std::fs::File::create(&file)?, batch.schema(), None)?;
-        writer.write(&batch)?;
-        writer.close()?;
+        write_numbers(&file, STATEMENT_ROWS)?;
         Ok(Self { file, history: BTreeMap::new(), next: 0 })
     }
 
@@ -111,6 +107,16 @@ impl Statements {
         let made = (times - made).unsigned_abs();
         Ok(Unanswered { made, not_made: unknown.unsigned_abs() - made })
     }
+}
+
+/// Writes a Parquet file of the numbers from 1 on, as column `n`.
+pub(super) fn write_numbers(path: &Path, rows: i64) -> anyhow::Result<()> {
+    let n: ArrayRef = Arc::new(Int64Array::from_iter_values(1..=rows));
+    let batch = RecordBatch::try_from_iter([("n", n)])?;
+    let mut writer = ArrowWriter::try_new(std::fs::File::create(path)?, batch.schema(), None)?;
+    writer.write(&batch)?;
+    writer.close()?;
+    Ok(())
 }
 
 /// What came of a statement without an answer, once it was looked for.
