@@ -112,7 +112,10 @@ pub(super) async fn no_copy_over_a_cut_link(run: Run) -> anyhow::Result<Figures>
     for trial in 0..run.trials {
         let seed = run.seed.wrapping_add(trial);
         let mut choices = Choices::new(seed);
-        let (one, other) = (worker(&mut choices), worker(&mut choices));
+        let one = worker(&mut choices);
+        let mut others = runner.cluster().workers();
+        others.retain(|other| *other != one);
+        let other = *choices.pick(&others);
         let links = vec![(one, other, Link::hold()), (other, one, Link::hold())];
         let lasts = Duration::from_millis(500 + choices.below(2_000));
         runner.trial(seed, &Nemesis::Links { links, lasts }, &mut choices).await?;
