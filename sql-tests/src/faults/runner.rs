@@ -193,7 +193,10 @@ impl Runner {
         self.end(&mut tasks).await?;
         let unanswered = self.check().await?;
         let failed = if self.reads_must_not_fail { traffic.counts().failed } else { 0 };
-        expect(failed == 0, Kind::Unavailable, || format!("{failed} queries failed"))?;
+        expect(failed == 0, Kind::Unavailable, || {
+            let first = traffic.first_failure().unwrap_or_default();
+            format!("{failed} queries failed, the first of them {first}")
+        })?;
 
         let figures = &mut self.figures;
         *figures.trials.entry(nemesis.kind()).or_default() += u64::from(happened);

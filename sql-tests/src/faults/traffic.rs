@@ -14,6 +14,8 @@ pub struct Traffic {
     stop: watch::Sender<bool>,
     counts: watch::Sender<Counts>,
     moments: Mutex<Moments>,
+    /// What the first query said that failed before its first row.
+    first_failure: Mutex<Option<String>>,
 }
 
 /// How it went so far.
@@ -54,6 +56,7 @@ impl Default for Traffic {
             stop: watch::Sender::new(false),
             counts: watch::Sender::new(Counts::default()),
             moments: Mutex::default(),
+            first_failure: Mutex::default(),
         }
     }
 }
@@ -118,8 +121,8 @@ impl Traffic {
                 self.answered();
                 Ok(Some(rows))
             }
-            Err(_) => {
-                self.failed(false).await;
+            Err(error) => {
+                self.failed(false, &format!("{sql}: {error}")).await;
                 Ok(None)
             }
         }
@@ -134,12 +137,21 @@ impl Traffic {
     }
 
     /// Counts a query that failed, in the middle of its rows or before them.
-    pub async fn failed(&self, in_the_middle: bool) {
+    pub async fn failed(&self, in_the_middle: bool, error: &str) {
+        if !in_the_middle {
+            let mut first = self.first_failure.lock().unwrap_or_else(PoisonError::into_inner);
+            first.get_or_insert_with(|| error.to_owned());
+        }
         self.counts.send_modify(|counts| match in_the_middle {
             true => counts.cut_off += 1,
             false => counts.failed += 1,
         });
         self.pause().await;
+    }
+
+    /// What the first query said that failed before its first row.
+    pub fn first_failure(&self) -> Option<String> {
+        self.first_failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// How it went so far.

@@ -138,8 +138,8 @@ async fn read(
         match judge(&query, came, &end)? {
             None => traffic.answered(),
             Some(in_the_middle) => {
-                tracing::warn!(sql = query.sql, error = ?end.err(), in_the_middle, "a query failed");
-                traffic.failed(in_the_middle).await;
+                let error = end.err().map(|error| error.to_string()).unwrap_or_default();
+                traffic.failed(in_the_middle, &format!("{}: {error}", query.sql)).await;
             }
         }
     }
