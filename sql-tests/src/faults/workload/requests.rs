@@ -51,32 +51,6 @@ impl Requests {
         Ok(Self { file, acknowledged: Vec::new(), next: 1 })
     }
 
-    /// Sends a write once, by one of the three ways there are.
-    async fn send(&self, url: &str, id: i64) -> Result<u64, ClientError> {
-        let key = format!("requests-{id}");
-        let mut client = Client::connect(url).await?;
-        match id % KINDS {
-            0 => {
-                let rows = format!("SELECT {id}, value FROM generate_series(1, {ROWS})");
-                client.execute_update(&format!("INSERT INTO sent {rows} LABEL '{key}'")).await
-            }
-            1 => {
-                let copy = format!("COPY sent_files FROM '{}' FORMAT PARQUET", self.file.display());
-                client.with_request_key(&key)?.execute_update(&copy).await
-            }
-            _ => {
-                let ids: ArrayRef = Arc::new(Int64Array::from_iter_values((0..ROWS).map(|_| id)));
-                let batch = RecordBatch::try_from_iter([("id", ids)])
-                    .map_err(|error| ClientError::Local(error.to_string()))?;
-                let (table, mode) = ("uploaded".to_owned(), IngestMode::Append);
-                let target =
-                    IngestTarget { schema: None, table, mode, options: Default::default() };
-                let mut keyed = client.with_request_key(&key)?;
-                keyed.ingest(target, batch.schema(), stream::iter([Ok(batch)])).await
-            }
-        }
-    }
-
     /// Sends a write until it is acknowledged.
     async fn send_until_acknowledged(
         &self,
@@ -86,8 +60,14 @@ impl Requests {
     ) -> Result<(), Violation> {
         let deadline = tokio::time::Instant::now() + RECOVERY_MAX + STATEMENT_MAX;
         loop {
-            let sent = tokio::time::timeout_at(deadline, self.send(url, id)).await;
-            match sent.map_err(|_| Violation::new(Kind::Hang, format!("write {id} hangs")))? {
+            let (url, file) = (url.to_owned(), self.file.clone());
+            // On a thread of its own: the compiler does not see that an upload may change threads.
+            let sending = tokio::task::spawn_blocking(move || {
+                tokio::runtime::Handle::current().block_on(send(url, id, file))
+            });
+            let sent = tokio::time::timeout_at(deadline, sending).await;
+            let sent = sent.map_err(|_| Violation::new(Kind::Hang, format!("write {id} hangs")))?;
+            match sent.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic())) {
                 Ok(rows) => {
                     let whole = ROWS.unsigned_abs();
                     expect(rows == whole, Kind::Partial, || format!("write {id} of {rows} rows"))?;
@@ -106,6 +86,31 @@ impl Requests {
 
     fn of_kind(&self, kind: i64) -> impl Iterator<Item = i64> {
         self.acknowledged.iter().copied().filter(move |id| id % KINDS == kind)
+    }
+}
+
+/// Sends a write once, by one of the three ways there are.
+async fn send(url: String, id: i64, file: PathBuf) -> Result<u64, ClientError> {
+    let key = format!("requests-{id}");
+    let mut client = Client::connect(&url).await?;
+    match id % KINDS {
+        0 => {
+            let rows = format!("SELECT {id}, value FROM generate_series(1, {ROWS})");
+            client.execute_update(&format!("INSERT INTO sent {rows} LABEL '{key}'")).await
+        }
+        1 => {
+            let copy = format!("COPY sent_files FROM '{}' FORMAT PARQUET", file.display());
+            client.with_request_key(&key)?.execute_update(&copy).await
+        }
+        _ => {
+            let ids: ArrayRef = Arc::new(Int64Array::from_iter_values((0..ROWS).map(|_| id)));
+            let batch = RecordBatch::try_from_iter([("id", ids)])
+                .map_err(|error| ClientError::Local(error.to_string()))?;
+            let (table, mode) = ("uploaded".to_owned(), IngestMode::Append);
+            let target = IngestTarget { schema: None, table, mode, options: Default::default() };
+            let mut keyed = client.with_request_key(&key)?;
+            keyed.ingest(target, batch.schema(), stream::iter([Ok(batch)])).await
+        }
     }
 }
 
