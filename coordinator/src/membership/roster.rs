@@ -369,11 +369,23 @@ impl Roster {
         }
     }
 
-    /// Where those listen who may be given work: neither suspect nor dead.
+    /// Where those listen who may be given work: those that live, or the suspects when nobody does.
+    /// All are suspect at once when it is the coordinator that was away.
     pub fn urls(&self, now: Duration) -> BTreeMap<WorkerId, Url> {
-        let is_reachable = |entry: &Entry| {
-            matches!(self.state(entry, now), MemberState::Joining | MemberState::Live)
-        };
+        let living =
+            self.urls_of(now, |state| matches!(state, MemberState::Joining | MemberState::Live));
+        match living.is_empty() {
+            false => living,
+            true => self.urls_of(now, |state| state == MemberState::Suspect),
+        }
+    }
+
+    fn urls_of(
+        &self,
+        now: Duration,
+        wanted: impl Fn(MemberState) -> bool,
+    ) -> BTreeMap<WorkerId, Url> {
+        let is_reachable = |entry: &Entry| wanted(self.state(entry, now));
         let reachable = self.entries.iter().filter(|(_, entry)| is_reachable(entry));
         reachable.map(|(worker, entry)| (*worker, entry.url.clone())).collect()
     }

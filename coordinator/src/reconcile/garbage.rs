@@ -14,7 +14,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use basalt_engine::error::{SqlError, from_datafusion, from_status};
+use basalt_engine::error::{ErrorCode, SqlError, from_datafusion, from_status};
 use basalt_engine::protocol::replicas_client::ReplicasClient;
 use basalt_engine::protocol::{InventoryRequest, RemoveRequest, SegmentRef, WireId};
 use basalt_engine::snapshot::{Relation, Snapshot};
@@ -24,6 +24,9 @@ use basalt_storage::manifest::SegmentRecord;
 use url::Url;
 
 use super::Reconciler;
+
+/// How long a worker may take to list its disk and remove what is due: the others wait.
+const LISTED_WITHIN: Duration = Duration::from_secs(10);
 
 /// Segments that one request removes.
 const REMOVED_AT_ONCE: usize = 1_000;
@@ -81,7 +84,12 @@ impl Reconciler {
         let every = self.inventory_every();
         let due = self.copies().due_for_inventory(workers, &members, every);
         for (worker, url) in due {
-            match self.collect_on(worker, &url).await {
+            let listed = tokio::time::timeout(LISTED_WITHIN, self.collect_on(worker, &url)).await;
+            let listed = listed.unwrap_or_else(|_| {
+                let message = format!("worker {worker} did not list its disk in time");
+                Err(SqlError::new(ErrorCode::Unavailable, message))
+            });
+            match listed {
                 Ok(count) => removed += count,
                 Err(error) => failed = Some(error),
             }
