@@ -183,9 +183,9 @@ fn a_suspect_gets_no_work_while_another_worker_lives() {
 fn who_does_not_answer_is_suspect_whatever_its_heartbeats_say_until_it_answers() {
     let mut scene = Scene::new();
     let Join { worker, incarnation, .. } = scene.member;
-    scene.roster.accuse(worker, Incarnation::generate());
+    scene.roster.accuse(worker, Incarnation::generate(), at(1));
     assert_eq!(scene.state(1), MemberState::Live, "another run of it was meant");
-    scene.roster.accuse(worker, incarnation);
+    scene.roster.accuse(worker, incarnation, at(1));
     assert_eq!(scene.state(1), MemberState::Suspect);
     scene.beat(1);
     assert_eq!(scene.state(1), MemberState::Suspect);
