@@ -11,8 +11,8 @@ const EXTRA_MOVES_MAX: usize = 2;
 const EXTRA_MOVES_OF_FEW: usize = 8;
 
 /// Different partners that all owners together may lack where a cluster has a history: what would
-/// give the last ones theirs may not be found.
-const SPREAD_MISSING_MAX: usize = 2;
+/// give the last ones theirs may not be found, or not be worth as many copies as it takes.
+const SPREAD_MISSING_MAX: usize = 4;
 
 /// What happens to a cluster.
 #[derive(Debug, Clone, Copy)]
