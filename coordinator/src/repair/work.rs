@@ -143,10 +143,7 @@ impl Case<'_> {
     /// cluster that is too small without it.
     fn forgets(&self, holders: &Holders) -> Vec<(WorkerId, ForgetReason)> {
         let wanted = self.wanted();
-        // Who is lost may come back: for want of it no copy that is good is given up.
-        let staying =
-            self.observed.workers.values().filter(|state| **state != WorkerState::Draining);
-        let possible = wanted.min(staying.count()).max(1);
+        let possible = wanted.min(self.candidates.len()).max(1);
         let best = self.best();
         let is_busy = |holder: &WorkerId| {
             self.in_flight.iter().any(|copy| copy.from == *holder || copy.to == *holder)
