@@ -135,7 +135,12 @@ impl Members {
 
     /// Notes a sign of life.
     pub fn heartbeat(&self, worker: WorkerId, incarnation: Incarnation, epoch: Epoch) -> Beat {
-        let current = self.catalog.cluster().epoch;
+        let cluster = self.catalog.cluster();
+        let current = cluster.epoch;
+        if !cluster.workers.contains(&worker) {
+            // It was removed when it was lost, and is back: it becomes a member again.
+            return Beat::Register;
+        }
         let beat = self.roster().heartbeat(worker, incarnation, epoch, current, self.now());
         if beat == (Beat::Alive { changed: true }) {
             self.refresh();
@@ -156,7 +161,7 @@ impl Members {
             for (worker, incarnation, answered) in answers {
                 match answered {
                     true => roster.answered(*worker, *incarnation, now),
-                    false => roster.accuse(*worker, *incarnation),
+                    false => roster.accuse(*worker, *incarnation, now),
                 }
             }
         }

@@ -13,14 +13,16 @@
 //! 2. They are in different failure domains where labels allow it.
 //! 3. Owners, and then copies, are balanced by weight: everybody's exact share, rounded.
 //! 4. An owner's slices have different first partners: a lost worker's work goes to many.
-//! 5. Cohorts have at most [`COHORT_WORKERS_MAX`] workers (with more than three copies per slice,
-//!    or with labels, they may need more).
+//! 5. Cohorts have at most [`COHORT_WORKERS_MAX`] workers. All else ranks above it: with labels,
+//!    weights or more than three copies per slice they may need more, and after a long history
+//!    one is found with one more now and then.
 //!
 //! The placement before is kept as far as these allow. Nothing moves without a change; an owner
 //! that goes is followed by one of its partners; a worker that comes takes its share, and one that
 //! goes leaves its own, where cohorts may cost as much again or twice (`placement/tests/history.rs`
-//! has the bounds); more copies per slice are added to those there are. Ownership passes between
-//! workers that have the data as often as it helps: that moves nothing.
+//! has the bounds); more copies per slice are added to those there are, unless weights, labels or
+//! very few slices leave no balance without a move. Ownership passes between workers that have the
+//! data as often as it helps: that moves nothing.
 //!
 //! Read `draft` (the state), `quota` (shares), then the steps in the order of [`solve`].
 //!

@@ -13,10 +13,11 @@
 //! - `slices`: the slice map
 //! - `copies`: the steps of repair
 //! - `scrub`: every copy read again
-//! - [`garbage`]: what no snapshot names any more
+//! - [`garbage`]: what no snapshot names any more, and no write under way (`open_writes`)
 
 mod copies;
 pub mod garbage;
+mod open_writes;
 mod scrub;
 mod slices;
 mod standing;
@@ -26,7 +27,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use basalt_engine::channels::Channels;
-use basalt_storage::ids::WorkerId;
+use basalt_storage::ids::{TxnId, WorkerId};
 use basalt_storage::layout::SegmentKey;
 use tokio_util::sync::CancellationToken;
 
@@ -34,6 +35,7 @@ use crate::catalog::{Catalog, CatalogError};
 use crate::membership::Members;
 use copies::Copies;
 pub use copies::{RepairRun, RepairState};
+pub use open_writes::{OpenWrite, OpenWrites};
 pub use scrub::ScrubState;
 use scrub::Scrubs;
 use standing::Standing;
@@ -86,6 +88,7 @@ struct Inner {
     started: Instant,
     copies: Mutex<Copies>,
     scrubs: Mutex<Scrubs>,
+    writes: OpenWrites,
 }
 
 impl Reconciler {
@@ -97,8 +100,15 @@ impl Reconciler {
         options: ReconcileOptions,
     ) -> Self {
         let (started, copies, scrubs) = (Instant::now(), Mutex::default(), Mutex::default());
-        let inner = Inner { catalog, members, channels, options, started, copies, scrubs };
+        let writes = OpenWrites::default();
+        let inner = Inner { catalog, members, channels, options, started, copies, scrubs, writes };
         Self { inner: Arc::new(inner) }
+    }
+
+    /// Notes a write that begins; until what is returned is dropped, nothing that was found
+    /// meanwhile is taken for garbage.
+    pub fn begin_write(&self, txn: TxnId) -> OpenWrite {
+        self.inner.writes.begin(txn)
     }
 
     /// Repairs that run, and those that ran lately, the newest first.

@@ -33,6 +33,7 @@ use basalt_storage::manifest::{Layout, SegmentRecord};
 use basalt_storage::segment_writer::{EncodedSegment, SegmentSpec, SegmentWriter, WriterOptions};
 use datafusion::error::{DataFusionError, Result};
 use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
 use crate::replicas::sender::ReplicaSender;
@@ -44,6 +45,8 @@ const SEALED_KEPT: Duration = Duration::from_secs(10 * 60);
 /// Sealed transactions whose records are kept at most, the latest ones: small inserts are many. An
 /// abort of one that is forgotten leaves its segments as orphans, which no snapshot can see.
 const SEALED_MAX: usize = 10_000;
+/// Seals of one worker at a time: more would only wait for the same disk.
+const SEALS_AT_ONCE: usize = 64;
 /// How often all transactions are looked at for old ones.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 /// How many aborted transactions are remembered, to refuse rows that arrive after the abort. A
@@ -56,6 +59,7 @@ pub struct Staging {
     store: Arc<ChunkStore>,
     fence: Fence,
     replicas: Arc<ReplicaSender>,
+    seals: Semaphore,
     bytes_max: usize,
     bytes: AtomicUsize,
     staged: Mutex<Staged>,
@@ -117,7 +121,8 @@ impl Staging {
         bytes_max: usize,
     ) -> Self {
         let (bytes, staged) = (AtomicUsize::new(0), Mutex::default());
-        Self { store, fence, replicas, bytes_max, bytes, staged }
+        let seals = Semaphore::new(SEALS_AT_ONCE);
+        Self { store, fence, replicas, seals, bytes_max, bytes, staged }
     }
 
     /// Appends rows of one slice, in storage form.
@@ -297,6 +302,9 @@ impl Staging {
             all.tables.get(&(txn, table)).map(Arc::clone)
         };
         let Some(staged) = staged else { return Ok(vec![]) };
+        // Each holds a thread that may wait for a partner's, and threads of a process have an end.
+        let _turn =
+            self.seals.acquire().await.map_err(|e| DataFusionError::External(Box::new(e)))?;
         let staging = Arc::clone(self);
         tokio::task::spawn_blocking(move || staging.seal_blocking(&staged))
             .await
@@ -391,6 +399,12 @@ impl Staging {
             .or_insert_with(|| Copies { touched: now, segments: Vec::new() });
         copies.touched = now;
         copies.segments.push(copy);
+        if all.copies.len() > SEALED_MAX {
+            // Small inserts are many; an abort of one that is forgotten leaves an orphan.
+            let oldest = all.copies.iter().min_by_key(|(_, copies)| copies.touched);
+            let oldest = oldest.map(|(txn, _)| *txn);
+            oldest.map(|txn| all.copies.remove(&txn));
+        }
         Ok(())
     }
 

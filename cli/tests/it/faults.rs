@@ -75,6 +75,7 @@ fn victims(workers: usize) -> Vec<Vec<NodeId>> {
 }
 
 /// Prints what a scenario came to; shown with `--nocapture`.
+#[expect(clippy::print_stdout, reason = "figures of a run, for who asks for them")]
 fn report(scenario: &str, run: Run, figures: &Figures) {
     println!("{scenario}, seed {}:\n{figures}", run.seed);
     assert!(figures.is_clean(), "promises were broken");

@@ -175,7 +175,7 @@ pub struct Member {
     pub url: Url,
     /// How it is.
     pub state: MemberState,
-    /// How long ago it was heard of.
+    /// How long ago it was heard of, or could be reached.
     pub silent: Duration,
 }
 
@@ -213,8 +213,8 @@ struct Entry {
     url: Url,
     heard: Duration,
     confirmed: bool,
-    /// It was asked something and did not answer.
-    accused: bool,
+    /// Since when it does not answer what it is asked.
+    accused: Option<Duration>,
     gone: bool,
 }
 
@@ -261,7 +261,7 @@ impl Roster {
             return Err(Refusal::TooMany { limit: MEMBERS_MAX });
         }
         let Join { worker, incarnation, url, .. } = join;
-        let (confirmed, accused, gone) = (false, false, false);
+        let (confirmed, accused, gone) = (false, None, false);
         let entry = Entry { incarnation, url, heard: now, confirmed, accused, gone };
         self.entries.insert(worker, entry);
         Ok(())
@@ -342,17 +342,17 @@ impl Roster {
             incarnation: entry.incarnation,
             url: entry.url.clone(),
             state: self.state(entry, now),
-            silent: silence(entry, now),
+            silent: silence(entry, now).max(unanswered(entry, now)),
         };
         self.entries.iter().map(member).collect()
     }
 
     /// Notes that a worker did not answer. Another incarnation is left alone.
-    pub fn accuse(&mut self, worker: WorkerId, incarnation: Incarnation) {
+    pub fn accuse(&mut self, worker: WorkerId, incarnation: Incarnation, now: Duration) {
         if let Some(entry) = self.entries.get_mut(&worker)
             && entry.incarnation == incarnation
         {
-            entry.accused = true;
+            entry.accused.get_or_insert(now);
         }
     }
 
@@ -364,16 +364,28 @@ impl Roster {
             && entry.incarnation == incarnation
             && state_of(entry, liveness, now) != MemberState::Dead
         {
-            entry.accused = false;
+            entry.accused = None;
             entry.heard = entry.heard.max(now);
         }
     }
 
-    /// Where those listen who may be given work: neither suspect nor dead.
+    /// Where those listen who may be given work: those that live, or the suspects when nobody does.
+    /// All are suspect at once when it is the coordinator that was away.
     pub fn urls(&self, now: Duration) -> BTreeMap<WorkerId, Url> {
-        let is_reachable = |entry: &Entry| {
-            matches!(self.state(entry, now), MemberState::Joining | MemberState::Live)
-        };
+        let living =
+            self.urls_of(now, |state| matches!(state, MemberState::Joining | MemberState::Live));
+        match living.is_empty() {
+            false => living,
+            true => self.urls_of(now, |state| state == MemberState::Suspect),
+        }
+    }
+
+    fn urls_of(
+        &self,
+        now: Duration,
+        wanted: impl Fn(MemberState) -> bool,
+    ) -> BTreeMap<WorkerId, Url> {
+        let is_reachable = |entry: &Entry| wanted(self.state(entry, now));
         let reachable = self.entries.iter().filter(|(_, entry)| is_reachable(entry));
         reachable.map(|(worker, entry)| (*worker, entry.url.clone())).collect()
     }
@@ -387,13 +399,18 @@ fn state_of(entry: &Entry, liveness: Liveness, now: Duration) -> MemberState {
     let silence = silence(entry, now);
     if entry.gone || silence >= liveness.dead_after {
         MemberState::Dead
-    } else if silence >= liveness.suspect_after || entry.accused {
+    } else if silence >= liveness.suspect_after || entry.accused.is_some() {
         MemberState::Suspect
     } else if entry.confirmed {
         MemberState::Live
     } else {
         MemberState::Joining
     }
+}
+
+/// How long it has not answered what it was asked.
+fn unanswered(entry: &Entry, now: Duration) -> Duration {
+    entry.accused.map_or(Duration::ZERO, |since| now.saturating_sub(since))
 }
 
 fn silence(entry: &Entry, now: Duration) -> Duration {

@@ -1,12 +1,14 @@
 //! Different first partners for the slices of one owner.
 //!
 //! Where partners were filled in by [`complete`](super::copies::complete) they are spread already;
-//! what is left is what changes of owners and balance left behind.
+//! what is left is what changes of owners and balance left behind. For that alone no more copies
+//! move than move anyway: that two slices have the same partner is not worth much.
 
 use super::draft::Draft;
 
 /// Gives each owner as many different first partners as it can have.
 pub(super) fn spread_first_partners(draft: &mut Draft<'_>) {
+    let mut moves_left = copies_to_send(draft);
     for owner in 0..draft.workers.len() {
         for _ in 0..draft.first_partners_max(owner) {
             let firsts = draft.first_partners(owner);
@@ -20,11 +22,24 @@ pub(super) fn spread_first_partners(draft: &mut Draft<'_>) {
                 })
                 .collect();
             let is_new = |worker: usize| worker != owner && !firsts.contains_key(&worker);
-            if !reorder(draft, &slices, is_new) && !exchange(draft, owner, &slices, is_new) {
+            if reorder(draft, &slices, is_new) {
+                continue;
+            }
+            if moves_left == 0 || !exchange(draft, owner, &slices, is_new) {
                 break;
             }
+            // One in each direction.
+            moves_left = moves_left.saturating_sub(2);
         }
     }
+}
+
+/// How many copies must be sent for the placement so far.
+fn copies_to_send(draft: &Draft<'_>) -> usize {
+    let new = |(slice, list): (usize, &Vec<usize>)| {
+        list.iter().filter(|worker| !draft.is_settled(slice, **worker)).count()
+    };
+    draft.slices.iter().enumerate().map(new).sum()
 }
 
 /// Puts a later partner first, which moves nothing; false when no slice has a new one.

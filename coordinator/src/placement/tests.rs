@@ -250,8 +250,8 @@ proptest! {
     ) {
         let placement = solve(&problem(slices, 2, 1..=workers), &vec![]);
         prop_assert_eq!(spread_missing(&placement, workers as usize), 0);
-        check_cohorts(&placement);
-        check_cohorts(&solve(&problem(slices, 3, 1..=workers), &vec![]));
+        check_cohorts(&placement, COHORT_WORKERS_MAX);
+        check_cohorts(&solve(&problem(slices, 3, 1..=workers), &vec![]), COHORT_WORKERS_MAX);
     }
 }
 
@@ -265,8 +265,8 @@ fn spread_missing(placement: &SliceWorkers, workers: usize) -> usize {
     owned_by(placement).into_iter().map(missing).sum()
 }
 
-/// Nobody shares slices with more workers than a cohort may have.
-fn check_cohorts(placement: &SliceWorkers) {
+/// No cohort has more than `max` workers.
+fn check_cohorts(placement: &SliceWorkers, max: usize) {
     let mut cohorts: BTreeMap<WorkerId, BTreeSet<WorkerId>> = BTreeMap::new();
     for list in placement {
         for id in list {
@@ -274,6 +274,6 @@ fn check_cohorts(placement: &SliceWorkers) {
         }
     }
     for (id, cohort) in cohorts {
-        assert!(cohort.len() <= COHORT_WORKERS_MAX, "{id} is with {}", cohort.len());
+        assert!(cohort.len() <= max, "{id} is with {}", cohort.len());
     }
 }

@@ -19,6 +19,7 @@ use url::Url;
 
 use super::Reconciler;
 use super::garbage::{Garbage, segments};
+use super::slices::copies_placed;
 use super::standing::Standing;
 use crate::catalog::{CatalogError, Change, CopyMove};
 use crate::membership::{Incarnation, Member};
@@ -27,6 +28,13 @@ use crate::repair::{
     WorkerState, plan,
 };
 
+/// How long a copy may take beside its bytes, and how fast these must go: a disk that hangs must not
+/// keep others from being repaired.
+const FETCH_WITHIN: Duration = Duration::from_secs(60);
+const FETCH_BYTES_PER_SECOND_MIN: u64 = 1 << 20;
+/// The first wait before a copy that failed is tried again, and the longest: it doubles each time.
+const AGAIN_AFTER: Duration = Duration::from_secs(1);
+const AGAIN_AFTER_MAX: Duration = Duration::from_secs(300);
 /// Steps of one round: forgetting costs no more than a commit for all of them.
 const STEPS_MAX: usize = 1_024;
 /// Repairs that ended and are remembered.
@@ -106,6 +114,9 @@ pub(super) struct Copies {
     /// Copies that a holder lacks, or has bad ones of.
     pub(super) bad: BTreeSet<(WorkerId, SegmentKey)>,
     progress: Progress,
+    /// Segments of which a copy failed: how often in a row, and when the next may be tried. Without
+    /// this those that cannot succeed would take the place of all others.
+    held_back: HashMap<SegmentKey, (u32, Instant)>,
     pub(super) garbage: Garbage,
     /// Which run of each worker it was whose disk was listed last, and when that was.
     listed: HashMap<WorkerId, (Option<Incarnation>, Instant)>,
@@ -220,7 +231,7 @@ impl Copies {
     pub(super) fn take_done(&mut self) -> Vec<RepairRun> {
         let ended: Vec<_> =
             self.running.iter().filter(|(_, r)| r.task.is_finished()).map(|(k, _)| *k).collect();
-        let mut done = Vec::new();
+        let (mut done, now) = (Vec::new(), Instant::now());
         for key in ended {
             let Some(mut running) = self.running.remove(&key) else { continue };
             let Some(fetched) = (&mut running.task).now_or_never() else { continue };
@@ -228,8 +239,13 @@ impl Copies {
             let copied = (running.in_flight.to, running.in_flight.segment);
             let run = self.end(running, fetched);
             if run.state == RepairState::Done {
+                self.held_back.remove(&copied.1);
                 self.bad.remove(&copied);
                 done.push(run);
+            } else {
+                let (tries, _) = self.held_back.get(&copied.1).copied().unwrap_or((0, now));
+                let wait = AGAIN_AFTER.saturating_mul(1 << tries.min(16)).min(AGAIN_AFTER_MAX);
+                self.held_back.insert(copied.1, (tries + 1, now + wait));
             }
         }
         done
@@ -271,9 +287,8 @@ impl Reconciler {
     /// longer, and begins the next copies.
     pub(super) async fn repair(&self) -> Result<(), CatalogError> {
         let standings = self.standings();
-        self.copies().abandon(|worker| {
-            matches!(standings.get(worker), Some(Standing::Good | Standing::Draining))
-        });
+        self.copies()
+            .abandon(|worker| !matches!(standings.get(worker), None | Some(Standing::Lost)));
         let done = self.copies().take_done();
         let made = done.into_iter().map(|run| CopyMove {
             table: run.table,
@@ -287,7 +302,8 @@ impl Reconciler {
             return Ok(());
         }
         let Plan { steps, lost, progress } = self.plan(&snapshot, &standings);
-        if steps.is_empty() && self.copies().running.is_empty() {
+        let is_idle = |copies: &Copies| copies.running.is_empty() && copies.held_back.is_empty();
+        if steps.is_empty() && is_idle(&self.copies()) {
             self.copies().at_rest = Some((snapshot.version, standings));
         }
         self.copies().note_progress(progress, &lost);
@@ -335,7 +351,12 @@ impl Reconciler {
             Observed { workers: &workers.collect(), bad: &copies.bad, in_flight: &in_flight };
         let limits = Limits { steps_max: STEPS_MAX, ..Limits::default() };
         let desired = self.inner.catalog.cluster().slice_workers();
-        let mut plan = plan(segments_wanted(snapshot), &desired, &observed, limits);
+        let now = Instant::now();
+        let may_try = |segment: &Segment<'_>| {
+            copies.held_back.get(&segment.key).is_none_or(|(_, again)| *again <= now)
+        };
+        let segments = segments_wanted(snapshot).filter(may_try);
+        let mut plan = plan(segments, &desired, &observed, limits);
         let mut begun = 0;
         plan.steps.retain(|step| {
             let copies = !matches!(step, Step::Forget { .. });
@@ -354,7 +375,8 @@ impl Reconciler {
             let goes = standing == Standing::Lost
                 && !placed.contains(&worker)
                 && !super::garbage::holds_any(&snapshot, worker);
-            if goes {
+            // Fewer members than copies would mean that fewer copies are wanted.
+            if goes && self.inner.catalog.cluster().workers.len() > copies_placed(&snapshot) {
                 tracing::warn!(%worker, "a lost worker with nothing left is no member any more");
                 self.commit(vec![Change::RemoveWorker { worker }]).await?;
             }
@@ -379,6 +401,7 @@ impl Reconciler {
     ) -> Option<JoinHandle<Fetched>> {
         let cluster = &snapshot.cluster;
         let channel = self.inner.channels.get(cluster.workers.get(&to)?);
+        let within = FETCH_WITHIN + Duration::from_secs(segment.bytes / FETCH_BYTES_PER_SECOND_MIN);
         let source = |worker: &WorkerId| {
             let url = cluster.workers.get(worker)?.to_string();
             Some(Endpoint { worker: worker.to_wire(), url })
@@ -390,8 +413,9 @@ impl Reconciler {
         };
         Some(tokio::spawn(async move {
             let channel = channel.map_err(FetchFailed::other)?;
-            let fetched = ReplicasClient::new(channel).fetch(request).await;
-            Ok(fetched?.into_inner().bytes)
+            let mut client = ReplicasClient::new(channel);
+            let fetched = tokio::time::timeout(within, client.fetch(request)).await;
+            Ok(fetched.map_err(|_| FetchFailed::other("it took too long"))??.into_inner().bytes)
         }))
     }
 

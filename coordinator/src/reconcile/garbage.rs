@@ -5,8 +5,9 @@
 //! a transaction whose commit is yet to come; so it is removed only
 //!
 //! - when it has been garbage for a grace time, on this coordinator's monotonic clock,
-//! - when every statement that began before it was found has ended, and
-//! - by the worker itself, which knows the transactions that it has part in (RULES 13).
+//! - when every statement that sees an earlier commit has ended,
+//! - when every write that was under way when it was found has ended, and
+//! - by the worker itself, which refuses what is of a transaction that it remembers (RULES 13).
 //!
 //! Invariant: what is named by a commit that any statement sees is never removed.
 
@@ -14,19 +15,24 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use basalt_engine::error::{SqlError, from_datafusion, from_status};
+use basalt_engine::error::{ErrorCode, SqlError, from_datafusion, from_status};
 use basalt_engine::protocol::replicas_client::ReplicasClient;
 use basalt_engine::protocol::{InventoryRequest, RemoveRequest, SegmentRef, WireId};
 use basalt_engine::snapshot::{Relation, Snapshot};
 use basalt_storage::ids::{SegmentId, WorkerId};
 use basalt_storage::layout::SegmentKey;
 use basalt_storage::manifest::SegmentRecord;
+use datafusion_distributed::grpc::BoxCloneSyncChannel;
 use url::Url;
 
 use super::Reconciler;
 
-/// Segments that one request removes.
-const REMOVED_AT_ONCE: usize = 1_000;
+/// How long a worker may take to list its disk: the others wait. To remove is not cut short, as it
+/// would go on nevertheless.
+const LISTED_WITHIN: Duration = Duration::from_secs(10);
+
+/// Segments that one request removes; each is an fsync.
+const REMOVED_AT_ONCE: usize = 100;
 
 /// Since when a file is garbage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,13 +58,16 @@ impl Garbage {
         garbage: &HashSet<SegmentId>,
         version: u64,
         oldest_pinned: u64,
+        oldest_write: Option<Instant>,
         (now, grace): (Instant, Duration),
     ) -> Vec<SegmentId> {
         self.found.retain(|(of, segment), _| *of != worker || garbage.contains(segment));
         let mut due = Vec::new();
         for segment in garbage {
             let since = *self.found.entry((worker, *segment)).or_insert(Since { version, at: now });
-            if since.version <= oldest_pinned && now.duration_since(since.at) >= grace {
+            let of_a_write = oldest_write.is_some_and(|began| began <= since.at);
+            let is_old = now.duration_since(since.at) >= grace;
+            if since.version <= oldest_pinned && is_old && !of_a_write {
                 due.push(*segment);
             }
         }
@@ -94,16 +103,11 @@ impl Reconciler {
         let mut client = ReplicasClient::new(channel);
         // What is committed while the disk is listed need not be in the list.
         let before = held_by(&self.inner.catalog.snapshot(), worker);
-        let mut here: HashMap<SegmentId, SegmentRef> = HashMap::new();
-        let listed = client.inventory(InventoryRequest {}).await;
-        let mut parts = listed.map_err(|status| from_status(&status))?.into_inner();
-        while let Some(part) = parts.message().await.map_err(|status| from_status(&status))? {
-            for segment in part.segments {
-                let id = SegmentId::from_wire(&segment.segment, "InventoryPart", "segment")
-                    .map_err(|error| from_status(&error.into()))?;
-                here.insert(id, segment);
-            }
-        }
+        let listed = tokio::time::timeout(LISTED_WITHIN, list(&mut client)).await;
+        let here = listed.unwrap_or_else(|_| {
+            let message = format!("worker {worker} did not list its disk in time");
+            Err(SqlError::new(ErrorCode::Unavailable, message))
+        })?;
         let snapshot = self.inner.catalog.snapshot();
         let named = held_by(&snapshot, worker);
         let missing = before.iter().filter(|(segment, _)| !here.contains_key(segment));
@@ -116,8 +120,10 @@ impl Reconciler {
             .copied()
             .collect();
         let oldest = self.inner.catalog.oldest_pinned();
+        let write = self.inner.writes.oldest();
         let clock = (Instant::now(), self.inner.options.garbage_after);
-        let due = self.copies().garbage.due(worker, &garbage, snapshot.version, oldest, clock);
+        let due =
+            self.copies().garbage.due(worker, &garbage, snapshot.version, oldest, write, clock);
         let mut removed = 0;
         for part in due.chunks(REMOVED_AT_ONCE) {
             let segments = part.iter().filter_map(|segment| here.get(segment).cloned()).collect();
@@ -130,6 +136,23 @@ impl Reconciler {
         }
         Ok(removed)
     }
+}
+
+/// The segments on a worker's disk.
+async fn list(
+    client: &mut ReplicasClient<BoxCloneSyncChannel>,
+) -> Result<HashMap<SegmentId, SegmentRef>, SqlError> {
+    let mut here = HashMap::new();
+    let listed = client.inventory(InventoryRequest {}).await;
+    let mut parts = listed.map_err(|status| from_status(&status))?.into_inner();
+    while let Some(part) = parts.message().await.map_err(|status| from_status(&status))? {
+        for segment in part.segments {
+            let id = SegmentId::from_wire(&segment.segment, "InventoryPart", "segment")
+                .map_err(|error| from_status(&error.into()))?;
+            here.insert(id, segment);
+        }
+    }
+    Ok(here)
 }
 
 /// The segments of all tables.
@@ -174,7 +197,7 @@ mod tests {
         fn due(&mut self, seconds: u64, version: u64, pinned: u64, on_disk: &[SegmentId]) -> usize {
             let now = self.start + Duration::from_secs(seconds);
             let garbage = on_disk.iter().copied().collect();
-            self.garbage.due(self.worker, &garbage, version, pinned, (now, GRACE)).len()
+            self.garbage.due(self.worker, &garbage, version, pinned, None, (now, GRACE)).len()
         }
     }
 
@@ -192,6 +215,20 @@ mod tests {
         assert_eq!(scene.due(0, 7, 5, &segment), 0);
         assert_eq!(scene.due(3_600, 9, 6, &segment), 0, "commit 6 may have named it");
         assert_eq!(scene.due(3_601, 9, 7, &segment), 1);
+    }
+
+    #[test]
+    fn garbage_stays_while_a_write_is_under_way_that_may_have_made_it() {
+        let (mut scene, segment) = (Scene::new(), SegmentId::generate());
+        let (garbage, at) = (HashSet::from([segment]), |s| Duration::from_secs(s));
+        let mut due = |seconds, write: Option<u64>| {
+            let write = write.map(|seconds| scene.start + at(seconds));
+            let clock = (scene.start + at(seconds), GRACE);
+            scene.garbage.due(scene.worker, &garbage, 7, 7, write, clock).len()
+        };
+        assert_eq!(due(10, Some(5)), 0);
+        assert_eq!(due(3_600, Some(5)), 0, "it began before the file was found");
+        assert_eq!(due(3_601, Some(20)), 1, "it began later");
     }
 
     #[test]

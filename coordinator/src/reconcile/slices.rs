@@ -32,13 +32,15 @@ impl Reconciler {
             .into_iter()
             .filter(|(_, standing)| matches!(standing, Standing::Good | Standing::Away));
         let candidate = |(worker, _)| (worker, Candidate { weight: 1, domain: None });
-        let copies = copies_placed(&self.inner.catalog.snapshot());
+        let before = cluster.slice_workers();
+        // Never fewer than now: a dropped table must not move what others have.
+        let now = before.iter().map(Vec::len).max().unwrap_or(0);
+        let copies = copies_placed(&self.inner.catalog.snapshot()).max(now);
         let problem =
             Problem { slices: cluster.slices, copies, workers: eligible.map(candidate).collect() };
         if problem.workers.is_empty() {
             return Ok(());
         }
-        let before = cluster.slice_workers();
         let workers = solve(&problem, &before);
         if workers == before {
             return Ok(());
@@ -60,7 +62,7 @@ impl Reconciler {
 }
 
 /// Workers per slice that the tables of a snapshot need.
-fn copies_placed(snapshot: &Snapshot) -> usize {
+pub(super) fn copies_placed(snapshot: &Snapshot) -> usize {
     let relations = snapshot.schemas.values().flat_map(|schema| schema.relations.values());
     let wanted = relations.filter_map(|relation| match relation {
         Relation::Table(table) => Some(usize::from(table.replicas)),

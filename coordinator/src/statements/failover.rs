@@ -19,6 +19,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use arrow::array::Array;
 use arrow::record_batch::RecordBatch;
 use basalt_engine::dialect::Statement;
 use basalt_engine::distribute::{plan_distributed, start};
@@ -140,7 +141,7 @@ impl Spool {
 
     /// Keeps rows; `false` when the spool is full with them.
     fn push(&mut self, batch: RecordBatch) -> bool {
-        let bytes = batch.get_array_memory_size();
+        let bytes = batch_bytes(&batch);
         let granted = self.statements.inner.spools.take(bytes);
         if granted {
             self.bytes += bytes;
@@ -163,6 +164,15 @@ impl Drop for Spool {
     fn drop(&mut self) {
         self.clear();
     }
+}
+
+/// Bytes of a batch's own rows: batches of one message share its buffer.
+fn batch_bytes(batch: &RecordBatch) -> usize {
+    let bytes = batch.columns().iter().map(|column| {
+        let data = column.to_data();
+        data.get_slice_memory_size().unwrap_or_else(|_| column.get_array_memory_size())
+    });
+    bytes.sum()
 }
 
 /// A query that was planned and survives the loss of workers until its rows leave.
@@ -242,8 +252,15 @@ impl Resilient {
             if !may_follow_a_loss(&error) || self.attempts >= ATTEMPTS_MAX {
                 return Phase::Failed(error);
             }
-            if let Err(error) = self.plan_again(error).await {
-                return Phase::Failed(error);
+            let mut error = error;
+            while let Err(again) = self.plan_again(error).await {
+                if !may_be_of_workers(&again) || self.attempts >= ATTEMPTS_MAX {
+                    return Phase::Failed(again);
+                }
+                // The survivors may not be enough until somebody is back.
+                self.attempts += 1;
+                tokio::time::sleep(PAUSE).await;
+                error = again;
             }
         }
     }
@@ -260,7 +277,15 @@ impl Resilient {
             let next = tokio::select! {
                 biased;
                 next = rows.next() => next,
-                worker = self.watched.wait(is_suspect_or_dead) => return Err(lost(worker)),
+                worker = self.watched.wait(is_suspect_or_dead) => {
+                    // A busy worker is not a lost one: it is if it does not answer now.
+                    self.statements.inner.probes.ask_all().await;
+                    let members = self.statements.inner.members.members();
+                    match self.watched.lost(&members, is_suspect_or_dead) {
+                        Some(_) => return Err(lost(worker)),
+                        None => continue,
+                    }
+                }
             };
             match next {
                 None => return Ok(None),

@@ -266,7 +266,8 @@ impl Statements {
 
     /// Starts a write; it aborts everywhere unless it is committed.
     pub(super) fn begin(&self, target: AppendTarget) -> Transaction {
-        Transaction::new(Arc::new(target), self.inner.channels.clone())
+        let open = self.inner.reconciler.begin_write(target.txn);
+        Transaction::new(Arc::new(target), self.inner.channels.clone(), open)
     }
 
     /// Runs a plan into a target; returns how many rows its slices' owners took.

@@ -28,7 +28,9 @@ impl Statements {
             return Ok(());
         }
         if statement.drain {
-            let left = cluster.workers.len() - cluster.draining.len() - 1;
+            let states = self.inner.reconciler.worker_states();
+            let stays = |(id, duty): &&(WorkerId, &str)| *id != worker && *duty == "serving";
+            let left = states.iter().filter(stays).count();
             check_left(&snapshot, left).map_err(|error| error.at(statement.position))?;
         }
         let change = Change::DrainWorker { worker, drain: statement.drain };

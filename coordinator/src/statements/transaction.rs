@@ -27,17 +27,19 @@ use url::Url;
 use super::Statements;
 use super::registry::RunNotes;
 use crate::catalog::{Change, Command, Committed, SegmentSeen, wall_clock_ms};
+use crate::reconcile::OpenWrite;
 
 /// A write under way. Dropped before [`Transaction::commit`], it aborts on every worker.
 pub(super) struct Transaction {
     target: Arc<AppendTarget>,
     channels: Channels,
     armed: bool,
+    _open: OpenWrite,
 }
 
 impl Transaction {
-    pub(super) fn new(target: Arc<AppendTarget>, channels: Channels) -> Self {
-        Self { target, channels, armed: true }
+    pub(super) fn new(target: Arc<AppendTarget>, channels: Channels, open: OpenWrite) -> Self {
+        Self { target, channels, armed: true, _open: open }
     }
 
     pub(super) fn target(&self) -> &Arc<AppendTarget> {

@@ -161,12 +161,36 @@ fn silence_makes_a_suspect_then_a_dead_worker_and_a_heartbeat_revives_the_first_
         use MemberState::{Dead, Live, Suspect};
         [Live, Suspect, Suspect, Dead]
     });
-    assert!(!scene.roster.urls(at(1)).is_empty(), "who lives gets work");
-    assert!(scene.roster.urls(at(2)).is_empty(), "who is suspect gets none");
+    assert!(!scene.roster.urls(at(9)).is_empty(), "a suspect is better than nobody");
+    assert!(scene.roster.urls(at(10)).is_empty());
     assert_eq!(scene.beat(1), Beat::Alive { changed: false });
     assert_eq!(scene.beat(9), Beat::Alive { changed: true });
     assert_eq!(scene.state(10), MemberState::Live);
     assert_eq!(scene.beat(30), Beat::Register);
+}
+
+#[test]
+fn a_suspect_gets_no_work_while_another_worker_lives() {
+    let mut scene = Scene::new();
+    let other = Join { worker: WorkerId::generate(), url: url(9), ..scene.member.clone() };
+    let worker = other.worker;
+    scene.roster.register(other, EPOCH, at(3)).unwrap();
+    assert_eq!(scene.state(3), MemberState::Suspect);
+    assert_eq!(scene.roster.urls(at(3)), BTreeMap::from([(worker, url(9))]));
+}
+
+#[test]
+fn who_does_not_answer_is_suspect_whatever_its_heartbeats_say_until_it_answers() {
+    let mut scene = Scene::new();
+    let Join { worker, incarnation, .. } = scene.member;
+    scene.roster.accuse(worker, Incarnation::generate(), at(1));
+    assert_eq!(scene.state(1), MemberState::Live, "another run of it was meant");
+    scene.roster.accuse(worker, incarnation, at(1));
+    assert_eq!(scene.state(1), MemberState::Suspect);
+    scene.beat(1);
+    assert_eq!(scene.state(1), MemberState::Suspect);
+    scene.roster.answered(worker, incarnation, at(1));
+    assert_eq!(scene.state(1), MemberState::Live);
 }
 
 #[test]

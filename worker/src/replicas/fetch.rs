@@ -4,6 +4,7 @@
 //! it lacks, and a bad file is replaced alone.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use basalt_engine::channels::Channels;
 use basalt_engine::protocol::chunks_client::ChunksClient;
@@ -19,6 +20,9 @@ use bytes::{Bytes, BytesMut};
 use datafusion_distributed::grpc::BoxCloneSyncChannel;
 use tonic::{Status, Streaming};
 use url::Url;
+
+/// How long a source may take for each part before the next one is asked.
+const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 
 /// Bytes of a file that are asked for at a time.
 const RANGE_BYTES: u64 = 64 << 20;
@@ -202,9 +206,10 @@ impl Peer {
             segment: copy.key.segment.to_wire(),
             packed: copy.layout == Layout::Packed,
         };
-        let mut parts = self.client.read_segment_meta(request).await?.into_inner();
+        let call = self.client.read_segment_meta(request);
+        let mut parts = in_time(call).await?.into_inner();
         let mut bytes = BytesMut::new();
-        while let Some(part) = parts.message().await? {
+        while let Some(part) = next(&mut parts).await? {
             if (bytes.len() + part.data.len()) as u64 > SEGMENT_META_BYTES_MAX {
                 return Err(Failure::Source("it sent metadata longer than any".to_owned()));
             }
@@ -224,7 +229,7 @@ impl Peer {
         while offset < length {
             let range = (offset, RANGE_BYTES.min(length - offset));
             let mut parts = self.extent(layout, chunk, range).await?;
-            while let Some(part) = parts.message().await? {
+            while let Some(part) = next(&mut parts).await? {
                 offset += part.data.len() as u64;
                 incoming = blocking(move || {
                     incoming.write(number, &part.data)?;
@@ -253,8 +258,20 @@ impl Peer {
             offset,
             length,
         };
-        Ok(self.client.read_extent(request).await?.into_inner())
+        Ok(in_time(self.client.read_extent(request)).await?.into_inner())
     }
+}
+
+/// The next part of an answer.
+async fn next(parts: &mut Streaming<BytesPart>) -> Result<Option<BytesPart>, Status> {
+    in_time(parts.message()).await
+}
+
+/// What a source says, if it comes in time.
+async fn in_time<T>(answer: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
+    tokio::time::timeout(ANSWER_WITHIN, answer)
+        .await
+        .unwrap_or_else(|_| Err(Status::deadline_exceeded("it does not go on")))
 }
 
 /// Works with the disk on a thread that may wait.

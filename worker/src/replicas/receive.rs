@@ -69,7 +69,7 @@ enum State {
     /// The metadata so far.
     Metadata(SegmentCopy, BytesMut),
     /// The files after it.
-    Files(IncomingSegment),
+    Files(Box<IncomingSegment>),
 }
 
 impl State {
@@ -94,10 +94,10 @@ impl State {
     }
 
     /// The files, once the metadata is complete.
-    fn files(self, store: &Arc<ChunkStore>) -> Result<IncomingSegment> {
+    fn files(self, store: &Arc<ChunkStore>) -> Result<Box<IncomingSegment>> {
         match self {
             Self::Files(incoming) => Ok(incoming),
-            Self::Metadata(copy, bytes) => store.receive(copy, Bytes::from(bytes)),
+            Self::Metadata(copy, bytes) => store.receive(copy, Bytes::from(bytes)).map(Box::new),
         }
     }
 }

@@ -4,6 +4,7 @@
 //! Invariant: a slice map and a segment name members only, none of them twice, and a segment has a
 //! holder. A worker leaves only when nothing names it any more.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
@@ -148,7 +149,16 @@ impl Draft<'_> {
                 let problem = format!("new holder {stranger} is no worker");
                 return Err(CatalogError::invalid(problem));
             }
-            by_table.entry(step.table).or_default().insert(step.segment, step);
+            let moves = by_table.entry(step.table).or_default();
+            match moves.entry(step.segment) {
+                Entry::Vacant(vacant) => {
+                    vacant.insert(step);
+                }
+                Entry::Occupied(mut merged) => {
+                    merged.get_mut().add.extend(step.add);
+                    merged.get_mut().remove.extend(step.remove);
+                }
+            }
         }
         for (id, mut moves) in by_table {
             let Some(entry) = self.next.tables.get(&id) else { continue };
