@@ -6,10 +6,12 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
+use basalt_storage::fail_point::{self, FailPlan};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use crate::exit::UsageError;
+use crate::timing::TimingFlags;
 
 /// Where Flight SQL is served by default.
 pub const DEFAULT_LISTEN: SocketAddr = local(50051);
@@ -46,6 +48,8 @@ pub struct CoordinatorConfig {
     pub listen: SocketAddr,
     /// Folders that server-side `COPY` and `read_parquet` may read; none by default.
     pub allow_path: Vec<PathBuf>,
+    /// When workers are suspected, given up and cleared away after.
+    pub timing: TimingFlags,
 }
 
 /// A worker process.
@@ -61,6 +65,8 @@ pub struct WorkerConfig {
     pub coordinator_url: String,
     /// The secret that the coordinator wrote when it created the cluster.
     pub secret_file: PathBuf,
+    /// The address it registers, when it is not the one it listens on.
+    pub advertise: Option<String>,
 }
 
 /// Flags that every server role has.
@@ -78,6 +84,18 @@ pub struct ServerFlags {
     /// TOML file with the same keys as the flags; flags win
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
+    /// For tests: the step of a write at which this process ends
+    #[arg(long, value_name = "POINT[:N][=stop]", hide = true)]
+    pub fail_at: Option<FailPlan>,
+}
+
+impl ServerFlags {
+    /// Arms this process to end at the step that `--fail-at` names, if it names one.
+    pub fn arm_fail_point(&self) {
+        if let Some(plan) = self.fail_at {
+            fail_point::arm(plan);
+        }
+    }
 }
 
 /// Flags of a worker beside the common ones.
@@ -89,6 +107,9 @@ pub struct WorkerFlags {
     /// The cluster.secret that the coordinator wrote into its data folder
     #[arg(long, value_name = "FILE")]
     pub secret_file: Option<PathBuf>,
+    /// Address that others reach this worker at, when it is not the one it listens on
+    #[arg(long, value_name = "URL")]
+    pub advertise: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -106,6 +127,11 @@ struct CoordinatorFile {
     data_dir: Option<PathBuf>,
     listen: Option<SocketAddr>,
     allow_path: Option<Vec<PathBuf>>,
+    /// Unknown keys are found without `flatten`, which cannot see them.
+    suspect_after: Option<String>,
+    repair_after: Option<String>,
+    garbage_after: Option<String>,
+    scrub_every: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -116,6 +142,7 @@ struct WorkerFile {
     allow_path: Option<Vec<PathBuf>>,
     coordinator: Option<String>,
     secret_file: Option<PathBuf>,
+    advertise: Option<String>,
 }
 
 impl ClusterConfig {
@@ -147,12 +174,19 @@ impl CoordinatorConfig {
     ///
     /// # Errors
     /// A file that cannot be read, or an unknown key.
-    pub fn resolve(flags: ServerFlags) -> Result<Self, UsageError> {
+    pub fn resolve(flags: ServerFlags, timing: TimingFlags) -> Result<Self, UsageError> {
         let file: CoordinatorFile = read(flags.config.as_deref())?;
+        let in_file = TimingFlags::parse(
+            file.suspect_after,
+            file.repair_after,
+            file.garbage_after,
+            file.scrub_every,
+        )?;
         Ok(Self {
             data_dir: flags.data_dir.or(file.data_dir).unwrap_or("basalt-data/coordinator".into()),
             listen: flags.listen.or(file.listen).unwrap_or(DEFAULT_LISTEN),
             allow_path: paths(flags.allow_path, file.allow_path, &[]),
+            timing: timing.or(in_file),
         })
     }
 }
@@ -178,6 +212,7 @@ impl WorkerConfig {
             secret_file: worker.secret_file.or(file.secret_file).ok_or_else(|| {
                 missing("secret-file", "<the coordinator's data folder>/cluster.secret")
             })?,
+            advertise: worker.advertise.or(file.advertise),
         })
     }
 }
@@ -224,7 +259,10 @@ mod tests {
         let error = ClusterConfig::resolve(flags, None, "d").unwrap_err().to_string();
         assert!(error.contains("unknown field `worker`"), "{error}");
         let (_file, flags) = file("workers = 5\n");
-        assert!(CoordinatorConfig::resolve(flags).is_err(), "a coordinator has no workers key");
+        assert!(
+            CoordinatorConfig::resolve(flags, TimingFlags::default()).is_err(),
+            "a coordinator has no workers key"
+        );
     }
 
     #[test]
@@ -237,7 +275,8 @@ mod tests {
     fn an_embedded_cluster_may_read_the_current_folder_only() {
         let config = ClusterConfig::resolve(ServerFlags::default(), None, "d").unwrap();
         assert_eq!(config.allow_path, [PathBuf::from(".")]);
-        let config = CoordinatorConfig::resolve(ServerFlags::default()).unwrap();
+        let config = CoordinatorConfig::resolve(ServerFlags::default(), TimingFlags::default());
+        let config = config.unwrap();
         assert!(config.allow_path.is_empty());
     }
 }

@@ -6,7 +6,6 @@
 //! - [`config`]: flags, TOML file and defaults of the server roles
 //! - [`roles`], [`serve`]: the seam to coordinator and worker, and serving until a signal
 //! - [`data_dir`]: what an embedded cluster's folder was made for
-//! - [`processes`]: clusters of real processes, for `bench` and tests
 //! - [`shell`]: splitting, running and cancelling statements; the interactive shell
 //! - [`format`]: results as tables, CSV and JSON
 //! - [`upload`]: a user's files as one stream of batches
@@ -20,11 +19,11 @@ pub mod exit;
 pub mod format;
 pub mod logging;
 pub mod machine;
-pub mod processes;
 pub mod roles;
 pub mod serve;
 pub mod shell;
 pub mod terminal;
+pub mod timing;
 pub mod tpch;
 pub mod upload;
 

@@ -82,6 +82,8 @@ pub async fn start_coordinator(config: CoordinatorConfig) -> anyhow::Result<Runn
         allowed_roots: allowed_roots(&config.allow_path)?,
         resources,
         local_workers: LocalWorkers::default(),
+        liveness: config.timing.liveness(),
+        reconcile: config.timing.reconcile(),
     })
     .await?;
     let url = format!("grpc://{}", coordinator.address());
@@ -97,7 +99,7 @@ pub async fn start_worker(config: WorkerConfig) -> anyhow::Result<Running> {
     let worker = Worker::start(basalt_worker::WorkerConfig {
         data_dir: config.data_dir,
         listen: config.listen,
-        advertise: None,
+        advertise: config.advertise.as_deref().map(http_url).transpose()?,
         coordinator: http_url(&config.coordinator_url)?,
         secret: ClusterSecret::read(&config.secret_file)?,
         allowed_roots: allowed_roots(&config.allow_path)?,
@@ -131,12 +133,13 @@ fn allowed_roots(paths: &[PathBuf]) -> anyhow::Result<AllowedRoots> {
     Ok(AllowedRoots::new(paths)?)
 }
 
-/// A coordinator's address as its internal services are reached: `grpc://` and no scheme at all
-/// mean plain HTTP/2.
+/// A process's address as its internal services are reached: `grpc://` and no scheme at all mean
+/// plain HTTP/2.
 pub(crate) fn http_url(text: &str) -> anyhow::Result<Url> {
     let rest = text.strip_prefix("grpc://").or_else(|| text.strip_prefix("http://"));
     let url = format!("http://{}", rest.unwrap_or(text));
-    Url::parse(&url).with_context(|| format!("{text} is not the address of a coordinator"))
+    Url::parse(&url)
+        .with_context(|| format!("{text} is not the address of a coordinator or worker"))
 }
 
 /// A role that only ends when it is stopped.

@@ -10,7 +10,7 @@ use crate::roles::Running;
 /// Prints that a role is ready, serves until SIGINT or SIGTERM, and stops it.
 ///
 /// The line `basalt <role> ready: <url>` on standard output is a contract: process tests and
-/// `bench` wait for it (see [`crate::processes`]).
+/// `bench` wait for it (see [`basalt_sql_tests::processes`]).
 ///
 /// # Errors
 /// When the role dies on its own, or cannot be stopped in order.

@@ -14,6 +14,8 @@ use basalt_engine::snapshot::{DEFAULT_SCHEMA, Snapshot};
 use futures::stream::BoxStream;
 use uuid::Uuid;
 
+use crate::catalog::RequestKey;
+
 /// Rows on their way to a client, in the wire form of [`PlannedQuery::schema`].
 ///
 /// Dropping the stream cancels the statement and frees what it holds on every worker.
@@ -65,6 +67,21 @@ pub struct ExecuteRequest {
     pub sql: String,
     /// One row with the values of `$1..$n` in order, when it has parameters.
     pub parameters: Option<RecordBatch>,
+    /// What the client calls it, when it is to be done once however often it is sent.
+    pub request: Option<RequestKey>,
+}
+
+/// A statement to run for its effect, or a script of them.
+#[derive(Debug, Clone)]
+pub struct UpdateRequest {
+    /// The connection it came from.
+    pub session: SessionId,
+    /// Its text: exactly one statement when it has parameters or a key.
+    pub sql: String,
+    /// Rows with the values of `$1..$n` in order, when it has parameters.
+    pub parameters: Option<Vec<RecordBatch>>,
+    /// As [`ExecuteRequest::request`].
+    pub request: Option<RequestKey>,
 }
 
 /// What to do when the target of an ingest does not exist, or does.
@@ -93,6 +110,8 @@ pub struct IngestRequest {
     pub mode: IngestMode,
     /// Options by name, from the request's option map (`distkey`, `sortkey`, `diststyle`).
     pub options: Vec<(String, String)>,
+    /// As [`ExecuteRequest::request`]; the rows are part of what the key stands for.
+    pub request: Option<RequestKey>,
 }
 
 /// The statement life cycle, as the Flight SQL service sees it.
@@ -113,12 +132,7 @@ pub trait SqlBackend: Send + Sync + 'static {
 
     /// Runs one statement once per parameter row in one commit, or every statement of a script
     /// in order when there are no parameters. Returns the rows affected in total.
-    async fn execute_update(
-        &self,
-        session: SessionId,
-        sql: &str,
-        parameters: Option<Vec<RecordBatch>>,
-    ) -> Result<u64, SqlError>;
+    async fn execute_update(&self, request: UpdateRequest) -> Result<u64, SqlError>;
 
     /// Writes a stream of batches into a table in one commit. Returns the rows written.
     async fn ingest(

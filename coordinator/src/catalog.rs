@@ -30,14 +30,14 @@
 //! - [`restore`]: a catalog made again from the copies of log members
 //! - [`error`]: what can go wrong
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use basalt_engine::snapshot::{DEFAULT_SCHEMA, Snapshot};
+use basalt_engine::snapshot::{DEFAULT_SCHEMA, Pin, Snapshot};
 use basalt_storage::ids::{LogWriter, TableId, TxnId, WorkerId};
 use tokio::sync::{Mutex, mpsc, oneshot, watch};
 use url::Url;
@@ -60,8 +60,8 @@ mod verify;
 mod writer;
 
 pub use command::{
-    Change, Command, NewCluster, NewTable, Request, RequestKey, SegmentDeletes, SegmentSeen,
-    SliceHash,
+    Change, Command, CopyMove, NewCluster, NewTable, Request, RequestKey, SegmentDeletes,
+    SegmentSeen, SliceHash,
 };
 pub use error::{CatalogError, ObjectKind};
 pub use lookup::{find_relation, find_schema, find_table};
@@ -76,6 +76,10 @@ use log::{Log, LogReader, Missing, Opened};
 use record::Mark;
 use writer::{Inputs, Message, QUEUE_MAX, Writer};
 pub use writer::{LogStatus, Readable};
+
+/// Earlier commits that are remembered before those that nobody sees are forgotten behind one that
+/// somebody does.
+const EARLIER_KEPT: usize = 1_024;
 
 /// Table ids set aside at once: one commit of its own per so many created tables, and at most so
 /// many ids lost with a restart.
@@ -122,6 +126,8 @@ pub(crate) struct Published {
     snapshot: Arc<Snapshot>,
     cluster: Arc<ClusterState>,
     urls: BTreeMap<WorkerId, Url>,
+    /// Commits before the newest that somebody may see still, the oldest first.
+    earlier: VecDeque<(u64, Weak<Pin>)>,
 }
 
 impl Published {
@@ -129,16 +135,29 @@ impl Published {
         let urls = BTreeMap::new();
         let cluster = Arc::clone(state.cluster()?);
         let snapshot = Arc::new(state.snapshot(&urls)?);
-        Some(Self { snapshot, cluster, urls })
+        Some(Self { snapshot, cluster, urls, earlier: VecDeque::new() })
     }
 
     /// Shows a state that is durable.
     fn show(&mut self, state: &State) {
         // A state that has a cluster never loses it, so neither is ever `None` here.
         if let (Some(snapshot), Some(cluster)) = (state.snapshot(&self.urls), state.cluster()) {
+            self.earlier.push_back((self.snapshot.version, Arc::downgrade(&self.snapshot.pin)));
             self.snapshot = Arc::new(snapshot);
             self.cluster = Arc::clone(cluster);
+            while self.earlier.front().is_some_and(|(_, pin)| pin.strong_count() == 0) {
+                self.earlier.pop_front();
+            }
+            if self.earlier.len() > EARLIER_KEPT {
+                self.earlier.retain(|(_, pin)| pin.strong_count() > 0);
+            }
         }
+    }
+
+    /// The oldest commit that somebody sees: the newest, unless a statement runs on an earlier one.
+    fn oldest_pinned(&self) -> u64 {
+        let seen = self.earlier.iter().find(|(_, pin)| pin.strong_count() > 0);
+        seen.map_or(self.snapshot.version, |(version, _)| *version)
     }
 
     /// Shows where workers listen, at the same commit.
@@ -170,7 +189,8 @@ pub struct Committed {
 }
 
 impl Committed {
-    fn replayed(first: RequestOutcome) -> Self {
+    /// What a request that is sent again hears.
+    pub(crate) fn replayed(first: RequestOutcome) -> Self {
         let RequestOutcome { payload: _, txn, version, rows_affected } = first;
         Self { version, txn, rows_affected, reserved: 0..0, replayed: true }
     }
@@ -364,6 +384,12 @@ impl Catalog {
         Arc::clone(&self.inner.published.borrow().snapshot)
     }
 
+    /// The oldest commit that a statement still sees. What later commits do not name may be removed
+    /// once no statement sees an earlier one.
+    pub fn oldest_pinned(&self) -> u64 {
+        self.inner.published.borrow().oldest_pinned()
+    }
+
     /// The cluster at the newest durable commit: all members, also those that do not live.
     pub fn cluster(&self) -> Arc<ClusterState> {
         Arc::clone(&self.inner.published.borrow().cluster)
@@ -422,6 +448,12 @@ impl Catalog {
     /// What came of the write with this request key, when it is committed and remembered.
     pub async fn request(&self, key: RequestKey) -> Result<Option<RequestOutcome>, CatalogError> {
         self.ask(|reply| Message::Request { key, reply }, writer_ended).await
+    }
+
+    /// Every request that is remembered, the oldest first. After a write that failed, those that
+    /// were durable before it: what the write left shows after a restart.
+    pub async fn requests(&self) -> Result<Vec<(RequestKey, RequestOutcome)>, CatalogError> {
+        self.ask(|reply| Message::Requests { reply }, writer_ended).await
     }
 
     /// An id for a table that will be created: never handed out before or again, also when it

@@ -21,6 +21,7 @@
 //! - [`server`]: accepts connections and serves them within limits
 //! - `service`: the RPCs, routed to one module per command family
 //! - `command`: what a descriptor or ticket asks for
+//! - `caller`: who calls, and what a call is called
 //! - `session`: connections and what belongs to them; the handshake
 //! - `query`: planning queries and streaming their rows
 //! - `prepared`: prepared statements and their parameters
@@ -35,6 +36,7 @@
 //! - `status`: the one table from errors to gRPC
 
 mod actions;
+mod caller;
 mod command;
 mod decode;
 mod encode;

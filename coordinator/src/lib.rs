@@ -6,6 +6,9 @@
 //! - [`catalog`]: what the cluster is made of, durable, changed by one writer
 //! - [`log_links`], [`log_scrub`], [`log_sources`]: the workers that keep copies of the catalog's log
 //! - [`membership`], [`membership_service`]: which workers there are and which slices they own
+//! - [`placement`]: which workers each slice should have, a pure function
+//! - [`reconcile`]: slices and copies brought to where they should be
+//! - [`repair`]: what to do next so that every segment has its copies there
 //! - [`backend`]: the seam between the Flight SQL service and the statement life cycle
 //! - [`statements`]: the statement life cycle, with `sys_schema` to look at it
 //! - [`flight`]: the Flight SQL service
@@ -18,7 +21,10 @@ pub mod log_scrub;
 pub mod log_sources;
 pub mod membership;
 pub mod membership_service;
+pub mod placement;
 pub mod process;
+pub mod reconcile;
+pub mod repair;
 pub mod statements;
 mod sys_schema;
 

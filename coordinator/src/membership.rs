@@ -9,10 +9,10 @@
 //! [`roster`] (who may join, who lives) and [`slices`] (who owns what).
 //!
 //! **Slices.** The first worker to register, or the last of the number the cluster was made for,
-//! makes the first slice map. A worker that joins later gets slices only while no table has rows;
-//! after that it owns none, and helps as a peer once rebalancing exists.
+//! makes the first slice map. A worker that joins later gets slices at once while no table has
+//! rows, and after that by [`reconcile`](crate::reconcile), as do the slices of dead workers.
 //!
-//! Not here: fencing of old epochs on the workers, and moving slices of dead workers.
+//! Not here: fencing of old epochs on the workers.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -23,13 +23,14 @@ use thiserror::Error;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+pub mod probe;
 pub mod roster;
 pub mod slices;
 
 pub use roster::{
     Beat, Incarnation, Join, Liveness, Member, MemberState, Refusal, Roster, Versions,
 };
-pub use slices::assign_slices;
+pub use slices::COPIES_PLACED;
 
 use crate::catalog::{Catalog, CatalogError, Command, wall_clock_ms};
 
@@ -101,6 +102,11 @@ impl Members {
         self.refresh();
         let cluster = self.catalog.cluster();
         tracing::info!(%worker, epoch = %cluster.epoch, "a worker registered");
+        if cluster.workers.len() == 1 {
+            tracing::warn!(
+                "the cluster has one worker, so each chunk has one copy: add a worker, and the second is made"
+            );
+        }
         Ok(Registration {
             cluster: cluster.cluster,
             epoch: cluster.epoch,
@@ -129,7 +135,12 @@ impl Members {
 
     /// Notes a sign of life.
     pub fn heartbeat(&self, worker: WorkerId, incarnation: Incarnation, epoch: Epoch) -> Beat {
-        let current = self.catalog.cluster().epoch;
+        let cluster = self.catalog.cluster();
+        let current = cluster.epoch;
+        if !cluster.workers.contains(&worker) {
+            // It was removed when it was lost, and is back: it becomes a member again.
+            return Beat::Register;
+        }
         let beat = self.roster().heartbeat(worker, incarnation, epoch, current, self.now());
         if beat == (Beat::Alive { changed: true }) {
             self.refresh();
@@ -141,6 +152,25 @@ impl Members {
     pub fn leave(&self, worker: WorkerId, incarnation: Incarnation) {
         self.roster().leave(worker, incarnation);
         self.refresh();
+    }
+
+    /// Notes which workers answered when they were asked, and tells readers.
+    pub(crate) fn note_answers(&self, answers: &[(WorkerId, Incarnation, bool)]) {
+        {
+            let (mut roster, now) = (self.roster(), self.now());
+            for (worker, incarnation, answered) in answers {
+                match answered {
+                    true => roster.answered(*worker, *incarnation, now),
+                    false => roster.accuse(*worker, *incarnation, now),
+                }
+            }
+        }
+        self.refresh();
+    }
+
+    /// All members, whenever one changes its state.
+    pub(crate) fn changes(&self) -> watch::Receiver<Arc<[Member]>> {
+        self.changes.subscribe()
     }
 
     /// All workers that registered since this coordinator started.

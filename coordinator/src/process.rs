@@ -25,6 +25,7 @@ use crate::log_links::GrpcLinks;
 use crate::log_scrub::{LOG_SCRUB_EVERY, LogScrub};
 use crate::membership::{Liveness, Members, Versions};
 use crate::membership_service::MembershipService;
+use crate::reconcile::{ReconcileOptions, Reconciler};
 use crate::statements::Statements;
 
 /// Everything a coordinator needs to know.
@@ -42,6 +43,10 @@ pub struct CoordinatorConfig {
     pub resources: Resources,
     /// Workers of this process; none when each has its own.
     pub local_workers: LocalWorkers,
+    /// When silent workers are suspected and given up.
+    pub liveness: Liveness,
+    /// How copies are kept where they should be.
+    pub reconcile: ReconcileOptions,
 }
 
 /// Why a coordinator cannot start.
@@ -108,14 +113,21 @@ impl Coordinator {
         let secret = catalog.secret().clone();
         let versions =
             Versions { binary: env!("CARGO_PKG_VERSION").to_owned(), protocol: PROTOCOL_VERSION };
-        let members = Members::new(catalog.clone(), Liveness::default(), versions);
+        let members = Members::new(catalog.clone(), config.liveness, versions);
         let channels = Channels::new(&secret)?.with_local(config.local_workers);
         catalog.replicate(Arc::new(GrpcLinks::new(channels.clone(), Handle::current())));
         let scrub = LogScrub::new(catalog.clone(), channels.clone());
         let runtime = config.resources.runtime()?;
+        let reconciler = Reconciler::new(
+            catalog.clone(),
+            Arc::clone(&members),
+            channels.clone(),
+            config.reconcile,
+        );
         let statements = Statements::new(
             catalog.clone(),
             Arc::clone(&members),
+            reconciler.clone(),
             channels,
             runtime,
             config.allowed_roots,
@@ -129,9 +141,12 @@ impl Coordinator {
         let stopped = stop.clone().cancelled_owned();
         let server = tokio::spawn(serve_with_routes(listener, flight, routes, stopped));
         let (watched, watch_stop) = (Arc::clone(&members), stop.clone());
+        let (probes, probes_stop) = (statements.probes().clone(), stop.clone());
         let scrub_stop = stop.clone();
         let watch = tokio::spawn(async move {
-            tokio::join!(watched.run(watch_stop), scrub.run(LOG_SCRUB_EVERY, scrub_stop));
+            let reconcile = reconciler.run(watch_stop.clone());
+            let scrub = scrub.run(LOG_SCRUB_EVERY, scrub_stop);
+            tokio::join!(watched.run(watch_stop), probes.run(probes_stop), reconcile, scrub);
         });
         tracing::info!(%address, cluster = %catalog.cluster().cluster, "coordinator serves");
         Ok(Self { address, catalog, members, statements, stop, server, watch })

@@ -13,6 +13,7 @@
 //! - `session`: what SET changed, per connection, and the planning session of a statement
 //! - [`registry`]: statements that run, and those that ran lately
 //! - `query`: statements that return rows
+//! - `failover`: statements that lose a worker
 //! - `parameters`: `$1..$n`
 //! - `show`: SHOW, DESCRIBE, EXPLAIN, with `create_text`
 //! - `names`: names without a schema
@@ -20,9 +21,12 @@
 //! - `replan`: definitions that two sessions make at once
 //! - `insert`: INSERT, CREATE TABLE AS, COPY, with `insert_defaults`
 //! - `modify`: DELETE and UPDATE
+//! - `requests`: writes that are done once however often they are sent
 //! - `turns`: who changes a table waits for the others
 //! - `compact`: small segments merged, VACUUM
 //! - `ingest`: rows that a client uploads
+//! - `target`: where a write's rows go, and how many copies of them
+//! - `system`: ALTER SYSTEM
 //! - `transaction`: append, seal, commit or abort
 
 mod backend;
@@ -30,6 +34,7 @@ mod compact;
 mod create_text;
 mod declared;
 mod definition;
+mod failover;
 mod ingest;
 mod insert;
 mod insert_defaults;
@@ -39,8 +44,11 @@ mod parameters;
 mod query;
 pub mod registry;
 mod replan;
+mod requests;
 mod session;
 mod show;
+mod system;
+mod target;
 mod transaction;
 mod turns;
 mod view_text;
@@ -58,6 +66,9 @@ use tokio::sync::Semaphore;
 
 use crate::catalog::Catalog;
 use crate::membership::Members;
+use crate::membership::probe::Probes;
+use crate::reconcile::Reconciler;
+use failover::SpoolBudget;
 use registry::Registry;
 use session::Sessions;
 use turns::Turns;
@@ -71,6 +82,7 @@ pub struct Statements {
 struct Inner {
     catalog: Catalog,
     members: Arc<Members>,
+    reconciler: Reconciler,
     channels: Channels,
     planning: Arc<PlanningSessions>,
     sessions: Sessions,
@@ -78,6 +90,8 @@ struct Inner {
     /// One turn: compactions of one coordinator run one by one.
     compaction: Arc<Semaphore>,
     turns: Turns,
+    probes: Probes,
+    spools: SpoolBudget,
 }
 
 impl Statements {
@@ -88,22 +102,32 @@ impl Statements {
     pub fn new(
         catalog: Catalog,
         members: Arc<Members>,
+        reconciler: Reconciler,
         channels: Channels,
         runtime: Arc<RuntimeEnv>,
         allowed_roots: AllowedRoots,
     ) -> Result<Self, DataFusionError> {
         let planning = PlanningSessions::new(channels.clone(), runtime, allowed_roots)?;
+        let probes = Probes::new(Arc::clone(&members), channels.clone());
         let inner = Inner {
             catalog,
             members,
+            reconciler,
             channels,
             planning: Arc::new(planning),
             sessions: Sessions::default(),
             registry: Arc::new(Registry::default()),
             compaction: Arc::new(Semaphore::new(1)),
             turns: Turns::default(),
+            probes,
+            spools: SpoolBudget::default(),
         };
         Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// Who asks workers whether they are there.
+    pub(crate) fn probes(&self) -> &Probes {
+        &self.inner.probes
     }
 
     /// Statements that run, and those that ran lately.

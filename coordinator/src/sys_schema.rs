@@ -2,15 +2,24 @@
 //!
 //! A table is computed when a statement names it, once per statement, from the pinned snapshot and
 //! this process's memory, so it answers while workers are down (RULES 34).
+//!
+//! - `requests`: what came of writes
+//! - `copies`: chunks, repairs and scrubs
 
+mod copies;
+mod requests;
+
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 use std::time::UNIX_EPOCH;
 
-use arrow::array::{ArrayRef, StringArray, TimestampMicrosecondArray, UInt64Array};
+use arrow::array::{ArrayRef, BooleanArray, StringArray, TimestampMicrosecondArray, UInt64Array};
 use arrow::record_batch::RecordBatch;
 use async_trait::async_trait;
+use basalt_engine::error::SqlError;
 use basalt_engine::snapshot::{Distribution, Relation, Snapshot, TableSnapshot};
+use basalt_storage::ids::WorkerId;
 use basalt_storage::manifest::Layout;
 use datafusion::catalog::{MemTable, SchemaProvider, TableProvider};
 use datafusion::error::Result;
@@ -18,38 +27,59 @@ use datafusion::error::Result;
 use crate::catalog::ledger::MemberStatus;
 use crate::catalog::{Catalog, LogStatus};
 use crate::membership::Members;
-use crate::statements::registry::{Registry, RunState};
+use crate::reconcile::Reconciler;
+use crate::statements::registry::{Registry, RunState, Write};
 
-const NAMES: [&str; 6] = ["workers", "slices", "tables", "segments", "queries", "log_members"];
+const NAMES: [&str; 10] = [
+    "workers",
+    "slices",
+    "tables",
+    "segments",
+    "queries",
+    "requests",
+    "chunks",
+    "repairs",
+    "scrubs",
+    "log_members",
+];
 
 /// The tables of `sys` as one statement sees them.
 pub(crate) struct SysSchema {
+    catalog: Catalog,
     snapshot: Arc<Snapshot>,
     members: Arc<Members>,
     registry: Arc<Registry>,
-    catalog: Catalog,
+    reconciler: Reconciler,
     /// What was computed already, in the order of [`NAMES`].
     computed: [OnceLock<Arc<dyn TableProvider>>; NAMES.len()],
 }
 
 impl SysSchema {
     pub(crate) fn new(
+        catalog: Catalog,
         snapshot: Arc<Snapshot>,
         members: Arc<Members>,
         registry: Arc<Registry>,
-        catalog: Catalog,
+        reconciler: Reconciler,
     ) -> Self {
-        Self { snapshot, members, registry, catalog, computed: Default::default() }
+        Self { catalog, snapshot, members, registry, reconciler, computed: Default::default() }
     }
 
-    fn compute(&self, name: &str) -> Result<Option<RecordBatch>> {
+    async fn compute(&self, name: &str) -> Result<Option<RecordBatch>> {
         Ok(Some(match name {
-            "workers" => workers(&self.snapshot, &self.members)?,
+            "workers" => workers(&self.snapshot, &self.members, &self.reconciler)?,
             "slices" => slices(&self.snapshot)?,
             "tables" => tables(&self.snapshot)?,
             "segments" => segments(&self.snapshot)?,
             "queries" => queries(&self.registry)?,
             "log_members" => log_members(&self.catalog.log_status())?,
+            "scrubs" => copies::scrubs(&self.reconciler.scrub_states())?,
+            "chunks" => copies::chunks(&self.snapshot, &self.reconciler.bad_copies())?,
+            "repairs" => copies::repairs(&self.snapshot, &self.reconciler.repairs())?,
+            "requests" => {
+                let remembered = self.catalog.requests().await.map_err(SqlError::from)?;
+                requests::requests(&remembered, &self.registry.list())?
+            }
             _ => return Ok(None),
         }))
     }
@@ -72,7 +102,7 @@ impl SchemaProvider for SysSchema {
         if let Some(table) = self.computed[place].get() {
             return Ok(Some(Arc::clone(table)));
         }
-        let Some(batch) = self.compute(name)? else { return Ok(None) };
+        let Some(batch) = self.compute(name).await? else { return Ok(None) };
         let table = Arc::new(MemTable::try_new(batch.schema(), vec![vec![batch]])?);
         Ok(Some(Arc::clone(self.computed[place].get_or_init(|| table))))
     }
@@ -90,18 +120,52 @@ fn numbers(values: impl Iterator<Item = u64>) -> ArrayRef {
     Arc::new(UInt64Array::from_iter_values(values))
 }
 
-fn workers(snapshot: &Snapshot, members: &Members) -> Result<RecordBatch> {
-    let members = members.members();
-    let owned = |worker| {
+fn strings_or_null(values: impl Iterator<Item = Option<String>>) -> ArrayRef {
+    Arc::new(values.collect::<StringArray>())
+}
+
+fn numbers_or_null(values: impl Iterator<Item = Option<u64>>) -> ArrayRef {
+    Arc::new(UInt64Array::from_iter(values))
+}
+
+/// Every member of the cluster, also those that were never heard of since this coordinator started.
+fn workers(snapshot: &Snapshot, members: &Members, reconciler: &Reconciler) -> Result<RecordBatch> {
+    let heard = members.members();
+    let rows: Vec<_> = reconciler
+        .worker_states()
+        .into_iter()
+        .map(|(worker, duty)| (worker, duty, heard.iter().find(|member| member.worker == worker)))
+        .collect();
+    let slices = |worker| {
         let owners = snapshot.cluster.slice_owners.iter();
         owners.filter(|owner| **owner == worker).count() as u64
     };
-    Ok(RecordBatch::try_from_iter([
-        ("worker", strings(members.iter().map(|member| member.worker.to_string()))),
-        ("url", strings(members.iter().map(|member| member.url.to_string()))),
-        ("state", strings(members.iter().map(|m| format!("{:?}", m.state).to_lowercase()))),
-        ("slices", numbers(members.iter().map(|member| owned(member.worker)))),
-        ("silent_ms", numbers(members.iter().map(|m| m.silent.as_millis() as u64))),
+    let mut held: BTreeMap<WorkerId, (u64, u64)> = BTreeMap::new();
+    for segment in stored(snapshot).into_iter().flat_map(|table| &table.segments) {
+        for holder in &segment.holders {
+            let (segments, bytes) = held.entry(*holder).or_default();
+            (*segments, *bytes) = (*segments + 1, *bytes + segment.bytes);
+        }
+    }
+    let held = |worker: &WorkerId| held.get(worker).copied().unwrap_or_default();
+    let url =
+        StringArray::from_iter(rows.iter().map(|row| row.2.map(|member| member.url.as_str())));
+    let state = rows.iter().map(|row| match row.2 {
+        Some(member) => format!("{:?}", member.state).to_lowercase(),
+        None => "unknown".to_owned(),
+    });
+    let silent = UInt64Array::from_iter(
+        rows.iter().map(|row| row.2.map(|member| member.silent.as_millis() as u64)),
+    );
+    Ok(RecordBatch::try_from_iter_with_nullable([
+        ("worker", strings(rows.iter().map(|row| row.0.to_string())), false),
+        ("url", Arc::new(url) as ArrayRef, true),
+        ("state", strings(state), false),
+        ("duty", strings(rows.iter().map(|row| row.1.to_owned())), false),
+        ("slices", numbers(rows.iter().map(|row| slices(row.0))), false),
+        ("segments", numbers(rows.iter().map(|row| held(&row.0).0)), false),
+        ("bytes", numbers(rows.iter().map(|row| held(&row.0).1)), false),
+        ("silent_ms", Arc::new(silent) as ArrayRef, true),
     ])?)
 }
 
@@ -152,6 +216,7 @@ fn tables(snapshot: &Snapshot) -> Result<RecordBatch> {
         ("table_name", strings(tables.iter().map(|table| table.name.clone()))),
         ("table_id", numbers(tables.iter().map(|table| table.id.0))),
         ("distribution", strings(tables.iter().map(|table| distribution(table)))),
+        ("replicas", numbers(tables.iter().map(|table| u64::from(table.replicas)))),
         ("sort_key", strings(tables.iter().map(|table| sort_key(table)))),
         ("columns", numbers(tables.iter().map(|table| table.schema.columns.len() as u64))),
         ("segments", numbers(tables.iter().map(|table| table.segments.len() as u64))),
@@ -201,17 +266,20 @@ fn queries(registry: &Registry) -> Result<RecordBatch> {
         i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
     });
     let started: ArrayRef = Arc::new(TimestampMicrosecondArray::from_iter_values(started));
-    let elapsed: ArrayRef = Arc::new(UInt64Array::from_iter(runs.iter().map(|run| run.elapsed_ms)));
-    let fallback: ArrayRef =
-        Arc::new(StringArray::from_iter(runs.iter().map(|run| run.fallback.as_deref())));
+    let writes = || runs.iter().map(|run| run.write.as_ref());
+    let request = writes().map(|write| Some(write?.request.as_ref()?.to_string()));
+    let replayed = writes().map(|write| write.is_some_and(Write::is_replay));
     Ok(RecordBatch::try_from_iter_with_nullable([
         ("query_id", strings(runs.iter().map(|run| run.query_id.to_string())), false),
         ("session", numbers(runs.iter().map(|run| run.session.0)), false),
         ("state", strings(runs.iter().map(|run| state(&run.state))), false),
         ("started", started, false),
-        ("elapsed_ms", elapsed, true),
+        ("elapsed_ms", numbers_or_null(runs.iter().map(|run| run.elapsed_ms)), true),
+        ("attempts", numbers(runs.iter().map(|run| u64::from(run.attempts))), false),
         ("rows", numbers(runs.iter().map(|run| run.rows)), false),
-        ("fallback", fallback, true),
+        ("fallback", strings_or_null(runs.iter().map(|run| run.fallback.clone())), true),
+        ("request", strings_or_null(request), true),
+        ("replayed", Arc::new(replayed.map(Some).collect::<BooleanArray>()), false),
         ("text", strings(runs.iter().map(|run| run.text.clone())), false),
     ])?)
 }

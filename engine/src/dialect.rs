@@ -20,8 +20,10 @@
 //! - `create_table`: `CREATE TABLE` with Redshift's attributes
 //! - `keys`: keys of `CREATE TABLE`
 //! - `copy`: `COPY ... FROM` and its options
+//! - `label`: `LABEL 'key'` at the end of what writes
 //! - `modify`: `DELETE` and `UPDATE`
 //! - `vacuum`: `VACUUM`
+//! - `system`: `ALTER SYSTEM`
 //! - `relation`: views, schemas and `DROP`
 //! - `session`: `SET`, `SHOW`, `EXPLAIN` and transactions
 //! - `query`: what a query may contain
@@ -45,6 +47,7 @@ mod create_table;
 mod grammar;
 mod group_casts;
 mod keys;
+mod label;
 mod lateral;
 mod modify;
 mod named_subqueries;
@@ -65,17 +68,20 @@ mod size;
 mod spellings;
 pub mod statement;
 mod syntax;
+mod system;
 mod tokens;
 mod using;
 mod vacuum;
 
+pub use label::{LABEL_BYTES_MAX, label_problem};
 pub use modify::{Assignment, Delete, Rows, Update};
 pub use names::{NAME_CHARS_MAX, ObjectRef};
 pub use numbers::make_exact;
 pub use repeated::shown_names;
 pub use statement::{
-    ColumnSpec, CopyFrom, CreateSchema, CreateTable, CreateView, DistributionSpec, DropSchema,
-    DropTable, DropView, Explain, Insert, KeySpec, KeySpecKind, ParsedStatement, Statement,
+    ColumnSpec, CopyFrom, CreateSchema, CreateTable, CreateView, DistributionSpec, DrainWorker,
+    DropSchema, DropTable, DropView, Explain, Insert, KeySpec, KeySpecKind, Label, ParsedStatement,
+    Statement,
 };
 
 use datafusion::sql::sqlparser::ast::Expr;

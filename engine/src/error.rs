@@ -56,6 +56,8 @@ pub enum ErrorCode {
     SourceFile,
     /// Somebody else changed the same thing; try again. SQLSTATE 40001.
     Conflict,
+    /// The statement was planned before slices moved; plan it again. SQLSTATE 72000.
+    StalePlan,
     /// The statement was cancelled. SQLSTATE 57014.
     Cancelled,
     /// Memory, spill space or another budget is used up. SQLSTATE 53200.
@@ -66,13 +68,16 @@ pub enum ErrorCode {
     DataCorrupted,
     /// A handle, ticket or query id is unknown or has expired. SQLSTATE 26000.
     UnknownHandle,
+    /// A commit was asked for, and nobody knows yet whether it is durable. Sending the statement
+    /// again is safe under the same request key only. SQLSTATE 08007.
+    OutcomeUnknown,
     /// A bug of ours. SQLSTATE XX000.
     Internal,
 }
 
 impl ErrorCode {
     /// Every code, in the order of documentation.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 23] = [
         Self::SyntaxError,
         Self::UndefinedTable,
         Self::UndefinedColumn,
@@ -88,11 +93,13 @@ impl ErrorCode {
         Self::PermissionDenied,
         Self::SourceFile,
         Self::Conflict,
+        Self::StalePlan,
         Self::Cancelled,
         Self::ResourcesExhausted,
         Self::Unavailable,
         Self::DataCorrupted,
         Self::UnknownHandle,
+        Self::OutcomeUnknown,
         Self::Internal,
     ];
 
@@ -119,11 +126,13 @@ impl ErrorCode {
             Self::PermissionDenied => "PERMISSION_DENIED",
             Self::SourceFile => "SOURCE_FILE",
             Self::Conflict => "CONFLICT",
+            Self::StalePlan => "STALE_PLAN",
             Self::Cancelled => "CANCELLED",
             Self::ResourcesExhausted => "RESOURCES_EXHAUSTED",
             Self::Unavailable => "UNAVAILABLE",
             Self::DataCorrupted => "DATA_CORRUPTED",
             Self::UnknownHandle => "UNKNOWN_HANDLE",
+            Self::OutcomeUnknown => "OUTCOME_UNKNOWN",
             Self::Internal => "INTERNAL",
         }
     }
@@ -146,18 +155,23 @@ impl ErrorCode {
             Self::PermissionDenied => "42501",
             Self::SourceFile => "58030",
             Self::Conflict => "40001",
+            Self::StalePlan => "72000",
             Self::Cancelled => "57014",
             Self::ResourcesExhausted => "53200",
             Self::Unavailable => "08006",
             Self::DataCorrupted => "XX001",
             Self::UnknownHandle => "26000",
+            Self::OutcomeUnknown => "08007",
             Self::Internal => "XX000",
         }
     }
 
     /// Whether the same statement may succeed when it is simply sent again.
     pub fn is_retryable(self) -> bool {
-        matches!(self, Self::Conflict | Self::Unavailable | Self::ResourcesExhausted)
+        matches!(
+            self,
+            Self::Conflict | Self::StalePlan | Self::Unavailable | Self::ResourcesExhausted
+        )
     }
 }
 

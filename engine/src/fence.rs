@@ -38,7 +38,7 @@ impl Fence {
     /// Refuses what was planned before the newest change of the slices.
     ///
     /// # Errors
-    /// [`ErrorCode::Conflict`]: a new plan of the same statement passes.
+    /// [`ErrorCode::StalePlan`]: a new plan of the same statement passes.
     pub fn check_epoch(&self, planned: Epoch) -> Result<(), SqlError> {
         let newest = self.epoch();
         if planned >= newest {
@@ -48,7 +48,7 @@ impl Fence {
             "the statement was planned at epoch {planned}, and slices have moved: a worker is at \
              epoch {newest}"
         );
-        Err(SqlError::new(ErrorCode::Conflict, message).with_hint("send the statement again"))
+        Err(SqlError::new(ErrorCode::StalePlan, message).with_hint("send the statement again"))
     }
 
     /// Refuses what belongs to another cluster: a worker of it may have had this address before.
@@ -71,7 +71,7 @@ mod tests {
     #[test]
     fn older_epochs_are_refused_and_newer_ones_pass_without_being_believed() {
         let fence = Fence::new(ClusterId::generate(), Epoch(5));
-        assert_eq!(fence.check_epoch(Epoch(4)).unwrap_err().code, ErrorCode::Conflict);
+        assert_eq!(fence.check_epoch(Epoch(4)).unwrap_err().code, ErrorCode::StalePlan);
         assert!(fence.check_epoch(Epoch(5)).is_ok());
         assert!(fence.check_epoch(Epoch(u64::MAX)).is_ok());
         assert_eq!(fence.epoch(), Epoch(5), "a peer does not advance the fence");

@@ -3,6 +3,7 @@
 
 #[expect(missing_docs, reason = "generated; internal.proto has the documentation")]
 #[expect(clippy::allow_attributes_without_reason, reason = "generated")]
+#[expect(clippy::large_enum_variant, reason = "generated; one header per stream")]
 mod generated {
     tonic::include_proto!("basalt.internal.v1");
 }
@@ -14,8 +15,8 @@ use tonic::Status;
 use uuid::Uuid;
 
 /// The version of plans, codecs and messages. Members of a cluster have the same one (RULES 35).
-/// 2: epochs in every request, recursion and functions of our own in plans.
-pub const PROTOCOL_VERSION: u32 = 3;
+/// 2: epochs in every request, recursion and functions of our own in plans. 4: copies on partners.
+pub const PROTOCOL_VERSION: u32 = 4;
 
 /// The largest message any internal service sends or accepts, in bytes. One record batch must
 /// fit: a batch is cut to about 2 MiB, and a single row may be as long as a Flight message.

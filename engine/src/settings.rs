@@ -45,6 +45,52 @@ pub struct Settings {
     /// The schemas that a name without one is looked for in, in order; what is created without
     /// one goes into the first.
     pub search_path: Vec<String>,
+    /// Copies that must be durable before a write is acknowledged.
+    pub write_consistency: WriteConsistency,
+}
+
+/// How many of the copies that a table wants are durable when a write of it is acknowledged. What
+/// is lacking then is made by repair.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WriteConsistency {
+    /// All of them: no loss of as many workers but one loses a row.
+    All,
+    /// More than half of them.
+    Quorum,
+    /// One: the loss of one worker may lose the row until repair has copied it.
+    One,
+}
+
+impl WriteConsistency {
+    /// How many of `wanted` copies are required.
+    pub fn required(self, wanted: usize) -> usize {
+        match self {
+            Self::All => wanted,
+            Self::Quorum => wanted / 2 + 1,
+            Self::One => 1,
+        }
+    }
+
+    /// The value of a setting or clause.
+    ///
+    /// # Errors
+    /// [`ErrorCode::InvalidParameter`].
+    pub fn parse(value: &str) -> Result<Self, SqlError> {
+        match value.to_ascii_lowercase().as_str() {
+            "all" => Ok(Self::All),
+            "quorum" => Ok(Self::Quorum),
+            "one" => Ok(Self::One),
+            _ => Err(invalid("write_consistency", value, "all, quorum or one")),
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::All => "all",
+            Self::Quorum => "quorum",
+            Self::One => "one",
+        }
+    }
 }
 
 /// How exchanges between workers are compressed.
@@ -80,13 +126,17 @@ pub struct Setting {
 }
 
 /// Names and descriptions, in alphabetical order.
-const SETTINGS: [(&str, &str); 6] = [
+const SETTINGS: [(&str, &str); 7] = [
     ("batch_rows", "rows per batch, 1 to 65536"),
     ("exchange_compression", "compression between workers: none, lz4 or zstd"),
     ("one_task_rows", "scans of at most so many rows run as one task on one worker; 0 for none"),
     (SEARCH_PATH, "schemas of names without one; the first is where CREATE goes"),
     ("target_partitions", "parallel partitions per task, 1 (raised to 2) to 256"),
     ("timezone", "time zone of TIMESTAMP WITH TIME ZONE, an IANA name or an offset"),
+    (
+        "write_consistency",
+        "copies that are durable when a write is acknowledged: all, quorum or one",
+    ),
 ];
 
 /// Asked once: the answer comes from several files of the system, and every statement needs it.
@@ -102,6 +152,7 @@ impl Default for Settings {
             time_zone: "+00:00".to_owned(),
             exchange_compression: ExchangeCompression::None,
             search_path: vec![DEFAULT_SCHEMA.to_owned()],
+            write_consistency: WriteConsistency::All,
         }
     }
 }
@@ -124,6 +175,7 @@ impl Settings {
                 self.time_zone = value.to_owned();
             }
             SEARCH_PATH => self.search_path = path_of(value)?,
+            "write_consistency" => self.write_consistency = WriteConsistency::parse(value)?,
             _ => {
                 self.exchange_compression = match value.to_ascii_lowercase().as_str() {
                     "none" => ExchangeCompression::None,
@@ -159,6 +211,7 @@ impl Settings {
                 let names: Vec<_> = self.search_path.iter().map(|name| identifier(name)).collect();
                 names.join(", ")
             }
+            "write_consistency" => self.write_consistency.name().to_owned(),
             _ => self.exchange_compression.name().to_owned(),
         };
         let (name, description) =

@@ -25,7 +25,13 @@ pub struct Snapshot {
     pub cluster: Arc<ClusterView>,
     /// Schemas by name.
     pub schemas: BTreeMap<String, Arc<SchemaSnapshot>>,
+    /// Lives as long as anybody sees the commit: clones of a snapshot share it.
+    pub pin: Arc<Pin>,
 }
+
+/// Shows that a commit is seen by somebody: files that it names must stay.
+#[derive(Debug, Default)]
+pub struct Pin;
 
 /// One schema: a namespace of relations.
 #[derive(Debug, Clone, Default)]
@@ -60,6 +66,8 @@ pub struct TableSnapshot {
     pub distribution: Distribution,
     /// Columns that segments are sorted by, the most significant first.
     pub sort_key: Vec<ColumnId>,
+    /// Copies that its definition asks for; see [`ClusterView::copies_wanted`].
+    pub replicas: u16,
     /// Its live segments.
     pub segments: Vec<Arc<SegmentRecord>>,
 }
@@ -98,7 +106,12 @@ pub struct ClusterView {
     pub epoch: Epoch,
     /// The owner of each slice, by slice number.
     pub slice_owners: Vec<WorkerId>,
-    /// Where each registered worker listens.
+    /// The workers that should have each slice's other copies, by slice number, the first that
+    /// would own it next first. May be shorter than the owners: the rest has no partners.
+    pub slice_partners: Vec<Vec<WorkerId>>,
+    /// Members of the cluster, whether they live or not.
+    pub members: usize,
+    /// Where each worker listens that may be given work: not those that are dead or suspect.
     pub workers: BTreeMap<WorkerId, Url>,
 }
 
@@ -106,5 +119,17 @@ impl ClusterView {
     /// The owner of a slice; `None` for a slice number that the cluster does not have.
     pub fn owner(&self, slice: SliceId) -> Option<WorkerId> {
         self.slice_owners.get(usize::from(slice.0)).copied()
+    }
+
+    /// The workers of a slice: its owner, then its partners.
+    pub fn workers_of(&self, slice: SliceId) -> impl Iterator<Item = WorkerId> + '_ {
+        let partners = self.slice_partners.get(usize::from(slice.0));
+        self.owner(slice).into_iter().chain(partners.into_iter().flatten().copied())
+    }
+
+    /// How many copies of its chunks a table has that asks for `replicas`: no more than there are
+    /// members, so that a cluster of one worker works, and gets second copies when it grows.
+    pub fn copies_wanted(&self, replicas: u16) -> usize {
+        usize::from(replicas).min(self.members).max(1)
     }
 }

@@ -112,7 +112,10 @@ impl TableProvider for SegmentTable {
             Some(projection) => projection.clone(),
             None => (0..self.schema.fields().len()).collect(),
         };
-        let table = ScanTable::new(&self.table, &self.cluster, &columns);
+        // A plan that is made again uses the workers that there are now.
+        let newer = state.config().get_extension::<ClusterView>();
+        let cluster = newer.as_ref().unwrap_or(&self.cluster);
+        let table = ScanTable::new(&self.table, cluster, &columns);
         let (ordinals, records): (Vec<_>, Vec<_>) = self.segments().into_iter().unzip();
         let statistics = table_statistics(&table, &records);
         let segments: Vec<_> = ordinals

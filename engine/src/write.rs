@@ -29,7 +29,7 @@ pub use exec::SliceAppendExec;
 pub use peers::{PeerAppender, PeerSink};
 pub use router::SliceRouter;
 pub use table::AppendTable;
-pub use target::AppendTarget;
+pub use target::{AppendTarget, Copies};
 
 /// Takes rows of one task's partition for one transaction.
 #[async_trait]

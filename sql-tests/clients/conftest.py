@@ -16,11 +16,11 @@ import pytest
 URL = os.environ.get("BASALT_URL", "grpc://127.0.0.1:50051")
 
 
-def basalt_load(table, *paths):
+def basalt_load(table, *paths, options=()):
     """Runs `basalt load`, the program of the build that is tested."""
     program = os.environ.get("BASALT_BIN")
     assert program, "BASALT_BIN must name the basalt program"
-    arguments = [program, "load", "--url", URL, "--table", table, *map(str, paths)]
+    arguments = [program, "load", "--url", URL, "--table", table, *options, *map(str, paths)]
     return subprocess.run(arguments, capture_output=True, text=True, check=False)
 
 

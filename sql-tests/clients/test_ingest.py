@@ -10,7 +10,7 @@ import pandas
 import polars
 import pyarrow as pa
 import pytest
-from conftest import connect, one, rows
+from conftest import basalt_load, connect, one, rows
 
 DATA = pa.table({"n": [1, 2, 3], "s": ["a", None, "c"]})
 
@@ -180,3 +180,51 @@ def test_large_batches_of_the_client_are_loaded(cursor, name):
     numbers = pa.table({"n": pa.array(range(500_000))})
     assert cursor.adbc_ingest(table, numbers, mode="create") == 500_000
     assert one(cursor, f"SELECT sum(n) FROM {table}") == 499_999 * 500_000 // 2
+
+
+KEY = "adbc.flight.sql.rpc.call_header.x-basalt-request"
+
+
+def test_c40_an_ingest_sent_again_under_its_key_has_one_effect(cursor, name):
+    table = name()
+    cursor.adbc_statement.set_options(**{KEY: table})
+    for _ in range(2):
+        assert cursor.adbc_ingest(table, DATA, mode="create_append") == 3
+    with pytest.raises(flightsql.Error, match="was used for another statement"):
+        cursor.adbc_ingest(table, DATA.slice(1), mode="create_append")
+    with connect() as connection, connection.cursor() as other:
+        assert one(other, f"SELECT count(*) FROM {table}") == 3
+
+
+def test_c40_statements_sent_again_under_their_key_have_one_effect(cursor, name):
+    table = name()
+    cursor.execute(f"CREATE TABLE {table} (n BIGINT)")
+    with connect() as connection:
+        for _ in range(2):
+            with connection.cursor() as keyed:
+                keyed.adbc_statement.set_options(**{KEY: f"{table} execute"})
+                keyed.execute(f"INSERT INTO {table} VALUES (1), (2)")
+                assert keyed.rowcount == 2
+        for _ in range(2):
+            with connection.cursor() as keyed:
+                keyed.adbc_statement.set_options(**{KEY: f"{table} many"})
+                keyed.executemany(f"INSERT INTO {table} VALUES (?)", [(3,), (4,)])
+        with connection.cursor() as keyed:
+            keyed.adbc_statement.set_options(**{KEY: f"{table} select"})
+            with pytest.raises(flightsql.Error, match="SELECT cannot have a request key"):
+                keyed.execute(f"SELECT n FROM {table}")
+    assert rows(cursor, f"SELECT n FROM {table} ORDER BY n") == [(1,), (2,), (3,), (4,)]
+
+
+def test_c40_basalt_load_takes_a_label(cursor, name, tmp_path):
+    table = name()
+    path = tmp_path / "rows.csv"
+    path.write_text("n\n1\n2\n")
+    for _ in range(2):
+        done = basalt_load(table, path, options=["--label", table])
+        assert done.returncode == 0, done.stderr
+    assert one(cursor, f"SELECT count(*) FROM {table}") == 2
+    path.write_text("n\n1\n3\n")
+    other = basalt_load(table, path, options=["--label", table])
+    assert other.returncode == 1
+    assert f'request key "{table}" was used for another statement' in other.stderr

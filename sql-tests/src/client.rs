@@ -6,7 +6,8 @@
 //! is a [`ClientError`] with the server's code, sentence and hint.
 //!
 //! Invariant: nothing here retries. A statement that was cut off may have committed, and only the
-//! caller knows whether sending it again is safe.
+//! caller knows whether sending it again is safe: with a request key it is
+//! ([`Client::with_request_key`]).
 //! Not here: formatting (`basalt sql`), starting clusters (`cluster`).
 
 mod error;
@@ -47,6 +48,9 @@ const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(30);
 /// streams which are not being read leave the others of the connection theirs.
 const STREAM_WINDOW_BYTES: u32 = 8 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = (1 << 31) - 1;
+
+/// Names the one statement that a call runs: see [`Client::with_request_key`].
+const REQUEST_HEADER: &str = "x-basalt-request";
 
 /// What came of a statement.
 #[expect(clippy::large_enum_variant, reason = "one per statement, moved once or twice")]
@@ -93,6 +97,21 @@ impl Client {
     /// The address as the user gave it.
     pub fn url(&self) -> &str {
         &self.url
+    }
+
+    /// The same connection, whose calls carry a request key: what one of them writes is written
+    /// once, however often it is sent, and each send that succeeds has the answer of the first.
+    ///
+    /// # Errors
+    /// [`ClientError::Local`] when the key cannot stand in a header: a `LABEL` may be any text.
+    pub fn with_request_key(&self, key: &str) -> Result<Self, ClientError> {
+        if key.is_empty() || !key.bytes().all(|byte| (b' '..=b'~').contains(&byte)) {
+            let text = format!("request key {key:?} cannot be sent: it is not ASCII text");
+            return Err(ClientError::Local(text));
+        }
+        let mut client = self.clone();
+        client.flight.set_header(REQUEST_HEADER, key);
+        Ok(client)
     }
 
     /// Runs one statement, whatever its kind.

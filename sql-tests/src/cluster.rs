@@ -11,6 +11,8 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use basalt_coordinator::membership::Liveness;
+use basalt_coordinator::reconcile::ReconcileOptions;
 use basalt_coordinator::{Coordinator, CoordinatorConfig, CoordinatorError};
 use basalt_engine::channels::LocalWorkers;
 use basalt_engine::files::AllowedRoots;
@@ -133,6 +135,8 @@ impl EmbeddedCluster {
             workers_expected: Some(config.workers),
             allowed_roots: config.allowed_roots.clone(),
             local_workers: local_workers(),
+            liveness: Liveness::default(),
+            reconcile: ReconcileOptions::default(),
         })
         .await?;
         let made = coordinator.catalog().cluster().workers_expected;

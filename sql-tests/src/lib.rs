@@ -5,11 +5,15 @@
 //! - [`clients`]: the Python drivers' tests and their virtual environment
 //! - [`cluster`]: a whole cluster in one process
 //! - [`explain`]: counters out of EXPLAIN ANALYZE
+//! - [`processes`]: clusters of real processes, for `basalt bench` and tests
+//! - [`faults`]: faults of processes, disks and networks, and checkers of promises
 //! - [`fuzz`]: generated queries against plain DataFusion and against themselves
 
 pub mod client;
 pub mod clients;
 pub mod cluster;
 pub mod explain;
+pub mod faults;
 pub mod fuzz;
+pub mod processes;
 pub mod slt;

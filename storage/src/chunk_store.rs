@@ -4,17 +4,26 @@
 //! or not there, before and after a crash; what is read here is unverified until
 //! [`crate::segment_meta`] and [`crate::segment_reader`] have checked it.
 //! Not here: which segments are live (the catalog), who else has a copy (the coordinator).
+//!
+//! Segments come in whole from this process ([`ChunkStore::publish`]), in pieces from elsewhere
+//! (`chunk_store/incoming.rs`), are read back and judged (`check.rs`), and leave by
+//! [`ChunkStore::remove_segment`] or into `quarantine/` (`quarantine.rs`).
 
+mod check;
 mod identity;
+mod incoming;
+mod quarantine;
+mod segment_turns;
+mod staging;
+mod usage;
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use bytes::Bytes;
-use uuid::Uuid;
 
 use crate::durable_write::{DurableWriter, NewFile, Placement, remove_tree};
 use crate::error::{Result, StorageError};
@@ -28,10 +37,12 @@ use crate::segment_meta::{ByteRange, SEGMENT_META_BYTES_MAX, SegmentMeta};
 use crate::segment_writer::EncodedSegment;
 use crate::vfs::{Vfs, VfsLock};
 
+pub use check::{BadPart, ReadFrom, SegmentCheck};
 pub use identity::Identity;
-
-/// How deep directories nest under `tmp/`: transaction, segment, and one to spare.
-const TMP_DEPTH_MAX: usize = 4;
+pub use incoming::{IncomingSegment, SegmentCopy};
+pub use quarantine::{QUARANTINE_BYTES_MAX, QUARANTINE_FILES_MAX};
+use segment_turns::SegmentTurns;
+use staging::{Staging, StagingDir};
 
 /// The largest run of bytes read at once: bounds what a bad length can allocate. A row group of
 /// one column of text has at most about 1 GiB.
@@ -44,8 +55,8 @@ pub struct ChunkStore {
     identity: Identity,
     vfs: Arc<dyn Vfs>,
     writer: DurableWriter,
-    /// Publications under way per transaction: the last one removes the staging directory.
-    staging: Mutex<HashMap<TxnId, usize>>,
+    staging: Arc<Staging>,
+    turns: SegmentTurns,
     _lock: Box<dyn VfsLock>,
 }
 
@@ -67,16 +78,17 @@ impl ChunkStore {
         for name in [CHUNKS_DIR, TMP_DIR, QUARANTINE_DIR] {
             writer.ensure_dir(vfs.as_ref(), &dir.join(name))?;
         }
-        let store = Self {
+        let staging = Staging::new(dir, Arc::clone(&vfs));
+        staging.empty()?;
+        Ok(Self {
             root: dir.to_path_buf(),
             identity,
             vfs,
             writer,
-            staging: Mutex::new(HashMap::new()),
+            staging: Arc::new(staging),
+            turns: SegmentTurns::default(),
             _lock: lock,
-        };
-        store.empty_tmp()?;
-        Ok(store)
+        })
     }
 
     /// Whose data directory this is; `None` when it is nobody's yet.
@@ -107,6 +119,11 @@ impl ChunkStore {
         &self.root
     }
 
+    /// Whether segments can be written: `false` from the first failed fsync until a restart.
+    pub fn is_writable(&self) -> bool {
+        self.writer.is_writable()
+    }
+
     /// Writes segments to the disk, and their names.
     ///
     /// On `Ok` every byte of every segment, and its name, survives a crash. On an error none of
@@ -121,16 +138,17 @@ impl ChunkStore {
         if segments.iter().any(|segment| segment.meta.cluster() != self.identity.cluster) {
             return Err(StorageError::invalid_request("a segment of another cluster"));
         }
-        let mut staging: HashMap<TxnId, StagingDir<'_>> = HashMap::new();
+        let _turn = self.turns.take(segments.iter().map(|segment| segment.record.key()));
+        let mut staging: HashMap<TxnId, StagingDir> = HashMap::new();
         let mut files = Vec::new();
         let mut placements = Vec::new();
         for segment in &segments {
             let txn = segment.record.txn;
-            if let Entry::Vacant(vacant) = staging.entry(txn) {
-                vacant.insert(self.stage(txn)?);
-            }
-            // Its own name per publication: a segment may be sent again while a first try ends.
-            let place = self.tmp(txn).join(Uuid::new_v4().as_simple().to_string());
+            let share = match staging.entry(txn) {
+                Entry::Occupied(shared) => shared.into_mut(),
+                Entry::Vacant(vacant) => vacant.insert(self.staging.share(txn)?),
+            };
+            let place = share.place();
             self.plan(segment, &place, &mut files, &mut placements);
         }
         let result = self.writer.publish(self.vfs.as_ref(), &files, &placements);
@@ -193,12 +211,8 @@ impl ChunkStore {
     /// As of [`Self::read_segment_meta`] and [`SegmentMeta::decode`], with the path of the file.
     pub fn segment_meta(&self, record: &SegmentRecord) -> Result<Arc<SegmentMeta>> {
         let bytes = self.read_segment_meta(record.key(), record.layout)?;
-        SegmentMeta::decode(&bytes, record.meta_digest).map_err(|error| match error {
-            StorageError::Corrupt { detail, .. } => {
-                StorageError::corrupt(record.key().meta_path(record.layout), detail)
-            }
-            other => other,
-        })
+        SegmentMeta::decode(&bytes, record.meta_digest)
+            .map_err(|error| incoming::at_path(error, record.key().meta_path(record.layout)))
     }
 
     /// Bytes of the file that a chunk lies in, unverified: see
@@ -235,40 +249,30 @@ impl ChunkStore {
     /// # Errors
     /// [`StorageError::Io`].
     pub fn remove_segment(&self, key: SegmentKey, layout: Layout) -> Result<()> {
-        let remove = |path: PathBuf| {
-            let full = self.root.join(&path);
-            let removed = match layout {
-                Layout::Wide => remove_tree(self.vfs.as_ref(), &full, 1),
-                Layout::Packed => self.vfs.remove_file(&full),
-            };
-            match removed {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    Err(StorageError::io("remove", path, error))
-                }
-                _ => Ok(()),
-            }
+        let _turn = self.turns.take([key]);
+        // Without its metadata a segment counts as not there, from the first step on.
+        let meta = self.root.join(key.meta_path(layout));
+        let removed = self.writer.remove_durable(self.vfs.as_ref(), &meta);
+        removed.map_err(|error| self.localised(error))?;
+        let path = match layout {
+            Layout::Wide => key.wide_dir(),
+            Layout::Packed => key.pack_path(),
         };
-        match layout {
-            Layout::Wide => {
-                // Without its metadata a segment counts as not there, from the first step on.
-                let meta = self.root.join(key.meta_path(layout));
-                match self.vfs.remove_file(&meta) {
-                    Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                        return Err(StorageError::io("remove", key.meta_path(layout), error));
-                    }
-                    _ => {}
-                }
-                remove(key.wide_dir())
+        let full = self.root.join(&path);
+        let removed = match layout {
+            Layout::Wide => remove_tree(self.vfs.as_ref(), &full, 1),
+            Layout::Packed => self.vfs.remove_file(&full),
+        };
+        match removed {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(StorageError::io("remove", path, error))
             }
-            Layout::Packed => {
-                remove(key.meta_path(layout))?;
-                remove(key.pack_path())
-            }
+            _ => Ok(()),
         }
     }
 
-    /// The segments on this disk, in the order of their ids: live ones, and garbage. Entries that
-    /// are not named like ours are passed over.
+    /// The segments on this disk, in the order of their ids: live ones, and garbage, also what is
+    /// left of one without its metadata. Entries that are not named like ours are passed over.
     ///
     /// # Errors
     /// [`StorageError::Io`].
@@ -287,7 +291,9 @@ impl ChunkStore {
                 }
             }
         }
-        found.sort_by_key(|(key, _)| *key);
+        found.sort_by_key(|(key, layout)| (*key, *layout == Layout::Packed));
+        // A packed segment has two files here.
+        found.dedup();
         Ok(found)
     }
 
@@ -311,38 +317,6 @@ impl ChunkStore {
         self.vfs.list(dir).map_err(|e| StorageError::io("list", relative(dir, &self.root), e))
     }
 
-    fn empty_tmp(&self) -> Result<()> {
-        let tmp = self.root.join(TMP_DIR);
-        for entry in self.list(&tmp)? {
-            let path = tmp.join(&entry.name);
-            let removed = if entry.is_dir {
-                remove_tree(self.vfs.as_ref(), &path, TMP_DEPTH_MAX)
-            } else {
-                self.vfs.remove_file(&path)
-            };
-            removed.map_err(|e| StorageError::io("remove", relative(&path, &self.root), e))?;
-        }
-        Ok(())
-    }
-
-    fn tmp(&self, txn: TxnId) -> PathBuf {
-        self.root.join(TMP_DIR).join(txn.to_string())
-    }
-
-    /// Makes a transaction's staging directory, shared by its publications.
-    fn stage(&self, txn: TxnId) -> Result<StagingDir<'_>> {
-        let mut staging = self.staging.lock().unwrap_or_else(PoisonError::into_inner);
-        let dir = self.tmp(txn);
-        match self.vfs.mkdir(&dir) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                return Err(StorageError::io("mkdir", relative(&dir, &self.root), error));
-            }
-            _ => {}
-        }
-        *staging.entry(txn).or_default() += 1;
-        Ok(StagingDir { store: self, txn })
-    }
-
     /// Errors of the writer have full paths; users of the store know relative ones.
     fn localised(&self, error: StorageError) -> StorageError {
         match error {
@@ -353,29 +327,6 @@ impl ChunkStore {
                 StorageError::Missing { path: relative(&path, &self.root) }
             }
             other => other,
-        }
-    }
-}
-
-/// A share in a transaction's staging directory.
-struct StagingDir<'a> {
-    store: &'a ChunkStore,
-    txn: TxnId,
-}
-
-impl Drop for StagingDir<'_> {
-    fn drop(&mut self) {
-        let mut staging = self.store.staging.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(shares) = staging.get_mut(&self.txn) else { return };
-        *shares -= 1;
-        if *shares > 0 {
-            return;
-        }
-        staging.remove(&self.txn);
-        let dir = self.store.tmp(self.txn);
-        if let Err(error) = self.store.vfs.remove_dir(&dir) {
-            // It is removed at the next open.
-            tracing::debug!(path = %dir.display(), %error, "staging directory left");
         }
     }
 }

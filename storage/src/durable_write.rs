@@ -7,6 +7,9 @@
 //! 4  rename files and staged directories into place   no fsync needed before all are renamed
 //! 5  fsync each target directory once
 //! ```
+//! Content that comes in pieces is step 1 of its own (`durable_write/staged_file.rs`), and so is
+//! giving the name of a bad file to a good one (`durable_write/replace.rs`).
+//!
 //! Invariant: what has its final name after a crash is complete, because its content was synced
 //! before the rename; and everything handed to [`DurableWriter::publish`] has its final name
 //! once that returned `Ok`. Nothing is ever written in place.
@@ -14,6 +17,9 @@
 //! A failed fsync is never retried: the pages are marked clean whether they reached the disk or
 //! not. The write fails, and the volume takes no more writes until a restart, except when the
 //! volume was merely full.
+
+mod replace;
+mod staged_file;
 
 use std::collections::{BTreeSet, HashSet};
 use std::io;
@@ -24,8 +30,12 @@ use std::sync::{Mutex, PoisonError};
 use bytes::Bytes;
 
 use crate::error::{Result, StorageError};
+use crate::fail_point::{self, FailPoint};
 use crate::parallel::for_each;
 use crate::vfs::Vfs;
+
+pub(crate) use replace::Replacement;
+pub(crate) use staged_file::StagedFile;
 
 /// Threads that write and sync files at the same time. Measured: with 8, 64 files take 1.5 times
 /// as long as one file of the same total size; serially 3 to 10 times.
@@ -117,6 +127,11 @@ impl DurableWriter {
         }
     }
 
+    /// Whether no fsync has failed yet: afterwards nothing is written until a restart.
+    pub(crate) fn is_writable(&self) -> bool {
+        !self.poisoned.load(Ordering::Acquire)
+    }
+
     /// Writes `files` and gives `placements` their final names.
     ///
     /// On `Ok` all of it survives a crash. On an error nothing may be assumed: what was staged
@@ -157,11 +172,17 @@ impl DurableWriter {
             self.ensure_dir(vfs, parent)?;
         }
         for Placement { staged, target, .. } in placements {
+            fail_point::hit(FailPoint::PublishBeforeRename);
             vfs.rename_new(staged, target).map_err(|e| StorageError::io("rename", target, e))?;
             *placed += 1;
         }
         let parents: Vec<&Path> = parents.into_iter().collect();
-        for_each(SYNC_THREADS, &parents, |dir| self.fsync_dir(vfs, dir))
+        for_each(SYNC_THREADS, &parents, |dir| {
+            fail_point::hit(FailPoint::PublishBeforeDirFsync);
+            self.fsync_dir(vfs, dir)
+        })?;
+        fail_point::hit(FailPoint::PublishDurable);
+        Ok(())
     }
 
     /// Makes a directory and its missing parents below the root. On `Ok` the directory survives
@@ -171,6 +192,14 @@ impl DurableWriter {
         if dir == self.root || self.known_durable(dir) {
             return Ok(());
         }
+        self.make_dir(vfs, dir)?;
+        self.durable_dirs.lock().unwrap_or_else(PoisonError::into_inner).insert(dir.to_path_buf());
+        Ok(())
+    }
+
+    /// As [`Self::ensure_dir`], for a directory that may be renamed or removed later: nothing is
+    /// remembered of it.
+    pub(crate) fn make_dir(&self, vfs: &dyn Vfs, dir: &Path) -> Result<()> {
         let Some(parent) = dir.parent() else {
             return Err(StorageError::invalid_request("a directory outside the data directory"));
         };
@@ -181,9 +210,7 @@ impl DurableWriter {
             }
             _ => {}
         }
-        self.fsync_dir(vfs, parent)?;
-        self.durable_dirs.lock().unwrap_or_else(PoisonError::into_inner).insert(dir.to_path_buf());
-        Ok(())
+        self.fsync_dir(vfs, parent)
     }
 
     /// On `Ok` the entries of `dir`, as they are now, survive a crash.
@@ -192,8 +219,10 @@ impl DurableWriter {
     }
 
     fn write_synced(&self, vfs: &dyn Vfs, NewFile { staged, bytes }: &NewFile) -> Result<()> {
+        fail_point::hit(FailPoint::PublishBeforeWrite);
         let mut file = vfs.create_new(staged).map_err(|e| StorageError::io("create", staged, e))?;
         file.write_all(bytes).map_err(|e| StorageError::io("write", staged, e))?;
+        fail_point::hit(FailPoint::PublishBeforeFsync);
         file.sync().map_err(|error| self.sync_failed(staged, error))
     }
 
@@ -213,8 +242,10 @@ impl DurableWriter {
         StorageError::io("fsync", path, error)
     }
 
-    fn check_writable(&self) -> Result<()> {
-        if self.poisoned.load(Ordering::Acquire) {
+    /// # Errors
+    /// [`StorageError::ReadOnly`] after a failed fsync.
+    pub(crate) fn check_writable(&self) -> Result<()> {
+        if !self.is_writable() {
             return Err(StorageError::ReadOnly { path: self.root.clone() });
         }
         Ok(())
@@ -229,23 +260,25 @@ impl DurableWriter {
 /// a segment that no commit names is garbage. The first `placed` placements had their final
 /// names, which did not exist before, so removing them takes nothing from anybody.
 fn undo(vfs: &dyn Vfs, files: &[NewFile], placements: &[Placement], placed: usize) {
-    let ignore = |path: &Path, result: io::Result<()>| {
-        if let Err(error) = result
-            && !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
-        {
-            tracing::warn!(path = %path.display(), %error, "left behind by a failed write");
-        }
-    };
     for file in files {
-        ignore(&file.staged, vfs.remove_file(&file.staged));
+        left_behind(&file.staged, vfs.remove_file(&file.staged));
     }
     for (index, Placement { staged, target, is_dir }) in placements.iter().enumerate() {
         let path = if index < placed { target } else { staged };
         if *is_dir {
-            ignore(path, remove_tree(vfs, path, 1));
+            left_behind(path, remove_tree(vfs, path, 1));
         } else {
-            ignore(path, vfs.remove_file(path));
+            left_behind(path, vfs.remove_file(path));
         }
+    }
+}
+
+/// Logs what could not be removed, if it is there at all.
+fn left_behind(path: &Path, removed: io::Result<()>) {
+    if let Err(error) = removed
+        && !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+    {
+        tracing::warn!(path = %path.display(), %error, "left behind by a failed write");
     }
 }
 

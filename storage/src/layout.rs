@@ -7,7 +7,7 @@
 //! chunks/<table>/<slice>/<segment>.pack.parquet                   packed
 //! chunks/<table>/<slice>/<segment>.pack.meta
 //! tmp/<txn>/...      staging, emptied at open
-//! quarantine/        bad chunks kept to be looked at
+//! quarantine/...     bad files and stray segments, kept to be looked at
 //! ```
 //! Numbers are decimal, UUIDs 32 lower-case hexadecimal digits.
 
@@ -130,13 +130,14 @@ pub(crate) fn column_file_name(column: ColumnId, version: ColumnVersion) -> Stri
     format!("c{column}.v{version}.parquet")
 }
 
-/// What an entry of a slice's directory is.
+/// What an entry of a slice's directory is: a wide segment, or one of the two files of a packed one.
 pub(crate) fn parse_slice_entry(name: &OsStr, is_dir: bool) -> Option<(SegmentId, Layout)> {
     let name = name.to_str()?;
     let (id, layout) = if is_dir {
         (name, Layout::Wide)
     } else {
-        (name.strip_suffix(PACK_META_SUFFIX)?, Layout::Packed)
+        let id = name.strip_suffix(PACK_META_SUFFIX).or_else(|| name.strip_suffix(PACK_SUFFIX));
+        (id?, Layout::Packed)
     };
     let segment: SegmentId = id.parse().ok()?;
     // One spelling per id: other spellings of the same UUID are not ours.

@@ -18,6 +18,7 @@
 //! - [`chunk_store`]: segments on this disk
 //! - [`vfs`], `durable_write`: the file system, and the rules by which bytes become durable
 //! - [`command_log`]: the records of the catalog's log, and a member's copy of it
+//! - [`fail_point`]: named steps of a write, where a test ends the process
 //! - [`error`]: what can go wrong
 //!
 //! The bytes themselves are specified in `FORMAT.md`.
@@ -29,6 +30,7 @@ pub mod digest;
 pub mod durable_write;
 mod encoding;
 pub mod error;
+pub mod fail_point;
 pub mod ids;
 pub mod layout;
 pub mod manifest;

@@ -70,6 +70,31 @@ pub struct FileMeta {
     pub block_crcs: Vec<u32>,
 }
 
+impl FileMeta {
+    /// Of `bytes`, which begin with a block and end with one or with the file, the number of the
+    /// first block that fails its checksum, or that the file does not have.
+    pub(crate) fn first_bad_block(&self, offset: u64, bytes: &[u8]) -> Option<usize> {
+        // Fits: a file has fewer blocks than the checksums that are in memory.
+        let first = (offset / BLOCK_BYTES) as usize;
+        let blocks = bytes.chunks(BLOCK_BYTES as usize).zip(first..);
+        let is_bad = |(block, number): &(&[u8], usize)| {
+            self.block_crcs.get(*number) != Some(&crc32c::crc32c(block))
+        };
+        blocks.into_iter().find(is_bad).map(|(_, number)| number)
+    }
+}
+
+/// A file of a segment and what is in it.
+#[derive(Debug, Clone)]
+pub struct ChunkFile<'a> {
+    /// A chunk in it, to name it by: the only one of a wide segment, one of many of a packed one.
+    pub chunk: ChunkId,
+    /// Its path, relative to the data directory.
+    pub path: PathBuf,
+    /// How long it is, and its checksums.
+    pub meta: &'a FileMeta,
+}
+
 /// A segment as its metadata file describes it.
 #[derive(Debug)]
 pub struct SegmentMeta {
@@ -173,13 +198,15 @@ impl SegmentMeta {
         self.columns.values()
     }
 
-    /// The files of the segment beside its metadata, with paths relative to the data directory.
-    pub fn files(&self) -> Vec<(PathBuf, Arc<FileMeta>)> {
-        let files = self.columns.values().map(|c| (c.path(), Arc::clone(&c.file)));
-        match self.layout {
-            Layout::Wide => files.collect(),
-            Layout::Packed => files.take(1).collect(),
-        }
+    /// The files of the segment beside its metadata: one per column by ascending id, or the one of
+    /// a packed segment. The order is the same wherever the metadata is.
+    pub fn chunk_files(&self) -> Vec<ChunkFile<'_>> {
+        let files = match self.layout {
+            Layout::Wide => self.columns.len(),
+            Layout::Packed => 1,
+        };
+        let columns = self.columns.values().take(files);
+        columns.map(|c| ChunkFile { chunk: c.chunk, path: c.path(), meta: &c.file }).collect()
     }
 }
 

@@ -69,16 +69,11 @@ impl ColumnMeta {
                 format!("{} bytes were read, not {}", bytes.len(), range.length),
             ));
         }
-        // Fits: a file has fewer blocks than the checksums that are in memory.
-        let first = (range.offset / BLOCK_BYTES) as usize;
-        let expected = self.file.block_crcs.iter().skip(first);
-        for (index, (block, crc)) in bytes.chunks(BLOCK_BYTES as usize).zip(expected).enumerate() {
-            if crc32c::crc32c(block) != *crc {
-                return Err(StorageError::corrupt(
-                    self.path(),
-                    format!("block {} fails its checksum", first + index),
-                ));
-            }
+        if let Some(block) = self.file.first_bad_block(range.offset, &bytes) {
+            return Err(StorageError::corrupt(
+                self.path(),
+                format!("block {block} fails its checksum"),
+            ));
         }
         let Self { file, .. } = self;
         Ok(VerifiedBytes { file: file.digest, file_length: file.length, range, bytes })

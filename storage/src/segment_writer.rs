@@ -25,7 +25,7 @@ use crate::layout::{ROW_GROUP_ROWS, SEGMENT_ROWS_MAX};
 use crate::manifest::SegmentRecord;
 use crate::parallel::for_each_mut;
 use crate::schema::TableSchema;
-use crate::segment_meta::SegmentMeta;
+use crate::segment_meta::{ChunkFile, SegmentMeta};
 use crate::types::storage_type;
 use column::ColumnEncoder;
 
@@ -333,7 +333,7 @@ impl EncodedSegment {
             ));
         }
         let mut verified = Vec::new();
-        for (path, expected) in meta.files() {
+        for ChunkFile { path, meta: expected, .. } in meta.chunk_files() {
             let file = files.iter().find(|file| file.path == path);
             let file = file.ok_or_else(|| StorageError::Missing { path: path.clone() })?;
             if Digest::of(&file.bytes) != expected.digest {

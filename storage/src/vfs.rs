@@ -14,7 +14,7 @@ use std::path::Path;
 
 use bytes::Bytes;
 use rustix::buffer::spare_capacity;
-use rustix::fs::{CWD, FlockOperation, Mode, OFlags, RenameFlags};
+use rustix::fs::{Advice, CWD, FlockOperation, Mode, OFlags, RenameFlags};
 
 /// A file being written.
 pub trait VfsFile: Send {
@@ -52,6 +52,9 @@ pub trait Vfs: fmt::Debug + Send + Sync {
     fn read_at(&self, path: &Path, offset: u64, length: usize) -> io::Result<Bytes>;
     /// Bytes in a regular file. Symbolic links are refused.
     fn file_length(&self, path: &Path) -> io::Result<u64>;
+    /// Forgets what is cached of a regular file, so that the next read is one of the disk. Bytes
+    /// that were not synced stay cached. Symbolic links are refused.
+    fn drop_cached(&self, path: &Path) -> io::Result<()>;
     /// The entries of a directory, in no order.
     fn list(&self, path: &Path) -> io::Result<Vec<VfsEntry>>;
     /// Removes a file.
@@ -128,6 +131,12 @@ impl Vfs for RealVfs {
 
     fn file_length(&self, path: &Path) -> io::Result<u64> {
         open_regular(path).map(|(_, length)| length)
+    }
+
+    fn drop_cached(&self, path: &Path) -> io::Result<()> {
+        let (file, _) = open_regular(path)?;
+        // No length: to the end of the file.
+        Ok(rustix::fs::fadvise(&file, 0, None, Advice::DontNeed)?)
     }
 
     fn list(&self, path: &Path) -> io::Result<Vec<VfsEntry>> {

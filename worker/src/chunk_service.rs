@@ -3,18 +3,19 @@
 //! The bytes go out as they are on the disk: the reader verifies them against its own metadata, so
 //! a bad disk here cannot become a wrong answer there. Paths are built from ids only. An extent is
 //! read while it is sent, so a peer that asks for gigabytes and reads nothing holds one part.
+//!
+//! Any epoch may read: bytes never change, and a statement that runs while slices move goes on. What
+//! writes, removes or begins is refused by its epoch elsewhere.
 
 use std::sync::Arc;
 
-use basalt_engine::error::to_status;
-use basalt_engine::fence::Fence;
 use basalt_engine::protocol::chunks_server::Chunks;
 use basalt_engine::protocol::{
     BYTES_PART_MAX, BytesPart, ExtentRequest, MalformedMessage, SegmentMetaRequest, WireId,
 };
 use basalt_storage::chunk_store::{ChunkStore, EXTENT_BYTES_MAX};
 use basalt_storage::error::StorageError;
-use basalt_storage::ids::{ChunkId, ColumnId, ColumnVersion, Epoch, SegmentId, SliceId, TableId};
+use basalt_storage::ids::{ChunkId, ColumnId, ColumnVersion, SegmentId, SliceId, TableId};
 use basalt_storage::layout::SegmentKey;
 use basalt_storage::manifest::Layout;
 use basalt_storage::segment_meta::ByteRange;
@@ -26,7 +27,6 @@ use tonic::{Request, Response, Status};
 #[derive(Debug, Clone)]
 pub struct ChunkService {
     store: Arc<ChunkStore>,
-    fence: Fence,
 }
 
 type Parts = BoxStream<'static, Result<BytesPart, Status>>;
@@ -40,13 +40,9 @@ struct Extent {
 }
 
 impl ChunkService {
-    /// A service over a store, for plans that `fence` lets pass.
-    pub fn new(store: Arc<ChunkStore>, fence: Fence) -> Self {
-        Self { store, fence }
-    }
-
-    fn check_epoch(&self, epoch: u64) -> Result<(), Status> {
-        self.fence.check_epoch(Epoch(epoch)).map_err(|error| to_status(error.into()))
+    /// A service over a store.
+    pub fn new(store: Arc<ChunkStore>) -> Self {
+        Self { store }
     }
 }
 
@@ -109,7 +105,6 @@ impl Chunks for ChunkService {
         request: Request<SegmentMetaRequest>,
     ) -> Result<Response<Self::ReadSegmentMetaStream>, Status> {
         let request = request.into_inner();
-        self.check_epoch(request.epoch)?;
         let key = SegmentKey {
             table: TableId(request.table),
             slice: slice(request.slice, "SegmentMetaRequest")?,
@@ -129,7 +124,6 @@ impl Chunks for ChunkService {
         request: Request<ExtentRequest>,
     ) -> Result<Response<Self::ReadExtentStream>, Status> {
         let request = request.into_inner();
-        self.check_epoch(request.epoch)?;
         let chunk = ChunkId {
             table: TableId(request.table),
             slice: slice(request.slice, "ExtentRequest")?,

@@ -5,6 +5,7 @@
 //! holder has a good copy is it an error, which names table, column, slice and segment.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use basalt_engine::channels::Channels;
@@ -15,7 +16,7 @@ use basalt_engine::protocol::{
     BytesPart, ExtentRequest, MESSAGE_BYTES_MAX, SegmentMetaRequest, WireId,
 };
 use basalt_engine::scan::{ScanSegment, ScanTable};
-use basalt_storage::chunk_store::ChunkStore;
+use basalt_storage::chunk_store::{ChunkStore, SegmentCopy};
 use basalt_storage::digest::Digest;
 use basalt_storage::error::StorageError;
 use basalt_storage::ids::{ColumnVersion, SegmentId, WorkerId};
@@ -29,10 +30,15 @@ use futures::{StreamExt, TryStreamExt, stream};
 use moka::sync::Cache;
 use tonic::{Status, Streaming};
 
+use crate::replicas::fetch::Source;
+use crate::replicas::healer::Healer;
 use crate::small_chunks::SmallChunks;
 
 /// Columns of segment metadata that are kept parsed. One is about 1 to 4 KiB.
 const META_COLUMNS_MAX: u64 = 100_000;
+
+/// How long a peer may take to send what it is asked for, at most a row group of one column.
+const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 
 /// Chunks of one segment that peers are asked for at a time.
 const READS_AT_ONCE: usize = 8;
@@ -42,20 +48,21 @@ const READS_AT_ONCE: usize = 8;
 pub struct WorkerChunks {
     store: Arc<ChunkStore>,
     channels: Channels,
+    healer: Healer,
     metas: Cache<(SegmentId, Digest), Arc<SegmentMeta>>,
     small: SmallChunks,
 }
 
 impl WorkerChunks {
-    /// A source over this worker's store and its peers.
-    pub fn new(store: Arc<ChunkStore>, channels: Channels) -> Self {
+    /// A source over this worker's store and its peers. What it finds bad here is for `healer`.
+    pub fn new(store: Arc<ChunkStore>, channels: Channels, healer: Healer) -> Self {
         let metas = Cache::builder()
             .max_capacity(META_COLUMNS_MAX)
             .weigher(|_, meta: &Arc<SegmentMeta>| {
                 u32::try_from(meta.columns().len()).unwrap_or(u32::MAX)
             })
             .build();
-        Self { store, channels, metas, small: SmallChunks::default() }
+        Self { store, channels, healer, metas, small: SmallChunks::default() }
     }
 
     fn key(table: &ScanTable, segment: &ScanSegment) -> SegmentKey {
@@ -69,6 +76,21 @@ impl WorkerChunks {
     fn peers<'a>(&'a self, segment: &'a ScanSegment) -> impl Iterator<Item = WorkerId> + 'a {
         let me = self.store.identity().worker;
         segment.holders.iter().copied().filter(move |holder| *holder != me)
+    }
+
+    /// Has this worker's copy of a segment mended, by the metadata that was verified.
+    fn mend(&self, table: &ScanTable, segment: &ScanSegment, meta: &SegmentMeta) {
+        let copy = SegmentCopy {
+            key: meta.key(),
+            layout: segment.layout,
+            txn: meta.txn(),
+            meta_digest: segment.meta_digest,
+        };
+        let source = |worker| {
+            let url = table.endpoints.get(&worker)?.clone();
+            Some(Source { worker, url })
+        };
+        self.healer.mend(table.epoch, copy, self.peers(segment).filter_map(source).collect());
     }
 
     fn client(
@@ -105,8 +127,12 @@ impl WorkerChunks {
             segment: segment.segment.to_wire(),
             packed: segment.layout == Layout::Packed,
         };
-        let parts = self.client(table, peer)?.read_segment_meta(request).await?.into_inner();
-        collect(parts, basalt_storage::segment_meta::SEGMENT_META_BYTES_MAX).await
+        let mut client = self.client(table, peer)?;
+        answered(async {
+            let parts = client.read_segment_meta(request).await?.into_inner();
+            collect(parts, basalt_storage::segment_meta::SEGMENT_META_BYTES_MAX).await
+        })
+        .await
     }
 
     async fn peer_extent(
@@ -128,8 +154,12 @@ impl WorkerChunks {
             offset: range.offset,
             length: range.length,
         };
-        let parts = self.client(table, peer)?.read_extent(request).await?.into_inner();
-        collect(parts, range.length).await
+        let mut client = self.client(table, peer)?;
+        answered(async {
+            let parts = client.read_extent(request).await?.into_inner();
+            collect(parts, range.length).await
+        })
+        .await
     }
 
     /// One chunk's row group from the first peer that has a good copy.
@@ -173,6 +203,7 @@ impl ChunkSource for WorkerChunks {
         }
         let mut tried = Vec::new();
         let mut found = None;
+        let mut is_bad_here = false;
         if self.is_local(segment) {
             match self
                 .local_meta(table, segment)
@@ -183,6 +214,7 @@ impl ChunkSource for WorkerChunks {
                 Ok(Err(error)) => tried.push(format!("this worker: {error}")),
                 Err(error) => tried.push(format!("this worker: {error}")),
             }
+            is_bad_here = found.is_none();
         }
         if found.is_none() {
             for peer in self.peers(segment) {
@@ -198,6 +230,11 @@ impl ChunkSource for WorkerChunks {
             }
         }
         let meta = found.ok_or_else(|| unavailable(table, segment, "", &tried))?;
+        if is_bad_here {
+            tracing::warn!(segment = %segment.segment, tried = tried.join("; "),
+                "a segment's metadata cannot be read here, a peer's was");
+            self.mend(table, segment, &meta);
+        }
         self.metas.insert(key, Arc::clone(&meta));
         Ok(meta)
     }
@@ -262,6 +299,7 @@ impl WorkerChunks {
                     if let Some(error) = &error {
                         tracing::warn!(segment = %segment.segment, column = %read.column, %error,
                             "a local chunk cannot be read, asking peers");
+                        self.mend(table, segment, meta);
                     }
                     let column = column_meta(meta, &read)?;
                     self.read_from_peers(table, segment, column, read.row_group, &mut tried).await?
@@ -358,6 +396,13 @@ fn check_versions(
         }
     }
     Ok(())
+}
+
+/// An answer of a peer, if it comes in time: another one may have the chunk too.
+async fn answered<T>(answer: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
+    tokio::time::timeout(ANSWER_WITHIN, answer)
+        .await
+        .unwrap_or_else(|_| Err(Status::deadline_exceeded("it does not answer")))
 }
 
 /// All parts of an answer, at most `length_max` bytes.

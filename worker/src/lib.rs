@@ -9,6 +9,7 @@
 //! - [`chunk_source`], [`chunk_service`]: chunks for our scans, and for peers'; small ones are kept (`small_chunks`)
 //! - [`staging`], [`append_sink`], [`ingest_service`]: rows on their way into segments
 //! - [`log_service`], `early_log`: a copy of the coordinator's command log
+//! - [`replicas`]: copies of segments, to and from peers
 //! - [`panics`]: requests that panic
 
 pub mod append_sink;
@@ -24,6 +25,7 @@ pub mod log_service;
 pub mod panics;
 pub mod process;
 pub mod registration;
+pub mod replicas;
 mod small_chunks;
 pub mod staging;
 

@@ -10,6 +10,7 @@ use basalt_engine::fence::Fence;
 use basalt_engine::protocol::MESSAGE_BYTES_MAX;
 use basalt_engine::protocol::chunks_server::ChunksServer;
 use basalt_engine::protocol::ingest_server::IngestServer;
+use basalt_engine::protocol::replicas_server::ReplicasServer;
 use basalt_engine::session::WorkerServices;
 use basalt_storage::chunk_store::{ChunkStore, Identity};
 use basalt_storage::durable_write::create_dir_durable;
@@ -34,6 +35,10 @@ use crate::ingest_service::IngestService;
 use crate::log_service::LogService;
 use crate::panics::CatchPanics;
 use crate::registration::{Heartbeats, Joined, Registration};
+use crate::replicas::fetch::Fetcher;
+use crate::replicas::healer::Healer;
+use crate::replicas::sender::ReplicaSender;
+use crate::replicas::service::ReplicaService;
 use crate::staging::Staging;
 use crate::{WorkerConfig, WorkerError};
 
@@ -82,10 +87,27 @@ impl Worker {
         let local_workers = config.local_workers.clone();
         let channels = Channels::new(&config.secret)?.with_local(local_workers.clone());
         let fence = Fence::new(joined.cluster, Epoch(joined.epoch));
-        let staging =
-            Arc::new(Staging::new(Arc::clone(&store), fence.clone(), config.staging_bytes_max));
+        let fetcher = Fetcher::new(Arc::clone(&store), channels.clone());
+        let replicas = Arc::new(ReplicaSender::new(channels.clone()));
+        let staging = Arc::new(Staging::new(
+            Arc::clone(&store),
+            fence.clone(),
+            replicas,
+            config.staging_bytes_max,
+        ));
+        let copies = ReplicaService::new(
+            Arc::clone(&store),
+            fence.clone(),
+            Arc::clone(&staging),
+            fetcher.clone(),
+            registration.incarnation,
+        );
         let services = WorkerServices {
-            chunks: Arc::new(WorkerChunks::new(Arc::clone(&store), channels.clone())),
+            chunks: Arc::new(WorkerChunks::new(
+                Arc::clone(&store),
+                channels.clone(),
+                Healer::start(fetcher.clone()),
+            )),
             sink: Arc::new(AppendSink::new(id, Arc::clone(&staging), channels.clone())),
             allowed_roots: config.allowed_roots.clone(),
             channels,
@@ -113,7 +135,8 @@ impl Worker {
             .layer(CatchPanics)
             .add_service(FragmentGate::new(fragments))
             .add_service(log.into_server())
-            .add_service(ChunksServer::new(ChunkService::new(store, fence.clone())))
+            .add_service(ChunksServer::new(ChunkService::new(store)))
+            .add_service(ReplicasServer::new(copies).max_decoding_message_size(MESSAGE_BYTES_MAX))
             .add_service(
                 IngestServer::new(IngestService::new(staging))
                     .max_decoding_message_size(MESSAGE_BYTES_MAX)

@@ -3,6 +3,8 @@
 //! ```text
 //! append ─▶ slice writer ─▶ (full, or the budget is used up) ─▶ published segment ┐
 //! seal   ─▶ slice writers of the table, all at once ───────────▶ published segments ┴▶ records
+//!                                     each at once to partners ─▶ their copies
+//! copy   ─▶ a partner's side of that: a published segment of another owner
 //! ```
 //!
 //! Published segments are on the disk and named by no commit: a crash, an abort or a commit that
@@ -22,12 +24,19 @@ use arrow::record_batch::RecordBatch;
 use basalt_engine::error::{ErrorCode, SqlError, storage_error};
 use basalt_engine::fence::Fence;
 use basalt_engine::write::AppendTarget;
-use basalt_storage::chunk_store::ChunkStore;
+use basalt_storage::chunk_store::{ChunkStore, SegmentCopy};
 use basalt_storage::error::StorageError;
+use basalt_storage::fail_point::{self, FailPoint};
 use basalt_storage::ids::{Epoch, SegmentId, SliceId, TableId, TxnId};
-use basalt_storage::manifest::SegmentRecord;
-use basalt_storage::segment_writer::{SegmentSpec, SegmentWriter, WriterOptions};
+use basalt_storage::layout::SegmentKey;
+use basalt_storage::manifest::{Layout, SegmentRecord};
+use basalt_storage::segment_writer::{EncodedSegment, SegmentSpec, SegmentWriter, WriterOptions};
 use datafusion::error::{DataFusionError, Result};
+use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
+
+use crate::replicas::sender::ReplicaSender;
 
 /// How long a transaction may stay without an append or a seal before it counts as abandoned.
 const ABANDONED_AFTER: Duration = Duration::from_secs(60 * 60);
@@ -36,6 +45,8 @@ const SEALED_KEPT: Duration = Duration::from_secs(10 * 60);
 /// Sealed transactions whose records are kept at most, the latest ones: small inserts are many. An
 /// abort of one that is forgotten leaves its segments as orphans, which no snapshot can see.
 const SEALED_MAX: usize = 10_000;
+/// Seals of one worker at a time: more would only wait for the same disk.
+const SEALS_AT_ONCE: usize = 64;
 /// How often all transactions are looked at for old ones.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 /// How many aborted transactions are remembered, to refuse rows that arrive after the abort. A
@@ -47,6 +58,8 @@ const ABORTED_KEPT: usize = 10_000;
 pub struct Staging {
     store: Arc<ChunkStore>,
     fence: Fence,
+    replicas: Arc<ReplicaSender>,
+    seals: Semaphore,
     bytes_max: usize,
     bytes: AtomicUsize,
     staged: Mutex<Staged>,
@@ -55,11 +68,20 @@ pub struct Staging {
 #[derive(Debug, Default)]
 struct Staged {
     tables: HashMap<(TxnId, TableId), Arc<StagedTable>>,
+    /// Copies for other owners, by transaction, until these are surely over.
+    copies: HashMap<TxnId, Copies>,
     /// The oldest first; some are gone from `tables`.
     sealed: VecDeque<(TxnId, TableId)>,
     /// The oldest first.
     aborted: VecDeque<TxnId>,
     swept: Option<Instant>,
+}
+
+/// Segments of other owners that one transaction has put here.
+#[derive(Debug)]
+struct Copies {
+    touched: Instant,
+    segments: Vec<SegmentCopy>,
 }
 
 /// One table of one transaction.
@@ -91,10 +113,16 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 
 impl Staging {
     /// An empty staging area that holds at most about `bytes_max` bytes of raw rows, for
-    /// transactions that `fence` lets pass.
-    pub fn new(store: Arc<ChunkStore>, fence: Fence, bytes_max: usize) -> Self {
+    /// transactions that `fence` lets pass, whose segments `replicas` sends to partners.
+    pub fn new(
+        store: Arc<ChunkStore>,
+        fence: Fence,
+        replicas: Arc<ReplicaSender>,
+        bytes_max: usize,
+    ) -> Self {
         let (bytes, staged) = (AtomicUsize::new(0), Mutex::default());
-        Self { store, fence, bytes_max, bytes, staged }
+        let seals = Semaphore::new(SEALS_AT_ONCE);
+        Self { store, fence, replicas, seals, bytes_max, bytes, staged }
     }
 
     /// Appends rows of one slice, in storage form.
@@ -118,7 +146,7 @@ impl Staging {
         // Encoding a row group takes tens of milliseconds: not on a thread that serves RPCs.
         tokio::task::spawn_blocking(move || staging.append_blocking(&staged, slice, batch))
             .await
-            .map_err(|error| DataFusionError::External(Box::new(error)))?
+            .map_err(join_error)?
     }
 
     fn table(&self, target: &Arc<AppendTarget>) -> Result<Arc<StagedTable>> {
@@ -187,6 +215,7 @@ impl Staging {
                 self.close(staged, &mut writer)?;
             }
         }
+        fail_point::hit(FailPoint::AppendTaken);
         Ok(())
     }
 
@@ -205,11 +234,41 @@ impl Staging {
         SegmentWriter::new(spec, WriterOptions { encode_threads: 1 }).map_err(storage_error)
     }
 
-    /// Publishes a slice's rows so far as a segment of their own.
+    /// Publishes a slice's rows so far as a segment of their own, here and on partners. The
+    /// slice's next rows wait for all of them, so that memory stays bounded.
     fn close(&self, staged: &StagedTable, writer: &mut SliceWriter) -> Result<()> {
         let Some(segment) = self.take(writer) else { return Ok(()) };
         let encoded = segment.encode().map_err(storage_error)?;
-        let records = self.store.publish(vec![encoded]).map_err(storage_error)?;
+        let sent = self.send(staged, &encoded);
+        self.publish(staged, vec![encoded], sent.into_iter().collect())
+    }
+
+    /// Starts to send a segment to partners; `None` when it has none.
+    fn send(&self, staged: &StagedTable, segment: &EncodedSegment) -> Option<Sent> {
+        if staged.target.copies.wanted <= 1 {
+            return None;
+        }
+        let (replicas, target) = (Arc::clone(&self.replicas), Arc::clone(&staged.target));
+        let segment = segment.clone();
+        Some(tokio::spawn(async move { replicas.replicate(&target, &segment).await }))
+    }
+
+    /// Writes segments to the disk here while those of them in `sent` go to partners, and notes
+    /// all that is durable as part of the transaction.
+    fn publish(
+        &self,
+        staged: &StagedTable,
+        segments: Vec<EncodedSegment>,
+        sent: Vec<Sent>,
+    ) -> Result<()> {
+        let published = self.store.publish(segments).map_err(storage_error);
+        let mut replicated = HashMap::new();
+        for sent in sent {
+            let record = Handle::current().block_on(sent).map_err(join_error)??;
+            replicated.insert(record.segment, record);
+        }
+        let records = published?.into_iter();
+        let records = records.map(|own| replicated.remove(&own.segment).unwrap_or(own));
         lock(&staged.state).published.extend(records);
         Ok(())
     }
@@ -219,9 +278,10 @@ impl Staging {
         writer.writer.take()
     }
 
-    /// Makes every row that was appended for a table durable.
+    /// Makes every row that was appended for a table durable, here and on partners.
     ///
-    /// On `Ok` every segment in the answer survives a crash of this worker. A transaction that
+    /// On `Ok` every segment in the answer survives a crash of each of its holders, of which there
+    /// are as many as the transaction requires. A transaction that
     /// wrote nothing here gives an empty answer; sealing twice gives the same answer.
     ///
     /// # Errors
@@ -242,10 +302,13 @@ impl Staging {
             all.tables.get(&(txn, table)).map(Arc::clone)
         };
         let Some(staged) = staged else { return Ok(vec![]) };
+        // Each holds a thread that may wait for a partner's, and threads of a process have an end.
+        let _turn =
+            self.seals.acquire().await.map_err(|e| DataFusionError::External(Box::new(e)))?;
         let staging = Arc::clone(self);
         tokio::task::spawn_blocking(move || staging.seal_blocking(&staged))
             .await
-            .map_err(|error| DataFusionError::External(Box::new(error)))?
+            .map_err(join_error)?
     }
 
     fn seal_blocking(&self, staged: &StagedTable) -> Result<Vec<SegmentRecord>> {
@@ -261,20 +324,27 @@ impl Staging {
             // comes in the middle, must never hand out a part of the segments as all of them.
             state.aborted = true;
         }
+        fail_point::hit(FailPoint::SealBegun);
         let writers: Vec<_> = lock(&staged.slices).drain().map(|(_, writer)| writer).collect();
         let segments: Vec<_> =
             writers.iter().filter_map(|writer| self.take(&mut lock(writer))).collect();
-        let encoded = encode_all(segments).map_err(storage_error)?;
-        let records = match encoded.is_empty() {
-            true => vec![],
-            false => self.store.publish(encoded).map_err(storage_error)?,
-        };
+        let sent = Mutex::new(Vec::new());
+        let runtime = Handle::current();
+        let encoded = encode_all(segments, |segment| {
+            let _runtime = runtime.enter();
+            lock(&sent).extend(self.send(staged, segment));
+        });
+        let sent = sent.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let encoded = encoded.map_err(storage_error)?;
+        if !encoded.is_empty() {
+            self.publish(staged, encoded, sent)?;
+        }
         lock(&self.staged).sealed.push_back((staged.target.txn, staged.target.table));
         let mut state = lock(&staged.state);
         state.touched = Instant::now();
         state.aborted = false;
         state.sealed = true;
-        state.published.extend(records);
+        fail_point::hit(FailPoint::SealBeforeReply);
         Ok(state.published.clone())
     }
 
@@ -283,6 +353,7 @@ impl Staging {
         let mut all = lock(&self.staged);
         let keys: Vec<_> = all.tables.keys().filter(|(id, _)| *id == txn).copied().collect();
         let aborted: Vec<_> = keys.iter().filter_map(|key| all.tables.remove(key)).collect();
+        let copies = all.copies.remove(&txn);
         if !all.aborted.contains(&txn) {
             all.aborted.push_back(txn);
             if all.aborted.len() > ABORTED_KEPT {
@@ -292,6 +363,64 @@ impl Staging {
         drop(all);
         for staged in aborted {
             self.discard(&staged);
+        }
+        for copy in copies.into_iter().flat_map(|copies| copies.segments) {
+            self.remove(copy.key, copy.layout);
+        }
+    }
+
+    /// Refuses a copy of a transaction that was aborted, before its bytes come.
+    ///
+    /// # Errors
+    /// [`ErrorCode::UnknownHandle`].
+    pub fn expect_copy(&self, copy: &SegmentCopy) -> Result<()> {
+        match lock(&self.staged).aborted.contains(&copy.txn) {
+            true => Err(over(copy.txn)),
+            false => Ok(()),
+        }
+    }
+
+    /// Notes a copy that is durable here, for an abort of its transaction; one that was aborted in
+    /// the meantime loses it again.
+    ///
+    /// # Errors
+    /// [`ErrorCode::UnknownHandle`].
+    pub fn keep_copy(&self, copy: SegmentCopy) -> Result<()> {
+        let mut all = lock(&self.staged);
+        if all.aborted.contains(&copy.txn) {
+            drop(all);
+            self.remove(copy.key, copy.layout);
+            return Err(over(copy.txn));
+        }
+        let now = Instant::now();
+        let copies = all
+            .copies
+            .entry(copy.txn)
+            .or_insert_with(|| Copies { touched: now, segments: Vec::new() });
+        copies.touched = now;
+        copies.segments.push(copy);
+        if all.copies.len() > SEALED_MAX {
+            // Small inserts are many; an abort of one that is forgotten leaves an orphan.
+            let oldest = all.copies.iter().min_by_key(|(_, copies)| copies.touched);
+            let oldest = oldest.map(|(txn, _)| *txn);
+            oldest.map(|txn| all.copies.remove(&txn));
+        }
+        Ok(())
+    }
+
+    /// Whether a transaction that may not be over wrote a segment: nobody else may remove it.
+    pub fn has_segment(&self, segment: SegmentId) -> bool {
+        let all = lock(&self.staged);
+        let copied = all.copies.values().flat_map(|copies| &copies.segments);
+        let mut owned = all.tables.values().map(|staged| lock(&staged.state));
+        copied.into_iter().any(|copy| copy.key.segment == segment)
+            || owned.any(|state| state.published.iter().any(|record| record.segment == segment))
+    }
+
+    fn remove(&self, key: SegmentKey, layout: Layout) {
+        if let Err(error) = self.store.remove_segment(key, layout) {
+            tracing::warn!(segment = %key, %error,
+                "an aborted segment stays on the disk until garbage collection");
         }
     }
 
@@ -303,10 +432,7 @@ impl Staging {
         // After the writers: an append under way may have published one more.
         let published = std::mem::take(&mut lock(&staged.state).published);
         for record in published {
-            if let Err(error) = self.store.remove_segment(record.key(), record.layout) {
-                tracing::warn!(segment = %record.segment, %error,
-                    "an aborted segment stays on the disk until garbage collection");
-            }
+            self.remove(record.key(), record.layout);
         }
     }
 
@@ -323,6 +449,8 @@ impl Staging {
                 all.tables.remove(&oldest);
             }
         }
+        // What becomes of a copy of a commit is the coordinator's to say by then.
+        all.copies.retain(|_, copies| copies.touched.elapsed() < ABANDONED_AFTER);
         all.tables.retain(|_, staged| {
             let state = lock(&staged.state);
             let age = state.touched.elapsed();
@@ -354,13 +482,18 @@ fn piece_bytes(piece: &RecordBatch) -> usize {
         .sum()
 }
 
-/// Encodes segments on as many threads as the machine has.
+/// A segment on its way to partners.
+type Sent = JoinHandle<Result<SegmentRecord>>;
+
+/// Encodes segments on as many threads as the machine has, each of which tells of every one.
 fn encode_all(
     segments: Vec<SegmentWriter>,
-) -> Result<Vec<basalt_storage::segment_writer::EncodedSegment>, StorageError> {
+    encoded: impl Fn(&EncodedSegment) + Sync,
+) -> Result<Vec<EncodedSegment>, StorageError> {
+    let encode = |segment: SegmentWriter| segment.encode().inspect(&encoded);
     let threads = std::thread::available_parallelism().map_or(1, usize::from).min(segments.len());
     if threads <= 1 {
-        return segments.into_iter().map(SegmentWriter::encode).collect();
+        return segments.into_iter().map(encode).collect();
     }
     let queue = Mutex::new(segments.into_iter());
     let done = Mutex::new(Vec::new());
@@ -369,7 +502,7 @@ fn encode_all(
             scope.spawn(|| {
                 loop {
                     let Some(segment) = lock(&queue).next() else { break };
-                    let encoded = segment.encode();
+                    let encoded = encode(segment);
                     let failed = encoded.is_err();
                     lock(&done).push(encoded);
                     if failed {
@@ -380,6 +513,10 @@ fn encode_all(
         }
     });
     done.into_inner().unwrap_or_else(PoisonError::into_inner).into_iter().collect()
+}
+
+fn join_error(error: tokio::task::JoinError) -> DataFusionError {
+    DataFusionError::External(Box::new(error))
 }
 
 /// The answer to what comes too late for a transaction.

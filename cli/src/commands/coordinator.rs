@@ -3,6 +3,7 @@
 use clap::Args;
 
 use crate::config::{CoordinatorConfig, ServerFlags};
+use crate::timing::TimingFlags;
 use crate::{roles, serve};
 
 /// Serve as the coordinator of a cluster
@@ -16,10 +17,13 @@ use crate::{roles, serve};
 pub struct CoordinatorArgs {
     #[command(flatten)]
     server: ServerFlags,
+    #[command(flatten)]
+    timing: TimingFlags,
 }
 
 pub(super) async fn run(args: CoordinatorArgs) -> anyhow::Result<()> {
-    let config = CoordinatorConfig::resolve(args.server)?;
+    args.server.arm_fail_point();
+    let config = CoordinatorConfig::resolve(args.server, args.timing)?;
     let running = roles::start_coordinator(config).await?;
     serve::until_stopped("coordinator", running).await
 }

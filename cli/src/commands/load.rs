@@ -5,9 +5,8 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use anyhow::Context;
 use arrow::datatypes::{Schema, SchemaRef};
-use basalt_sql_tests::client::{Client, IngestMode, IngestTarget};
+use basalt_sql_tests::client::{Client, ClientError, IngestMode, IngestTarget};
 use clap::{Args, ValueEnum};
 use futures::StreamExt;
 
@@ -21,7 +20,7 @@ use crate::upload::{self, CsvOptions, FileKind, SourceFile};
 ///
 /// The table is created from the files' columns when it does not exist. Columns are matched by
 /// name. Either all files are loaded or none. Files that the servers can see are loaded faster
-/// with COPY.
+/// with COPY. With --label, a load whose answer was lost can be repeated: its rows are there once.
 #[derive(Debug, Args)]
 pub struct LoadArgs {
     #[command(flatten)]
@@ -41,6 +40,9 @@ pub struct LoadArgs {
     /// What to do when the table is missing, or there
     #[arg(long, value_enum, default_value_t = Mode::CreateAppend)]
     mode: Mode,
+    /// Name of this load: sent again under the same name, it has no second effect
+    #[arg(long, value_name = "KEY")]
+    label: Option<String>,
     /// What separates the fields of CSV files
     #[arg(long, value_name = "CHAR", default_value = ",")]
     delimiter: String,
@@ -95,9 +97,12 @@ pub(super) async fn run(args: LoadArgs) -> anyhow::Result<()> {
             progress.inc(batch.num_rows() as u64);
         }
     });
+    if let Some(label) = &args.label {
+        client = client.with_request_key(label)?;
+    }
     let loading = client.ingest(target, schema, batches);
     let outcome = tokio::select! {
-        outcome = loading => outcome.with_context(|| format!("nothing was loaded into {}", args.table)),
+        outcome = loading => outcome.map_err(|error| failure(error, &args)),
         // The dropped upload is reset: the server keeps nothing of it.
         Ok(()) = tokio::signal::ctrl_c() => Err(crate::exit::Interrupted.into()),
     };
@@ -113,6 +118,20 @@ pub(super) async fn run(args: LoadArgs) -> anyhow::Result<()> {
         duration_text(start.elapsed()),
     )?;
     Ok(())
+}
+
+/// What a load that failed left behind.
+fn failure(error: ClientError, args: &LoadArgs) -> anyhow::Error {
+    let table = &args.table;
+    let left = match (error.leaves_outcome_open(), &args.label) {
+        (false, _) => format!("nothing was loaded into {table}"),
+        (true, Some(_)) => format!(
+            "it is not known whether {table} was loaded: repeat the command with the same --label, \
+             and it is, once"
+        ),
+        (true, None) => format!("it is not known whether {table} was loaded: look at its rows"),
+    };
+    anyhow::Error::new(error).context(left)
 }
 
 fn target(args: &LoadArgs) -> Result<IngestTarget, UsageError> {

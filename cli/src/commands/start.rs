@@ -19,6 +19,7 @@ pub struct StartArgs {
 }
 
 pub(super) async fn run(args: StartArgs) -> anyhow::Result<()> {
+    args.server.arm_fail_point();
     let workers = args.workers.map(usize::from);
     let config = ClusterConfig::resolve(args.server, workers, "basalt-data/cluster")?;
     data_dir::claim(&config.data_dir, config.workers)?;

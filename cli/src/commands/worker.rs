@@ -20,6 +20,7 @@ pub struct WorkerArgs {
 }
 
 pub(super) async fn run(args: WorkerArgs) -> anyhow::Result<()> {
+    args.server.arm_fail_point();
     let config = WorkerConfig::resolve(args.server, args.worker)?;
     let running = roles::start_worker(config).await?;
     serve::until_stopped("worker", running).await

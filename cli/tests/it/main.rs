@@ -4,10 +4,8 @@
 #![allow(clippy::unwrap_used, reason = "a helper of a test may fail it")]
 
 mod command_line;
+mod faults;
 mod format;
-mod kill;
-mod kill_changes;
-mod killable;
 mod python_clients;
 mod secret_log;
 mod split;

@@ -3,6 +3,7 @@
 //! The draft copies the few maps of pointers that changes can touch and collects additions to
 //! the two large sets, so that a refused command costs nothing to undo.
 
+mod cluster;
 mod log_members;
 mod rows;
 
@@ -11,17 +12,14 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use basalt_engine::snapshot::{Relation, SchemaSnapshot, TableSnapshot, ViewSnapshot};
-use basalt_storage::ids::{Epoch, SegmentId, TableId, TxnId, WorkerId};
+use basalt_storage::ids::{SegmentId, TableId, TxnId};
 
-use super::command::{Change, NewCluster, NewTable};
+use super::command::{Change, NewTable};
 use super::error::{CatalogError, ObjectKind};
 use super::lookup::{suggest_relation, suggest_schema};
 use super::members::LogSets;
 use super::rules;
 use super::state::{ClusterState, DROPS_KEPT_MAX, DroppedTable, State, TableEntry};
-
-/// The most workers a cluster can have: the slice map and every snapshot list them.
-const WORKERS_MAX: usize = 1_024;
 
 /// What differs between a state and the next one.
 pub(super) struct Delta {
@@ -93,6 +91,10 @@ impl<'a> Draft<'a> {
             Change::CreateCluster(new) => self.create_cluster(&new),
             Change::RegisterWorker { worker } => self.register_worker(worker),
             Change::AssignSlices { epoch, owners } => self.assign_slices(epoch, owners),
+            Change::PlaceSlices { epoch, workers } => self.place_slices(epoch, workers),
+            Change::DrainWorker { worker, drain } => self.drain_worker(worker, drain),
+            Change::RemoveWorker { worker } => self.remove_worker(worker),
+            Change::MoveCopies { moves } => self.move_copies(moves),
             Change::ReserveTableIds { count } => self.reserve_table_ids(count),
             Change::CreateSchema { name } => self.create_schema(name),
             Change::DropSchema { name } => self.drop_schema(&name),
@@ -109,60 +111,6 @@ impl<'a> Draft<'a> {
             }
             Change::SetLogMembers { set, forced } => self.set_log_members(set, forced),
         }
-    }
-
-    fn create_cluster(&mut self, new: &NewCluster) -> Result<(), CatalogError> {
-        if self.next.cluster.is_some() {
-            return Err(CatalogError::invalid("the cluster exists"));
-        }
-        if !new.slices.is_power_of_two() || new.slices > NewCluster::SLICES_MAX {
-            return Err(CatalogError::invalid(format!(
-                "the number of slices is {}, not a power of two up to {}",
-                new.slices,
-                NewCluster::SLICES_MAX
-            )));
-        }
-        if new.workers_expected.is_some_and(|n| n == 0 || usize::from(n) > WORKERS_MAX) {
-            return Err(CatalogError::invalid("the number of expected workers is out of range"));
-        }
-        self.next.cluster = Some(Arc::new(ClusterState::new(new, self.txn)));
-        Ok(())
-    }
-
-    fn cluster(&mut self) -> Result<&mut ClusterState, CatalogError> {
-        let cluster = self.next.cluster.as_mut();
-        cluster.map(Arc::make_mut).ok_or_else(|| CatalogError::invalid("there is no cluster yet"))
-    }
-
-    fn register_worker(&mut self, worker: WorkerId) -> Result<(), CatalogError> {
-        let workers = &mut self.cluster()?.workers;
-        if !workers.contains(&worker) && workers.len() >= WORKERS_MAX {
-            return Err(CatalogError::LimitReached { what: "workers", limit: WORKERS_MAX });
-        }
-        workers.insert(worker);
-        Ok(())
-    }
-
-    fn assign_slices(&mut self, epoch: Epoch, owners: Vec<WorkerId>) -> Result<(), CatalogError> {
-        let txn = self.txn;
-        let cluster = self.cluster()?;
-        if Some(epoch.0) != cluster.epoch.0.checked_add(1) {
-            return Err(CatalogError::Conflict {
-                object: "the slice map".to_owned(),
-                what: "changed",
-                winner: cluster.assigned_by,
-            });
-        }
-        if owners.len() != usize::from(cluster.slices) {
-            return Err(CatalogError::invalid("the slice map has not one owner per slice"));
-        }
-        if let Some(stranger) = owners.iter().find(|owner| !cluster.workers.contains(owner)) {
-            return Err(CatalogError::invalid(format!("slice owner {stranger} is no worker")));
-        }
-        cluster.epoch = epoch;
-        cluster.slice_owners = owners;
-        cluster.assigned_by = txn;
-        Ok(())
     }
 
     fn reserve_table_ids(&mut self, count: u16) -> Result<(), CatalogError> {
@@ -255,13 +203,13 @@ impl<'a> Draft<'a> {
             schema: Arc::new(new.columns),
             distribution: new.distribution,
             sort_key: new.sort_key,
+            replicas: new.replicas,
             segments: Vec::new(),
         };
         self.add_relation(&new.schema, &new.name, Relation::Table(Arc::new(table)))?;
         let entry = TableEntry {
             schema: new.schema,
             name: new.name,
-            replicas: new.replicas,
             created_by: self.txn,
             changed_by: self.txn,
         };

@@ -116,7 +116,7 @@ struct Document<'a> {
     schemas: Vec<SchemaDocument<'a>>,
     drops: Vec<Cow<'a, DroppedTable>>,
     requests: Vec<(Cow<'a, RequestKey>, Cow<'a, RequestOutcome>)>,
-    /// Absent before format 3, and in a log that never had members.
+    /// Absent before format 4, and in a log that never had members.
     #[serde(default, skip_serializing_if = "LogSets::is_initial")]
     log_sets: LogSets,
 }
@@ -192,7 +192,7 @@ fn table_document<'a>(
         columns: Cow::Borrowed(&table.schema),
         distribution: table.distribution,
         sort_key: table.sort_key.as_slice().into(),
-        replicas: entry.replicas,
+        replicas: table.replicas,
         created_by: entry.created_by,
         changed_by: Some(entry.changed_by),
         segments: table.segments.iter().map(|segment| Cow::Borrowed(segment.as_ref())).collect(),
@@ -256,12 +256,12 @@ fn restore_table(
         schema: Arc::new(document.columns.into_owned()),
         distribution: document.distribution,
         sort_key: document.sort_key.into_owned(),
+        replicas: document.replicas,
         segments,
     };
     let entry = TableEntry {
         schema: schema_name.to_owned(),
         name: name.clone(),
-        replicas: document.replicas,
         created_by: document.created_by,
         changed_by: document.changed_by.unwrap_or(document.created_by),
     };

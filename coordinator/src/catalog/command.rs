@@ -7,6 +7,7 @@
 
 use std::fmt;
 
+use basalt_engine::dialect::{LABEL_BYTES_MAX, label_problem};
 use basalt_engine::snapshot::Distribution;
 use basalt_storage::delete_vector::DeleteVector;
 use basalt_storage::digest::Digest;
@@ -72,7 +73,7 @@ pub struct RequestKey(String);
 
 impl RequestKey {
     /// The longest key, in bytes: keys are kept in memory.
-    pub const BYTES_MAX: usize = 255;
+    pub const BYTES_MAX: usize = LABEL_BYTES_MAX;
 
     /// Checks a key that came from a client.
     ///
@@ -89,16 +90,10 @@ impl RequestKey {
     }
 
     pub(super) fn check(&self) -> Result<(), CatalogError> {
-        let problem = if self.0.is_empty() {
-            "is empty"
-        } else if self.0.len() > Self::BYTES_MAX {
-            "is longer than 255 bytes"
-        } else if self.0.chars().any(char::is_control) {
-            "has control characters"
-        } else {
-            return Ok(());
-        };
-        Err(CatalogError::InvalidRequestKey { problem })
+        match label_problem(&self.0) {
+            Some(problem) => Err(CatalogError::InvalidRequestKey { problem }),
+            None => Ok(()),
+        }
     }
 }
 
@@ -125,6 +120,32 @@ pub enum Change {
         epoch: Epoch,
         /// The owner of every slice, by slice number.
         owners: Vec<WorkerId>,
+    },
+    /// Replaces the slice map with one that also names partners. (Since format 3.)
+    PlaceSlices {
+        /// The epoch of the new map: exactly one more than that of the map it replaces.
+        epoch: Epoch,
+        /// The workers of every slice, by slice number: the owner, then its partners.
+        workers: Vec<Vec<WorkerId>>,
+    },
+    /// Says that a worker is to lose its slices and copies, or that it is not any more. (Since
+    /// format 3.)
+    DrainWorker {
+        /// The worker.
+        worker: WorkerId,
+        /// Whether it is drained from now on.
+        drain: bool,
+    },
+    /// Makes a worker that owns no slice and holds no copy a member no longer. (Since format 3.)
+    RemoveWorker {
+        /// The worker.
+        worker: WorkerId,
+    },
+    /// Notes where copies of segments are. Segments that are gone are passed over: nothing depends
+    /// on where they were. (Since format 3.)
+    MoveCopies {
+        /// What changes, one entry per segment.
+        moves: Vec<CopyMove>,
     },
     /// Sets table ids aside for tables whose chunks are written before their commit.
     ReserveTableIds {
@@ -197,7 +218,7 @@ pub enum Change {
         segments: Vec<SegmentRecord>,
     },
     /// Says who keeps copies of the log from now on: the only change of its command, made by the
-    /// catalog itself. (Since format 3.)
+    /// catalog itself. (Since format 4.)
     SetLogMembers {
         /// The set. Its epoch is newer than any before.
         set: LogSet,
@@ -206,6 +227,22 @@ pub enum Change {
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         forced: bool,
     },
+}
+
+/// Copies of one segment that came into being, or that count no longer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CopyMove {
+    /// The table.
+    pub table: TableId,
+    /// The segment.
+    pub segment: SegmentId,
+    /// Workers with a new copy, verified and durable.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub add: Vec<WorkerId>,
+    /// Workers whose copy counts no longer. A segment keeps at least one holder.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub remove: Vec<WorkerId>,
 }
 
 /// A segment as a statement read it.

@@ -7,7 +7,7 @@ use std::io;
 use std::path::PathBuf;
 
 use basalt_engine::error::{ErrorCode, SqlError};
-use basalt_storage::ids::TxnId;
+use basalt_storage::ids::{TxnId, WorkerId};
 use thiserror::Error;
 
 use super::command::RequestKey;
@@ -142,6 +142,12 @@ pub enum CatalogError {
         /// The transaction that has it.
         first: TxnId,
     },
+    /// A worker is no member of the cluster.
+    #[error("worker {worker} is not in the cluster")]
+    UnknownWorker {
+        /// The worker.
+        worker: WorkerId,
+    },
     /// A command is larger than one log record may be.
     #[error("a commit of {bytes} bytes is larger than the limit of {limit} bytes")]
     TooLarge {
@@ -255,12 +261,13 @@ impl CatalogError {
             | Self::InvalidDefinition { .. } => ErrorCode::InvalidStatement,
             Self::NotNull { .. } => ErrorCode::NotNullViolation,
             Self::Conflict { .. } => ErrorCode::Conflict,
-            Self::InvalidRequestKey { .. } | Self::RequestKeyReused { .. } => {
-                ErrorCode::InvalidParameter
-            }
+            Self::InvalidRequestKey { .. }
+            | Self::RequestKeyReused { .. }
+            | Self::UnknownWorker { .. } => ErrorCode::InvalidParameter,
             Self::TooLarge { .. } | Self::LimitReached { .. } => ErrorCode::FeatureNotSupported,
             Self::Corrupt { .. } | Self::CannotRestore { .. } => ErrorCode::DataCorrupted,
-            Self::OutcomeUnknown { .. } | Self::InvalidCommand { .. } => ErrorCode::Internal,
+            Self::OutcomeUnknown { .. } => ErrorCode::OutcomeUnknown,
+            Self::InvalidCommand { .. } => ErrorCode::Internal,
             Self::Stopped { .. } | Self::LogUnavailable { .. } => ErrorCode::Unavailable,
             Self::NewerFormat { .. }
             | Self::Locked { .. }
@@ -291,9 +298,15 @@ impl CatalogError {
                 Some("drop its tables and views first, or use DROP SCHEMA ... CASCADE".to_owned())
             }
             Self::Conflict { .. } => Some("run the statement again".to_owned()),
-            Self::RequestKeyReused { .. } => Some("use another key for another write".to_owned()),
+            Self::RequestKeyReused { .. } => Some(
+                "use another key for another write; sys.requests tells what this one stands for"
+                    .to_owned(),
+            ),
+            Self::UnknownWorker { .. } => Some("sys.workers lists the workers".to_owned()),
             Self::OutcomeUnknown { .. } => Some(
-                "restart the coordinator, then send the statement again with the same request key"
+                "look for the transaction in sys.requests, after a restart of the coordinator if \
+                 it takes no more commits, before sending the statement again; with the same \
+                 request key (LABEL) sending it again is safe"
                     .to_owned(),
             ),
             Self::Stopped { .. } => {

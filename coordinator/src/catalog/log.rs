@@ -25,6 +25,7 @@ use std::sync::Arc;
 
 use basalt_storage::command_log::Chain;
 use basalt_storage::digest::Digest;
+use basalt_storage::fail_point::{self, FailPoint};
 use basalt_storage::ids::CoordinatorId;
 use redb::{Builder, Database, Durability, ReadTransaction, ReadableDatabase, TableDefinition};
 
@@ -133,6 +134,7 @@ impl Log {
         committed: Mark,
     ) -> Result<(), CatalogError> {
         self.write(chain, records, committed, None)?;
+        fail_point::hit(FailPoint::CatalogAppended);
         self.chain = chain;
         self.since_checkpoint_bytes += records.iter().map(|record| record.len()).sum::<usize>();
         Ok(())
@@ -183,6 +185,7 @@ impl Log {
                     meta.insert(CHECKPOINT, checkpoint)?;
                 }
             }
+            fail_point::hit(FailPoint::CatalogBeforeFsync);
             txn.commit()?;
             Ok(())
         };

@@ -46,8 +46,14 @@ pub struct ClusterState {
     pub epoch: Epoch,
     /// The owner of each slice, by slice number; empty before the first assignment.
     pub slice_owners: Vec<WorkerId>,
-    /// Every worker that ever registered.
+    /// The partners of each slice, by slice number; absent in maps of before format 3.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub slice_partners: Vec<Vec<WorkerId>>,
+    /// Every worker that registered and was not removed since.
     pub workers: BTreeSet<WorkerId>,
+    /// Workers that are to lose their slices and copies.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub draining: BTreeSet<WorkerId>,
     /// The transaction that made the slice map, or the cluster.
     pub assigned_by: TxnId,
 }
@@ -61,9 +67,23 @@ impl ClusterState {
             workers_expected: new.workers_expected,
             epoch: Epoch(0),
             slice_owners: Vec::new(),
+            slice_partners: Vec::new(),
             workers: BTreeSet::new(),
+            draining: BTreeSet::new(),
             assigned_by: txn,
         }
+    }
+}
+
+impl ClusterState {
+    /// The workers of each slice, by slice number: the owner, then its partners.
+    pub fn slice_workers(&self) -> Vec<Vec<WorkerId>> {
+        let partners =
+            self.slice_partners.iter().map(Vec::as_slice).chain(std::iter::repeat(&[][..]));
+        let workers = |(owner, partners): (&WorkerId, &[WorkerId])| {
+            std::iter::once(*owner).chain(partners.iter().copied()).collect()
+        };
+        self.slice_owners.iter().zip(partners).map(workers).collect()
     }
 }
 
@@ -72,7 +92,6 @@ impl ClusterState {
 pub(super) struct TableEntry {
     pub(super) schema: String,
     pub(super) name: String,
-    pub(super) replicas: u16,
     pub(super) created_by: TxnId,
     /// The transaction that last changed its rows, or created it: who won when another conflicts.
     pub(super) changed_by: TxnId,
@@ -253,11 +272,6 @@ impl State {
         self.requests.by_key.get(key)
     }
 
-    /// How many copies of its chunks a table wants.
-    pub fn replicas(&self, table: TableId) -> Option<u16> {
-        self.tables.get(&table).map(|entry| entry.replicas)
-    }
-
     /// What readers see, given where the workers listen; `None` before there is a cluster.
     pub fn snapshot(&self, urls: &BTreeMap<WorkerId, Url>) -> Option<Snapshot> {
         let cluster = self.cluster.as_ref()?;
@@ -265,6 +279,7 @@ impl State {
             version: self.version,
             cluster: Arc::new(cluster_view(cluster, urls)),
             schemas: self.schemas.clone(),
+            pin: Arc::default(),
         })
     }
 }
@@ -275,6 +290,8 @@ pub(super) fn cluster_view(cluster: &ClusterState, urls: &BTreeMap<WorkerId, Url
         cluster: cluster.cluster,
         epoch: cluster.epoch,
         slice_owners: cluster.slice_owners.clone(),
+        slice_partners: cluster.slice_partners.clone(),
+        members: cluster.workers.len(),
         workers: urls
             .iter()
             .filter(|(worker, _)| cluster.workers.contains(worker))

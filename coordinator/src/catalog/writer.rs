@@ -16,6 +16,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use basalt_storage::fail_point::{self, FailPoint};
 use basalt_storage::ids::{LogEpoch, WorkerId};
 use tokio::sync::{mpsc, oneshot, watch};
 use url::Url;
@@ -48,6 +49,8 @@ pub(super) enum Message {
     Commit { command: Command, payload: Vec<u8>, reply: Reply<Committed> },
     /// What came of a request.
     Request { key: RequestKey, reply: Reply<Option<RequestOutcome>> },
+    /// What came of all requests that are remembered.
+    Requests { reply: Reply<Vec<(RequestKey, RequestOutcome)>> },
     /// Take no more commits.
     Stop { reason: String },
 }
@@ -170,13 +173,16 @@ impl Writer {
         let mut next = Some(first);
         while let Some(message) = next {
             match message {
-                Message::Request { .. } if commands > 0 => {
+                Message::Request { .. } | Message::Requests { .. } if commands > 0 => {
                     // Earlier commands of the group are not durable yet: it waits for them.
                     self.held = Some(message);
                     break;
                 }
                 Message::Request { key, reply } => {
                     let _caller_gone = reply.send(self.request(&key));
+                }
+                Message::Requests { reply } => {
+                    let _caller_gone = reply.send(Ok(self.durable_requests()));
                 }
                 Message::Stop { reason } => self.ledger.write_failed(&reason),
                 Message::Commit { command, payload, reply } => {
@@ -205,11 +211,20 @@ impl Writer {
         }
     }
 
+    /// The state is ahead of what is durable while a group is under way, and after one that failed.
+    fn durable_requests(&self) -> Vec<(RequestKey, RequestOutcome)> {
+        let durable = self.published.borrow().snapshot.version;
+        let all = self.ledger.state().requests.iter();
+        let all = all.filter(|(_, outcome)| outcome.version <= durable);
+        all.map(|(key, outcome)| (key.clone(), outcome.clone())).collect()
+    }
+
     fn do_steps(&mut self, inputs: &Inputs, answers: &Answers) {
         while let Some(step) = self.ledger.next_step() {
             match step {
                 Step::Ask(ask) => self.ask(ask, inputs, answers),
                 Step::Write { records, chain, committed } => {
+                    fail_point::hit(FailPoint::CatalogBeforeAppend);
                     match self.log.append(chain, &records, committed) {
                         Ok(()) => {
                             let now = self.now();
@@ -223,8 +238,10 @@ impl Writer {
                     }
                 }
                 Step::Publish => {
+                    fail_point::hit(FailPoint::CatalogBeforePublish);
                     let state = self.ledger.state();
                     self.published.send_modify(|published| published.show(state));
+                    fail_point::hit(FailPoint::CatalogBeforeReply);
                     self.status.send_if_modified(|status| {
                         std::mem::replace(&mut status.readable, Readable::Yes) != Readable::Yes
                     });

@@ -10,36 +10,38 @@ use arrow_flight::sql::{
 use basalt_engine::snapshot::CATALOG;
 use tonic::{Status, Streaming};
 
+use super::caller::Caller;
 use super::command::{self, RelationName};
 use super::{FlightSqlServer, decode, status};
-use crate::backend::{IngestMode, IngestRequest, SessionId};
+use crate::backend::{IngestMode, IngestRequest};
 
 impl FlightSqlServer {
     /// Loads an upload as a Flight SQL command says; the rows written.
     pub(super) async fn ingest(
         &self,
-        session: SessionId,
+        caller: Caller,
         ingest: CommandStatementIngest,
         first: FlightData,
         rest: Streaming<FlightData>,
     ) -> Result<i64, Status> {
-        self.load(request(session, ingest)?, first, rest).await
+        self.load(request(caller, ingest)?, first, rest).await
     }
 
     /// Appends an upload to a table named by a path; the rows written.
     pub(super) async fn append(
         &self,
-        session: SessionId,
+        caller: Caller,
         relation: RelationName,
         first: FlightData,
         rest: Streaming<FlightData>,
     ) -> Result<i64, Status> {
         let request = IngestRequest {
-            session,
+            session: caller.session,
             schema_name: Some(relation.schema),
             table: relation.name,
             mode: IngestMode::Append,
             options: Vec::new(),
+            request: caller.request,
         };
         self.load(request, first, rest).await
     }
@@ -72,7 +74,7 @@ pub(super) fn nothing_sent() -> Status {
     )
 }
 
-fn request(session: SessionId, ingest: CommandStatementIngest) -> Result<IngestRequest, Status> {
+fn request(caller: Caller, ingest: CommandStatementIngest) -> Result<IngestRequest, Status> {
     command::check_no_transaction(ingest.transaction_id.as_ref())?;
     if ingest.temporary {
         return Err(status::unsupported("temporary tables are not supported"));
@@ -88,11 +90,12 @@ fn request(session: SessionId, ingest: CommandStatementIngest) -> Result<IngestR
     let mut options: Vec<_> = ingest.options.into_iter().collect();
     options.sort();
     Ok(IngestRequest {
-        session,
+        session: caller.session,
         schema_name: ingest.schema.filter(|schema| !schema.is_empty()),
         table: ingest.table,
         mode: mode(ingest.table_definition_options)?,
         options,
+        request: caller.request,
     })
 }
 
@@ -115,6 +118,7 @@ fn mode(options: Option<TableDefinitionOptions>) -> Result<IngestMode, Status> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::backend::SessionId;
 
     #[track_caller]
     fn check_mode(missing: TableNotExistOption, exists: TableExistsOption) -> Option<IngestMode> {
@@ -141,7 +145,7 @@ mod tests {
             catalog: Some("other".to_owned()),
             ..CommandStatementIngest::default()
         };
-        let status = request(SessionId(1), ingest).unwrap_err();
+        let status = request(Caller { session: SessionId(1), request: None }, ingest).unwrap_err();
         assert!(status.message().starts_with("catalog \"other\""), "{}", status.message());
     }
 }

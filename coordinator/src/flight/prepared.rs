@@ -16,9 +16,10 @@ use bytes::Bytes;
 use prost::Message;
 use tonic::{Response, Status, Streaming};
 
+use super::caller::Caller;
 use super::handle::Handle;
 use super::{FlightSqlServer, decode, encode, query, status};
-use crate::backend::{ExecuteRequest, Outcome, SessionId};
+use crate::backend::{ExecuteRequest, Outcome, SessionId, UpdateRequest};
 
 /// Bytes of texts and parameters that one session may keep here.
 const SESSION_BYTES_MAX: usize = 256 << 20;
@@ -284,20 +285,20 @@ impl FlightSqlServer {
     /// Runs a prepared statement with the row bound last, as `execute` does with a text.
     pub(super) async fn execute_prepared(
         &self,
-        session: SessionId,
+        caller: &Caller,
         handle: &[u8],
         descriptor: FlightDescriptor,
     ) -> Result<Response<FlightInfo>, Status> {
-        let statement = self.prepared(session, handle)?;
+        let statement = self.prepared(caller.session, handle)?;
         let rows: usize =
             statement.bound.iter().flat_map(|b| b.iter()).map(RecordBatch::num_rows).sum();
         if !statement.is_query && !statement.parameters.is_empty() && rows > 1 {
-            let affected = self.update_prepared(session, &statement).await?;
+            let affected = self.update_prepared(caller, &statement).await?;
             return query::done(affected, descriptor).map(Response::new);
         }
         let parameters =
             statement.single_row().map_err(|e| status::from_error(&e, &statement.sql, None))?;
-        self.execute(session, &statement.sql, parameters, descriptor).await
+        self.execute(caller, &statement.sql, parameters, descriptor).await
     }
 
     /// The schema of a prepared statement's rows, planned anew.
@@ -331,22 +332,18 @@ impl FlightSqlServer {
     /// Runs a statement once per row of an upload, in one commit; once when it has no parameters.
     pub(super) async fn put_update(
         &self,
-        session: SessionId,
+        caller: &Caller,
         handle: &[u8],
         first: FlightData,
         rest: Streaming<FlightData>,
     ) -> Result<i64, Status> {
-        let mut statement = self.prepared(session, handle)?;
+        let mut statement = self.prepared(caller.session, handle)?;
         let rows = self.read_parameters(&statement, first, rest).await?;
         statement.bound = Some(rows.into());
-        self.update_prepared(session, &statement).await
+        self.update_prepared(caller, &statement).await
     }
 
-    async fn update_prepared(
-        &self,
-        session: SessionId,
-        statement: &Prepared,
-    ) -> Result<i64, Status> {
+    async fn update_prepared(&self, caller: &Caller, statement: &Prepared) -> Result<i64, Status> {
         let sql = &statement.sql;
         let refused = |e: SqlError| status::from_error(&e, sql, None);
         if statement.is_query {
@@ -355,8 +352,10 @@ impl FlightSqlServer {
                 "a query was sent as an update, which has no rows to return",
             )));
         }
+        let Caller { session, request } = caller.clone();
         if statement.parameters.is_empty() {
-            let request = ExecuteRequest { session, sql: sql.to_string(), parameters: None };
+            let request =
+                ExecuteRequest { session, sql: sql.to_string(), parameters: None, request };
             let Outcome::Done { rows_affected } =
                 status::guard(sql, self.backend().execute(request)).await?
             else {
@@ -364,12 +363,14 @@ impl FlightSqlServer {
             };
             return Ok(i64::try_from(rows_affected.unwrap_or(0)).unwrap_or(i64::MAX));
         }
-        let rows = statement.bound().map_err(refused)?.to_vec();
+        let mut rows = statement.bound().map_err(refused)?.to_vec();
         if rows.is_empty() {
-            return Ok(0);
+            // No rows change nothing, which is remembered when the client has a name for it.
+            rows.push(RecordBatch::new_empty(Schema::new(statement.parameters.to_vec()).into()));
         }
-        let update = self.backend().execute_update(session, sql, Some(rows));
-        let affected = status::guard(sql, update).await?;
+        let (sql, parameters) = (sql.to_string(), Some(rows));
+        let update = UpdateRequest { session, sql, parameters, request };
+        let affected = status::guard(&statement.sql, self.backend().execute_update(update)).await?;
         Ok(i64::try_from(affected).unwrap_or(i64::MAX))
     }
 

@@ -19,6 +19,7 @@ use tokio::time::Instant;
 use tonic::metadata::MetadataValue;
 use tonic::{Response, Status};
 
+use super::caller::Caller;
 use super::encode::{self, MessageStream, Origin};
 use super::handle::Handle;
 use super::tickets::{self, Planned, Running};
@@ -29,13 +30,14 @@ impl FlightSqlServer {
     /// Runs a statement, or plans it when it is a query, and says where its rows are.
     pub(super) async fn execute(
         &self,
-        session: SessionId,
+        caller: &Caller,
         sql: &str,
         parameters: Option<RecordBatch>,
         descriptor: FlightDescriptor,
     ) -> Result<Response<FlightInfo>, Status> {
         let bytes = sql.len() + parameters.as_ref().map_or(0, RecordBatch::get_array_memory_size);
-        let request = ExecuteRequest { session, sql: sql.to_owned(), parameters };
+        let Caller { session, request } = caller.clone();
+        let request = ExecuteRequest { session, sql: sql.to_owned(), parameters, request };
         match status::guard(sql, self.backend().execute(request)).await? {
             Outcome::Rows(query) => self.planned(query, sql, bytes, descriptor),
             Outcome::Done { rows_affected } => {
@@ -101,7 +103,8 @@ impl FlightSqlServer {
             let error = error.with_hint("send it by GetFlightInfo, or as CommandStatementUpdate");
             return Err(status::from_error(&error, sql, None));
         }
-        let request = ExecuteRequest { session, sql: sql.to_owned(), parameters: None };
+        let sql_text = sql.to_owned();
+        let request = ExecuteRequest { session, sql: sql_text, parameters: None, request: None };
         match status::guard(sql, self.backend().execute(request)).await? {
             Outcome::Rows(query) => stream_rows(Planned { query, sql: sql.into() }, None),
             Outcome::Done { .. } => {

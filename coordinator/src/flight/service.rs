@@ -14,9 +14,9 @@ use futures::stream::{self, BoxStream};
 use prost::Message;
 use tonic::{Request, Response, Status, Streaming};
 
+use super::caller::Caller;
 use super::command::{self, Target};
 use super::{FlightSqlServer, actions, encode, ingest, metadata, session, status};
-use crate::backend::SessionId;
 
 type Items<T> = BoxStream<'static, Result<T, Status>>;
 
@@ -48,8 +48,8 @@ impl FlightService for FlightSqlServer {
         &self,
         request: Request<FlightDescriptor>,
     ) -> Result<Response<FlightInfo>, Status> {
-        let session = Self::session_of(&request)?;
-        self.flight_info(session, request.into_inner()).await
+        let caller = Self::caller_of(&request)?;
+        self.flight_info(caller, request.into_inner()).await
     }
 
     /// The whole answer at the first poll: a query is planned at once and runs as it is fetched.
@@ -57,8 +57,8 @@ impl FlightService for FlightSqlServer {
         &self,
         request: Request<FlightDescriptor>,
     ) -> Result<Response<PollInfo>, Status> {
-        let session = Self::session_of(&request)?;
-        let info = self.flight_info(session, request.into_inner()).await?;
+        let caller = Self::caller_of(&request)?;
+        let info = self.flight_info(caller, request.into_inner()).await?;
         Ok(info.map(|info| PollInfo {
             info: Some(info),
             flight_descriptor: None,
@@ -110,8 +110,8 @@ impl FlightService for FlightSqlServer {
         &self,
         request: Request<Streaming<FlightData>>,
     ) -> Result<Response<Self::DoPutStream>, Status> {
-        let session = Self::session_of(&request)?;
-        let result = self.put(session, request.into_inner()).await?;
+        let caller = Self::caller_of(&request)?;
+        let result = self.put(caller, request.into_inner()).await?;
         let result = PutResult { app_metadata: result.into() };
         Ok(Response::new(stream::once(async { Ok(result) }).boxed()))
     }
@@ -144,21 +144,21 @@ impl FlightService for FlightSqlServer {
 impl FlightSqlServer {
     async fn flight_info(
         &self,
-        session: SessionId,
+        caller: Caller,
         descriptor: FlightDescriptor,
     ) -> Result<Response<FlightInfo>, Status> {
         match Target::of_descriptor(&descriptor)? {
-            Target::Sql(sql) => self.execute(session, &sql, None, descriptor).await,
+            Target::Sql(sql) => self.execute(&caller, &sql, None, descriptor).await,
             Target::Relation(name) => {
-                self.execute(session, &name.select_all(), None, descriptor).await
+                self.execute(&caller, &name.select_all(), None, descriptor).await
             }
             Target::Command(Command::CommandStatementQuery(query)) => {
                 command::check_no_transaction(query.transaction_id.as_ref())?;
-                self.execute(session, &query.query, None, descriptor).await
+                self.execute(&caller, &query.query, None, descriptor).await
             }
             Target::Command(Command::CommandPreparedStatementQuery(prepared)) => {
                 let handle = prepared.prepared_statement_handle;
-                self.execute_prepared(session, &handle, descriptor).await
+                self.execute_prepared(&caller, &handle, descriptor).await
             }
             Target::Command(command) => {
                 let schema = self
@@ -172,7 +172,7 @@ impl FlightSqlServer {
     /// Does what the first message of an upload says; the metadata of its one result.
     async fn put(
         &self,
-        session: SessionId,
+        caller: Caller,
         mut upload: Streaming<FlightData>,
     ) -> Result<Vec<u8>, Status> {
         let Some(mut first) = upload.message().await? else { return Err(ingest::nothing_sent()) };
@@ -182,22 +182,22 @@ impl FlightSqlServer {
             .ok_or_else(|| status::invalid("the first message of an upload has no descriptor"))?;
         let record_count = match Target::of_descriptor(&descriptor)? {
             Target::Command(Command::CommandStatementUpdate(update)) => {
-                self.update(session, &update).await?
+                self.update(caller, &update).await?
             }
             Target::Command(Command::CommandPreparedStatementQuery(prepared)) => {
                 let handle = prepared.prepared_statement_handle;
-                let result = self.put_parameters(session, &handle, first, upload).await?;
+                let result = self.put_parameters(caller.session, &handle, first, upload).await?;
                 return Ok(result.encode_to_vec());
             }
             Target::Command(Command::CommandPreparedStatementUpdate(prepared)) => {
                 let handle = prepared.prepared_statement_handle;
-                self.put_update(session, &handle, first, upload).await?
+                self.put_update(&caller, &handle, first, upload).await?
             }
             Target::Command(Command::CommandStatementIngest(command)) => {
-                self.ingest(session, command, first, upload).await?
+                self.ingest(caller, command, first, upload).await?
             }
-            Target::Relation(name) => self.append(session, name, first, upload).await?,
-            Target::Sql(sql) => self.update_sql(session, &sql).await?,
+            Target::Relation(name) => self.append(caller, name, first, upload).await?,
+            Target::Sql(sql) => self.update_sql(caller, &sql).await?,
             Target::Command(command) => return Err(misplaced(&command, "DoPut")),
         };
         Ok(DoPutUpdateResult { record_count }.encode_to_vec())

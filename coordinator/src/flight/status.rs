@@ -44,12 +44,13 @@ pub(super) fn grpc_code(code: ErrorCode) -> Code {
         ErrorCode::DuplicateObject => Code::AlreadyExists,
         ErrorCode::FeatureNotSupported => Code::Unimplemented,
         ErrorCode::PermissionDenied => Code::PermissionDenied,
-        ErrorCode::Conflict => Code::Aborted,
+        ErrorCode::Conflict | ErrorCode::StalePlan => Code::Aborted,
         ErrorCode::Cancelled => Code::Cancelled,
         ErrorCode::ResourcesExhausted => Code::ResourceExhausted,
         ErrorCode::Unavailable => Code::Unavailable,
         ErrorCode::DataCorrupted => Code::DataLoss,
         ErrorCode::UnknownHandle => Code::NotFound,
+        ErrorCode::OutcomeUnknown => Code::Unknown,
         ErrorCode::Internal => Code::Internal,
     }
 }

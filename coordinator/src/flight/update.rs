@@ -6,24 +6,26 @@
 use arrow_flight::sql::CommandStatementUpdate;
 use tonic::Status;
 
+use super::caller::Caller;
 use super::{FlightSqlServer, command, status};
-use crate::backend::SessionId;
+use crate::backend::UpdateRequest;
 
 impl FlightSqlServer {
     /// Runs every statement of a text in order; the rows affected in total.
     pub(super) async fn update(
         &self,
-        session: SessionId,
+        caller: Caller,
         update: &CommandStatementUpdate,
     ) -> Result<i64, Status> {
         command::check_no_transaction(update.transaction_id.as_ref())?;
-        self.update_sql(session, &update.query).await
+        self.update_sql(caller, &update.query).await
     }
 
     /// As [`Self::update`], for a bare text.
-    pub(super) async fn update_sql(&self, session: SessionId, sql: &str) -> Result<i64, Status> {
-        let run = self.backend().execute_update(session, sql, None);
-        let affected = status::guard(sql, run).await?;
+    pub(super) async fn update_sql(&self, caller: Caller, sql: &str) -> Result<i64, Status> {
+        let Caller { session, request } = caller;
+        let update = UpdateRequest { session, sql: sql.to_owned(), parameters: None, request };
+        let affected = status::guard(sql, self.backend().execute_update(update)).await?;
         Ok(i64::try_from(affected).unwrap_or(i64::MAX))
     }
 }

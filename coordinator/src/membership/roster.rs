@@ -5,6 +5,9 @@
 //!  register ─▶ Joining ──────▶ Live ─────────▶ Suspect ─────────▶ Dead
 //!                                ◀───────────────┘ heartbeat        └─▶ must register again
 //! ```
+//! A worker that does not answer the coordinator is suspect too, whatever its heartbeats say, until
+//! it answers again: a way that works in one direction only is none (FAULTS F12).
+//!
 //! Invariant: at most one incarnation of a worker is a member. A state is computed from the time
 //! of the last heartbeat whenever it is asked for, so none can wedge (RULES 16).
 //!
@@ -172,7 +175,7 @@ pub struct Member {
     pub url: Url,
     /// How it is.
     pub state: MemberState,
-    /// How long ago it was heard of.
+    /// How long ago it was heard of, or could be reached.
     pub silent: Duration,
 }
 
@@ -210,6 +213,8 @@ struct Entry {
     url: Url,
     heard: Duration,
     confirmed: bool,
+    /// Since when it does not answer what it is asked.
+    accused: Option<Duration>,
     gone: bool,
 }
 
@@ -256,7 +261,8 @@ impl Roster {
             return Err(Refusal::TooMany { limit: MEMBERS_MAX });
         }
         let Join { worker, incarnation, url, .. } = join;
-        let entry = Entry { incarnation, url, heard: now, confirmed: false, gone: false };
+        let (confirmed, accused, gone) = (false, None, false);
+        let entry = Entry { incarnation, url, heard: now, confirmed, accused, gone };
         self.entries.insert(worker, entry);
         Ok(())
     }
@@ -336,14 +342,50 @@ impl Roster {
             incarnation: entry.incarnation,
             url: entry.url.clone(),
             state: self.state(entry, now),
-            silent: silence(entry, now),
+            silent: silence(entry, now).max(unanswered(entry, now)),
         };
         self.entries.iter().map(member).collect()
     }
 
-    /// Where those listen who are not dead.
+    /// Notes that a worker did not answer. Another incarnation is left alone.
+    pub fn accuse(&mut self, worker: WorkerId, incarnation: Incarnation, now: Duration) {
+        if let Some(entry) = self.entries.get_mut(&worker)
+            && entry.incarnation == incarnation
+        {
+            entry.accused.get_or_insert(now);
+        }
+    }
+
+    /// Notes that a worker answered, which is a sign of life as good as a heartbeat. One that is
+    /// dead stays dead until it registers again.
+    pub fn answered(&mut self, worker: WorkerId, incarnation: Incarnation, now: Duration) {
+        let liveness = self.liveness;
+        if let Some(entry) = self.entries.get_mut(&worker)
+            && entry.incarnation == incarnation
+            && state_of(entry, liveness, now) != MemberState::Dead
+        {
+            entry.accused = None;
+            entry.heard = entry.heard.max(now);
+        }
+    }
+
+    /// Where those listen who may be given work: those that live, or the suspects when nobody does.
+    /// All are suspect at once when it is the coordinator that was away.
     pub fn urls(&self, now: Duration) -> BTreeMap<WorkerId, Url> {
-        let is_reachable = |entry: &Entry| self.state(entry, now) != MemberState::Dead;
+        let living =
+            self.urls_of(now, |state| matches!(state, MemberState::Joining | MemberState::Live));
+        match living.is_empty() {
+            false => living,
+            true => self.urls_of(now, |state| state == MemberState::Suspect),
+        }
+    }
+
+    fn urls_of(
+        &self,
+        now: Duration,
+        wanted: impl Fn(MemberState) -> bool,
+    ) -> BTreeMap<WorkerId, Url> {
+        let is_reachable = |entry: &Entry| wanted(self.state(entry, now));
         let reachable = self.entries.iter().filter(|(_, entry)| is_reachable(entry));
         reachable.map(|(worker, entry)| (*worker, entry.url.clone())).collect()
     }
@@ -357,13 +399,18 @@ fn state_of(entry: &Entry, liveness: Liveness, now: Duration) -> MemberState {
     let silence = silence(entry, now);
     if entry.gone || silence >= liveness.dead_after {
         MemberState::Dead
-    } else if silence >= liveness.suspect_after {
+    } else if silence >= liveness.suspect_after || entry.accused.is_some() {
         MemberState::Suspect
     } else if entry.confirmed {
         MemberState::Live
     } else {
         MemberState::Joining
     }
+}
+
+/// How long it has not answered what it was asked.
+fn unanswered(entry: &Entry, now: Duration) -> Duration {
+    entry.accused.map_or(Duration::ZERO, |since| now.saturating_sub(since))
 }
 
 fn silence(entry: &Entry, now: Duration) -> Duration {

@@ -17,12 +17,14 @@ use futures::stream::BoxStream;
 use super::definition::quoted;
 use super::parameters::{bind, check_count, parameter_fields, parameter_row};
 use super::query::ready_rows;
-use super::registry::{RunGuard, RunNotes};
+use super::registry::{RunGuard, RunNotes, RunRequest};
 use super::session::Pinned;
 use super::{Statements, parse_one, show};
 use crate::backend::{
     ExecuteRequest, IngestRequest, Outcome, QueryId, SessionId, SqlBackend, StatementDescription,
+    UpdateRequest,
 };
+use crate::catalog::RequestKey;
 
 #[async_trait]
 impl SqlBackend for Statements {
@@ -89,33 +91,39 @@ impl SqlBackend for Statements {
                 }
             };
             check_count(parsed.parameters, values.len())?;
+            let key = request.request.as_ref();
+            let parameters = request.parameters.as_slice();
+            let named = self.request_of(request.session, &parsed, key, parameters)?;
             let run = self.inner.registry.start(request.session, &request.sql);
-            self.run(request.session, parsed, values, run).await
+            self.run(request.session, parsed, values, run, named).await
         })
         .await
     }
 
-    async fn execute_update(
-        &self,
-        session: SessionId,
-        sql: &str,
-        parameters: Option<Vec<RecordBatch>>,
-    ) -> Result<u64, SqlError> {
+    async fn execute_update(&self, request: UpdateRequest) -> Result<u64, SqlError> {
         LargeStack::new(async move {
             self.inner.catalog.readable().await?;
+            let UpdateRequest { session, sql, parameters, request: key } = request;
             match parameters {
                 Some(rows) if rows.iter().any(|batch| batch.num_columns() > 0) => {
-                    let run = self.inner.registry.start(session, sql);
-                    let notes = run.notes().clone();
-                    run.finish_change(self.execute_many(&notes, sql, rows)).await
+                    let parsed = parse_one(&sql)?;
+                    let named = self.request_of(session, &parsed, key.as_ref(), &rows)?;
+                    let run = self.inner.registry.start(session, &sql);
+                    let notes = run.notes().writing(named);
+                    let work = async { self.execute_many(&notes, parsed, rows).await.map(Some) };
+                    let rows = run.finish_change(self.once(&notes, work)).await?;
+                    Ok(rows.unwrap_or(0))
                 }
                 _ => {
+                    let statements = dialect::parse(&sql)?;
+                    check_one_request(key.as_ref(), statements.len())?;
                     let mut affected = 0;
-                    for parsed in dialect::parse(sql)? {
+                    for parsed in statements {
                         check_count(parsed.parameters, 0)?;
+                        let named = self.request_of(session, &parsed, key.as_ref(), &[])?;
                         let run = self.inner.registry.start(session, &parsed.text);
                         if let Outcome::Done { rows_affected: Some(rows) } =
-                            self.run(session, parsed, vec![], run).await?
+                            self.run(session, parsed, vec![], run, named).await?
                         {
                             affected += rows;
                         }
@@ -135,7 +143,8 @@ impl SqlBackend for Statements {
     ) -> Result<u64, SqlError> {
         self.inner.catalog.readable().await?;
         let run = self.inner.registry.start(request.session, &format!("INGEST {}", request.table));
-        run.finish_change(self.run_ingest(request, schema, batches)).await
+        let notes = run.notes().writing(request.request.clone().map(RunRequest::unread));
+        run.finish_change(self.ingest_once(&notes, request, schema, batches)).await
     }
 
     fn snapshot(&self) -> Arc<Snapshot> {
@@ -180,6 +189,31 @@ impl SqlBackend for Statements {
     }
 }
 
+/// Whether a statement changes rows, and may be run again as a whole when it failed.
+fn is_write(statement: &Statement) -> bool {
+    match statement {
+        Statement::CreateTable(create) => create.query.is_some(),
+        Statement::Insert(_)
+        | Statement::Delete(_)
+        | Statement::Update(_)
+        | Statement::CopyFrom(_) => true,
+        _ => false,
+    }
+}
+
+/// A request key of a call names one statement.
+fn check_one_request(key: Option<&RequestKey>, statements: usize) -> Result<(), SqlError> {
+    match key {
+        Some(key) if statements != 1 => {
+            let message =
+                format!("request key \"{key}\" names one statement, and {statements} were sent");
+            Err(SqlError::new(ErrorCode::InvalidParameter, message)
+                .with_hint("give each statement that writes a LABEL of its own"))
+        }
+        _ => Ok(()),
+    }
+}
+
 fn done(rows_affected: Option<u64>) -> Outcome {
     Outcome::Done { rows_affected }
 }
@@ -192,7 +226,17 @@ impl Statements {
         parsed: ParsedStatement,
         values: Vec<ScalarValue>,
         run: RunGuard,
+        request: Option<RunRequest>,
     ) -> Result<Outcome, SqlError> {
+        if parsed.statement.is_write() {
+            let notes = run.notes().writing(request);
+            // Names are looked up once it is known that the statement is still to be done.
+            let work = async {
+                let parsed = self.qualified(session, parsed)?;
+                self.change(&notes, parsed.statement, values, &parsed.text).await
+            };
+            return run.finish_change(self.once(&notes, work)).await.map(done);
+        }
         let parsed = self.qualified(session, parsed)?;
         match parsed.statement {
             Statement::Query(query) => {
@@ -229,27 +273,22 @@ impl Statements {
     ) -> Result<Option<u64>, SqlError> {
         let session = run.session();
         match statement {
-            Statement::CreateTable(create) if create.query.is_some() => {
-                self.create_table_as(run, &create, values).await.map(Some)
+            statement if is_write(&statement) => {
+                self.write_surviving(run, &statement, &values).await.map(Some)
             }
-            Statement::CreateTable(create) => {
-                self.create_table(session, &create).await.map(|()| None)
+            Statement::CreateTable(create) => self.create_table(run, &create).await.map(|()| None),
+            Statement::DropTable(drop) => self.drop_tables(run, &drop).await.map(|()| None),
+            Statement::CreateView(create) => self.create_view(run, &create).await.map(|()| None),
+            Statement::DropView(drop) => self.drop_views(run, &drop).await.map(|()| None),
+            Statement::CreateSchema(create) => {
+                self.create_schema(run, &create).await.map(|()| None)
             }
-            Statement::DropTable(drop) => self.drop_tables(&drop).await.map(|()| None),
-            Statement::CreateView(create) => {
-                self.create_view(session, &create).await.map(|()| None)
-            }
-            Statement::DropView(drop) => self.drop_views(&drop).await.map(|()| None),
-            Statement::CreateSchema(create) => self.create_schema(&create).await.map(|()| None),
-            Statement::DropSchema(drop) => self.drop_schema(&drop).await.map(|()| None),
-            Statement::Insert(insert) => self.insert(run, &insert, values).await.map(Some),
-            Statement::Delete(delete) => self.delete(run, &delete, &values).await.map(Some),
-            Statement::Update(update) => self.update(run, &update, &values).await.map(Some),
+            Statement::DropSchema(drop) => self.drop_schema(run, &drop).await.map(|()| None),
             Statement::Vacuum(table) => {
                 let table = table.as_ref().map(|(table, position)| (table, *position));
                 self.vacuum(session, table).await.map(|_| None)
             }
-            Statement::CopyFrom(copy) => self.copy_from(run, &copy).await.map(Some),
+            Statement::DrainWorker(drain) => self.drain_worker(&drain).await.map(|()| None),
             Statement::Set { name, value } => self.set(session, &name, &value).map(|()| None),
             Statement::Reset { name } => {
                 let name = name.as_deref().unwrap_or("all");
@@ -266,6 +305,28 @@ impl Statements {
                     ErrorCode::Internal,
                     format!("{} is not dispatched", other.kind()),
                 ))
+            }
+        }
+    }
+
+    /// Runs a statement that changes rows, once. What it wrote is aborted when it fails.
+    pub(super) async fn write_once(
+        &self,
+        run: &RunNotes,
+        statement: &Statement,
+        values: &[ScalarValue],
+    ) -> Result<u64, SqlError> {
+        match statement {
+            Statement::CreateTable(create) => {
+                self.create_table_as(run, create, values.to_vec()).await
+            }
+            Statement::Insert(insert) => self.insert(run, insert, values.to_vec()).await,
+            Statement::Delete(delete) => self.delete(run, delete, values).await,
+            Statement::Update(update) => self.update(run, update, values).await,
+            Statement::CopyFrom(copy) => self.copy_from(run, copy).await,
+            other => {
+                let message = format!("{} is no write", other.kind());
+                Err(SqlError::new(ErrorCode::Internal, message))
             }
         }
     }

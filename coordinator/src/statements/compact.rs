@@ -157,7 +157,7 @@ impl Statements {
         let plan = LogicalPlanBuilder::scan("replaced", provider_as_source(Arc::new(source)), None)
             .and_then(LogicalPlanBuilder::build)
             .map_err(|error| pinned.error(error))?;
-        let transaction = self.begin(pinned.target(table, false))?;
+        let transaction = self.begin(pinned.target(table)?);
         let written = self.append(pinned, plan, transaction.target()).await?;
         if written != expected {
             let message = format!("a compaction read {expected} rows and wrote {written}");

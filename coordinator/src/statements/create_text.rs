@@ -1,13 +1,15 @@
 //! `SHOW CREATE`: the statement that makes the same relation again.
 //!
 //! Invariant: run in an empty schema of the same name, the text makes a table with the same
-//! columns, types, defaults, keys, distribution and sort key, or a view of the same query.
+//! columns, types, defaults, keys, distribution, sort key and copies, or a view of the same query.
 
 use basalt_engine::error::{ErrorCode, SqlError, printable};
 use basalt_engine::snapshot::{Distribution, Relation, TableSnapshot};
 use basalt_engine::types::{column_type_name, identifier, type_name};
 use basalt_storage::ids::ColumnId;
 use basalt_storage::schema::{Column, KeyKind, TableKey};
+
+use super::definition::REPLICAS_DEFAULT;
 
 /// The statement that creates a relation.
 pub(super) fn create_text(relation: &Relation) -> Result<String, SqlError> {
@@ -40,6 +42,9 @@ fn table_text(table: &TableSnapshot) -> Result<String, SqlError> {
     }
     if !table.sort_key.is_empty() {
         text.push_str(&format!(" SORTKEY ({})", names(table, &table.sort_key)));
+    }
+    if table.replicas != REPLICAS_DEFAULT {
+        text.push_str(&format!(" REPLICAS {}", table.replicas));
     }
     Ok(text)
 }

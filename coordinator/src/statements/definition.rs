@@ -9,7 +9,9 @@ use basalt_engine::dialect::{
 };
 use basalt_engine::error::{ErrorCode, SqlError, printable};
 use basalt_engine::session::view_state;
-use basalt_engine::snapshot::{DEFAULT_SCHEMA, Distribution, Relation, SchemaSnapshot, Snapshot};
+use basalt_engine::snapshot::{
+    ClusterView, DEFAULT_SCHEMA, Distribution, Relation, SchemaSnapshot, Snapshot,
+};
 use basalt_engine::types::{storage_type, storage_type_of};
 use basalt_storage::ids::{ColumnId, TableId};
 use basalt_storage::schema::{Column, Declared, TableSchema};
@@ -18,13 +20,13 @@ use datafusion::sql::sqlparser::ast;
 
 use super::Statements;
 use super::declared::declare;
+use super::registry::RunNotes;
 use super::replan::Attempts;
 use super::session::Pinned;
-use crate::backend::SessionId;
 use crate::catalog::{Change, NewTable, find_relation, find_schema};
 
-/// Copies of a table unless REPLICAS says otherwise: there is no replication yet.
-const REPLICAS_DEFAULT: u16 = 1;
+/// Copies of a table unless REPLICAS says otherwise: any one worker may be lost.
+pub(super) const REPLICAS_DEFAULT: u16 = 2;
 
 /// Columns that cannot be stored that one error lists; the rest is counted.
 const REFUSED_SHOWN: usize = 100;
@@ -184,11 +186,29 @@ fn column_id(schema: &TableSchema, name: &str, role: &str) -> Result<ColumnId, S
     )
 }
 
+/// The copies that a new table asks for. No two copies of a chunk are on one worker, so more than
+/// there are workers cannot be had; the default is had as soon as there are enough.
+fn copies_of(replicas: Option<u32>, cluster: &ClusterView) -> Result<u16, SqlError> {
+    let Some(replicas) = replicas else { return Ok(REPLICAS_DEFAULT) };
+    match u16::try_from(replicas) {
+        Ok(copies) if usize::from(copies) <= cluster.members.max(1) => Ok(copies),
+        _ => {
+            let message = format!(
+                "REPLICAS {replicas} needs {replicas} workers, and the cluster has {}",
+                cluster.members
+            );
+            Err(SqlError::new(ErrorCode::InvalidParameter, message)
+                .with_hint("add workers first, or ask for fewer copies"))
+        }
+    }
+}
+
 /// The definition of a new table.
 pub(super) fn new_table(
     id: TableId,
     create: &CreateTable,
     columns: TableSchema,
+    cluster: &ClusterView,
 ) -> Result<NewTable, SqlError> {
     let distribution = match &create.distribution {
         None | Some(DistributionSpec::Auto) => Distribution::Auto,
@@ -212,16 +232,6 @@ pub(super) fn new_table(
             return Err(SqlError::new(ErrorCode::InvalidStatement, message));
         }
     }
-    match create.replicas {
-        None | Some(1) => {}
-        Some(replicas) => {
-            let message = format!(
-                "REPLICAS {replicas} is not supported: there is one copy of each chunk yet"
-            );
-            return Err(SqlError::new(ErrorCode::FeatureNotSupported, message)
-                .with_hint("leave REPLICAS out, or use REPLICAS 1"));
-        }
-    }
     Ok(NewTable {
         id,
         schema: schema_of(&create.name),
@@ -229,7 +239,7 @@ pub(super) fn new_table(
         columns,
         distribution,
         sort_key,
-        replicas: REPLICAS_DEFAULT,
+        replicas: copies_of(create.replicas, cluster)?,
     })
 }
 
@@ -237,12 +247,12 @@ impl Statements {
     /// `CREATE TABLE` with declared columns.
     pub(super) async fn create_table(
         &self,
-        session: SessionId,
+        run: &RunNotes,
         create: &CreateTable,
     ) -> Result<(), SqlError> {
         let mut attempts = Attempts::default();
         loop {
-            let pinned = self.pin(session)?;
+            let pinned = self.pin(run.session())?;
             let snapshot = &pinned.spec.snapshot;
             let room =
                 make_room(snapshot, &create.name, create.or_replace, create.if_not_exists, false)
@@ -251,25 +261,30 @@ impl Statements {
             let mut columns = table_schema(create.columns.iter().map(declared))?;
             declare(&pinned.state, snapshot, create, &mut columns)?;
             let id = self.inner.catalog.allocate_table_id().await?;
-            changes.push(Change::CreateTable(new_table(id, create, columns)?));
-            if self.commit_definition(snapshot, changes, &mut attempts).await? {
+            changes.push(Change::CreateTable(new_table(id, create, columns, &snapshot.cluster)?));
+            if self.commit_definition(run, snapshot, changes, &mut attempts).await? {
                 return Ok(());
             }
         }
     }
 
     /// `DROP TABLE`: all of them, or none.
-    pub(super) async fn drop_tables(&self, drop: &DropTable) -> Result<(), SqlError> {
-        self.drop_relations(&drop.names, drop.if_exists, false).await
+    pub(super) async fn drop_tables(
+        &self,
+        run: &RunNotes,
+        drop: &DropTable,
+    ) -> Result<(), SqlError> {
+        self.drop_relations(run, &drop.names, drop.if_exists, false).await
     }
 
     /// `DROP VIEW`: all of them, or none.
-    pub(super) async fn drop_views(&self, drop: &DropView) -> Result<(), SqlError> {
-        self.drop_relations(&drop.names, drop.if_exists, true).await
+    pub(super) async fn drop_views(&self, run: &RunNotes, drop: &DropView) -> Result<(), SqlError> {
+        self.drop_relations(run, &drop.names, drop.if_exists, true).await
     }
 
     async fn drop_relations(
         &self,
+        run: &RunNotes,
         names: &[ObjectRef],
         if_exists: bool,
         view: bool,
@@ -287,7 +302,7 @@ impl Statements {
                 }
             }
             if changes.is_empty()
-                || self.commit_definition(&snapshot, changes, &mut attempts).await?
+                || self.commit_definition(run, &snapshot, changes, &mut attempts).await?
             {
                 return Ok(());
             }
@@ -297,16 +312,16 @@ impl Statements {
     /// `CREATE VIEW`: the query must plan now, on what is there now.
     pub(super) async fn create_view(
         &self,
-        session: SessionId,
+        run: &RunNotes,
         create: &CreateView,
     ) -> Result<(), SqlError> {
         let mut attempts = Attempts::default();
         loop {
-            let pinned = self.pin(session)?;
+            let pinned = self.pin(run.session())?;
             let changes = pinned.new_view(create).await?;
             let snapshot = &pinned.spec.snapshot;
             if changes.is_empty()
-                || self.commit_definition(snapshot, changes, &mut attempts).await?
+                || self.commit_definition(run, snapshot, changes, &mut attempts).await?
             {
                 return Ok(());
             }
@@ -314,7 +329,11 @@ impl Statements {
     }
 
     /// `CREATE SCHEMA`.
-    pub(super) async fn create_schema(&self, create: &CreateSchema) -> Result<(), SqlError> {
+    pub(super) async fn create_schema(
+        &self,
+        run: &RunNotes,
+        create: &CreateSchema,
+    ) -> Result<(), SqlError> {
         let mut attempts = Attempts::default();
         loop {
             let (snapshot, name) = (self.inner.catalog.snapshot(), create.name.clone());
@@ -322,14 +341,18 @@ impl Statements {
                 return Ok(());
             }
             let changes = vec![Change::CreateSchema { name }];
-            if self.commit_definition(&snapshot, changes, &mut attempts).await? {
+            if self.commit_definition(run, &snapshot, changes, &mut attempts).await? {
                 return Ok(());
             }
         }
     }
 
     /// `DROP SCHEMA`, with its relations when CASCADE says so.
-    pub(super) async fn drop_schema(&self, drop: &DropSchema) -> Result<(), SqlError> {
+    pub(super) async fn drop_schema(
+        &self,
+        run: &RunNotes,
+        drop: &DropSchema,
+    ) -> Result<(), SqlError> {
         let mut attempts = Attempts::default();
         loop {
             let snapshot = self.inner.catalog.snapshot();
@@ -337,7 +360,7 @@ impl Statements {
                 return Ok(());
             }
             let changes = dropped_schema(find_schema(&snapshot, &drop.name)?, drop);
-            if self.commit_definition(&snapshot, changes, &mut attempts).await? {
+            if self.commit_definition(run, &snapshot, changes, &mut attempts).await? {
                 return Ok(());
             }
         }

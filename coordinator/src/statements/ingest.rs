@@ -15,7 +15,8 @@ use futures::stream::BoxStream;
 
 use super::Statements;
 use super::definition::{new_table, stored_columns};
-use super::insert::append_target;
+use super::registry::RunNotes;
+use super::target::TargetTable;
 use crate::backend::{IngestMode, IngestRequest};
 use crate::catalog::{Change, find_table};
 
@@ -36,15 +37,16 @@ impl Statements {
     /// Writes a client's stream into a table.
     pub(super) async fn run_ingest(
         &self,
+        run: &RunNotes,
         request: IngestRequest,
         schema: SchemaRef,
-        mut batches: BoxStream<'static, Result<RecordBatch, SqlError>>,
+        batches: &mut BoxStream<'static, Result<RecordBatch, SqlError>>,
     ) -> Result<u64, SqlError> {
         let snapshot = self.inner.catalog.snapshot();
         let Destination { target, changes } =
             self.destination(&snapshot, &request, &schema).await?;
         let mapping = load_mapping(&schema, &target.schema.to_arrow())?;
-        let transaction = self.begin(target)?;
+        let transaction = self.begin(target);
         let target = Arc::clone(transaction.target());
         let storage_schema = target.schema.to_arrow();
         let mut router = SliceRouter::new(&target, vec![], target.txn.0.as_u128() as u64)
@@ -66,15 +68,17 @@ impl Statements {
             let message = format!("workers took {taken} of {rows} rows");
             return Err(SqlError::new(ErrorCode::Unavailable, message));
         }
-        self.commit_rows(transaction, changes, rows).await.map_err(|error| match request.mode {
-            // The rows are sent once, so it is for the client to send them to the table there is.
-            IngestMode::CreateAppend | IngestMode::Replace
-                if error.code == ErrorCode::DuplicateObject =>
-            {
-                let message = format!("relation \"{}\" was created meanwhile", request.table);
-                SqlError::new(ErrorCode::Conflict, message).with_hint("send the rows again")
+        self.commit_rows(run, transaction, changes, rows).await.map_err(|error| {
+            match request.mode {
+                // The rows are sent once, so it is for the client to send them to the table there is.
+                IngestMode::CreateAppend | IngestMode::Replace
+                    if error.code == ErrorCode::DuplicateObject =>
+                {
+                    let message = format!("relation \"{}\" was created meanwhile", request.table);
+                    SqlError::new(ErrorCode::Conflict, message).with_hint("send the rows again")
+                }
+                _ => error,
             }
-            _ => error,
         })
     }
 
@@ -95,19 +99,13 @@ impl Statements {
         let name = ObjectRef { schema: Some(schema.clone()), name: request.table.clone() };
         let existing =
             snapshot.schemas.get(&schema).and_then(|schema| schema.relations.get(&name.name));
+        let consistency = self.inner.sessions.settings(request.session).write_consistency;
         let mut changes = Vec::new();
         match (request.mode, existing) {
             (IngestMode::Append, _) | (IngestMode::CreateAppend, Some(_)) => {
                 let table = find_table(snapshot, &schema, &name.name)?;
-                let target = append_target(
-                    &snapshot.cluster,
-                    table.id,
-                    format!("{schema}.{}", table.name),
-                    Arc::clone(&table.schema),
-                    table.distribution,
-                    table.sort_key.clone(),
-                    false,
-                );
+                let target =
+                    TargetTable::from(table.as_ref()).begin(&snapshot.cluster, consistency)?;
                 return Ok(Destination { target, changes });
             }
             (IngestMode::Create, Some(_)) => {
@@ -128,16 +126,8 @@ impl Statements {
         let columns = stored_columns(source.fields())?;
         let create = with_options(name, &request.options)?;
         let id = self.inner.catalog.allocate_table_id().await?;
-        let table = new_table(id, &create, columns)?;
-        let target = append_target(
-            &snapshot.cluster,
-            id,
-            format!("{schema}.{}", table.name),
-            Arc::new(table.columns.clone()),
-            table.distribution,
-            table.sort_key.clone(),
-            false,
-        );
+        let table = new_table(id, &create, columns, &snapshot.cluster)?;
+        let target = TargetTable::from(&table).begin(&snapshot.cluster, consistency)?;
         changes.push(Change::CreateTable(table));
         Ok(Destination { target, changes })
     }

@@ -1,20 +1,21 @@
 //! INSERT, CREATE TABLE AS and COPY: a plan whose rows go into slices.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow::array::{AsArray, RecordBatch};
 use arrow::compute::concat_batches;
 use arrow::datatypes::{Field, Schema, UInt64Type};
 use basalt_engine::defaults::default_expr;
-use basalt_engine::dialect::{CopyFrom, CreateTable, Insert, ObjectRef, Statement};
+use basalt_engine::dialect::{
+    CopyFrom, CreateTable, Insert, ObjectRef, ParsedStatement, Statement,
+};
 use basalt_engine::error::{ErrorCode, Position, SqlError, from_datafusion};
 use basalt_engine::files::{ColumnMapping, FileFormat, FileTable, load_mapping};
 use basalt_engine::plan_size::check_plan_size;
 use basalt_engine::session::execution_context;
-use basalt_engine::snapshot::{ClusterView, Distribution, TableSnapshot};
+use basalt_engine::snapshot::{Distribution, TableSnapshot};
 use basalt_engine::write::{AppendTable, AppendTarget};
-use basalt_storage::ids::{ColumnId, TableId, TxnId};
 use basalt_storage::schema::TableSchema;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, DFSchema, ScalarValue, TableReference};
@@ -28,6 +29,7 @@ use datafusion::sql::parser::Statement as DFStatement;
 use datafusion::sql::sqlparser::ast;
 use futures::TryStreamExt;
 
+use super::Statements;
 use super::definition::{
     Existing, make_room, new_table, quoted, quoted_ref, schema_of, stored_columns,
 };
@@ -36,8 +38,8 @@ use super::parameters::{bind, check_count, parameter_row};
 use super::registry::RunNotes;
 use super::replan::Attempts;
 use super::session::Pinned;
+use super::target::TargetTable;
 use super::transaction::Transaction;
-use super::{Statements, parse_one};
 use crate::catalog::{Change, find_table};
 
 /// The name of the table that parameter rows are read from.
@@ -110,44 +112,15 @@ impl Pinned {
     }
 
     /// A new transaction's target in a table of the snapshot.
-    pub(super) fn target(&self, table: &TableSnapshot, local_slices: bool) -> AppendTarget {
-        append_target(
-            &self.spec.snapshot.cluster,
-            table.id,
-            format!("{}.{}", table.schema_name, table.name),
-            Arc::clone(&table.schema),
-            table.distribution,
-            table.sort_key.clone(),
-            local_slices,
-        )
+    pub(super) fn target(&self, table: &TableSnapshot) -> Result<AppendTarget, SqlError> {
+        self.target_in(TargetTable::from(table))
     }
-}
 
-/// A new transaction's target.
-pub(super) fn append_target(
-    cluster: &ClusterView,
-    table: TableId,
-    table_name: String,
-    schema: Arc<TableSchema>,
-    distribution: Distribution,
-    sort_key: Vec<ColumnId>,
-    local_slices: bool,
-) -> AppendTarget {
-    let mut target = AppendTarget {
-        epoch: cluster.epoch,
-        cluster: cluster.cluster,
-        txn: TxnId::generate(),
-        table,
-        table_name,
-        schema,
-        distribution,
-        sort_key,
-        slice_owners: vec![],
-        endpoints: BTreeMap::new(),
-        local_slices,
-    };
-    target.set_cluster(cluster);
-    target
+    /// The same for a table that may be created with its rows.
+    pub(super) fn target_in(&self, table: TargetTable) -> Result<AppendTarget, SqlError> {
+        let consistency = self.spec.settings.write_consistency;
+        table.begin(&self.spec.snapshot.cluster, consistency)
+    }
 }
 
 impl Statements {
@@ -162,19 +135,22 @@ impl Statements {
         let plan = pinned.insert_plan(insert).await?;
         let plan = bind(plan, values).map_err(|e| pinned.error(e))?;
         let table = pinned.insert_target(insert)?;
-        let transaction = self.begin(pinned.target(&table, false))?;
+        let transaction = self.begin(pinned.target(&table)?);
         let rows = self.append(&pinned, plan, transaction.target()).await?;
-        self.commit_rows(transaction, vec![], rows).await
+        self.commit_rows(run, transaction, vec![], rows).await
     }
 
     /// A statement run once per row of parameters, in one commit.
     pub(super) async fn execute_many(
         &self,
         run: &RunNotes,
-        sql: &str,
+        parsed: ParsedStatement,
         parameters: Vec<RecordBatch>,
     ) -> Result<u64, SqlError> {
-        let parsed = self.qualified(run.session(), parse_one(sql)?)?;
+        if parameters.iter().all(|batch| batch.num_rows() == 0) {
+            return Ok(0);
+        }
+        let parsed = self.qualified(run.session(), parsed)?;
         let Statement::Insert(insert) = parsed.statement else {
             let message =
                 format!("{} cannot be run with rows of parameters", parsed.statement.kind());
@@ -188,7 +164,7 @@ impl Statements {
         let pinned = self.pin_run(run)?;
         let plan = pinned.insert_plan(&insert).await?;
         let table = pinned.insert_target(&insert)?;
-        let transaction = self.begin(pinned.target(&table, false))?;
+        let transaction = self.begin(pinned.target(&table)?);
         let error = |error| pinned.error(error);
         let rows = match over_parameter_rows(&plan, &batch).map_err(error)? {
             Some(plan) => self.append(&pinned, plan, transaction.target()).await?,
@@ -202,7 +178,7 @@ impl Statements {
                 rows
             }
         };
-        self.commit_rows(transaction, vec![], rows).await
+        self.commit_rows(run, transaction, vec![], rows).await
     }
 
     /// `CREATE TABLE AS`: the table and its rows in one commit.
@@ -215,7 +191,7 @@ impl Statements {
         let mut attempts = Attempts::default();
         loop {
             let pinned = self.pin_run(run)?;
-            match self.create_and_fill(&pinned, create, values.clone()).await {
+            match self.create_and_fill(run, &pinned, create, values.clone()).await {
                 // Its name was free, and is taken now: there may be nothing to do any more.
                 Err(error)
                     if (create.if_not_exists || create.or_replace)
@@ -229,6 +205,7 @@ impl Statements {
 
     async fn create_and_fill(
         &self,
+        run: &RunNotes,
         pinned: &Pinned,
         create: &CreateTable,
         values: Vec<ScalarValue>,
@@ -252,20 +229,12 @@ impl Statements {
             false => pinned.as_declared(plan, create)?,
         };
         let id = self.inner.catalog.allocate_table_id().await?;
-        let table = new_table(id, create, columns)?;
-        let target = append_target(
-            &snapshot.cluster,
-            id,
-            format!("{}.{}", table.schema, table.name),
-            Arc::new(table.columns.clone()),
-            table.distribution,
-            table.sort_key.clone(),
-            false,
-        );
+        let table = new_table(id, create, columns, &snapshot.cluster)?;
+        let target = pinned.target_in(TargetTable::from(&table))?;
         changes.push(Change::CreateTable(table));
-        let transaction = self.begin(target)?;
+        let transaction = self.begin(target);
         let rows = self.append(pinned, plan, transaction.target()).await?;
-        self.commit_rows(transaction, changes, rows).await
+        self.commit_rows(run, transaction, changes, rows).await
     }
 
     /// `COPY ... FROM`: all files in one commit, or nothing.
@@ -289,19 +258,16 @@ impl Statements {
         let mapping = load_mapping(&files.scan().schema, &filled)?;
         let plan = copy_plan(&pinned.state, files, table, &filled, &mapping)
             .map_err(|e| pinned.error(e))?;
-        let transaction = self.begin(pinned.target(table, local))?;
+        let target = AppendTarget { local_slices: local, ..pinned.target(table)? };
+        let transaction = self.begin(target);
         let rows = self.append(&pinned, plan, transaction.target()).await?;
-        self.commit_rows(transaction, vec![], rows).await
+        self.commit_rows(run, transaction, vec![], rows).await
     }
 
     /// Starts a write; it aborts everywhere unless it is committed.
-    pub(super) fn begin(&self, target: AppendTarget) -> Result<Transaction, SqlError> {
-        if target.slice_owners.is_empty() {
-            let message = "no worker has joined the cluster, so there is nowhere to write";
-            return Err(SqlError::new(ErrorCode::Unavailable, message)
-                .with_hint("start one: basalt worker --coordinator URL --secret-file FILE"));
-        }
-        Ok(Transaction::new(Arc::new(target), self.inner.channels.clone()))
+    pub(super) fn begin(&self, target: AppendTarget) -> Transaction {
+        let open = self.inner.reconciler.begin_write(target.txn);
+        Transaction::new(Arc::new(target), self.inner.channels.clone(), open)
     }
 
     /// Runs a plan into a target; returns how many rows its slices' owners took.

@@ -127,7 +127,7 @@ impl Statements {
         let count = chosen.rows();
         if count > 0 {
             let change = delete_change(&table, &chosen)?;
-            self.commit(TxnId::generate(), vec![change], Some(count)).await?;
+            self.commit(run, TxnId::generate(), vec![change], Some(count)).await?;
         }
         Ok(count)
     }
@@ -154,13 +154,13 @@ impl Statements {
         }
         let change = delete_change(&table, &chosen)?;
         let rows = over_chosen(rows, Arc::new(chosen)).map_err(|e| pinned.error(e))?;
-        let transaction = self.begin(pinned.target(&table, false))?;
+        let transaction = self.begin(pinned.target(&table)?);
         let appended = self.append(&pinned, rows, transaction.target()).await?;
         if appended != count {
             let message = format!("an UPDATE of {count} rows made {appended}");
             return Err(SqlError::new(ErrorCode::Internal, message));
         }
-        self.commit_rows(transaction, vec![change], count).await
+        self.commit_rows(run, transaction, vec![change], count).await
     }
 
     /// Waits for the turn of the table that a statement changes. The snapshot is pinned after that.

@@ -6,22 +6,18 @@ use std::task::{Context, Poll};
 
 use arrow::datatypes::{Schema, SchemaRef};
 use arrow::record_batch::RecordBatch;
-use basalt_engine::channels::Channels;
 use basalt_engine::dialect::shown_names;
-use basalt_engine::distribute::{plan_distributed, start};
-use basalt_engine::error::{SqlError, from_datafusion};
+use basalt_engine::error::SqlError;
 use basalt_engine::plan_size::check_plan_size;
-use basalt_engine::session::execution_context;
 use basalt_engine::types::{to_wire, wire_schema};
-use datafusion::execution::SendableRecordBatchStream;
 use datafusion::execution::context::SQLOptions;
 use datafusion::logical_expr::LogicalPlan;
-use datafusion::physical_plan::ExecutionPlan;
 use datafusion::sql::parser::Statement as DFStatement;
 use futures::{FutureExt, Stream, StreamExt, stream};
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use super::Statements;
+use super::failover::Resilient;
 use super::registry::{RunGuard, cancelled};
 use super::session::Pinned;
 use crate::backend::{PlannedQuery, RowStream};
@@ -57,34 +53,12 @@ impl Statements {
         plan: &LogicalPlan,
         run: RunGuard,
     ) -> Result<PlannedQuery, SqlError> {
-        let distributed =
-            plan_distributed(&pinned.state, plan).await.map_err(|e| pinned.error(e))?;
-        run.notes().note_fallback(distributed.fallback);
-        let schema = wire_schema(&shown_names(&distributed.columns));
-        Ok(planned(run, schema, distributed.plan, pinned, self.inner.channels.clone()))
+        let (query, columns) = Resilient::plan(self, pinned, plan, run.notes()).await?;
+        let schema = wire_schema(&shown_names(&columns));
+        let (query_id, wire) = (run.query_id(), Arc::clone(&schema));
+        let start = Box::new(move || WireRows::new(query.rows().boxed(), wire, run).boxed());
+        Ok(PlannedQuery { query_id, schema, start })
     }
-}
-
-fn planned(
-    run: RunGuard,
-    schema: SchemaRef,
-    plan: Arc<dyn ExecutionPlan>,
-    pinned: &Pinned,
-    channels: Channels,
-) -> PlannedQuery {
-    let query_id = run.query_id();
-    let context = execution_context(&pinned.state);
-    let wire = Arc::clone(&schema);
-    let start = Box::new(move || match start(plan, context, &channels) {
-        Ok(rows) => WireRows::new(rows, wire, run).boxed(),
-        Err(error) => {
-            let error = from_datafusion(error);
-            let mut run = run;
-            run.end(Some(&error));
-            stream::once(async move { Err(error) }).boxed()
-        }
-    });
-    PlannedQuery { query_id, schema, start }
 }
 
 /// Rows that are there already (SHOW, EXPLAIN), as a query that was planned.
@@ -103,14 +77,14 @@ pub(super) fn ready_rows(run: RunGuard, batch: RecordBatch) -> Result<PlannedQue
 
 /// A query's rows in wire form, until they end, fail or are cancelled.
 struct WireRows {
-    rows: Option<SendableRecordBatchStream>,
+    rows: Option<RowStream>,
     schema: SchemaRef,
     run: RunGuard,
     cancelled: Pin<Box<WaitForCancellationFutureOwned>>,
 }
 
 impl WireRows {
-    fn new(rows: SendableRecordBatchStream, schema: SchemaRef, run: RunGuard) -> Self {
+    fn new(rows: RowStream, schema: SchemaRef, run: RunGuard) -> Self {
         let cancelled = Box::pin(run.token().clone().cancelled_owned());
         Self { rows: Some(rows), schema, run, cancelled }
     }
@@ -135,7 +109,7 @@ impl Stream for WireRows {
         match rows.poll_next_unpin(cx) {
             Poll::Pending => Poll::Pending,
             Poll::Ready(None) => this.end(None),
-            Poll::Ready(Some(Err(error))) => this.end(Some(from_datafusion(error))),
+            Poll::Ready(Some(Err(error))) => this.end(Some(error)),
             Poll::Ready(Some(Ok(batch))) => match to_wire(&batch, &this.schema) {
                 Ok(batch) => {
                     this.run.notes().add_rows(batch.num_rows() as u64);

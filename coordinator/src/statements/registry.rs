@@ -1,4 +1,7 @@
-//! Statements that run, and those that ran lately: what `sys.queries` shows and cancel finds.
+//! Statements that run, and those that ran lately: what `sys.queries` and `sys.requests` show and
+//! cancel finds.
+//!
+//! - `write`: runs that write, their requests and commits
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,6 +12,11 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::backend::{QueryId, SessionId};
+
+mod write;
+
+pub(super) use write::RunRequest;
+pub use write::{Commit, Write};
 
 /// Ended statements that are remembered.
 const ENDED_MAX: usize = 1_000;
@@ -47,6 +55,23 @@ pub struct Run {
     pub state: RunState,
     /// Why its plan was refused and made again as one task, if so.
     pub fallback: Option<String>,
+    /// How often it was planned: more than once when it lost a worker.
+    pub attempts: u32,
+    /// What is known of it as a write, if it is one.
+    pub write: Option<Write>,
+}
+
+impl Run {
+    fn note_commit(&mut self, commit: Commit) {
+        if let Some(write) = &mut self.write {
+            write.commit = commit;
+        }
+    }
+
+    /// Whether it has asked for its commit, so that it is too late to stop it.
+    fn commits(&self) -> bool {
+        self.write.as_ref().is_some_and(|write| write.commit != Commit::Nothing)
+    }
 }
 
 /// All runs of one coordinator.
@@ -59,6 +84,16 @@ pub struct Registry {
 struct Runs {
     running: HashMap<QueryId, (Run, Instant, CancellationToken)>,
     ended: VecDeque<Run>,
+}
+
+impl Runs {
+    /// A run, whether it is over or not.
+    fn find(&mut self, query_id: QueryId) -> Option<&mut Run> {
+        match self.running.get_mut(&query_id) {
+            Some((run, ..)) => Some(run),
+            None => self.ended.iter_mut().rev().find(|run| run.query_id == query_id),
+        }
+    }
 }
 
 impl Registry {
@@ -79,20 +114,23 @@ impl Registry {
             rows: 0,
             state: RunState::Running,
             fallback: None,
+            attempts: 1,
+            write: None,
         };
         self.runs().running.insert(query_id, (run, Instant::now(), token.clone()));
-        let notes = RunNotes { registry: Arc::clone(self), query_id, session };
+        let notes = RunNotes { registry: Arc::clone(self), query_id, session, request: None };
         RunGuard { notes, token, over: false }
     }
 
-    /// Asks a running statement to stop; `false` when it is not running.
+    /// Asks a running statement to stop; `false` when it is not running, or commits by now.
     pub fn cancel(&self, query_id: QueryId) -> bool {
+        // Under the lock that `begin_commit` takes: one of the two sees the other.
         match self.runs().running.get(&query_id) {
-            Some((_, _, token)) => {
+            Some((run, _, token)) if !run.commits() => {
                 token.cancel();
                 true
             }
-            None => false,
+            _ => false,
         }
     }
 
@@ -131,6 +169,7 @@ pub struct RunNotes {
     registry: Arc<Registry>,
     query_id: QueryId,
     session: SessionId,
+    request: Option<Arc<RunRequest>>,
 }
 
 impl RunNotes {
@@ -142,6 +181,11 @@ impl RunNotes {
     /// Counts rows returned or changed.
     pub fn add_rows(&self, rows: u64) {
         self.registry.update(self.query_id, |run| run.rows += rows);
+    }
+
+    /// Notes that the run lost a worker and was planned again.
+    pub fn note_attempt(&self) {
+        self.registry.update(self.query_id, |run| run.attempts += 1);
     }
 
     /// Notes that a plan of the run was made again as one task. A statement may have several
@@ -233,7 +277,10 @@ pub fn cancelled() -> SqlError {
 
 #[cfg(test)]
 mod tests {
+    use basalt_storage::ids::TxnId;
+
     use super::*;
+    use crate::catalog::Committed;
 
     #[tokio::test]
     async fn a_cancelled_run_ends_and_is_remembered_as_cancelled() {
@@ -245,6 +292,51 @@ mod tests {
         assert_eq!(result.unwrap_err().code, ErrorCode::Cancelled);
         assert_eq!(registry.list()[0].state, RunState::Cancelled);
         assert!(!registry.cancel(id));
+    }
+
+    fn committed(txn: TxnId) -> Committed {
+        Committed { version: 7, txn, rows_affected: Some(1), reserved: 0..0, replayed: false }
+    }
+
+    fn commit(registry: &Registry) -> Commit {
+        registry.list()[0].write.as_ref().unwrap().commit.clone()
+    }
+
+    #[tokio::test]
+    async fn a_run_that_asked_for_its_commit_is_not_cancelled() {
+        let registry = Arc::new(Registry::default());
+        let run = registry.start(SessionId(1), "INSERT");
+        let (id, notes, txn) = (run.query_id(), run.notes().writing(None), TxnId::generate());
+        let work = async {
+            notes.begin_commit(txn)?;
+            assert!(!registry.cancel(id), "it is too late");
+            notes.end_commit(txn, &Ok(committed(txn)));
+            Ok(Some(1))
+        };
+        assert_eq!(run.finish_change(work).await.unwrap(), Some(1));
+        assert_eq!(commit(&registry), Commit::Done(committed(txn)));
+    }
+
+    #[test]
+    fn a_run_that_was_cancelled_does_not_commit() {
+        let registry = Arc::new(Registry::default());
+        let run = registry.start(SessionId(1), "INSERT");
+        let notes = run.notes().writing(None);
+        assert!(registry.cancel(run.query_id()));
+        assert_eq!(notes.begin_commit(TxnId::generate()).unwrap_err().code, ErrorCode::Cancelled);
+        assert_eq!(commit(&registry), Commit::Nothing);
+    }
+
+    #[test]
+    fn the_outcome_of_a_commit_is_noted_though_its_client_has_left() {
+        let registry = Arc::new(Registry::default());
+        let run = registry.start(SessionId(1), "INSERT");
+        let (notes, txn) = (run.notes().writing(None), TxnId::generate());
+        notes.begin_commit(txn).unwrap();
+        drop(run);
+        assert_eq!(commit(&registry), Commit::Asked(txn));
+        notes.end_commit(txn, &Ok(committed(txn)));
+        assert_eq!(commit(&registry), Commit::Done(committed(txn)));
     }
 
     #[test]

@@ -13,6 +13,7 @@ use basalt_engine::snapshot::Snapshot;
 use basalt_storage::ids::TxnId;
 
 use super::Statements;
+use super::registry::RunNotes;
 use crate::catalog::{CatalogError, Change, Command, wall_clock_ms};
 
 /// Plans of one statement: more than sessions will ever meet at one name.
@@ -51,12 +52,13 @@ impl Statements {
     /// On `Ok(true)` the changes survive a crash of any process, on `Ok(false)` nothing changed.
     pub(super) async fn commit_definition(
         &self,
+        run: &RunNotes,
         planned_on: &Snapshot,
         changes: Vec<Change>,
         attempts: &mut Attempts,
     ) -> Result<bool, SqlError> {
         let command = Command::new(TxnId::generate(), wall_clock_ms(), changes);
-        match self.inner.catalog.commit(command).await {
+        match self.commit_of_run(run, command).await? {
             Ok(_) => Ok(true),
             Err(error)
                 if may_be_of_others(&error)
@@ -84,9 +86,16 @@ mod tests {
             cluster: ClusterId::generate(),
             epoch: Epoch(0),
             slice_owners: vec![],
+            slice_partners: vec![],
+            members: 0,
             workers: BTreeMap::new(),
         };
-        Snapshot { version, cluster: Arc::new(cluster), schemas: BTreeMap::new() }
+        Snapshot {
+            version,
+            cluster: Arc::new(cluster),
+            schemas: BTreeMap::new(),
+            pin: Arc::default(),
+        }
     }
 
     #[test]

@@ -62,10 +62,11 @@ impl Statements {
         let snapshot = self.inner.catalog.snapshot();
         let (members, registry) = (&self.inner.members, &self.inner.registry);
         let sys: Arc<dyn SchemaProvider> = Arc::new(SysSchema::new(
+            self.inner.catalog.clone(),
             Arc::clone(&snapshot),
             Arc::clone(members),
             Arc::clone(registry),
-            self.inner.catalog.clone(),
+            self.inner.reconciler.clone(),
         ));
         let spec = Arc::new(SessionSpec {
             snapshot,

@@ -17,6 +17,7 @@ use basalt_engine::error::{ErrorCode, SqlError, from_datafusion, from_status};
 use basalt_engine::protocol::ingest_client::IngestClient;
 use basalt_engine::protocol::{AbortRequest, MESSAGE_BYTES_MAX, SealRequest, WireId};
 use basalt_engine::write::AppendTarget;
+use basalt_storage::fail_point::{self, FailPoint};
 use basalt_storage::ids::{TxnId, WorkerId};
 use basalt_storage::manifest::SegmentRecord;
 use datafusion_distributed::grpc::BoxCloneSyncChannel;
@@ -24,27 +25,31 @@ use futures::future::try_join_all;
 use url::Url;
 
 use super::Statements;
+use super::registry::RunNotes;
 use crate::catalog::{Change, Command, Committed, SegmentSeen, wall_clock_ms};
+use crate::reconcile::OpenWrite;
 
 /// A write under way. Dropped before [`Transaction::commit`], it aborts on every worker.
 pub(super) struct Transaction {
     target: Arc<AppendTarget>,
     channels: Channels,
     armed: bool,
+    _open: OpenWrite,
 }
 
 impl Transaction {
-    pub(super) fn new(target: Arc<AppendTarget>, channels: Channels) -> Self {
-        Self { target, channels, armed: true }
+    pub(super) fn new(target: Arc<AppendTarget>, channels: Channels, open: OpenWrite) -> Self {
+        Self { target, channels, armed: true, _open: open }
     }
 
     pub(super) fn target(&self) -> &Arc<AppendTarget> {
         &self.target
     }
 
-    /// Makes every appended row durable on its owner.
+    /// Makes every appended row durable on its owner and as many partners as are required.
     ///
-    /// On `Ok` the segments survive a crash of every worker; they are visible only once a commit
+    /// On `Ok` the segments survive a crash of every worker, and the loss of all but one of those
+    /// that hold them; they are visible only once a commit
     /// names them. Fails when an owner cannot be reached or has not exactly `rows` rows.
     pub(super) async fn seal(&self, rows: u64) -> Result<Vec<SegmentRecord>, SqlError> {
         let owners: BTreeSet<WorkerId> = self.target.slice_owners.iter().copied().collect();
@@ -82,20 +87,45 @@ impl Transaction {
                 let message = format!("worker {owner} sealed a segment of another transaction");
                 return Err(SqlError::new(ErrorCode::Internal, message));
             }
-            if self.target.slice_owners.get(usize::from(record.slice.0)) != Some(&owner)
-                || record.holders != [owner]
-            {
-                let message = format!("worker {owner} sealed a segment of a slice it does not own");
-                return Err(SqlError::new(ErrorCode::Internal, message));
-            }
+            self.check_copies(owner, &record)?;
             records.push(record);
         }
         Ok(records)
     }
 
+    /// A sealed segment lies with the owner of its slice and with as many partners as the
+    /// transaction requires.
+    fn check_copies(&self, owner: WorkerId, record: &SegmentRecord) -> Result<(), SqlError> {
+        let owns = self.target.slice_owners.get(usize::from(record.slice.0)) == Some(&owner);
+        if !owns || record.holders.first() != Some(&owner) {
+            let message = format!("worker {owner} sealed a segment of a slice it does not own");
+            return Err(SqlError::new(ErrorCode::Internal, message));
+        }
+        let holders: BTreeSet<_> = record.holders.iter().collect();
+        let known = holders.iter().all(|holder| self.target.endpoints.contains_key(holder));
+        if holders.len() != record.holders.len() || !known {
+            let message = format!("worker {owner} named holders that cannot be");
+            return Err(SqlError::new(ErrorCode::Internal, message));
+        }
+        let required = usize::from(self.target.copies.required);
+        if holders.len() < required {
+            let message = format!(
+                "a segment of table \"{}\" has {} copies, and {required} are required",
+                self.target.table_name,
+                holders.len()
+            );
+            return Err(SqlError::new(ErrorCode::Unavailable, message)
+                .with_hint("send the statement again; sys.workers shows who is missing"));
+        }
+        Ok(())
+    }
+
     /// Aborts after all when the commit is known not to have happened.
     fn rearm(&mut self, error: &SqlError) {
-        self.armed = !matches!(error.code, ErrorCode::Internal | ErrorCode::Unavailable);
+        self.armed = !matches!(
+            error.code,
+            ErrorCode::OutcomeUnknown | ErrorCode::Internal | ErrorCode::Unavailable
+        );
     }
 
     /// Takes the decision out of this guard's hands: the commit is about to be asked for, and from
@@ -139,9 +169,11 @@ fn client(channels: &Channels, url: &Url) -> Result<IngestClient<BoxCloneSyncCha
 impl Statements {
     /// Makes changes durable and visible in one step.
     ///
-    /// On `Ok` they survive a crash of any process. On a retryable error nothing changed.
+    /// On `Ok` they survive a crash of any process. On a retryable error nothing changed. Under the
+    /// run's request, so that what was done before is not done again: see [`Committed::replayed`].
     pub(super) async fn commit(
         &self,
+        run: &RunNotes,
         txn: TxnId,
         changes: Vec<Change>,
         rows: Option<u64>,
@@ -150,12 +182,16 @@ impl Statements {
         if let Some(rows) = rows {
             command = command.with_rows_affected(rows);
         }
-        self.inner.catalog.commit(command).await.map_err(SqlError::from)
+        fail_point::hit(FailPoint::CommitBegun);
+        let committed = self.commit_of_run(run, command).await?.map_err(SqlError::from)?;
+        fail_point::hit(FailPoint::CommitBeforeReply);
+        Ok(committed)
     }
 
     /// Seals a transaction and commits `before`, its segments and nothing else.
     pub(super) async fn commit_rows(
         &self,
+        run: &RunNotes,
         mut transaction: Transaction,
         before: Vec<Change>,
         rows: u64,
@@ -174,9 +210,12 @@ impl Statements {
             return Ok(rows);
         }
         transaction.disarm();
-        let result = self.commit(target.txn, changes, Some(rows)).await;
-        if let Err(error) = &result {
-            transaction.rearm(error);
+        let result = self.commit(run, target.txn, changes, Some(rows)).await;
+        match &result {
+            // Another send of the request was first: what this one staged must go.
+            Ok(committed) if committed.replayed => transaction.armed = true,
+            Ok(_) => {}
+            Err(error) => transaction.rearm(error),
         }
         result?;
         self.compact_soon(target.table);
@@ -199,7 +238,8 @@ impl Statements {
             segments,
         };
         transaction.disarm();
-        let result = self.commit(target.txn, vec![change], None).await;
+        let command = Command::new(target.txn, wall_clock_ms(), vec![change]);
+        let result = self.inner.catalog.commit(command).await.map_err(SqlError::from);
         if let Err(error) = &result {
             transaction.rearm(error);
         }

@@ -3,6 +3,7 @@
 
 mod cancellation;
 mod fake_backend;
+mod requests;
 mod rpc;
 mod sessions;
 mod test_server;

@@ -23,7 +23,7 @@ use super::{keys, query};
 use crate::error::{ErrorCode, Position, SqlError, did_you_mean, printable};
 
 /// The most copies a table can ask for; clusters are smaller than this.
-const REPLICAS_MAX: u32 = 100;
+const REPLICAS_MAX: u32 = 16;
 
 /// The most columns a table can have: what the Flight and Parquet metadata of it stay handy with.
 const COLUMNS_MAX: usize = 20_000;

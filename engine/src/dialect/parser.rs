@@ -12,17 +12,24 @@ use super::names::{self, ObjectRef};
 use super::statement::{Insert, ParsedStatement, Statement};
 use super::syntax::{parser_error, position_of};
 use super::tokens::TokenList;
-use super::{copy, create_table, modify, query, relation, repeated, session, vacuum};
+use super::{
+    copy, create_table, label, modify, query, relation, repeated, session, system, vacuum,
+};
 use crate::error::{ErrorCode, Position, SqlError, printable};
 
 /// Parses one statement of a script.
-pub(super) fn parse_statement(list: TokenList) -> Result<ParsedStatement, SqlError> {
+pub(super) fn parse_statement(mut list: TokenList) -> Result<ParsedStatement, SqlError> {
+    let label = label::take(&mut list)?;
     let mut parser = StatementParser::new(&list);
-    let statement = parser.statement()?;
-    parser.expect_end()?;
+    let parsed = parser.statement().and_then(|statement| {
+        parser.expect_end()?;
+        Ok(statement)
+    });
+    let statement = parsed.map_err(|error| label::explain(error, &list))?;
+    label::check(&statement, label.as_ref())?;
     let TokenList { text, start, parameters, .. } = list;
     check_parameters(&statement, parameters, start)?;
-    Ok(ParsedStatement { statement, text, start, parameters })
+    Ok(ParsedStatement { statement, text, label, start, parameters })
 }
 
 /// Parses all of the tokens as one expression.
@@ -315,6 +322,7 @@ impl<'a> StatementParser<'a> {
             "DELETE" => modify::delete(self),
             "UPDATE" => modify::update(self),
             "VACUUM" => vacuum::vacuum(self),
+            "ALTER" => system::alter(self),
             "COPY" => copy::copy(self, start),
             _ => Err(unsupported(&first, start)),
         }

@@ -19,10 +19,31 @@ pub struct ParsedStatement {
     pub statement: Statement,
     /// Its own text, without the separating `;` and comments around it.
     pub text: String,
+    /// Its `LABEL`, when it has one.
+    pub label: Option<Label>,
     /// Where its text begins in the script. Positions inside `statement` count in the script.
     pub start: Position,
     /// How many parameters it has: the highest `n` of its `$n`, or the number of its `?`.
     pub parameters: usize,
+}
+
+impl ParsedStatement {
+    /// Its own text without the `LABEL` at its end: what the label stands for.
+    pub fn text_without_label(&self) -> &str {
+        let bytes = self.label.as_ref().map_or(self.text.len(), |label| label.text_bytes);
+        self.text.get(..bytes).unwrap_or(&self.text)
+    }
+}
+
+/// `LABEL 'key'`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Label {
+    /// The key: 1 to 255 bytes without control characters.
+    pub key: String,
+    /// Where the word `LABEL` is.
+    pub position: Position,
+    /// Bytes of the statement's own text before it.
+    pub(super) text_bytes: usize,
 }
 
 /// Every statement this engine knows.
@@ -54,6 +75,8 @@ pub enum Statement {
     CopyFrom(CopyFrom),
     /// `VACUUM t`; every table when there is none.
     Vacuum(Option<(ObjectRef, Position)>),
+    /// `ALTER SYSTEM DRAIN WORKER` or `UNDRAIN WORKER`.
+    DrainWorker(DrainWorker),
     /// `SET name = value`; whether the setting exists is the session's to say.
     Set {
         /// The setting, lower case, parts joined by dots.
@@ -89,6 +112,17 @@ pub enum Statement {
     Rollback,
 }
 
+/// `ALTER SYSTEM DRAIN WORKER 'id'`, or `UNDRAIN`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DrainWorker {
+    /// The worker's id as it was written.
+    pub worker: String,
+    /// Where it was.
+    pub position: Position,
+    /// Whether the worker is to lose its slices and copies, or may keep what it has.
+    pub drain: bool,
+}
+
 impl Statement {
     /// What the statement is called in messages and logs, as SQL writes it.
     pub fn kind(&self) -> &'static str {
@@ -107,6 +141,7 @@ impl Statement {
             Self::Update(_) => "UPDATE",
             Self::CopyFrom(_) => "COPY",
             Self::Vacuum(_) => "VACUUM",
+            Self::DrainWorker(_) => "ALTER SYSTEM",
             Self::Set { .. } => "SET",
             Self::Reset { .. } => "RESET",
             Self::Show { .. } => "SHOW",
@@ -124,6 +159,24 @@ impl Statement {
     /// Whether the statement runs a query or plans one, so that it may have parameters.
     pub(super) fn takes_parameters(&self) -> bool {
         matches!(self, Self::Query(_) | Self::Insert(_) | Self::Delete(_) | Self::Update(_))
+    }
+
+    /// Whether the statement changes what is stored, all in one commit, so that its outcome can be
+    /// remembered under a `LABEL`.
+    pub fn is_write(&self) -> bool {
+        matches!(
+            self,
+            Self::CreateTable(_)
+                | Self::DropTable(_)
+                | Self::CreateView(_)
+                | Self::DropView(_)
+                | Self::CreateSchema(_)
+                | Self::DropSchema(_)
+                | Self::Insert(_)
+                | Self::Delete(_)
+                | Self::Update(_)
+                | Self::CopyFrom(_)
+        )
     }
 
     /// Whether the statement gives rows and changes nothing.

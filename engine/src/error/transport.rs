@@ -17,7 +17,7 @@ pub fn to_status(error: DataFusionError) -> Status {
         ErrorCode::ResourcesExhausted => Code::ResourceExhausted,
         ErrorCode::DataCorrupted => Code::DataLoss,
         ErrorCode::Cancelled => Code::Cancelled,
-        ErrorCode::Conflict => Code::Aborted,
+        ErrorCode::Conflict | ErrorCode::StalePlan => Code::Aborted,
         ErrorCode::PermissionDenied => Code::PermissionDenied,
         ErrorCode::UnknownHandle => Code::FailedPrecondition,
         ErrorCode::Internal => Code::Internal,

@@ -150,6 +150,7 @@ pub(crate) fn nested_state(
     let config = spec.settings.apply(state.config().clone())?;
     *state.config_mut() = config
         .with_extension(Arc::new(topology.clone()))
+        .with_extension(Arc::clone(&spec.snapshot.cluster))
         .with_distributed_option_extension(fragment)
         .with_distributed_worker_resolver(topology);
     let catalogs = MemoryCatalogProviderList::new();

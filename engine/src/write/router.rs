@@ -112,6 +112,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::write::Copies;
 
     fn target(distribution: Distribution, slices: usize) -> AppendTarget {
         let column = Column {
@@ -131,6 +132,8 @@ mod tests {
             distribution,
             sort_key: vec![],
             slice_owners: vec![WorkerId::generate(); slices],
+            slice_partners: vec![],
+            copies: Copies::ONE,
             endpoints: BTreeMap::new(),
             local_slices: false,
         }

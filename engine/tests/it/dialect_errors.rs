@@ -45,6 +45,7 @@ fn table(id: u64, name: &str, columns: &[(&str, DataType)]) -> Relation {
         schema: Arc::new(TableSchema { version: 1, columns: columns.collect(), keys: vec![] }),
         distribution: Distribution::Auto,
         sort_key: vec![],
+        replicas: 1,
         segments: vec![],
     }))
 }
@@ -64,12 +65,15 @@ fn session() -> SessionState {
         cluster: ClusterId::generate(),
         epoch: Epoch(1),
         slice_owners: vec![worker],
+        slice_partners: vec![],
+        members: 1,
         workers: [(worker, Url::parse("http://127.0.0.1:1").unwrap())].into(),
     };
     let snapshot = Snapshot {
         version: 1,
         cluster: Arc::new(cluster),
         schemas: [(DEFAULT_SCHEMA.to_owned(), Arc::new(schema))].into(),
+        pin: Arc::default(),
     };
     let resources = Resources {
         memory_bytes: 64 << 20,

@@ -5,6 +5,7 @@
 mod dialect;
 mod dialect_declarations;
 mod dialect_errors;
+mod dialect_labels;
 mod files;
 mod files_csv;
 mod files_mapping;

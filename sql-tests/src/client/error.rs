@@ -88,6 +88,11 @@ impl ClientError {
         self.server()?.sqlstate.as_deref()
     }
 
+    /// Whether a write may have been committed or not, for all that this error says.
+    pub fn leaves_outcome_open(&self) -> bool {
+        self.is_disconnect() || self.code() == Some(ErrorCode::OutcomeUnknown.name())
+    }
+
     /// Whether the connection is gone or was never there, so that further calls make no sense.
     pub fn is_disconnect(&self) -> bool {
         match self {
@@ -166,31 +171,7 @@ fn split_hint(message: &str) -> (String, Option<String>) {
 }
 
 fn sqlstate_of(code: &str) -> Option<String> {
-    use ErrorCode::*;
-    let known = [
-        SyntaxError,
-        UndefinedTable,
-        UndefinedColumn,
-        UndefinedFunction,
-        DuplicateObject,
-        DatatypeMismatch,
-        InvalidStatement,
-        DataException,
-        NumericOutOfRange,
-        NotNullViolation,
-        FeatureNotSupported,
-        InvalidParameter,
-        PermissionDenied,
-        SourceFile,
-        Conflict,
-        Cancelled,
-        ResourcesExhausted,
-        Unavailable,
-        DataCorrupted,
-        UnknownHandle,
-        Internal,
-    ];
-    known.iter().find(|known| known.name() == code).map(|known| known.sqlstate().to_owned())
+    ErrorCode::from_name(code).map(|known| known.sqlstate().to_owned())
 }
 
 /// The last error of a chain: the one that says what happened ("connection refused").

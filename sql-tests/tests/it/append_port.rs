@@ -14,7 +14,7 @@ use basalt_engine::protocol::{
     AbortRequest, AppendBatch, AppendHeader, AppendRequest, SealRequest, WireId,
 };
 use basalt_engine::snapshot::{Distribution, Relation};
-use basalt_engine::write::AppendTarget;
+use basalt_engine::write::{AppendTarget, Copies};
 use basalt_storage::ids::{ClusterId, Epoch, TxnId, WorkerId};
 use basalt_storage::manifest::SegmentRecord;
 use futures::{StreamExt, stream};
@@ -39,6 +39,8 @@ fn target(scene: &Scene) -> (AppendTarget, u32) {
         distribution: Distribution::Even,
         sort_key: vec![],
         slice_owners: vec![],
+        slice_partners: vec![],
+        copies: Copies::ONE,
         endpoints: BTreeMap::new(),
         local_slices: false,
     };

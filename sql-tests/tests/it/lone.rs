@@ -2,6 +2,8 @@
 
 use std::net::SocketAddr;
 
+use basalt_coordinator::membership::Liveness;
+use basalt_coordinator::reconcile::ReconcileOptions;
 use basalt_coordinator::{Coordinator, CoordinatorConfig};
 use basalt_engine::channels::LocalWorkers;
 use basalt_engine::files::AllowedRoots;
@@ -37,6 +39,8 @@ impl LoneCoordinator {
                 spill_bytes_max: 64 << 20,
             },
             local_workers: LocalWorkers::default(),
+            liveness: Liveness::default(),
+            reconcile: ReconcileOptions::default(),
         });
         Self { coordinator: coordinator.await.unwrap(), _dir: dir }
     }
@@ -66,6 +70,7 @@ impl LoneCoordinator {
         let (request, coordinator) = (newcomer(port), self.port());
         let id = WorkerId::from_wire(&request.worker, "test", "worker").unwrap();
         let (worker, incarnation) = (request.worker.clone(), request.incarnation.clone());
+        let told = incarnation.clone();
         let joined = register(&coordinator, request).await.unwrap();
         let beat = HeartbeatRequest { worker, incarnation, epoch: joined.epoch };
         heartbeat(&coordinator, beat.clone()).await.unwrap();
@@ -76,13 +81,15 @@ impl LoneCoordinator {
                 let _answer = heartbeat(&coordinator, beat.clone()).await;
             }
         });
-        Member { id, beats }
+        Member { id, incarnation: told, beats }
     }
 }
 
 /// A worker that lives for the coordinator as long as this value does.
 pub(crate) struct Member {
     pub(crate) id: WorkerId,
+    /// As it registered.
+    pub(crate) incarnation: Vec<u8>,
     beats: JoinHandle<()>,
 }
 

@@ -6,8 +6,11 @@ use std::sync::{Arc, Mutex};
 
 use basalt_engine::protocol::append_request::Part;
 use basalt_engine::protocol::ingest_server::{Ingest, IngestServer};
+use basalt_engine::protocol::replicas_server::{Replicas, ReplicasServer};
 use basalt_engine::protocol::{
-    AbortRequest, AbortResponse, AppendRequest, AppendResponse, SealRequest, SealResponse, WireId,
+    AbortRequest, AbortResponse, AppendRequest, AppendResponse, FetchRequest, FetchResponse,
+    InventoryPart, InventoryRequest, PingRequest, PingResponse, PutRequest, PutResponse,
+    RemoveRequest, RemoveResponse, SealRequest, SealResponse, WireId,
 };
 use basalt_engine::snapshot::Relation;
 use basalt_sql_tests::client::Client;
@@ -76,6 +79,48 @@ impl Ingest for LyingWorker {
     }
 }
 
+/// The part of a worker that says that it is there, and of that nothing but the truth.
+struct Present {
+    worker: WorkerId,
+    incarnation: Vec<u8>,
+}
+
+fn not_here<T>() -> Result<Response<T>, Status> {
+    Err(Status::unimplemented("this worker has no copies"))
+}
+
+#[tonic::async_trait]
+impl Replicas for Present {
+    async fn ping(&self, _: Request<PingRequest>) -> Result<Response<PingResponse>, Status> {
+        let (worker, incarnation) = (self.worker.to_wire(), self.incarnation.clone());
+        Ok(Response::new(PingResponse { worker, incarnation }))
+    }
+
+    async fn put(
+        &self,
+        _: Request<Streaming<PutRequest>>,
+    ) -> Result<Response<PutResponse>, Status> {
+        not_here()
+    }
+
+    async fn fetch(&self, _: Request<FetchRequest>) -> Result<Response<FetchResponse>, Status> {
+        not_here()
+    }
+
+    type InventoryStream = BoxStream<'static, Result<InventoryPart, Status>>;
+
+    async fn inventory(
+        &self,
+        _: Request<InventoryRequest>,
+    ) -> Result<Response<Self::InventoryStream>, Status> {
+        not_here()
+    }
+
+    async fn remove(&self, _: Request<RemoveRequest>) -> Result<Response<RemoveResponse>, Status> {
+        not_here()
+    }
+}
+
 /// A segment of one row that looks right.
 fn record(txn: TxnId, table: TableId, holder: WorkerId) -> SegmentRecord {
     SegmentRecord {
@@ -105,7 +150,10 @@ async fn a_worker_that_lies_about_rows_makes_the_statement_fail_and_nothing_visi
         lies: Arc::new(Mutex::new(Box::new(nothing))),
         asked: Arc::new(Mutex::new(None)),
     };
-    let server = tonic::transport::Server::builder().add_service(IngestServer::new(liar.clone()));
+    let present = Present { worker: me, incarnation: member.incarnation.clone() };
+    let server = tonic::transport::Server::builder()
+        .add_service(IngestServer::new(liar.clone()))
+        .add_service(ReplicasServer::new(present));
     let server = tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
     let mut client = Client::connect(&coordinator.grpc_url()).await.unwrap();
     client.execute_update("CREATE TABLE t (x BIGINT)").await.unwrap();

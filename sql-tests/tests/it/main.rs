@@ -17,6 +17,7 @@ mod lying_worker;
 mod one_task;
 mod ports;
 mod registration;
+mod requests;
 mod show_create;
 mod slt_datafusion;
 mod slt_runner;

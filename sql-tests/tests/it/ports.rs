@@ -87,7 +87,7 @@ impl Scene {
 }
 
 /// Every internal RPC, by path, and whether the coordinator serves it.
-pub(crate) const RPCS: [(&str, bool); 10] = [
+pub(crate) const RPCS: [(&str, bool); 15] = [
     ("/worker.WorkerService/CoordinatorChannel", false),
     ("/worker.WorkerService/ExecuteTask", false),
     ("/worker.WorkerService/GetWorkerInfo", false),
@@ -96,6 +96,11 @@ pub(crate) const RPCS: [(&str, bool); 10] = [
     ("/basalt.internal.v1.Ingest/Append", false),
     ("/basalt.internal.v1.Ingest/Seal", false),
     ("/basalt.internal.v1.Ingest/Abort", false),
+    ("/basalt.internal.v1.Replicas/Ping", false),
+    ("/basalt.internal.v1.Replicas/Put", false),
+    ("/basalt.internal.v1.Replicas/Fetch", false),
+    ("/basalt.internal.v1.Replicas/Inventory", false),
+    ("/basalt.internal.v1.Replicas/Remove", false),
     ("/basalt.internal.v1.Membership/Register", true),
     ("/basalt.internal.v1.Membership/Heartbeat", true),
 ];

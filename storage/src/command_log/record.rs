@@ -8,7 +8,7 @@
 //! 16  epoch of the slices after it     8
 //! 24  BLAKE3 of the record before     32   zeros for record 1
 //! 56  length of the payload            4
-//! 60  epoch of the log                 8   since format 3; 0 in records of older formats
+//! 60  epoch of the log                 8   since format 4; 0 in records of older formats
 //! 68  payload: the command as JSON     n   at 60 in older formats
 //! ..  CRC-32C of everything above      4
 //! ```
@@ -25,16 +25,18 @@ use crate::ids::{Epoch, LogEpoch};
 /// - 1: the first
 /// - 2: rows are deleted and segments replaced; `DeleteRows`, `ReplaceSegments`, delete vectors
 ///   columns have defaults and lengths, tables have keys
-/// - 3: the log has members; `SetLogMembers`, the epoch of the log in every record
-pub const FORMAT_VERSION: u16 = 3;
+/// - 3: slices have partners and copies move; `PlaceSlices`, `MoveCopies`, `DrainWorker`,
+///   `RemoveWorker`
+/// - 4: the log has members; `SetLogMembers`, the epoch of the log in every record
+pub const FORMAT_VERSION: u16 = 4;
 
 const MAGIC: &[u8; 4] = b"BLOG";
-/// Bytes before the payload, before and since format 3.
+/// Bytes before the payload, before and since format 4.
 const OLD_HEADER_BYTES: usize = 60;
 const HEADER_BYTES: usize = 68;
 const CRC_BYTES: usize = 4;
 /// Since when records carry the epoch of the log.
-const LOG_EPOCH_SINCE: u16 = 3;
+const LOG_EPOCH_SINCE: u16 = 4;
 
 /// The largest payload. A commit of 100,000 segments of a 100-column table stays below it; redb
 /// itself ends at 3 GiB, and so much must fit into memory several times.

@@ -4,6 +4,8 @@
 //! the absence of one, once the directory was synced. Whatever was not synced may survive or not,
 //! each thing on its own (`Loss::Random`), or does not (`Loss::All`). Real file systems lose less:
 //! ext4's journal carries names along with other syncs. This model does not forgive.
+//!
+//! What is read is the cache; [`CrashVfs::damage_disk`] changes what lies under it.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -32,17 +34,47 @@ pub(crate) struct Plan {
     pub(crate) freeze_at: Option<usize>,
     /// This sync fails, with this kind of error.
     pub(crate) fail_sync: Option<(usize, io::ErrorKind)>,
+    /// This step does nothing (a write does half) and fails with this kind of error; what comes
+    /// after works.
+    pub(crate) fail_step: Option<(usize, io::ErrorKind)>,
+    /// Every read fails with this error number.
+    pub(crate) fail_reads: Option<i32>,
     /// Directory syncs do nothing: a planted bug, to see that the tests see it.
     pub(crate) forget_dir_syncs: bool,
 }
 
+/// What a step does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Step {
+    Create,
+    Write,
+    Sync,
+    Rename,
+    Mkdir,
+    Remove,
+}
+
 #[derive(Debug, Clone)]
 enum Node {
-    File { data: Vec<u8>, durable: Vec<u8> },
-    Dir { entries: Entries, durable: Entries },
+    /// `synced`: nothing was written since the last sync.
+    File {
+        data: Vec<u8>,
+        durable: Vec<u8>,
+        synced: bool,
+    },
+    Dir {
+        entries: Entries,
+        durable: Entries,
+    },
 }
 
 type Entries = BTreeMap<OsString, usize>;
+
+impl Node {
+    fn empty_file() -> Self {
+        Self::File { data: Vec::new(), durable: Vec::new(), synced: true }
+    }
+}
 
 #[derive(Debug, Default)]
 struct State {
@@ -51,6 +83,8 @@ struct State {
     steps: usize,
     file_syncs: usize,
     dir_syncs: usize,
+    /// What the step did that failed as planned.
+    failed: Option<Step>,
     locked: bool,
 }
 
@@ -74,6 +108,37 @@ impl CrashVfs {
     pub(crate) fn plan(&self, plan: Plan) {
         let mut state = self.state();
         (state.plan, state.steps, state.file_syncs, state.dir_syncs) = (plan, 0, 0, 0);
+        state.failed = None;
+    }
+
+    /// What the step did that failed as planned.
+    pub(crate) fn failed(&self) -> Option<Step> {
+        self.state().failed
+    }
+
+    /// Puts a file there, durably, or takes it away.
+    pub(crate) fn put(&self, path: &str, content: Option<&[u8]>) {
+        let mut state = self.state();
+        let path = Path::new(path);
+        let _ = state.remove(path);
+        if let Some(content) = content {
+            let data = content.to_vec();
+            let file = Node::File { durable: data.clone(), data, synced: true };
+            state.add(path, file).unwrap();
+        }
+        let dir = state.find(path.parent().unwrap()).unwrap();
+        if let Node::Dir { entries, durable } = &mut state.nodes[dir] {
+            durable.clone_from(entries);
+        }
+    }
+
+    /// Flips a bit of a file under the cache.
+    pub(crate) fn damage_disk(&self, path: &str, at: usize) {
+        let mut state = self.state();
+        let node = state.find(Path::new(path)).unwrap();
+        if let Node::File { durable, .. } = &mut state.nodes[node] {
+            durable[at] ^= 1;
+        }
     }
 
     /// Steps that changed or synced something, file syncs, directory syncs.
@@ -118,27 +183,28 @@ impl CrashVfs {
 fn survive(old: &[Node], node: usize, new: &mut Vec<Node>, random: &mut Option<Random>) -> usize {
     let at = new.len();
     match &old[node] {
-        Node::File { data, durable } => {
+        Node::File { data, durable, synced } => {
             let content = match random {
-                Some(random) if data != durable => {
+                Some(random) if !synced => {
                     let kept = random.below(data.len() as u64 + 1) as usize;
                     data[..kept].to_vec()
                 }
                 _ => durable.clone(),
             };
-            new.push(Node::File { data: content.clone(), durable: content });
+            new.push(Node::File { data: content.clone(), durable: content, synced: true });
         }
         Node::Dir { entries, durable } => {
             let mut kept = durable.clone();
             if let Some(random) = random {
-                for (name, node) in entries {
-                    if durable.get(name) != Some(node) && random.below(2) == 0 {
-                        kept.insert(name.clone(), *node);
+                // A name that was taken over is two things: it went, and it came again.
+                for (name, node) in durable {
+                    if entries.get(name) != Some(node) && random.below(2) == 0 {
+                        kept.remove(name);
                     }
                 }
-                for name in durable.keys() {
-                    if !entries.contains_key(name) && random.below(2) == 0 {
-                        kept.remove(name);
+                for (name, node) in entries {
+                    if !kept.contains_key(name) && random.below(2) == 0 {
+                        kept.insert(name.clone(), *node);
                     }
                 }
             }
@@ -155,12 +221,22 @@ fn survive(old: &[Node], node: usize, new: &mut Vec<Node>, random: &mut Option<R
 
 impl State {
     /// Counts a step; after the power failed there are none.
-    fn step(&mut self) -> io::Result<()> {
+    fn step(&mut self, step: Step) -> io::Result<()> {
         self.steps += 1;
-        match self.plan.freeze_at {
-            Some(at) if self.steps >= at => Err(io::Error::other("the power failed")),
+        if self.plan.freeze_at.is_some_and(|at| self.steps >= at) {
+            return Err(io::Error::other("the power failed"));
+        }
+        match self.plan.fail_step {
+            Some((at, kind)) if self.steps == at => {
+                self.failed = Some(step);
+                Err(kind.into())
+            }
             _ => Ok(()),
         }
+    }
+
+    fn read(&self) -> io::Result<()> {
+        self.plan.fail_reads.map_or(Ok(()), |errno| Err(io::Error::from_raw_os_error(errno)))
     }
 
     fn sync_fails(&self) -> io::Result<()> {
@@ -215,20 +291,27 @@ struct CrashFile {
 impl VfsFile for CrashFile {
     fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
         let mut state = self.vfs.state();
-        state.step()?;
-        if let Node::File { data, .. } = &mut state.nodes[self.node] {
-            data.extend_from_slice(bytes);
+        let stepped = state.step(Step::Write);
+        let written = match state.failed {
+            None if stepped.is_err() => 0,
+            Some(_) if stepped.is_err() => bytes.len() / 2,
+            _ => bytes.len(),
+        };
+        if let Node::File { data, synced, .. } = &mut state.nodes[self.node] {
+            data.extend_from_slice(&bytes[..written]);
+            *synced = false;
         }
-        Ok(())
+        stepped
     }
 
     fn sync(self: Box<Self>) -> io::Result<()> {
         let mut state = self.vfs.state();
-        state.step()?;
+        state.step(Step::Sync)?;
         state.file_syncs += 1;
         state.sync_fails()?;
-        if let Node::File { data, durable } = &mut state.nodes[self.node] {
+        if let Node::File { data, durable, synced } = &mut state.nodes[self.node] {
             durable.clone_from(data);
+            *synced = true;
         }
         Ok(())
     }
@@ -248,14 +331,14 @@ impl Drop for CrashLock {
 impl Vfs for CrashVfs {
     fn create_new(&self, path: &Path) -> io::Result<Box<dyn VfsFile>> {
         let mut state = self.state();
-        state.step()?;
-        let node = state.add(path, Node::File { data: Vec::new(), durable: Vec::new() })?;
+        state.step(Step::Create)?;
+        let node = state.add(path, Node::empty_file())?;
         Ok(Box::new(CrashFile { vfs: self.clone(), node }))
     }
 
     fn rename_new(&self, from: &Path, to: &Path) -> io::Result<()> {
         let mut state = self.state();
-        state.step()?;
+        state.step(Step::Rename)?;
         if state.find(to).is_ok() {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
@@ -268,14 +351,14 @@ impl Vfs for CrashVfs {
 
     fn mkdir(&self, path: &Path) -> io::Result<()> {
         let mut state = self.state();
-        state.step()?;
+        state.step(Step::Mkdir)?;
         state.add(path, Node::Dir { entries: Entries::new(), durable: Entries::new() })?;
         Ok(())
     }
 
     fn fsync_dir(&self, path: &Path) -> io::Result<()> {
         let mut state = self.state();
-        state.step()?;
+        state.step(Step::Sync)?;
         state.dir_syncs += 1;
         state.sync_fails()?;
         let node = state.find(path)?;
@@ -290,6 +373,7 @@ impl Vfs for CrashVfs {
 
     fn read_at(&self, path: &Path, offset: u64, length: usize) -> io::Result<Bytes> {
         let state = self.state();
+        state.read()?;
         let node = state.find(path)?;
         let Node::File { data, .. } = &state.nodes[node] else {
             return Err(io::ErrorKind::IsADirectory.into());
@@ -301,11 +385,21 @@ impl Vfs for CrashVfs {
 
     fn file_length(&self, path: &Path) -> io::Result<u64> {
         let state = self.state();
+        state.read()?;
         let node = state.find(path)?;
         match &state.nodes[node] {
             Node::File { data, .. } => Ok(data.len() as u64),
             Node::Dir { .. } => Err(io::ErrorKind::IsADirectory.into()),
         }
+    }
+
+    fn drop_cached(&self, path: &Path) -> io::Result<()> {
+        let mut state = self.state();
+        let node = state.find(path)?;
+        if let Node::File { data, durable, synced: true } = &mut state.nodes[node] {
+            data.clone_from(durable);
+        }
+        Ok(())
     }
 
     fn list(&self, path: &Path) -> io::Result<Vec<VfsEntry>> {
@@ -320,13 +414,13 @@ impl Vfs for CrashVfs {
 
     fn remove_file(&self, path: &Path) -> io::Result<()> {
         let mut state = self.state();
-        state.step()?;
+        state.step(Step::Remove)?;
         state.remove(path).map(|_| ())
     }
 
     fn remove_dir(&self, path: &Path) -> io::Result<()> {
         let mut state = self.state();
-        state.step()?;
+        state.step(Step::Remove)?;
         if !state.entries(path)?.is_empty() {
             return Err(io::ErrorKind::DirectoryNotEmpty.into());
         }
@@ -336,7 +430,7 @@ impl Vfs for CrashVfs {
     fn lock(&self, path: &Path) -> io::Result<Option<Box<dyn VfsLock>>> {
         let mut state = self.state();
         if state.find(path).is_err() {
-            state.add(path, Node::File { data: Vec::new(), durable: Vec::new() })?;
+            state.add(path, Node::empty_file())?;
         }
         if std::mem::replace(&mut state.locked, true) {
             return Ok(None);

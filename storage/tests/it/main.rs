@@ -4,13 +4,17 @@
 #![allow(missing_docs, reason = "tests are named for what they show")]
 
 mod arrays;
+mod check;
 mod command_log;
 mod corruption;
 mod crash;
+mod crash_incoming;
 mod crash_vfs;
 mod golden;
 mod hostile_meta;
+mod incoming;
 mod log_disk;
+mod quarantine;
 mod round_trip;
 mod store;
 mod support;

@@ -6,7 +6,7 @@ use arrow::array::{Array, ArrayRef};
 use arrow::compute::concat;
 use arrow::datatypes::DataType;
 use arrow::record_batch::RecordBatch;
-use basalt_storage::chunk_store::{ChunkStore, Identity};
+use basalt_storage::chunk_store::{ChunkStore, Identity, IncomingSegment, SegmentCopy};
 use basalt_storage::ids::{ClusterId, ColumnId, SegmentId, SliceId, TableId, TxnId, WorkerId};
 use basalt_storage::manifest::SegmentRecord;
 use basalt_storage::schema::{Column, TableSchema};
@@ -25,7 +25,7 @@ pub(crate) const IDENTITY: Identity = Identity {
 
 /// A store in a directory of its own.
 pub(crate) struct TestStore {
-    pub(crate) store: ChunkStore,
+    pub(crate) store: Arc<ChunkStore>,
     pub(crate) dir: TempDir,
 }
 
@@ -33,7 +33,7 @@ impl TestStore {
     pub(crate) fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let store = ChunkStore::open(dir.path(), IDENTITY, Arc::new(RealVfs)).unwrap();
-        Self { store, dir }
+        Self { store: Arc::new(store), dir }
     }
 }
 
@@ -120,4 +120,40 @@ pub(crate) fn code<T: std::fmt::Debug>(result: Result<T, StorageError>) -> &'sta
         Ok(value) => panic!("unexpected success: {value:?}"),
         Err(error) => error.code(),
     }
+}
+
+/// How others name a segment to copy it.
+pub(crate) fn copy_of(segment: &EncodedSegment) -> SegmentCopy {
+    SegmentCopy::from(segment.record())
+}
+
+/// Sends a whole segment to a store, each file in two pieces.
+pub(crate) fn send(store: &Arc<ChunkStore>, segment: &EncodedSegment) -> Result<()> {
+    let incoming = store.receive(copy_of(segment), segment.meta_bytes().clone())?;
+    let files: Vec<usize> = (0..segment.files().len()).collect();
+    write_files(incoming, segment, &files)
+}
+
+/// Sends some files of a segment to a store.
+pub(crate) fn send_files(
+    store: &Arc<ChunkStore>,
+    segment: &EncodedSegment,
+    files: &[usize],
+) -> Result<()> {
+    let incoming = store.receive_files(copy_of(segment), segment.meta_bytes().clone(), files)?;
+    write_files(incoming, segment, files)
+}
+
+fn write_files(
+    mut incoming: IncomingSegment,
+    segment: &EncodedSegment,
+    files: &[usize],
+) -> Result<()> {
+    for file in files {
+        let bytes = &segment.files()[*file].bytes;
+        for piece in bytes.chunks(bytes.len() / 2 + 1) {
+            incoming.write(*file, piece)?;
+        }
+    }
+    incoming.finish()
 }

@@ -3,11 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
+use basalt_sql_tests::processes::{ProcessCluster, ProcessClusterConfig};
 use clap::Args;
 use tempfile::TempDir;
 
 use crate::config::{ClusterConfig, DEFAULT_WORKERS};
-use crate::processes::{ProcessCluster, ProcessClusterConfig};
 use crate::roles::{self, Running};
 
 /// Which cluster to measure.

@@ -23,7 +23,7 @@ pub(super) fn decode_head(bytes: &[u8]) -> Result<Chain, CatalogError> {
     let (Some(seq), Some(epoch), Some(hash)) = (at.take(), at.take(), at.take()) else {
         return Err(head_corrupt("is too short"));
     };
-    // Before format 3 there was no log epoch.
+    // Before format 4 there was no log epoch.
     let log_epoch = match (at.0.is_empty(), at.take()) {
         (true, _) => 0,
         (false, Some(epoch)) if at.0.is_empty() => u64::from_le_bytes(epoch),

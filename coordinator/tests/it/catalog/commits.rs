@@ -200,6 +200,34 @@ async fn a_request_key_for_another_statement_is_an_error() {
     assert_eq!(fixture.catalog.request(RequestKey::new("other").unwrap()).await.unwrap(), None);
 }
 
+#[test]
+fn an_unknown_outcome_names_the_transaction_and_where_to_look() {
+    let txn = TxnId::generate();
+    let error: SqlError = CatalogError::OutcomeUnknown { txn, cause: "EIO".to_owned() }.into();
+    assert_eq!(error.message, format!("the outcome of transaction {txn} is unknown: EIO"));
+    assert_eq!((error.code, error.code.is_retryable()), (ErrorCode::OutcomeUnknown, false));
+    let hint = error.hint.unwrap();
+    assert!(hint.contains("sys.requests") && hint.contains("same request key"), "{hint}");
+}
+
+#[tokio::test]
+async fn requests_are_listed_by_age_also_those_that_changed_nothing() {
+    let fixture = Fixture::new().await;
+    let table = fixture.create_table("t").await;
+    let (some, none) = (RequestKey::new("some").unwrap(), RequestKey::new("none").unwrap());
+    let rows = append(table, 3, fixture.workers[0]).with_request(some.clone(), Digest::of(b"s"));
+    fixture.catalog.commit(rows).await.unwrap();
+    let nothing =
+        command(vec![]).with_rows_affected(0).with_request(none.clone(), Digest::of(b"n"));
+    let nothing = fixture.catalog.commit(nothing).await.unwrap();
+
+    let fixture = fixture.reopen();
+    let all = fixture.catalog.requests().await.unwrap();
+    let keys: Vec<_> = all.iter().map(|(key, outcome)| (key, outcome.rows_affected)).collect();
+    assert_eq!(keys, [(&some, Some(3)), (&none, Some(0))]);
+    assert_eq!((all[1].1.txn, all[1].1.version), (nothing.txn, nothing.version));
+}
+
 #[tokio::test]
 async fn table_ids_are_never_handed_out_twice_also_after_a_restart() {
     let mut fixture = Fixture::new().await;

@@ -14,8 +14,9 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef, UInt64Type};
 use async_trait::async_trait;
 use basalt_coordinator::backend::{
     ExecuteRequest, IngestMode, IngestRequest, Outcome, PlannedQuery, QueryId, RowStream,
-    SessionId, SqlBackend, StatementDescription,
+    SessionId, SqlBackend, StatementDescription, UpdateRequest,
 };
+use basalt_coordinator::catalog::RequestKey;
 use basalt_engine::error::{ErrorCode, SqlError};
 use basalt_engine::snapshot::{
     CATALOG, ClusterView, DEFAULT_SCHEMA, Distribution, Relation, SchemaSnapshot, Snapshot,
@@ -53,6 +54,8 @@ pub(super) struct FakeBackend {
     pub(super) hanging: Arc<AtomicUsize>,
     /// Ingests that read their stream now.
     pub(super) ingesting: Arc<AtomicUsize>,
+    /// Keys of the calls that ran something, in order.
+    pub(super) keys: Mutex<Vec<Option<String>>>,
     /// Sessions that were closed.
     pub(super) closed_sessions: Mutex<Vec<SessionId>>,
 }
@@ -83,6 +86,7 @@ impl FakeBackend {
             changes: AtomicUsize::new(0),
             hanging: Arc::default(),
             ingesting: Arc::default(),
+            keys: Mutex::default(),
             closed_sessions: Mutex::default(),
         })
     }
@@ -101,6 +105,10 @@ impl FakeBackend {
     pub(super) fn add_table(&self, name: &str, schema: SchemaRef) {
         let table = MemTable::try_new(schema, vec![Vec::new()]).unwrap();
         self.context.register_table(name, Arc::new(table)).unwrap();
+    }
+
+    fn note_key(&self, key: &Option<RequestKey>) {
+        self.keys.lock().unwrap().push(key.as_ref().map(ToString::to_string));
     }
 
     async fn plan(&self, sql: &str) -> Result<LogicalPlan, SqlError> {
@@ -223,6 +231,7 @@ impl SqlBackend for FakeBackend {
     }
 
     async fn execute(&self, request: ExecuteRequest) -> Result<Outcome, SqlError> {
+        self.note_key(&request.request);
         let query_id = QueryId::new_v4();
         match request.sql.as_str() {
             "PANIC" => panic!("as asked"),
@@ -240,12 +249,10 @@ impl SqlBackend for FakeBackend {
         Ok(Outcome::Rows(self.rows(plan, query_id)))
     }
 
-    async fn execute_update(
-        &self,
-        _: SessionId,
-        sql: &str,
-        parameters: Option<Vec<RecordBatch>>,
-    ) -> Result<u64, SqlError> {
+    async fn execute_update(&self, request: UpdateRequest) -> Result<u64, SqlError> {
+        self.note_key(&request.request);
+        let UpdateRequest { sql, parameters, .. } = request;
+        let sql = sql.as_str();
         let mut affected = 0;
         let Some(parameters) = parameters else {
             for statement in parse(sql)? {
@@ -269,6 +276,7 @@ impl SqlBackend for FakeBackend {
         schema: SchemaRef,
         batches: BoxStream<'static, Result<RecordBatch, SqlError>>,
     ) -> Result<u64, SqlError> {
+        self.note_key(&request.request);
         let name = request.schema_name.unwrap_or_else(|| DEFAULT_SCHEMA.to_owned());
         let provider = self
             .context
@@ -339,9 +347,11 @@ impl SqlBackend for FakeBackend {
             cluster: ClusterId::generate(),
             epoch: Epoch(1),
             slice_owners: Vec::new(),
+            slice_partners: Vec::new(),
+            members: 0,
             workers: BTreeMap::new(),
         };
-        Arc::new(Snapshot { version: 1, cluster: Arc::new(cluster), schemas })
+        Arc::new(Snapshot { version: 1, cluster: Arc::new(cluster), schemas, pin: Arc::default() })
     }
 
     async fn relation_schema(&self, schema: &str, relation: &str) -> Result<SchemaRef, SqlError> {
@@ -407,6 +417,7 @@ fn table_snapshot(schema_name: &str, name: &str, schema: &Schema) -> TableSnapsh
         schema: Arc::new(TableSchema { version: 1, columns: columns.collect(), keys: vec![] }),
         distribution: Distribution::Even,
         sort_key: Vec::new(),
+        replicas: 1,
         segments: Vec::new(),
     }
 }

@@ -28,6 +28,7 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(15);
 const STDERR_LINES_MAX: usize = 40;
 
 /// A running `basalt` process.
+#[derive(Debug)]
 pub struct Process {
     child: Child,
     role: String,
@@ -42,6 +43,19 @@ impl Process {
     /// A binary that cannot be started, exits, or is not ready within a minute; the error holds
     /// the end of its standard error. It is killed then.
     pub fn spawn(binary: &Path, args: &[String]) -> anyhow::Result<Self> {
+        Self::spawn_known(binary, args, |_| ())
+    }
+
+    /// As [`Self::spawn`]; tells `known` the process id before anything waits for the process, for
+    /// who has to know it by its first connection.
+    ///
+    /// # Errors
+    /// As [`Self::spawn`].
+    pub fn spawn_known(
+        binary: &Path,
+        args: &[String],
+        known: impl FnOnce(u32),
+    ) -> anyhow::Result<Self> {
         let role = args.first().cloned().unwrap_or_default();
         let mut child = Command::new(binary)
             .args(args)
@@ -50,6 +64,7 @@ impl Process {
             .stderr(Stdio::piped())
             .spawn()
             .with_context(|| format!("{} cannot be started", binary.display()))?;
+        known(child.id());
         let stdout = child.stdout.take().context("standard output was piped")?;
         let stderr = child.stderr.take().context("standard error was piped")?;
         let mut process =
@@ -67,6 +82,18 @@ impl Process {
     /// Its process id.
     pub fn id(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Whether it has ended, by itself or by somebody else.
+    pub fn has_ended(&mut self) -> bool {
+        // An error means that it was waited for already.
+        !matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// The end of what it wrote to standard error.
+    pub fn last_words(&self) -> String {
+        let lines = self.stderr.lock().unwrap_or_else(PoisonError::into_inner);
+        lines.iter().fold(String::new(), |text, line| format!("{text}\n    {line}"))
     }
 
     /// Asks it to stop (SIGTERM), waits, and kills it when that takes too long.
@@ -128,11 +155,6 @@ impl Process {
 
     fn died(&self, status: ExitStatus) -> anyhow::Error {
         anyhow!("the {} process ended with {status}{}", self.role, self.last_words())
-    }
-
-    fn last_words(&self) -> String {
-        let lines = self.stderr.lock().unwrap_or_else(PoisonError::into_inner);
-        lines.iter().fold(String::new(), |text, line| format!("{text}\n    {line}"))
     }
 }
 

@@ -1,0 +1,191 @@
+//! Keeping the cluster as it should be: who has which slice, and who has copies of what.
+//!
+//! ```text
+//! members, clock ─▶ standing of each worker ─▶ placement ─▶ PlaceSlices
+//!                              └──────────────▶ repair plan ─▶ Fetch on workers ─▶ MoveCopies
+//!                                             └▶ nothing left with a lost worker ─▶ RemoveWorker
+//! ```
+//! Level-triggered (RULES 16): each round looks at what is, compares it with what should be, and
+//! takes some steps; nothing is remembered that a restart would have to find again. What should be
+//! is decided by pure functions ([`crate::placement`], [`crate::repair`]).
+//!
+//! - `standing`: how workers count
+//! - `slices`: the slice map
+//! - `copies`: the steps of repair
+//! - `scrub`: every copy read again
+//! - [`garbage`]: what no snapshot names any more, and no write under way (`open_writes`)
+
+mod copies;
+pub mod garbage;
+mod open_writes;
+mod scrub;
+mod slices;
+mod standing;
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use basalt_engine::channels::Channels;
+use basalt_storage::ids::{TxnId, WorkerId};
+use basalt_storage::layout::SegmentKey;
+use tokio_util::sync::CancellationToken;
+
+use crate::catalog::{Catalog, CatalogError};
+use crate::membership::Members;
+use copies::Copies;
+pub use copies::{RepairRun, RepairState};
+pub use open_writes::{OpenWrite, OpenWrites};
+pub use scrub::ScrubState;
+use scrub::Scrubs;
+use standing::Standing;
+
+/// How often the disk of every worker is compared with the catalog, at least.
+const INVENTORY_EVERY_MAX: Duration = Duration::from_secs(60);
+
+/// How a cluster is kept as it should be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReconcileOptions {
+    /// How often it is looked at.
+    pub every: Duration,
+    /// Silence after which a worker's copies are made again elsewhere. A restart takes less, and a
+    /// worker that flaps within it costs no copy (RULES 17).
+    pub lost_after: Duration,
+    /// Segments that are copied at a time in the whole cluster.
+    pub copies_at_once: usize,
+    /// Bytes that are copied in a second, so that queries have the rest of disks and network.
+    pub bytes_per_second: u64,
+    /// How long a file that no snapshot names stays.
+    pub garbage_after: Duration,
+    /// Within which time every copy is read again and checked.
+    pub scrub_every: Duration,
+}
+
+impl Default for ReconcileOptions {
+    fn default() -> Self {
+        Self {
+            every: Duration::from_secs(1),
+            lost_after: Duration::from_secs(60),
+            copies_at_once: 4,
+            bytes_per_second: 256 << 20,
+            garbage_after: Duration::from_secs(60 * 60),
+            scrub_every: Duration::from_secs(7 * 24 * 60 * 60),
+        }
+    }
+}
+
+/// Keeps one cluster as it should be. Clones are handles to the same.
+#[derive(Clone)]
+pub struct Reconciler {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    catalog: Catalog,
+    members: Arc<Members>,
+    channels: Channels,
+    options: ReconcileOptions,
+    started: Instant,
+    copies: Mutex<Copies>,
+    scrubs: Mutex<Scrubs>,
+    writes: OpenWrites,
+}
+
+impl Reconciler {
+    /// A reconciler that does nothing yet.
+    pub fn new(
+        catalog: Catalog,
+        members: Arc<Members>,
+        channels: Channels,
+        options: ReconcileOptions,
+    ) -> Self {
+        let (started, copies, scrubs) = (Instant::now(), Mutex::default(), Mutex::default());
+        let writes = OpenWrites::default();
+        let inner = Inner { catalog, members, channels, options, started, copies, scrubs, writes };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// Notes a write that begins; until what is returned is dropped, nothing that was found
+    /// meanwhile is taken for garbage.
+    pub fn begin_write(&self, txn: TxnId) -> OpenWrite {
+        self.inner.writes.begin(txn)
+    }
+
+    /// Repairs that run, and those that ran lately, the newest first.
+    pub fn repairs(&self) -> Vec<RepairRun> {
+        self.copies().list()
+    }
+
+    /// What every member of the cluster is there for now, in a word.
+    pub fn worker_states(&self) -> Vec<(WorkerId, &'static str)> {
+        let placed: BTreeSet<_> =
+            self.inner.catalog.cluster().slice_workers().into_iter().flatten().collect();
+        let snapshot = self.inner.catalog.snapshot();
+        let word = |(worker, standing): (WorkerId, Standing)| {
+            let word = match standing {
+                Standing::Good => "serving",
+                Standing::Away => "away",
+                Standing::Lost => "lost",
+                Standing::Draining
+                    if placed.contains(&worker) || garbage::holds_any(&snapshot, worker) =>
+                {
+                    "draining"
+                }
+                Standing::Draining => "drained",
+            };
+            (worker, word)
+        };
+        self.standings().into_iter().map(word).collect()
+    }
+
+    /// Works until `stop` is cancelled.
+    pub async fn run(&self, stop: CancellationToken) {
+        let mut ticks = tokio::time::interval(self.inner.options.every);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+            if let Some(Err(error)) = stop.run_until_cancelled(self.round()).await {
+                // The next round sees what is then.
+                tracing::warn!(%error, "a round of repair ended early");
+            }
+        }
+    }
+
+    /// Looks once at everything, and takes the steps that are due.
+    async fn round(&self) -> Result<(), CatalogError> {
+        self.place_slices().await?;
+        if let Err(error) = self.collect_garbage().await {
+            tracing::warn!(%error, "a worker's disk could not be listed");
+        }
+        self.scrub();
+        self.repair().await?;
+        self.remove_lost_workers().await
+    }
+
+    /// How often the disk of a worker is listed that did not restart.
+    fn inventory_every(&self) -> Duration {
+        (self.inner.options.garbage_after / 4).min(INVENTORY_EVERY_MAX)
+    }
+
+    /// How far repair is.
+    pub fn progress(&self) -> crate::repair::Progress {
+        self.copies().progress()
+    }
+
+    /// Copies that a holder lacks, or has bad ones of, as far as is known.
+    pub fn bad_copies(&self) -> BTreeSet<(WorkerId, SegmentKey)> {
+        self.copies().bad.clone()
+    }
+
+    /// How far the check of each worker's copies is.
+    pub fn scrub_states(&self) -> Vec<ScrubState> {
+        self.scrubs().list()
+    }
+
+    fn scrubs(&self) -> std::sync::MutexGuard<'_, Scrubs> {
+        self.inner.scrubs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn copies(&self) -> std::sync::MutexGuard<'_, Copies> {
+        self.inner.copies.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

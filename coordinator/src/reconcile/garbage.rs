@@ -1,0 +1,242 @@
+//! Files that no snapshot names any more.
+//!
+//! A segment on a worker's disk is garbage when the newest commit does not name the worker as a
+//! holder of it. It may still be read by a statement that pinned an earlier commit, and it may be of
+//! a transaction whose commit is yet to come; so it is removed only
+//!
+//! - when it has been garbage for a grace time, on this coordinator's monotonic clock,
+//! - when every statement that sees an earlier commit has ended,
+//! - when every write that was under way when it was found has ended, and
+//! - by the worker itself, which refuses what is of a transaction that it remembers (RULES 13).
+//!
+//! Invariant: what is named by a commit that any statement sees is never removed.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use basalt_engine::error::{ErrorCode, SqlError, from_datafusion, from_status};
+use basalt_engine::protocol::replicas_client::ReplicasClient;
+use basalt_engine::protocol::{InventoryRequest, RemoveRequest, SegmentRef, WireId};
+use basalt_engine::snapshot::{Relation, Snapshot};
+use basalt_storage::ids::{SegmentId, WorkerId};
+use basalt_storage::layout::SegmentKey;
+use basalt_storage::manifest::SegmentRecord;
+use datafusion_distributed::grpc::BoxCloneSyncChannel;
+use url::Url;
+
+use super::Reconciler;
+
+/// How long a worker may take to list its disk: the others wait. To remove is not cut short, as it
+/// would go on nevertheless.
+const LISTED_WITHIN: Duration = Duration::from_secs(10);
+
+/// Segments that one request removes; each is an fsync.
+const REMOVED_AT_ONCE: usize = 100;
+
+/// Since when a file is garbage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Since {
+    /// The first commit that is known not to name it.
+    version: u64,
+    /// When that was.
+    at: Instant,
+}
+
+/// Garbage that was found and is not old enough.
+#[derive(Debug, Default)]
+pub(super) struct Garbage {
+    found: HashMap<(WorkerId, SegmentId), Since>,
+}
+
+impl Garbage {
+    /// Notes what is garbage on a worker at commit `version`, and says what of it may go: what has
+    /// been garbage for `grace`, and is older than every pinned commit.
+    fn due(
+        &mut self,
+        worker: WorkerId,
+        garbage: &HashSet<SegmentId>,
+        version: u64,
+        oldest_pinned: u64,
+        oldest_write: Option<Instant>,
+        (now, grace): (Instant, Duration),
+    ) -> Vec<SegmentId> {
+        self.found.retain(|(of, segment), _| *of != worker || garbage.contains(segment));
+        let mut due = Vec::new();
+        for segment in garbage {
+            let since = *self.found.entry((worker, *segment)).or_insert(Since { version, at: now });
+            let of_a_write = oldest_write.is_some_and(|began| began <= since.at);
+            let is_old = now.duration_since(since.at) >= grace;
+            if since.version <= oldest_pinned && is_old && !of_a_write {
+                due.push(*segment);
+            }
+        }
+        due.sort();
+        due
+    }
+}
+
+impl Reconciler {
+    /// Looks at the disk of every worker that can be reached: notes what lacks there, and removes
+    /// what is due. Returns how many segments went.
+    ///
+    /// # Errors
+    /// Of the first worker that did not answer as it should; the others were looked at.
+    pub async fn collect_garbage(&self) -> Result<u32, SqlError> {
+        let mut removed = 0;
+        let mut failed = None;
+        let workers = self.inner.catalog.snapshot().cluster.workers.clone();
+        let members = self.inner.members.members();
+        let every = self.inventory_every();
+        let due = self.copies().due_for_inventory(workers, &members, every);
+        for (worker, url) in due {
+            match self.collect_on(worker, &url).await {
+                Ok(count) => removed += count,
+                Err(error) => failed = Some(error),
+            }
+        }
+        failed.map_or(Ok(removed), Err)
+    }
+
+    async fn collect_on(&self, worker: WorkerId, url: &Url) -> Result<u32, SqlError> {
+        let channel = self.inner.channels.get(url).map_err(from_datafusion)?;
+        let mut client = ReplicasClient::new(channel);
+        // What is committed while the disk is listed need not be in the list.
+        let before = held_by(&self.inner.catalog.snapshot(), worker);
+        let listed = tokio::time::timeout(LISTED_WITHIN, list(&mut client)).await;
+        let here = listed.unwrap_or_else(|_| {
+            let message = format!("worker {worker} did not list its disk in time");
+            Err(SqlError::new(ErrorCode::Unavailable, message))
+        })?;
+        let snapshot = self.inner.catalog.snapshot();
+        let named = held_by(&snapshot, worker);
+        let missing = before.iter().filter(|(segment, _)| !here.contains_key(segment));
+        let missing = missing.filter(|(segment, _)| named.contains_key(segment));
+        self.copies().note_missing(worker, missing.map(|(_, key)| *key));
+        let coming = self.copies().coming_to(worker);
+        let garbage: HashSet<_> = here
+            .keys()
+            .filter(|segment| !named.contains_key(segment) && !coming.contains(segment))
+            .copied()
+            .collect();
+        let oldest = self.inner.catalog.oldest_pinned();
+        let write = self.inner.writes.oldest();
+        let clock = (Instant::now(), self.inner.options.garbage_after);
+        let due =
+            self.copies().garbage.due(worker, &garbage, snapshot.version, oldest, write, clock);
+        let mut removed = 0;
+        for part in due.chunks(REMOVED_AT_ONCE) {
+            let segments = part.iter().filter_map(|segment| here.get(segment).cloned()).collect();
+            let request = RemoveRequest { epoch: snapshot.cluster.epoch.0, segments };
+            let answer = client.remove(request).await.map_err(|status| from_status(&status))?;
+            removed += answer.into_inner().removed;
+        }
+        if removed > 0 {
+            tracing::info!(%worker, removed, "segments that no snapshot names were removed");
+        }
+        Ok(removed)
+    }
+}
+
+/// The segments on a worker's disk.
+async fn list(
+    client: &mut ReplicasClient<BoxCloneSyncChannel>,
+) -> Result<HashMap<SegmentId, SegmentRef>, SqlError> {
+    let mut here = HashMap::new();
+    let listed = client.inventory(InventoryRequest {}).await;
+    let mut parts = listed.map_err(|status| from_status(&status))?.into_inner();
+    while let Some(part) = parts.message().await.map_err(|status| from_status(&status))? {
+        for segment in part.segments {
+            let id = SegmentId::from_wire(&segment.segment, "InventoryPart", "segment")
+                .map_err(|error| from_status(&error.into()))?;
+            here.insert(id, segment);
+        }
+    }
+    Ok(here)
+}
+
+/// The segments of all tables.
+pub(super) fn segments(snapshot: &Snapshot) -> impl Iterator<Item = &Arc<SegmentRecord>> {
+    let relations = snapshot.schemas.values().flat_map(|schema| schema.relations.values());
+    let tables = relations.filter_map(|relation| match relation {
+        Relation::Table(table) => Some(table),
+        Relation::View(_) => None,
+    });
+    tables.flat_map(|table| &table.segments)
+}
+
+/// The segments that a snapshot says a worker has.
+fn held_by(snapshot: &Snapshot, worker: WorkerId) -> HashMap<SegmentId, SegmentKey> {
+    let held = segments(snapshot).filter(|segment| segment.holders.contains(&worker));
+    held.map(|segment| (segment.segment, segment.key())).collect()
+}
+
+/// Whether a snapshot says that a worker has anything.
+pub(super) fn holds_any(snapshot: &Snapshot, worker: WorkerId) -> bool {
+    segments(snapshot).any(|segment| segment.holders.contains(&worker))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GRACE: Duration = Duration::from_secs(60);
+
+    struct Scene {
+        garbage: Garbage,
+        worker: WorkerId,
+        start: Instant,
+    }
+
+    impl Scene {
+        fn new() -> Self {
+            let (garbage, worker) = (Garbage::default(), WorkerId::generate());
+            Self { garbage, worker, start: Instant::now() }
+        }
+
+        fn due(&mut self, seconds: u64, version: u64, pinned: u64, on_disk: &[SegmentId]) -> usize {
+            let now = self.start + Duration::from_secs(seconds);
+            let garbage = on_disk.iter().copied().collect();
+            self.garbage.due(self.worker, &garbage, version, pinned, None, (now, GRACE)).len()
+        }
+    }
+
+    #[test]
+    fn garbage_goes_after_the_grace_time() {
+        let (mut scene, segment) = (Scene::new(), [SegmentId::generate()]);
+        assert_eq!(scene.due(0, 7, 7, &segment), 0);
+        assert_eq!(scene.due(59, 8, 8, &segment), 0);
+        assert_eq!(scene.due(60, 9, 9, &segment), 1);
+    }
+
+    #[test]
+    fn garbage_stays_while_a_statement_sees_a_commit_that_may_name_it() {
+        let (mut scene, segment) = (Scene::new(), [SegmentId::generate()]);
+        assert_eq!(scene.due(0, 7, 5, &segment), 0);
+        assert_eq!(scene.due(3_600, 9, 6, &segment), 0, "commit 6 may have named it");
+        assert_eq!(scene.due(3_601, 9, 7, &segment), 1);
+    }
+
+    #[test]
+    fn garbage_stays_while_a_write_is_under_way_that_may_have_made_it() {
+        let (mut scene, segment) = (Scene::new(), SegmentId::generate());
+        let (garbage, at) = (HashSet::from([segment]), |s| Duration::from_secs(s));
+        let mut due = |seconds, write: Option<u64>| {
+            let write = write.map(|seconds| scene.start + at(seconds));
+            let clock = (scene.start + at(seconds), GRACE);
+            scene.garbage.due(scene.worker, &garbage, 7, 7, write, clock).len()
+        };
+        assert_eq!(due(10, Some(5)), 0);
+        assert_eq!(due(3_600, Some(5)), 0, "it began before the file was found");
+        assert_eq!(due(3_601, Some(20)), 1, "it began later");
+    }
+
+    #[test]
+    fn what_was_named_in_between_begins_anew() {
+        let (mut scene, segment) = (Scene::new(), [SegmentId::generate()]);
+        assert_eq!(scene.due(0, 7, 7, &segment), 0);
+        assert_eq!(scene.due(30, 8, 8, &[]), 0);
+        assert_eq!(scene.due(60, 9, 9, &segment), 0, "garbage since second 60 only");
+        assert_eq!(scene.due(120, 9, 9, &segment), 1);
+    }
+}

@@ -1,0 +1,72 @@
+//! The slice map: a new one when workers come, go or are drained.
+
+use std::collections::BTreeMap;
+
+use basalt_engine::snapshot::{Relation, Snapshot};
+use basalt_storage::ids::{Epoch, TxnId, WorkerId};
+
+use super::Reconciler;
+use super::standing::{Standing, standings};
+use crate::catalog::{CatalogError, Change, Command, wall_clock_ms};
+use crate::membership::COPIES_PLACED;
+use crate::placement::{Candidate, Problem, solve};
+
+impl Reconciler {
+    /// How every worker counts now.
+    pub(super) fn standings(&self) -> BTreeMap<WorkerId, Standing> {
+        let inner = &self.inner;
+        let cluster = inner.catalog.cluster();
+        let (members, uptime) = (inner.members.members(), inner.started.elapsed());
+        standings(&cluster, &members, uptime, inner.options.lost_after)
+    }
+
+    /// Commits another slice map when the one there is not the one there should be.
+    pub(super) async fn place_slices(&self) -> Result<(), CatalogError> {
+        let cluster = self.inner.catalog.cluster();
+        if cluster.slice_owners.is_empty() {
+            // The first map is made when workers register.
+            return Ok(());
+        }
+        let standings = self.standings();
+        let eligible = standings
+            .into_iter()
+            .filter(|(_, standing)| matches!(standing, Standing::Good | Standing::Away));
+        let candidate = |(worker, _)| (worker, Candidate { weight: 1, domain: None });
+        let before = cluster.slice_workers();
+        // Never fewer than now: a dropped table must not move what others have.
+        let now = before.iter().map(Vec::len).max().unwrap_or(0);
+        let copies = copies_placed(&self.inner.catalog.snapshot()).max(now);
+        let problem =
+            Problem { slices: cluster.slices, copies, workers: eligible.map(candidate).collect() };
+        if problem.workers.is_empty() {
+            return Ok(());
+        }
+        let workers = solve(&problem, &before);
+        if workers == before {
+            return Ok(());
+        }
+        let epoch = Epoch(cluster.epoch.0 + 1);
+        tracing::info!(%epoch, workers = problem.workers.len(), "slices are placed anew");
+        let place = vec![Change::PlaceSlices { epoch, workers }];
+        self.commit(place).await
+    }
+
+    /// Commits changes; somebody else's that came first are looked at in the next round.
+    pub(super) async fn commit(&self, changes: Vec<Change>) -> Result<(), CatalogError> {
+        let command = Command::new(TxnId::generate(), wall_clock_ms(), changes);
+        match self.inner.catalog.commit(command).await {
+            Ok(_) | Err(CatalogError::Conflict { .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// Workers per slice that the tables of a snapshot need.
+pub(super) fn copies_placed(snapshot: &Snapshot) -> usize {
+    let relations = snapshot.schemas.values().flat_map(|schema| schema.relations.values());
+    let wanted = relations.filter_map(|relation| match relation {
+        Relation::Table(table) => Some(usize::from(table.replicas)),
+        Relation::View(_) => None,
+    });
+    wanted.max().unwrap_or(0).max(COPIES_PLACED)
+}
