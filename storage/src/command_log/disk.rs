@@ -35,6 +35,8 @@ pub trait LogDisk: Send + Sync + fmt::Debug {
     fn create(&self, name: &str) -> io::Result<Box<dyn LogFile>>;
     /// Opens a file to append to it. On `Ok` its name and what is in it now survive a crash.
     fn open(&self, name: &str) -> io::Result<Box<dyn LogFile>>;
+    /// Removes a file. After a crash it may be there again, as it was.
+    fn remove(&self, name: &str) -> io::Result<()>;
 }
 
 /// A folder of the operating system.
@@ -106,6 +108,10 @@ impl LogDisk for DirDisk {
         file.sync_data()?;
         File::open(&self.path)?.sync_all()?;
         Ok(Box::new(DirFile(file)))
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        std::fs::remove_file(self.path.join(name))
     }
 }
 

@@ -157,4 +157,11 @@ impl LogDisk for MemDisk {
         assert!(self.state().files.contains_key(name), "{name} does not exist");
         Ok(Box::new(MemFile { disk: self.clone(), name: name.to_owned() }))
     }
+    fn remove(&self, name: &str) -> io::Result<()> {
+        let mut state = self.state();
+        if state.is_off {
+            return Err(off());
+        }
+        state.files.remove(name).map(|_| ()).ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
 }
