@@ -13,8 +13,10 @@
 //! - `slices`: the slice map
 //! - `copies`: the steps of repair
 //! - `scrub`: every copy read again
+//! - `commit_records`: what workers are told of commits
 //! - [`garbage`]: what no snapshot names any more, and no write under way (`open_writes`)
 
+mod commit_records;
 mod copies;
 pub mod garbage;
 mod open_writes;
@@ -33,6 +35,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::catalog::{Catalog, CatalogError};
 use crate::membership::Members;
+use commit_records::Deliveries;
+pub use commit_records::RecordsState;
 use copies::Copies;
 pub use copies::{RepairRun, RepairState};
 pub use open_writes::{OpenWrite, OpenWrites};
@@ -88,6 +92,7 @@ struct Inner {
     started: Instant,
     copies: Mutex<Copies>,
     scrubs: Mutex<Scrubs>,
+    deliveries: Mutex<Deliveries>,
     writes: OpenWrites,
 }
 
@@ -100,8 +105,17 @@ impl Reconciler {
         options: ReconcileOptions,
     ) -> Self {
         let (started, copies, scrubs) = (Instant::now(), Mutex::default(), Mutex::default());
-        let writes = OpenWrites::default();
-        let inner = Inner { catalog, members, channels, options, started, copies, scrubs, writes };
+        let inner = Inner {
+            catalog,
+            members,
+            channels,
+            options,
+            started,
+            copies,
+            scrubs,
+            deliveries: Mutex::default(),
+            writes: OpenWrites::default(),
+        };
         Self { inner: Arc::new(inner) }
     }
 
@@ -140,6 +154,10 @@ impl Reconciler {
 
     /// Works until `stop` is cancelled.
     pub async fn run(&self, stop: CancellationToken) {
+        tokio::join!(self.keep_commit_records(stop.clone()), self.run_rounds(stop));
+    }
+
+    async fn run_rounds(&self, stop: CancellationToken) {
         let mut ticks = tokio::time::interval(self.inner.options.every);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         while stop.run_until_cancelled(ticks.tick()).await.is_some() {
@@ -183,6 +201,10 @@ impl Reconciler {
 
     fn scrubs(&self) -> std::sync::MutexGuard<'_, Scrubs> {
         self.inner.scrubs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn deliveries(&self) -> std::sync::MutexGuard<'_, Deliveries> {
+        self.inner.deliveries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn copies(&self) -> std::sync::MutexGuard<'_, Copies> {

@@ -28,6 +28,7 @@ use uuid::Uuid;
 use crate::append_sink::AppendSink;
 use crate::chunk_service::ChunkService;
 use crate::chunk_source::WorkerChunks;
+use crate::commit_record_service::CommitRecordService;
 use crate::early_log::EarlyLog;
 use crate::fragment_gate::FragmentGate;
 use crate::fragments::fragment_runner;
@@ -87,6 +88,7 @@ impl Worker {
         let local_workers = config.local_workers.clone();
         let channels = Channels::new(&config.secret)?.with_local(local_workers.clone());
         let fence = Fence::new(joined.cluster, Epoch(joined.epoch));
+        let commits = CommitRecordService::open(&config.data_dir, store.identity(), fence.clone())?;
         let fetcher = Fetcher::new(Arc::clone(&store), channels.clone());
         let replicas = Arc::new(ReplicaSender::new(channels.clone()));
         let staging = Arc::new(Staging::new(
@@ -135,6 +137,7 @@ impl Worker {
             .layer(CatchPanics)
             .add_service(FragmentGate::new(fragments))
             .add_service(log.into_server())
+            .add_service(commits.into_server())
             .add_service(ChunksServer::new(ChunkService::new(store)))
             .add_service(ReplicasServer::new(copies).max_decoding_message_size(MESSAGE_BYTES_MAX))
             .add_service(

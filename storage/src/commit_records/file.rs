@@ -120,7 +120,9 @@ impl CommitRecords {
             }
             let Some(at) = scan.at else { continue };
             let handle = match scan.damage {
-                None => Some(disk.open(&file_name(number)).map_err(CommitRecordsError::io("opening"))?),
+                None => {
+                    Some(disk.open(&file_name(number)).map_err(CommitRecordsError::io("opening"))?)
+                }
                 Some(_) => None,
             };
             current =
@@ -276,7 +278,9 @@ impl CommitRecords {
     fn give_up(&mut self) {
         let Some(Writing { kind, parts: 0, handle, .. }) = self.writing.take() else { return };
         // Nothing was written, so the file can be appended to still.
-        if kind == Kind::Delta && let Some(current) = &mut self.current {
+        if kind == Kind::Delta
+            && let Some(current) = &mut self.current
+        {
             current.handle = Some(handle);
         }
     }

@@ -145,7 +145,10 @@ fn next(
     }
     let body = read(offset + HEADER_BYTES as u64, header.body as usize)?;
     if crc32c::crc32c(&body) != header.body_crc {
-        return Ok(Err(Damage::Bytes(format!("what is known of commit {} is damaged", header.at.seq))));
+        return Ok(Err(Damage::Bytes(format!(
+            "what is known of commit {} is damaged",
+            header.at.seq
+        ))));
     }
     Ok(Ok((header, body)))
 }
