@@ -163,7 +163,7 @@ impl CommitRecordsRpc for CommitRecordService {
     ) -> Result<Response<Self::ReadStream>, Status> {
         self.check_cluster(&request.into_inner().cluster, "CommitReadRequest")?;
         let file = self.with_records(|records| Ok(records.file_number())).await?;
-        let next = |(service, offset): (Self, u64)| async move {
+        let next = move |(service, offset): (Self, u64)| async move {
             let read = move |records: &mut CommitRecords| {
                 Ok((records.file_number(), records.read(offset, BYTES_PART_MAX)?))
             };

@@ -19,8 +19,6 @@
 
 mod doubt;
 mod found;
-#[cfg(test)]
-mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 

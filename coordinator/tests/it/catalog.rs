@@ -6,6 +6,7 @@ mod declarations;
 mod directory;
 pub(crate) mod fixtures;
 mod model;
+mod rebuild;
 mod recovery;
 mod replication;
 mod rows;

@@ -4,21 +4,27 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use arrow::datatypes::DataType;
-use basalt_engine::snapshot::Distribution;
+use basalt_coordinator::catalog::command::SegmentDeletes;
+use basalt_coordinator::catalog::commit_record::{
+    CommitView, KnownCatalog, Part, definition, difference,
+};
+use basalt_coordinator::catalog::rebuild::{Doubt, OnDisk, Rebuilt, WorkerRecords, found, rebuild};
+use basalt_coordinator::catalog::{
+    Catalog, CatalogError, Change, Command, CopyMove, NewCluster, NewTable, SegmentSeen, State,
+};
+use basalt_engine::secret::ClusterSecret;
+use basalt_engine::snapshot::{Distribution, Relation, TableSnapshot};
+use basalt_storage::command_log::Chain;
 use basalt_storage::delete_vector::DeleteVector;
 use basalt_storage::digest::Digest;
-use basalt_storage::ids::{ColumnId, ColumnVersion, SliceId, TxnId};
-use basalt_storage::manifest::{ColumnRecord, Layout};
+use basalt_storage::ids::{
+    ClusterId, ColumnId, ColumnVersion, Epoch, LogEpoch, SegmentId, SliceId, TableId, TxnId,
+    WorkerId,
+};
+use basalt_storage::manifest::{ColumnRecord, Layout, SegmentRecord};
 use basalt_storage::schema::{Column, TableSchema};
 use basalt_storage::zone_map::ZoneMap;
 use proptest::prelude::*;
-
-use super::*;
-use crate::catalog::command::{Change, Command, CopyMove, NewCluster, SegmentDeletes, SegmentSeen};
-use crate::catalog::commit_record::{CommitView, Part, definition, difference};
-use crate::catalog::state::State;
-use crate::catalog::{Catalog, Relation};
-use basalt_engine::secret::ClusterSecret;
 
 /// A catalog with three workers, and what they have.
 struct Scene {
@@ -33,7 +39,7 @@ fn view(state: &State) -> CommitView {
     CommitView {
         version: state.version(),
         cluster: Arc::clone(state.cluster().unwrap()),
-        schemas: state.schemas.clone(),
+        schemas: state.snapshot(&BTreeMap::new()).unwrap().schemas,
     }
 }
 
@@ -183,7 +189,7 @@ impl Scene {
     }
 }
 
-fn all_tables(view: &CommitView) -> Vec<Arc<basalt_engine::snapshot::TableSnapshot>> {
+fn all_tables(view: &CommitView) -> Vec<Arc<TableSnapshot>> {
     let relations = view.schemas.values().flat_map(|schema| schema.relations.values());
     let mut tables: Vec<_> = relations
         .filter_map(|relation| match relation {
@@ -381,7 +387,7 @@ fn a_catalog_that_was_written_opens_with_what_was_rebuilt() {
     let id = runtime.block_on(catalog.allocate_table_id()).unwrap();
     assert!(id.0 >= rebuilt.next_table, "ids are never used again");
     drop(catalog);
-    let report = crate::catalog::verify(dir.path()).unwrap();
+    let report = basalt_coordinator::catalog::verify(dir.path()).unwrap();
     assert!(report.is_sound(), "{:?}", report.problems);
 }
 
