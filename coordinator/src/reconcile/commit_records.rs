@@ -30,8 +30,8 @@ use tokio_util::sync::CancellationToken;
 use url::Url;
 
 use super::Reconciler;
-use crate::catalog::CatalogError;
 use crate::catalog::commit_record::{CommitView, difference};
+use crate::catalog::{CatalogError, Readable};
 use crate::log_links::in_time;
 use crate::membership::{Incarnation, Member, MemberState};
 
@@ -93,6 +93,10 @@ impl Reconciler {
     }
 
     async fn send_commit_records(&self) {
+        // After a crash what is shown may be older than what workers were told.
+        if self.inner.catalog.log_status().readable != Readable::Yes {
+            return;
+        }
         let view = self.inner.catalog.commit_view();
         let is_served = |member: &Member| {
             matches!(member.state, MemberState::Joining | MemberState::Live)
