@@ -80,7 +80,7 @@ fn catalog(
     run.args(["catalog", command, "--data-dir"]).arg(data_dir);
     run.arg("--secret-file").arg(secret).args(more);
     for from in from {
-        run.args(["--from", from]);
+        run.arg("--from").arg(from);
     }
     run.output().unwrap()
 }
