@@ -16,7 +16,8 @@ use uuid::Uuid;
 
 /// The version of plans, codecs and messages. Members of a cluster have the same one (RULES 35).
 /// 2: epochs in every request, recursion and functions of our own in plans. 4: copies on partners.
-pub const PROTOCOL_VERSION: u32 = 4;
+/// 5: checksums over every body, requests that name their worker.
+pub const PROTOCOL_VERSION: u32 = 5;
 
 /// The largest message any internal service sends or accepts, in bytes. One record batch must
 /// fit: a batch is cut to about 2 MiB, and a single row may be as long as a Flight message.

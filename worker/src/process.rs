@@ -7,6 +7,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use basalt_engine::addressee;
+use basalt_engine::channels::checksums::Checksums;
 use basalt_engine::channels::{Channels, LocalWorkers};
 use basalt_engine::fence::Fence;
 use basalt_engine::protocol::MESSAGE_BYTES_MAX;
@@ -129,6 +130,7 @@ impl Worker {
             .layer(InterceptorLayer::new(move |request| {
                 addressee::admit(id, secret.admit(request)?)
             }))
+            .layer(Checksums)
             .layer(CatchPanics)
             .add_service(FragmentGate::new(fragments))
             .add_service(ChunksServer::new(ChunkService::new(store)))

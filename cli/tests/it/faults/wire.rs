@@ -166,7 +166,6 @@ pub(super) async fn flips(run: Run) -> anyhow::Result<Figures> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "nothing checks what internal RPCs carry yet: a flipped bit in a row is stored"]
 async fn a_bit_that_is_flipped_on_the_wire_is_never_stored_and_never_answered() {
     let run = Run::of(4);
     report("flips on the wire", run, &flips(run).await.unwrap());
