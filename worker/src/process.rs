@@ -237,6 +237,8 @@ async fn join(
         worker: ChunkStore::reserve_worker(dir, vfs.as_ref())?,
         incarnation: Uuid::new_v4(),
         url,
+        domain: config.domain.clone(),
+        weight: config.weight,
         cluster: known.map(|identity| identity.cluster),
         epoch: 0,
     };

@@ -17,6 +17,7 @@ use basalt_storage::schema::TableSchema;
 use serde::{Deserialize, Serialize};
 
 use super::error::CatalogError;
+use crate::placement::Candidate;
 
 /// One transaction: all of its changes become visible in one step, or none.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -112,6 +113,13 @@ pub enum Change {
     RegisterWorker {
         /// The worker.
         worker: WorkerId,
+    },
+    /// Says what a worker can take, and what it fails together with. (Since format 3.)
+    DescribeWorker {
+        /// The worker.
+        worker: WorkerId,
+        /// What is so from now on.
+        candidate: Candidate,
     },
     /// Replaces the slice map.
     AssignSlices {

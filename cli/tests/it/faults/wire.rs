@@ -108,7 +108,8 @@ async fn a_link_between_two_workers_is_cut_alone() {
     shape.proxied = true;
     let cluster = Cluster::start(shape, dir.path()).unwrap();
     let mut client = Client::connect(&cluster.url()).await.unwrap();
-    let sql = "CREATE TABLE t REPLICAS 1 AS SELECT value AS n FROM generate_series(1, 1000)";
+    let sql =
+        "CREATE TABLE t DISTKEY(n) REPLICAS 1 AS SELECT value AS n FROM generate_series(1, 1000)";
     client.execute_update(sql).await.unwrap();
     // One row of nearly every pair has to go from one worker to the other.
     client.execute_update("SET one_task_rows = 0").await.unwrap();

@@ -41,6 +41,7 @@ impl Decoded {
             },
         };
         self.is_over = true;
+        self.pieces.ready.clear();
         Some(given)
     }
 }
