@@ -74,6 +74,13 @@ struct Held {
     bytes: u64,
 }
 
+/// What a round does about one worker.
+struct Turn {
+    findings: Vec<(SegmentKey, Finding)>,
+    /// The copies to check now.
+    due: Vec<Arc<SegmentRecord>>,
+}
+
 /// The checks of all workers.
 #[derive(Debug, Default)]
 pub(super) struct Scrubs {
@@ -106,20 +113,14 @@ impl Scrubs {
         }
     }
 
-    /// The results of checks that are over, and the copies that are due next; `None` while checks
-    /// are under way.
-    fn turn(
-        &mut self,
-        worker: WorkerId,
-        every: Duration,
-        now: Instant,
-    ) -> Option<(Vec<(SegmentKey, Finding)>, Vec<Arc<SegmentRecord>>)> {
+    /// The next round; `None` while checks are under way.
+    fn turn(&mut self, worker: WorkerId, every: Duration, now: Instant) -> Option<Turn> {
         let pass = self.passes.entry(worker).or_insert_with(|| Pass::new(worker, now));
         let findings = pass.take_ended()?;
         let nothing = Held::default();
         let held = self.held.get(&worker).unwrap_or(&nothing);
         let due = std::iter::from_fn(|| pass.next(held, every, now)).take(CHECKS_MAX);
-        Some((findings, due.collect()))
+        Some(Turn { findings, due: due.collect() })
     }
 }
 
@@ -197,7 +198,9 @@ impl Reconciler {
             if !matches!(standing, Standing::Good | Standing::Draining) {
                 continue;
             }
-            let Some((findings, due)) = self.scrubs().turn(worker, every, now) else { continue };
+            let Some(Turn { findings, due }) = self.scrubs().turn(worker, every, now) else {
+                continue;
+            };
             for (segment, finding) in findings {
                 match finding {
                     Finding::Good => self.copies().note_good(worker, segment),
