@@ -26,7 +26,7 @@ use super::error::CatalogError;
 /// - 2: rows are deleted and segments replaced; `DeleteRows`, `ReplaceSegments`, delete vectors
 ///   columns have defaults and lengths, tables have keys
 /// - 3: slices have partners and copies move; `PlaceSlices`, `MoveCopies`, `DrainWorker`,
-///   `RemoveWorker`
+///   `RemoveWorker`, `DescribeWorker`
 pub const FORMAT_VERSION: u16 = 3;
 
 const MAGIC: &[u8; 4] = b"BLOG";
