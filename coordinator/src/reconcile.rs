@@ -11,12 +11,13 @@
 //!
 //! - `standing`: how workers count
 //! - `slices`: the slice map
-//! - `copies`: the steps of repair
+//! - `copies`: the steps of repair, those of tables that are read most (`heat`) first
 //! - `scrub`: every copy read again
 //! - [`garbage`]: what no snapshot names any more, and no write under way (`open_writes`)
 
 mod copies;
 pub mod garbage;
+mod heat;
 mod open_writes;
 mod scrub;
 mod slices;
@@ -27,7 +28,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use basalt_engine::channels::Channels;
-use basalt_storage::ids::{TxnId, WorkerId};
+use basalt_storage::ids::{TableId, TxnId, WorkerId};
 use basalt_storage::layout::SegmentKey;
 use tokio_util::sync::CancellationToken;
 
@@ -35,6 +36,7 @@ use crate::catalog::{Catalog, CatalogError};
 use crate::membership::Members;
 use copies::Copies;
 pub use copies::{RepairRun, RepairState};
+use heat::Heat;
 pub use open_writes::{OpenWrite, OpenWrites};
 pub use scrub::ScrubState;
 use scrub::Scrubs;
@@ -87,6 +89,7 @@ struct Inner {
     options: ReconcileOptions,
     started: Instant,
     copies: Mutex<Copies>,
+    heat: Mutex<Heat>,
     scrubs: Mutex<Scrubs>,
     writes: OpenWrites,
 }
@@ -100,8 +103,10 @@ impl Reconciler {
         options: ReconcileOptions,
     ) -> Self {
         let (started, copies, scrubs) = (Instant::now(), Mutex::default(), Mutex::default());
+        let heat = Mutex::default();
         let writes = OpenWrites::default();
-        let inner = Inner { catalog, members, channels, options, started, copies, scrubs, writes };
+        let inner =
+            Inner { catalog, members, channels, options, started, copies, heat, scrubs, writes };
         Self { inner: Arc::new(inner) }
     }
 
@@ -109,6 +114,13 @@ impl Reconciler {
     /// meanwhile is taken for garbage.
     pub fn begin_write(&self, txn: TxnId) -> OpenWrite {
         self.inner.writes.begin(txn)
+    }
+
+    /// Notes tables that a query reads.
+    pub fn note_reads(&self, tables: impl IntoIterator<Item = TableId>) {
+        let now = Instant::now();
+        let mut heat = self.heat();
+        tables.into_iter().for_each(|table| heat.note(table, now));
     }
 
     /// Repairs that run, and those that ran lately, the newest first.
@@ -183,6 +195,10 @@ impl Reconciler {
 
     fn scrubs(&self) -> std::sync::MutexGuard<'_, Scrubs> {
         self.inner.scrubs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn heat(&self) -> std::sync::MutexGuard<'_, Heat> {
+        self.inner.heat.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn copies(&self) -> std::sync::MutexGuard<'_, Copies> {

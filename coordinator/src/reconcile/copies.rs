@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use basalt_engine::protocol::replicas_client::ReplicasClient;
 use basalt_engine::protocol::{Endpoint, FetchRequest, SegmentRef, WireId};
-use basalt_engine::snapshot::Snapshot;
+use basalt_engine::snapshot::{Distribution, Snapshot};
 use basalt_storage::ids::{SegmentId, TableId, WorkerId};
 use basalt_storage::layout::SegmentKey;
 use basalt_storage::manifest::{Layout, SegmentRecord};
@@ -19,6 +19,7 @@ use url::Url;
 
 use super::Reconciler;
 use super::garbage::Garbage;
+use super::heat::Heat;
 use super::slices::copies_placed;
 use super::standing::Standing;
 use crate::catalog::{CatalogError, Change, CopyMove};
@@ -361,7 +362,8 @@ impl Reconciler {
         let may_try = |segment: &Segment<'_>| {
             copies.held_back.get(&segment.key).is_none_or(|(_, again)| *again <= now)
         };
-        let segments = segments_wanted(snapshot).filter(may_try);
+        let heat = self.heat();
+        let segments = segments_wanted(snapshot, &heat, now).filter(may_try);
         let mut plan = plan(segments, &desired, &observed, limits);
         let mut begun = 0;
         plan.steps.retain(|step| {
@@ -470,20 +472,26 @@ fn copy_reason(reason: CopyReason) -> &'static str {
         CopyReason::TooFew => "too few copies",
         CopyReason::Drain => "worker is drained",
         CopyReason::Placement => "moved",
+        CopyReason::Everywhere => "on every worker",
     }
 }
 
 /// All segments, each with how many copies it should have.
-fn segments_wanted(snapshot: &Snapshot) -> impl Iterator<Item = Segment<'_>> {
-    snapshot.tables().flat_map(|table| {
+fn segments_wanted<'a>(
+    snapshot: &'a Snapshot,
+    heat: &Heat,
+    now: Instant,
+) -> impl Iterator<Item = Segment<'a>> {
+    snapshot.tables().flat_map(move |table| {
         let wanted = snapshot.cluster.copies_wanted(table.replicas);
+        let heat = heat.of(table.id, now);
         table.segments.iter().map(move |segment| Segment {
             key: segment.key(),
             bytes: segment.bytes,
             holders: &segment.holders,
             wanted,
-            // Reads are not counted by segment.
-            heat: 0,
+            everywhere: table.distribution == Distribution::All,
+            heat,
         })
     })
 }

@@ -40,13 +40,14 @@ struct Owned {
     bytes: u64,
     holders: Vec<WorkerId>,
     wanted: usize,
+    everywhere: bool,
     heat: u64,
 }
 
 impl Owned {
     fn segment(&self) -> Segment<'_> {
-        let Self { key, bytes, ref holders, wanted, heat } = *self;
-        Segment { key, bytes, holders, wanted, heat }
+        let Self { key, bytes, ref holders, wanted, everywhere, heat } = *self;
+        Segment { key, bytes, holders, wanted, everywhere, heat }
     }
 }
 
@@ -69,7 +70,14 @@ impl World {
     fn segment(mut self, holders: &[u128]) -> Self {
         let key = key(self.segments.len() as u128 + 1);
         let holders = workers(holders);
-        self.segments.push(Owned { key, bytes: 100, holders, wanted: 2, heat: 0 });
+        self.segments.push(Owned {
+            key,
+            bytes: 100,
+            holders,
+            wanted: 2,
+            everywhere: false,
+            heat: 0,
+        });
         self
     }
 
@@ -77,6 +85,14 @@ impl World {
     fn wanting(mut self, wanted: usize) -> Self {
         if let Some(segment) = self.segments.last_mut() {
             segment.wanted = wanted;
+        }
+        self
+    }
+
+    /// The last segment belongs on every worker.
+    fn everywhere(mut self) -> Self {
+        if let Some(segment) = self.segments.last_mut() {
+            segment.everywhere = true;
         }
         self
     }
@@ -190,6 +206,29 @@ fn copies_beyond_those_placed_go_where_nothing_fails_together() {
         _ => None,
     });
     assert_eq!(copies.collect::<BTreeSet<_>>(), BTreeSet::from(["b".to_owned(), "c".to_owned()]));
+}
+
+#[test]
+fn what_belongs_on_every_worker_gets_there_last_and_nothing_waits_for_it() {
+    World::new(&[Live, Live, Live], &[1, 2])
+        .segment(&[1, 2])
+        .everywhere()
+        .segment(&[1])
+        .check(&["copy 2 from [1] to 2: TooFew", "copy 1 from [2, 1] to 3: Everywhere"]);
+    World::new(&[Live, Live, Away], &[1, 2]).segment(&[1, 2]).everywhere().check(&[]);
+    World::new(&[Live, Live, Lost], &[1, 2])
+        .segment(&[1, 2, 3])
+        .everywhere()
+        .check(&["forget 1 on 3: Lost"]);
+    World::new(&[Live, Live, Draining], &[1, 2])
+        .segment(&[1, 2, 3])
+        .everywhere()
+        .check(&["forget 1 on 3: Drained"]);
+    World::new(&[Live, Live, Live], &[1, 2])
+        .segment(&[1, 2, 3])
+        .everywhere()
+        .bad(3, 1)
+        .check(&["rebuild 1 on 3 from [1, 2]"]);
 }
 
 #[test]

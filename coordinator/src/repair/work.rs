@@ -45,7 +45,7 @@ impl Case<'_> {
         let Segment { holders, .. } = self.segment;
         let best = self.best();
         self.in_flight.is_empty()
-            && best.len() == self.wanted()
+            && best.len() >= self.wanted()
             && holders.len() == best.len()
             && best.iter().all(|worker| {
                 holders.contains(worker)
@@ -80,7 +80,10 @@ impl Case<'_> {
 
     /// The workers that should have the copies.
     fn best(&self) -> &[WorkerId] {
-        &self.candidates[..self.wanted().min(self.candidates.len())]
+        match self.segment.everywhere {
+            true => self.candidates,
+            false => &self.candidates[..self.wanted().min(self.candidates.len())],
+        }
     }
 
     fn state(&self, worker: WorkerId) -> WorkerState {
@@ -131,6 +134,8 @@ impl Case<'_> {
                 CopyReason::TooFew
             } else if place < missing {
                 CopyReason::Drain
+            } else if self.segment.everywhere {
+                CopyReason::Everywhere
             } else {
                 CopyReason::Placement
             }

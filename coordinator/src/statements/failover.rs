@@ -26,9 +26,12 @@ use basalt_engine::distribute::{plan_distributed, start};
 use basalt_engine::error::{ErrorCode, SqlError, from_datafusion};
 use basalt_engine::session::{SessionSpec, execution_context, planning_state};
 use basalt_engine::snapshot::{ClusterView, Snapshot};
-use basalt_storage::ids::{SegmentId, WorkerId};
+use basalt_engine::table::SegmentTable;
+use basalt_storage::ids::{SegmentId, TableId, WorkerId};
 use basalt_storage::manifest::SegmentRecord;
 use datafusion::common::ScalarValue;
+use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::datasource::source_as_provider;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::ExecutionPlan;
@@ -205,6 +208,7 @@ impl Resilient {
             let error = match plan_distributed(&state, logical).await {
                 Ok(distributed) => {
                     notes.note_fallback(distributed.fallback);
+                    statements.inner.reconciler.note_reads(tables_of(logical));
                     let planned = Self {
                         statements: statements.clone(),
                         spec,
@@ -364,6 +368,22 @@ impl Phase {
             Self::Leaving(..) | Self::Spooling(..) | Self::Over => None,
         }
     }
+}
+
+/// The tables that a plan reads, those of subqueries included.
+fn tables_of(plan: &LogicalPlan) -> Vec<TableId> {
+    let mut tables = Vec::new();
+    let noted = plan.apply_with_subqueries(|node| {
+        if let LogicalPlan::TableScan(scan) = node
+            && let Ok(provider) = source_as_provider(&scan.source)
+            && let Some(table) = provider.downcast_ref::<SegmentTable>()
+        {
+            tables.push(table.snapshot().id);
+        }
+        Ok(TreeNodeRecursion::Continue)
+    });
+    debug_assert!(noted.is_ok(), "nothing here fails");
+    tables
 }
 
 fn lost(worker: WorkerId) -> SqlError {

@@ -237,7 +237,8 @@ impl Simulation {
             self.disks.entry(*id).or_default().insert(key, true);
         }
         let (bytes, heat) = (self.random.below(5) as u64, self.random.below(3) as u64);
-        self.world.segments.push(Owned { key, bytes, holders, wanted, heat });
+        let everywhere = self.random.below(4) == 0;
+        self.world.segments.push(Owned { key, bytes, holders, wanted, everywhere, heat });
     }
 
     /// Workers that are away keep their slices; lost and drained ones do not.
@@ -406,7 +407,8 @@ impl Simulation {
         // Each round makes a copy where any is missing, and every segment is forgotten by those
         // who should not have it in as many rounds as it has holders, as far as steps allow.
         let holders = self.world.segments.iter().map(|segment| segment.holders.len());
-        let bound = holders.sum::<usize>() + self.world.segments.len() * (self.copies + 2) + 1;
+        let copies = self.copies.max(self.world.states.len());
+        let bound = holders.sum::<usize>() + self.world.segments.len() * (copies + 2) + 1;
         let mut rounds = 0;
         loop {
             let plan = self.round();
@@ -437,7 +439,8 @@ impl Simulation {
                 lost += 1;
                 continue;
             }
-            let is_whole = good.len() == segment.wanted.min(usable.len());
+            let wanted = if segment.everywhere { usable.len() } else { segment.wanted };
+            let is_whole = good.len() == wanted.min(usable.len());
             let has_rest = usable.is_empty() || usable.len() < segment.wanted;
             let is_clean = holders.len() == good.len() || has_rest;
             self.require(is_whole && is_clean, || format!("{segment:?} of {usable:?}"));
