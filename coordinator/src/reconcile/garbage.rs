@@ -24,6 +24,7 @@ use datafusion_distributed::grpc::BoxCloneSyncChannel;
 use url::Url;
 
 use super::Reconciler;
+use super::copies::Copies;
 
 /// How long a worker may take to list its disk: the others wait. To remove is not cut short, as it
 /// would go on nevertheless.
@@ -43,7 +44,7 @@ struct Since {
 
 /// Garbage that was found and is not old enough.
 #[derive(Debug, Default)]
-pub(super) struct Garbage {
+pub(crate) struct Garbage {
     found: HashMap<(WorkerId, SegmentId), Since>,
 }
 
@@ -74,6 +75,41 @@ impl Garbage {
     }
 }
 
+/// The disk of a worker as it was listed, and what it is compared with.
+pub(crate) struct Listed<'a> {
+    pub(crate) worker: WorkerId,
+    /// What it was on record with before it was listed: what is committed while the disk is listed
+    /// need not be in the list.
+    pub(crate) before: &'a HashMap<SegmentId, SegmentKey>,
+    /// What is there.
+    pub(crate) here: &'a HashSet<SegmentId>,
+    /// The newest commit after it was listed.
+    pub(crate) snapshot: &'a Snapshot,
+    pub(crate) oldest_pinned: u64,
+    pub(crate) oldest_write: Option<Instant>,
+    /// The time, and how long garbage stays.
+    pub(crate) clock: (Instant, Duration),
+}
+
+impl Copies {
+    /// Notes what lacks on a worker's disk and what is garbage there, and says what may go.
+    pub(crate) fn judge(&mut self, listed: &Listed<'_>) -> Vec<SegmentId> {
+        let Listed { worker, before, here, snapshot, .. } = *listed;
+        let named = held_by(snapshot, worker);
+        let missing = before.iter().filter(|(segment, _)| !here.contains(segment));
+        let missing = missing.filter(|(segment, _)| named.contains_key(segment));
+        self.note_missing(worker, missing.map(|(_, key)| *key));
+        let coming = self.coming_to(worker);
+        let garbage: HashSet<_> = here
+            .iter()
+            .filter(|segment| !named.contains_key(segment) && !coming.contains(segment))
+            .copied()
+            .collect();
+        let Listed { oldest_pinned, oldest_write, clock, .. } = *listed;
+        self.garbage.due(worker, &garbage, snapshot.version, oldest_pinned, oldest_write, clock)
+    }
+}
+
 impl Reconciler {
     /// Looks at the disk of every worker that can be reached: notes what lacks there, and removes
     /// what is due. Returns how many segments went.
@@ -85,8 +121,8 @@ impl Reconciler {
         let mut failed = None;
         let workers = self.inner.catalog.snapshot().cluster.workers.clone();
         let members = self.inner.members.members();
-        let every = self.inventory_every();
-        let due = self.copies().due_for_inventory(workers, &members, every);
+        let every = self.inner.options.inventory_every();
+        let due = self.copies().due_for_inventory(workers, &members, every, Instant::now());
         for (worker, url) in due {
             match self.collect_on(worker, &url).await {
                 Ok(count) => removed += count,
@@ -107,21 +143,16 @@ impl Reconciler {
             Err(SqlError::new(ErrorCode::Unavailable, message))
         })?;
         let snapshot = self.inner.catalog.snapshot();
-        let named = held_by(&snapshot, worker);
-        let missing = before.iter().filter(|(segment, _)| !here.contains_key(segment));
-        let missing = missing.filter(|(segment, _)| named.contains_key(segment));
-        self.copies().note_missing(worker, missing.map(|(_, key)| *key));
-        let coming = self.copies().coming_to(worker);
-        let garbage: HashSet<_> = here
-            .keys()
-            .filter(|segment| !named.contains_key(segment) && !coming.contains(segment))
-            .copied()
-            .collect();
-        let oldest = self.inner.catalog.oldest_pinned();
-        let write = self.inner.writes.oldest();
-        let clock = (Instant::now(), self.inner.options.garbage_after);
-        let due =
-            self.copies().garbage.due(worker, &garbage, snapshot.version, oldest, write, clock);
+        let listed = Listed {
+            worker,
+            before: &before,
+            here: &here.keys().copied().collect(),
+            snapshot: &snapshot,
+            oldest_pinned: self.inner.catalog.oldest_pinned(),
+            oldest_write: self.inner.writes.oldest(),
+            clock: (Instant::now(), self.inner.options.garbage_after),
+        };
+        let due = self.copies().judge(&listed);
         let mut removed = 0;
         for part in due.chunks(REMOVED_AT_ONCE) {
             let segments = part.iter().filter_map(|segment| here.get(segment).cloned()).collect();
@@ -154,13 +185,13 @@ async fn list(
 }
 
 /// The segments that a snapshot says a worker has.
-fn held_by(snapshot: &Snapshot, worker: WorkerId) -> HashMap<SegmentId, SegmentKey> {
+pub(crate) fn held_by(snapshot: &Snapshot, worker: WorkerId) -> HashMap<SegmentId, SegmentKey> {
     let held = snapshot.segments().filter(|segment| segment.holders.contains(&worker));
     held.map(|segment| (segment.segment, segment.key())).collect()
 }
 
 /// Whether a snapshot says that a worker has anything.
-pub(super) fn holds_any(snapshot: &Snapshot, worker: WorkerId) -> bool {
+pub(crate) fn holds_any(snapshot: &Snapshot, worker: WorkerId) -> bool {
     snapshot.segments().any(|segment| segment.holders.contains(&worker))
 }
 

@@ -18,7 +18,7 @@ use futures::FutureExt;
 use tokio::task::JoinHandle;
 
 use super::Reconciler;
-use super::copies::{FetchFailed, Fetched};
+use super::copies::{Copies, FetchFailed, Fetched};
 use super::standing::Standing;
 
 /// Copies of one worker that are checked in a round, one after the other: enough that short rounds
@@ -47,7 +47,7 @@ type Checked = Vec<(SegmentKey, Fetched)>;
 
 /// What is known of a copy after its check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Finding {
+pub(crate) enum Finding {
     Good,
     /// There is no good copy to mend it from.
     Bad,
@@ -76,7 +76,7 @@ struct Held {
 
 /// The checks of all workers.
 #[derive(Debug, Default)]
-pub(super) struct Scrubs {
+pub(crate) struct Scrubs {
     passes: HashMap<WorkerId, Pass>,
     /// Who has what at a commit: kept, as most rounds find the same one.
     held: HashMap<WorkerId, Held>,
@@ -91,7 +91,7 @@ impl Scrubs {
     }
 
     /// Notes who has what.
-    fn see(&mut self, snapshot: &Snapshot) {
+    pub(crate) fn see(&mut self, snapshot: &Snapshot) {
         if self.held_at == Some(snapshot.version) {
             return;
         }
@@ -116,10 +116,42 @@ impl Scrubs {
     ) -> Option<(Vec<(SegmentKey, Finding)>, Vec<Arc<SegmentRecord>>)> {
         let pass = self.passes.entry(worker).or_insert_with(|| Pass::new(worker, now));
         let findings = pass.take_ended()?;
+        Some((findings, self.due(worker, every, now)))
+    }
+
+    /// The copies of a worker that are to be checked next.
+    pub(crate) fn due(
+        &mut self,
+        worker: WorkerId,
+        every: Duration,
+        now: Instant,
+    ) -> Vec<Arc<SegmentRecord>> {
+        let pass = self.passes.entry(worker).or_insert_with(|| Pass::new(worker, now));
         let nothing = Held::default();
         let held = self.held.get(&worker).unwrap_or(&nothing);
-        let due = std::iter::from_fn(|| pass.next(held, every, now)).take(CHECKS_MAX);
-        Some((findings, due.collect()))
+        std::iter::from_fn(|| pass.next(held, every, now)).take(CHECKS_MAX).collect()
+    }
+
+    /// What a check of one of a worker's copies found.
+    #[cfg(test)]
+    pub(crate) fn note(
+        &mut self,
+        worker: WorkerId,
+        segment: SegmentKey,
+        found: Fetched,
+    ) -> Option<Finding> {
+        self.passes.get_mut(&worker).map(|pass| pass.note(segment, found))
+    }
+}
+
+impl Copies {
+    /// Notes what is known of a copy after its check.
+    pub(crate) fn note_finding(&mut self, worker: WorkerId, segment: SegmentKey, found: Finding) {
+        match found {
+            Finding::Good => self.note_good(worker, segment),
+            Finding::Bad => self.note_missing(worker, std::iter::once(segment)),
+            Finding::Unknown => {}
+        }
     }
 }
 
@@ -199,11 +231,7 @@ impl Reconciler {
             }
             let Some((findings, due)) = self.scrubs().turn(worker, every, now) else { continue };
             for (segment, finding) in findings {
-                match finding {
-                    Finding::Good => self.copies().note_good(worker, segment),
-                    Finding::Bad => self.copies().note_missing(worker, std::iter::once(segment)),
-                    Finding::Unknown => {}
-                }
+                self.copies().note_finding(worker, segment, finding);
             }
             let checks = self.checks(&snapshot, worker, &due);
             if let Some(pass) = self.scrubs().passes.get_mut(&worker).filter(|_| !due.is_empty()) {
