@@ -150,7 +150,7 @@ impl World {
             return;
         }
         match answer {
-            Ok(Reply::Wrote { version, replayed, .. }) => {
+            Ok(Reply::Wrote { version, replayed }) => {
                 let (id, was_unknown) = (running.statement.id, running.is_unknown);
                 self.clients[client].last_key = running.statement.key.clone();
                 self.check_ack(id, version, replayed);

@@ -119,12 +119,12 @@ impl World {
             if !matches!(standing, Standing::Good | Standing::Draining) {
                 continue;
             }
-            let brain = self.brain();
-            let checks = brain.checks.entry(worker).or_default();
+            let checks = self.brain().checks.entry(worker).or_default();
             if checks.is_busy {
                 continue;
             }
             for (segment, found) in std::mem::take(&mut checks.done) {
+                let brain = self.brain();
                 let mended = matches!(found, Ok(bytes) if bytes > 0);
                 let Some(finding) = brain.scrubs.note(worker, segment, found) else { continue };
                 brain.copies.note_finding(worker, segment, finding);

@@ -84,7 +84,7 @@ pub(super) enum Reply {
     Fetched(u64),
     Listed(BTreeSet<SegmentId>),
     Rows(Vec<Row>),
-    Wrote { version: u64, txn: TxnId, replayed: bool },
+    Wrote { version: u64, replayed: bool },
 }
 
 /// What is said when a process cannot be reached, or does not answer.

@@ -9,7 +9,6 @@ use super::world::{Event, Ms, World};
 /// The way of one message.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Way {
-    from: Node,
     to: Node,
     /// The run of the process that it was sent to.
     run: u64,
@@ -21,7 +20,7 @@ pub(super) struct Way {
 #[derive(Debug, Default)]
 pub(super) struct Network {
     /// Ways that are cut: from, to.
-    cut: Vec<(Node, Node)>,
+    pub(super) cut: Vec<(Node, Node)>,
     /// Messages in a hundred that are lost, and that come twice.
     pub(super) lost: u64,
     pub(super) doubled: u64,
@@ -101,7 +100,7 @@ impl World {
             Address::Coordinator | Address::Client(_) => None,
         };
         // A connection is one to a run of a process: what is under way ends with it.
-        let way = Way { from, to: node, run: self.run_of(node), worker };
+        let way = Way { to: node, run: self.run_of(node), worker };
         if may_double && self.random.chance(self.network.doubled) {
             let delay = self.delay() + self.random.below(3_000);
             self.after(delay, Event::Arrive(way, message.clone()));
@@ -112,7 +111,7 @@ impl World {
 
     fn refuse(&mut self, caller: Caller, why: &str) {
         let delay = self.random.between(1, 20);
-        let way = Way { from: caller.node, to: caller.node, run: caller.run, worker: None };
+        let way = Way { to: caller.node, run: caller.run, worker: None };
         let refused = Message::Answer(caller.call, Err(unavailable(why)));
         self.after(delay, Event::Arrive(way, refused));
     }

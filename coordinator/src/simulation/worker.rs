@@ -33,7 +33,6 @@ pub(super) struct Machine {
     pub(super) port: u16,
     /// It never comes back.
     pub(super) is_gone: bool,
-    pub(super) is_drained: bool,
     pub(super) domain: Option<String>,
 }
 
@@ -100,7 +99,6 @@ impl World {
             paused_until: None,
             port: 7_000 + number as u16,
             is_gone: false,
-            is_drained: false,
             domain,
         });
         self.worker_starts(number);

@@ -82,7 +82,7 @@ struct Planned {
 impl World {
     pub(super) fn write_begins(&mut self, caller: Caller, statement: Statement) {
         if let Some(first) = self.first_outcome(&statement) {
-            let answer = first.map(|(version, txn)| Reply::Wrote { version, txn, replayed: true });
+            let answer = first.map(|version| Reply::Wrote { version, replayed: true });
             self.answer(Node::Coordinator, caller, answer);
             return;
         }
@@ -94,7 +94,7 @@ impl World {
     }
 
     /// What came of a request before, if the log says so now.
-    fn first_outcome(&mut self, statement: &Statement) -> Option<Result<(u64, TxnId), SqlError>> {
+    fn first_outcome(&mut self, statement: &Statement) -> Option<Result<u64, SqlError>> {
         let request = statement.request()?;
         let brain = self.brain();
         if !brain.writer.is_idle() {
@@ -104,7 +104,7 @@ impl World {
             Ok(None) => None,
             Ok(Some(first)) => {
                 self.seen.note("coordinator: a request is replayed");
-                Some(Ok((first.version, first.txn)))
+                Some(Ok(first.version))
             }
             Err(error) => Some(Err(error.into())),
         }
@@ -302,7 +302,7 @@ impl World {
         // From here on its outcome may be unknown: nothing may be removed any more.
         work.is_armed = false;
         if changes.is_empty() && statement.key.is_none() {
-            let nothing = Reply::Wrote { version: 0, txn, replayed: false };
+            let nothing = Reply::Wrote { version: 0, replayed: false };
             return self.write_ends(id, Ok(nothing));
         }
         let intent = Intent { statement: statement.id, added, removed };
@@ -322,8 +322,8 @@ impl World {
                     work.is_armed = true;
                     self.seen.note("coordinator: a request is replayed");
                 }
-                let Committed { version, txn, replayed, .. } = committed;
-                self.write_ends(id, Ok(Reply::Wrote { version, txn, replayed }));
+                let Committed { version, replayed, .. } = committed;
+                self.write_ends(id, Ok(Reply::Wrote { version, replayed }));
             }
             Err(error) => {
                 if matches!(error, CatalogError::Conflict { .. }) {
@@ -353,7 +353,7 @@ impl World {
         }
         let statement = run.statement.clone();
         let answer = match self.first_outcome(&statement) {
-            Some(Ok((version, txn))) => Ok(Reply::Wrote { version, txn, replayed: true }),
+            Some(Ok(version)) => Ok(Reply::Wrote { version, replayed: true }),
             _ => Err(error),
         };
         self.write_ends(id, answer);
