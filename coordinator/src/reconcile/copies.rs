@@ -199,6 +199,7 @@ impl Copies {
 
     /// Notes a copy that begins.
     pub(crate) fn start(&mut self, run: RepairRun, in_flight: InFlight, now: Instant) {
+        self.garbage.forget(run.worker, run.segment);
         let running = Running { in_flight, began: now, run };
         self.running.insert((running.run.segment, running.run.worker), running);
     }

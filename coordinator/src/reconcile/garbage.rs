@@ -38,8 +38,10 @@ const REMOVED_AT_ONCE: usize = 100;
 struct Since {
     /// The first commit that is known not to name it.
     version: u64,
-    /// When that was.
+    /// When it was found.
     at: Instant,
+    /// Whether, when it was looked at last, a write was under way that may have made it.
+    of_a_write: bool,
 }
 
 /// Garbage that was found and is not old enough.
@@ -63,8 +65,15 @@ impl Garbage {
         self.found.retain(|(of, segment), _| *of != worker || garbage.contains(segment));
         let mut due = Vec::new();
         for segment in garbage {
-            let since = *self.found.entry((worker, *segment)).or_insert(Since { version, at: now });
+            let new = Since { version, at: now, of_a_write: false };
+            let since = self.found.entry((worker, *segment)).or_insert(new);
             let of_a_write = oldest_write.is_some_and(|began| began <= since.at);
+            if since.of_a_write && !of_a_write {
+                // The write may have committed it, and a later one dropped it: what was found before
+                // is garbage only from now on, for those who see the commits in between.
+                since.version = version;
+            }
+            since.of_a_write = of_a_write;
             let is_old = now.duration_since(since.at) >= grace;
             if since.version <= oldest_pinned && is_old && !of_a_write {
                 due.push(*segment);
@@ -107,6 +116,14 @@ impl Copies {
             .collect();
         let Listed { oldest_pinned, oldest_write, clock, .. } = *listed;
         self.garbage.due(worker, &garbage, snapshot.version, oldest_pinned, oldest_write, clock)
+    }
+}
+
+impl Garbage {
+    /// Notes that a segment will be on record with a worker: what was found of it before counts
+    /// no longer.
+    pub(super) fn forget(&mut self, worker: WorkerId, segment: SegmentId) {
+        self.found.remove(&(worker, segment));
     }
 }
 
@@ -248,6 +265,21 @@ mod tests {
         assert_eq!(due(10, Some(5)), 0);
         assert_eq!(due(3_600, Some(5)), 0, "it began before the file was found");
         assert_eq!(due(3_601, Some(20)), 1, "it began later");
+    }
+
+    #[test]
+    fn what_was_found_before_its_commit_stays_for_who_sees_that_commit() {
+        let (mut scene, segment) = (Scene::new(), SegmentId::generate());
+        let garbage = HashSet::from([segment]);
+        let mut due = |seconds, version, pinned, is_written: bool| {
+            let clock = (scene.start + Duration::from_secs(seconds), GRACE);
+            let write = is_written.then_some(scene.start);
+            scene.garbage.due(scene.worker, &garbage, version, pinned, write, clock).len()
+        };
+        assert_eq!(due(10, 7, 7, true), 0, "staged");
+        // Commit 8 names it, commit 9 does not, and nobody looked in between.
+        assert_eq!(due(3_600, 9, 8, false), 0, "a statement sees commit 8");
+        assert_eq!(due(3_601, 9, 9, false), 1);
     }
 
     #[test]

@@ -86,6 +86,7 @@ impl World {
             state: RepairState::Running,
         };
         self.brain().copies.start(run, InFlight { segment: record.key(), from, to }, now);
+        self.tell(|| format!("{} is copied to {to} from {sources:?}", record.segment));
         let call = self.ask(Node::Coordinator, address, fetch, FETCH_WITHIN);
         let brain = self.brain();
         brain.calls.insert(call, Waiting::Fetch(record.segment, to));
@@ -100,6 +101,7 @@ impl World {
             Ok(_) => "repair: a copy is made",
             Err(_) => "repair: a copy fails",
         });
+        self.tell(|| format!("{} on {}: {answer:?}", key.0, key.1));
         let brain = self.brain();
         brain.fetches.remove(&key);
         if brain.copies.bad.iter().any(|(worker, bad)| (bad.segment, *worker) == key)

@@ -51,7 +51,11 @@ impl World {
 
     fn something_fails(&mut self) {
         let machine = self.random.below(self.machines.len() as u64) as usize;
-        match self.random.below(36) {
+        let fault = self.random.below(36);
+        self.tell(|| {
+            format!("fault {fault} of machine {machine} {}", self.machines[machine].worker)
+        });
+        match fault {
             0..=5 => self.worker_is_killed(machine),
             6 | 7 => self.power_fails(machine),
             8 => self.all_power_fails(),

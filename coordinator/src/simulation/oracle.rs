@@ -74,6 +74,10 @@ impl World {
         let command: Command = serde_json::from_slice(record).unwrap();
         let applied = self.oracle.truth.apply(command.clone());
         self.require(applied.is_ok(), || format!("the log has what is refused: {applied:?}"));
+        self.tell(|| {
+            let version = self.oracle.truth.version();
+            format!("commit {version} {}: {}", command.txn, in_short(&command.changes))
+        });
         self.check_effect(&command);
         let rows = Arc::new(self.oracle.rows.clone());
         self.oracle.history.resize(self.oracle.truth.version() as usize, Arc::default());
@@ -243,6 +247,18 @@ impl World {
             format!("{} is copied to {to}, and {expected} have it", record.segment)
         });
     }
+}
+
+/// Changes as people read them.
+fn in_short(changes: &[Change]) -> String {
+    let short = |change: &Change| match change {
+        Change::AddSegments { segments, .. } | Change::ReplaceSegments { segments, .. } => {
+            let segments = segments.iter().map(|r| format!("{} with {:?}", r.segment, r.holders));
+            format!("adds {}", segments.collect::<Vec<_>>().join(", "))
+        }
+        change => format!("{change:?}"),
+    };
+    changes.iter().map(short).collect::<Vec<_>>().join("; ")
 }
 
 /// The rows of a segment that a record shows, and their positions.

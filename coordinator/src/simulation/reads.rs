@@ -43,7 +43,11 @@ impl World {
         let cluster = Arc::clone(&pinned.cluster);
         self.next_statement += 1;
         let id = self.next_statement;
-        let rest = self.random.one_of(&[1, 50, 1_000, 9_000]).unwrap_or(1);
+        let rest = match self.is_calm {
+            true => 1,
+            false => self.random.one_of(&[1, 50, 1_000, 9_000]).unwrap_or(1),
+        };
+        self.tell(|| format!("read {id} pins commit {}", pinned.version));
         let run = ReadRun {
             caller,
             cluster,

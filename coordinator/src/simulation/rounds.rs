@@ -165,6 +165,7 @@ impl World {
         if due.is_empty() {
             return self.list_next_disk();
         }
+        self.tell(|| format!("{worker} is told to remove {due:?}, pinned {oldest_pinned}"));
         let url = snapshot.cluster.workers.get(&worker).and_then(Url::port);
         let ask = Ask::Remove { epoch: snapshot.cluster.epoch, segments: due };
         let to = Address::Worker(worker, url.unwrap_or(0));

@@ -320,6 +320,7 @@ impl World {
             if self.has_staged(machine, *segment) {
                 self.seen.note("garbage: kept by a worker's staging");
             } else if self.machines[machine].disk.remove(*segment, self.now) {
+                self.tell(|| format!("{} removes {segment}", self.machines[machine].worker));
                 self.seen.note("garbage: removed");
                 self.check_removal(machine, *segment);
             }

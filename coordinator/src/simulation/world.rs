@@ -118,6 +118,8 @@ pub(super) struct World {
     pub(super) oracle: Oracle,
     /// No more faults, and no more statements.
     pub(super) is_calm: bool,
+    /// Somebody wants to be told what happens.
+    is_told: bool,
 }
 
 impl World {
@@ -153,6 +155,7 @@ impl World {
             next_statement: 0,
             oracle: Oracle::default(),
             is_calm: false,
+            is_told: std::env::var_os(super::TOLD_VARIABLE).is_some(),
         };
         world.found();
         world.coordinator_starts();
@@ -265,6 +268,13 @@ impl World {
 
     pub(super) fn machine_of(&self, worker: WorkerId) -> Option<usize> {
         self.machines.iter().position(|machine| machine.worker == worker)
+    }
+
+    /// Tells what happens, to somebody who looks at one seed.
+    pub(super) fn tell(&self, what: impl FnOnce() -> String) {
+        if self.is_told {
+            eprintln!("{:>7} {}", self.now, what());
+        }
     }
 
     /// Fails the run unless something holds.

@@ -97,6 +97,11 @@ impl World {
     fn first_outcome(&mut self, statement: &Statement) -> Option<Result<u64, SqlError>> {
         let request = statement.request()?;
         let brain = self.brain();
+        if !brain.takes_commits() {
+            // Its state is ahead of the disk.
+            let stopped = CatalogError::Stopped { reason: "a write failed".to_owned() };
+            return Some(Err(stopped.into()));
+        }
         if !brain.writer.is_idle() {
             return None;
         }
