@@ -52,7 +52,7 @@ impl Network {
 }
 
 impl World {
-    /// Asks, and gives up after `within`.
+    /// Asks, and gives up after `within`; never when that is 0, for what nobody waits for.
     pub(super) fn ask(&mut self, from: Node, to: Address, ask: Ask, within: Ms) -> CallId {
         self.calls += 1;
         let call = CallId(self.calls);
@@ -65,7 +65,9 @@ impl World {
             _ => true,
         };
         self.send(from, to, Message::Ask(caller, ask), may_double);
-        self.after(within, Event::GiveUp(caller));
+        if within > 0 {
+            self.after(within, Event::GiveUp(caller));
+        }
         call
     }
 

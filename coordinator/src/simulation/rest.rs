@@ -25,7 +25,11 @@ impl World {
         if brain.published.oldest_pinned() < brain.published.snapshot.version {
             return Some("an earlier commit is seen".to_owned());
         }
-        self.who_is_not_at_rest().or_else(|| self.which_segment_is_not_at_rest())
+        self.who_is_not_at_rest().or_else(|| self.which_segment_is_not_at_rest()).or_else(|| {
+            let (cluster, snapshot) = (&brain.published.cluster, &brain.published.snapshot);
+            let place = placement_due(cluster, snapshot, &self.standings())?;
+            Some(format!("slices are not placed: {place:?}"))
+        })
     }
 
     fn who_is_not_at_rest(&self) -> Option<String> {
@@ -38,11 +42,7 @@ impl World {
                 return Some(format!("worker {} is no live member: {member:?}", machine.worker));
             }
         }
-        let (cluster, snapshot) = (&brain.published.cluster, &brain.published.snapshot);
         let standings = self.standings();
-        if let Some(place) = placement_due(cluster, snapshot, &standings) {
-            return Some(format!("slices are not placed: {place:?}"));
-        }
         let away = standings.iter().find(|(_, standing)| **standing == Standing::Away);
         away.map(|(worker, _)| format!("worker {worker} is away"))
     }
@@ -105,8 +105,12 @@ impl World {
     pub(super) fn last_reads(&mut self) {
         let before = self.seen.count("read: all rows");
         self.queries(0);
-        self.run_until(self.now + 60_000);
-        let is_read = self.seen.count("read: all rows") > before;
+        let end = self.now + 60_000;
+        let mut is_read = false;
+        while !is_read && self.now < end {
+            self.run_until(self.now + 200);
+            is_read = self.seen.count("read: all rows") > before;
+        }
         self.require(is_read, || "what was acknowledged cannot be read".to_owned());
     }
 }

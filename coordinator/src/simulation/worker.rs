@@ -208,7 +208,7 @@ impl World {
             Some(fence) => {
                 let (incarnation, epoch) = (process.incarnation, fence.epoch());
                 let ask = Ask::Heartbeat { worker: *worker, incarnation, epoch };
-                let call = self.ask(Node::Machine(machine), Address::Coordinator, ask, 2_000);
+                let call = self.ask(Node::Machine(machine), Address::Coordinator, ask, 0);
                 self.waits(machine, call, Waiting::Heartbeat);
             }
         }

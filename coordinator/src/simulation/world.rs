@@ -22,7 +22,7 @@ use crate::reconcile::ReconcileOptions;
 pub(super) type Ms = u64;
 
 /// How long faults happen and clients begin statements.
-const TROUBLE: Ms = 40_000;
+const TROUBLE: Ms = 30_000;
 /// How long a world may take to come to rest after that: to give up the lost, to repair with tries
 /// that were held back, to scrub, and to let garbage grow old.
 const REST_WITHIN: Ms = 400_000;
@@ -67,7 +67,7 @@ impl Rules {
             dead_after: seconds(random, 5, 9),
         };
         let options = ReconcileOptions {
-            every: seconds(random, 1, 2),
+            every: Duration::from_secs(2),
             lost_after: seconds(random, 8, 16),
             copies_at_once: random.between(1, 4) as usize,
             garbage_after: seconds(random, 4, 24),
@@ -86,7 +86,7 @@ impl Rules {
             liveness,
             options,
             staging_kept: random.between(3_000, 30_000),
-            fault_every: random.between(900, 5_000),
+            fault_every: random.between(700, 4_000),
         }
     }
 }
@@ -101,7 +101,7 @@ pub(super) struct World {
     /// What virtual time 0 is for those who want an [`Instant`]: only differences count.
     origin: Instant,
     events: BinaryHeap<Reverse<(Ms, u64)>>,
-    waiting: BTreeMap<u64, Event>,
+    waiting: BTreeMap<u64, Box<Event>>,
     next_event: u64,
     pub(super) calls: u64,
     pub(super) network: Network,
@@ -191,7 +191,7 @@ impl World {
             self.events.pop();
             self.now = at;
             if let Some(event) = self.waiting.remove(&number) {
-                self.happens(event);
+                self.happens(*event);
             }
         }
         self.now = end;
@@ -211,7 +211,7 @@ impl World {
     pub(super) fn after(&mut self, delay: Ms, event: Event) {
         self.next_event += 1;
         self.events.push(Reverse((self.now + delay, self.next_event)));
-        self.waiting.insert(self.next_event, event);
+        self.waiting.insert(self.next_event, Box::new(event));
     }
 
     fn gives_up(&mut self, caller: Caller) {

@@ -385,7 +385,7 @@ impl World {
         let target = Arc::clone(&work.target);
         for (worker, url) in &target.endpoints {
             let to = Address::Worker(*worker, url.port().unwrap_or(0));
-            let call = self.ask(Node::Coordinator, to, Ask::Abort { txn: target.txn }, 2_000);
+            let call = self.ask(Node::Coordinator, to, Ask::Abort { txn: target.txn }, 0);
             self.brain().calls.insert(call, Waiting::Abort);
         }
     }
