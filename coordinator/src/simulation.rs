@@ -43,6 +43,8 @@ mod world;
 mod writes;
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use seen::Seen;
 use world::World;
@@ -64,12 +66,16 @@ fn nothing_acknowledged_is_lost_and_the_cluster_comes_to_rest() {
         None => 0..number(SEEDS_VARIABLE).unwrap_or(SEEDS),
     };
     let is_whole = seeds.end - seeds.start >= SEEDS;
+    let failed = Arc::new(AtomicBool::new(false));
     let threads = std::thread::available_parallelism().map_or(1, usize::from).min(4) as u64;
     let parts = (0..threads).map(|first| {
         let seeds = seeds.clone().skip(first as usize).step_by(threads as usize);
+        let failed = Arc::clone(&failed);
         std::thread::spawn(move || {
             let mut seen = Seen::default();
-            seeds.for_each(|seed| seen.add(&run(seed)));
+            for seed in seeds.take_while(|_| !failed.load(Ordering::Relaxed)) {
+                seen.add(&run(seed, &failed));
+            }
             seen
         })
     });
@@ -88,9 +94,10 @@ fn nothing_acknowledged_is_lost_and_the_cluster_comes_to_rest() {
 }
 
 /// Runs one world; prints the line that repeats it when it fails.
-fn run(seed: u64) -> Seen {
+fn run(seed: u64, failed: &AtomicBool) -> Seen {
     let run = catch_unwind(AssertUnwindSafe(|| World::new(seed).run()));
     run.unwrap_or_else(|panic| {
+        failed.store(true, Ordering::Relaxed);
         eprintln!(
             "REPRO seed={seed} cmd={SEED_VARIABLE}={seed} cargo test -p basalt-coordinator --lib \
              simulation::nothing"

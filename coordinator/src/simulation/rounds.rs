@@ -201,10 +201,14 @@ impl World {
         let cluster = Arc::clone(&brain.published.cluster);
         let standings = brain.round.as_ref().map(|r| r.standings.clone()).unwrap_or_default();
         let steps = brain.copies.next_steps(&snapshot, &cluster, standings, limits);
+        let steps = steps.unwrap_or_default();
+        if steps.is_empty() {
+            return self.round_goes_on();
+        }
         let records: HashMap<_, _> =
             snapshot.segments().map(|r| (r.key(), Arc::clone(r))).collect();
         let mut forget = Vec::new();
-        for step in steps.unwrap_or_default() {
+        for step in steps {
             match step {
                 Step::Copy { segment, sources, to, reason } => {
                     self.check_copy(&records[&segment], to, reason);

@@ -22,7 +22,7 @@ use crate::reconcile::ReconcileOptions;
 pub(super) type Ms = u64;
 
 /// How long faults happen and clients begin statements.
-const TROUBLE: Ms = 30_000;
+const TROUBLE: Ms = 24_000;
 /// How long a world may take to come to rest after that: to give up the lost, to repair with tries
 /// that were held back, to scrub, and to let garbage grow old.
 const REST_WITHIN: Ms = 400_000;
@@ -68,10 +68,10 @@ impl Rules {
         };
         let options = ReconcileOptions {
             every: Duration::from_secs(2),
-            lost_after: seconds(random, 8, 16),
+            lost_after: seconds(random, 7, 13),
             copies_at_once: random.between(1, 4) as usize,
-            garbage_after: seconds(random, 4, 24),
-            scrub_every: seconds(random, 15, 30),
+            garbage_after: seconds(random, 3, 16),
+            scrub_every: seconds(random, 10, 20),
             ..ReconcileOptions::default()
         };
         let consistency = match random.below(10) {
@@ -85,8 +85,8 @@ impl Rules {
             consistency,
             liveness,
             options,
-            staging_kept: random.between(3_000, 30_000),
-            fault_every: random.between(700, 4_000),
+            staging_kept: random.between(2_000, 16_000),
+            fault_every: random.between(500, 3_200),
         }
     }
 }
