@@ -127,7 +127,9 @@ impl Members {
             }
             let command = Command::new(TxnId::generate(), wall_clock_ms(), changes);
             match self.catalog.commit(command).await {
-                Ok(_) => return Ok(()),
+                // Others may have registered at once, each without a map because it did not see the
+                // rest: who looks last sees all, and makes it.
+                Ok(_) => last = None,
                 Err(error @ CatalogError::Conflict { .. }) => last = Some(error),
                 Err(error) => return Err(error),
             }

@@ -300,8 +300,10 @@ impl World {
         let (cluster, snapshot) = (&brain.published.cluster, &brain.published.snapshot);
         let joins = (join.worker, &join.candidate);
         let changes = slices::join_changes(cluster, has_rows(snapshot), joins);
-        let heard = (self.now, None);
-        self.brain().heard.insert(join.worker, heard);
+        if tries == 0 {
+            let heard = (self.now, None);
+            self.brain().heard.insert(join.worker, heard);
+        }
         if changes.is_empty() {
             self.refresh();
             let reply = Reply::Epoch { epoch, register_again: false };
@@ -320,14 +322,11 @@ impl World {
         outcome: Result<Committed, CatalogError>,
     ) {
         let answer = match outcome {
-            Ok(_) => {
-                self.refresh();
-                let epoch = self.brain().published.cluster.epoch;
-                Ok(Reply::Epoch { epoch, register_again: false })
-            }
-            Err(CatalogError::Conflict { .. }) if tries < JOIN_TRIES_MAX => {
+            // As `Members::record` has it: others may have registered at once.
+            Ok(_) | Err(CatalogError::Conflict { .. }) if tries < JOIN_TRIES_MAX => {
                 return self.register(caller, join, tries);
             }
+            Ok(_) => Err(unavailable("the slice map changes all the time")),
             Err(error) => Err(error.into()),
         };
         self.answer(Node::Coordinator, caller, answer);
