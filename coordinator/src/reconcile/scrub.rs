@@ -106,20 +106,12 @@ impl Scrubs {
         }
     }
 
-    /// The results of checks that are over, and the copies that are due next; `None` while checks
-    /// are under way.
-    fn turn(
-        &mut self,
-        worker: WorkerId,
-        every: Duration,
-        now: Instant,
-    ) -> Option<(Vec<(SegmentKey, Finding)>, Vec<Arc<SegmentRecord>>)> {
-        let pass = self.passes.entry(worker).or_insert_with(|| Pass::new(worker, now));
-        let findings = pass.take_ended()?;
-        Some((findings, self.due(worker, every, now)))
+    /// The results of checks that are over; `None` while checks are under way.
+    fn take_ended(&mut self, worker: WorkerId) -> Option<Vec<(SegmentKey, Finding)>> {
+        self.passes.get_mut(&worker).map_or(Some(vec![]), Pass::take_ended)
     }
 
-    /// The copies of a worker that are to be checked next.
+    /// The copies of a worker that are to be checked next, once nothing of it is checked.
     pub(crate) fn due(
         &mut self,
         worker: WorkerId,
@@ -229,7 +221,8 @@ impl Reconciler {
             if !matches!(standing, Standing::Good | Standing::Draining) {
                 continue;
             }
-            let Some((findings, due)) = self.scrubs().turn(worker, every, now) else { continue };
+            let Some(findings) = self.scrubs().take_ended(worker) else { continue };
+            let due = self.scrubs().due(worker, every, now);
             for (segment, finding) in findings {
                 self.copies().note_finding(worker, segment, finding);
             }

@@ -1,4 +1,6 @@
 //! The steps of repair, taken: each copy that is under way is a task.
+//!
+//! Which steps, and what follows from how one ended, is decided in [`copies`](super::copies).
 
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant, SystemTime};
@@ -22,6 +24,7 @@ use crate::repair::{InFlight, Step};
 /// keep others from being repaired.
 const FETCH_WITHIN: Duration = Duration::from_secs(60);
 const FETCH_BYTES_PER_SECOND_MIN: u64 = 1 << 20;
+
 /// The copies that are under way, by what goes where.
 #[derive(Debug, Default)]
 pub(super) struct Tasks(HashMap<(SegmentId, WorkerId), JoinHandle<Fetched>>);

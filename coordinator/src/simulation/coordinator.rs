@@ -274,9 +274,11 @@ impl World {
         let cluster = Arc::clone(&brain.published.cluster);
         let beat = note_beat(&mut brain.roster, &cluster, (worker, incarnation, epoch), now);
         let register_again = match beat {
-            Beat::Alive { .. } => {
+            Beat::Alive { changed } => {
                 self.note_heard(worker);
-                self.refresh();
+                if changed {
+                    self.refresh();
+                }
                 false
             }
             Beat::Register => true,
