@@ -101,15 +101,15 @@ impl Drop for Inner {
 
 /// What readers get: replaced as a whole by the writer and by membership.
 pub(crate) struct Published {
-    snapshot: Arc<Snapshot>,
-    cluster: Arc<ClusterState>,
+    pub(crate) snapshot: Arc<Snapshot>,
+    pub(crate) cluster: Arc<ClusterState>,
     urls: BTreeMap<WorkerId, Url>,
     /// Commits before the newest that somebody may see still, the oldest first.
     earlier: VecDeque<(u64, Weak<Pin>)>,
 }
 
 impl Published {
-    fn new(state: &State) -> Option<Self> {
+    pub(crate) fn new(state: &State) -> Option<Self> {
         let urls = BTreeMap::new();
         let cluster = Arc::clone(state.cluster()?);
         let snapshot = Arc::new(state.snapshot(&urls)?);
@@ -117,7 +117,7 @@ impl Published {
     }
 
     /// Shows a state that is durable.
-    fn show(&mut self, state: &State) {
+    pub(crate) fn show(&mut self, state: &State) {
         // A state that has a cluster never loses it, so neither is ever `None` here.
         if let (Some(snapshot), Some(cluster)) = (state.snapshot(&self.urls), state.cluster()) {
             self.earlier.push_back((self.snapshot.version, Arc::downgrade(&self.snapshot.pin)));
@@ -133,13 +133,13 @@ impl Published {
     }
 
     /// The oldest commit that somebody sees: the newest, unless a statement runs on an earlier one.
-    fn oldest_pinned(&self) -> u64 {
+    pub(crate) fn oldest_pinned(&self) -> u64 {
         let seen = self.earlier.iter().find(|(_, pin)| pin.strong_count() > 0);
         seen.map_or(self.snapshot.version, |(version, _)| *version)
     }
 
     /// Shows where workers listen, at the same commit.
-    fn move_workers(&mut self, urls: BTreeMap<WorkerId, Url>) -> bool {
+    pub(crate) fn move_workers(&mut self, urls: BTreeMap<WorkerId, Url>) -> bool {
         if self.urls == urls {
             return false;
         }

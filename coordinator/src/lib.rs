@@ -21,6 +21,8 @@ pub mod placement;
 pub mod process;
 pub mod reconcile;
 pub mod repair;
+#[cfg(test)]
+mod simulation;
 pub mod statements;
 mod sys_schema;
 

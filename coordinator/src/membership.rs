@@ -32,7 +32,7 @@ pub use roster::{
 };
 pub use slices::COPIES_PLACED;
 
-use crate::catalog::{Catalog, CatalogError, Command, wall_clock_ms};
+use crate::catalog::{Catalog, CatalogError, ClusterState, Command, wall_clock_ms};
 use crate::placement::Candidate;
 
 /// How often a registration plans its slice map again when another one was faster.
@@ -127,7 +127,9 @@ impl Members {
             }
             let command = Command::new(TxnId::generate(), wall_clock_ms(), changes);
             match self.catalog.commit(command).await {
-                Ok(_) => return Ok(()),
+                // Others may have registered at once, each without a map because it did not see the
+                // rest: who looks last sees all, and makes it.
+                Ok(_) => last = None,
                 Err(error @ CatalogError::Conflict { .. }) => last = Some(error),
                 Err(error) => return Err(error),
             }
@@ -138,12 +140,8 @@ impl Members {
     /// Notes a sign of life.
     pub fn heartbeat(&self, worker: WorkerId, incarnation: Incarnation, epoch: Epoch) -> Beat {
         let cluster = self.catalog.cluster();
-        let current = cluster.epoch;
-        if !cluster.workers.contains(&worker) {
-            // It was removed when it was lost, and is back: it becomes a member again.
-            return Beat::Register;
-        }
-        let beat = self.roster().heartbeat(worker, incarnation, epoch, current, self.now());
+        let beat =
+            note_beat(&mut self.roster(), &cluster, (worker, incarnation, epoch), self.now());
         if beat == (Beat::Alive { changed: true }) {
             self.refresh();
         }
@@ -246,7 +244,21 @@ fn log_changes(before: &[Member], after: &[Member]) {
     }
 }
 
-fn has_rows(snapshot: &Snapshot) -> bool {
+/// Notes a sign of life of a worker's run, which has heard of an epoch.
+pub(crate) fn note_beat(
+    roster: &mut Roster,
+    cluster: &ClusterState,
+    (worker, incarnation, epoch): (WorkerId, Incarnation, Epoch),
+    now: Duration,
+) -> Beat {
+    if !cluster.workers.contains(&worker) {
+        // It was removed when it was lost, and is back: it becomes a member again.
+        return Beat::Register;
+    }
+    roster.heartbeat(worker, incarnation, epoch, cluster.epoch, now)
+}
+
+pub(crate) fn has_rows(snapshot: &Snapshot) -> bool {
     let mut relations = snapshot.schemas.values().flat_map(|schema| schema.relations.values());
     relations.any(|relation| match relation {
         Relation::Table(table) => !table.segments.is_empty(),

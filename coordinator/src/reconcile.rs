@@ -11,17 +11,20 @@
 //!
 //! - `standing`: how workers count
 //! - `slices`: the slice map
-//! - `copies`: the steps of repair, those of tables that are read most (`heat`) first
+//! - `copies`: what is known of copies, and the next steps of repair, those of tables that are read
+//!   most (`heat`) first
+//! - `steps`: these steps taken
 //! - `scrub`: every copy read again
 //! - [`garbage`]: what no snapshot names any more, and no write under way (`open_writes`)
 
-mod copies;
+pub(crate) mod copies;
 pub mod garbage;
 mod heat;
 mod open_writes;
-mod scrub;
-mod slices;
-mod standing;
+pub(crate) mod scrub;
+pub(crate) mod slices;
+pub(crate) mod standing;
+mod steps;
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -41,6 +44,7 @@ pub use open_writes::{OpenWrite, OpenWrites};
 pub use scrub::ScrubState;
 use scrub::Scrubs;
 use standing::Standing;
+use steps::Tasks;
 
 /// How often the disk of every worker is compared with the catalog, at least.
 const INVENTORY_EVERY_MAX: Duration = Duration::from_secs(60);
@@ -61,6 +65,13 @@ pub struct ReconcileOptions {
     pub garbage_after: Duration,
     /// Within which time every copy is read again and checked.
     pub scrub_every: Duration,
+}
+
+impl ReconcileOptions {
+    /// How often the disk of a worker is listed that did not restart.
+    pub(crate) fn inventory_every(&self) -> Duration {
+        (self.garbage_after / 4).min(INVENTORY_EVERY_MAX)
+    }
 }
 
 impl Default for ReconcileOptions {
@@ -90,6 +101,7 @@ struct Inner {
     started: Instant,
     copies: Mutex<Copies>,
     heat: Mutex<Heat>,
+    tasks: Mutex<Tasks>,
     scrubs: Mutex<Scrubs>,
     writes: OpenWrites,
 }
@@ -102,18 +114,25 @@ impl Reconciler {
         channels: Channels,
         options: ReconcileOptions,
     ) -> Self {
-        let (started, copies, scrubs) = (Instant::now(), Mutex::default(), Mutex::default());
-        let heat = Mutex::default();
-        let writes = OpenWrites::default();
-        let inner =
-            Inner { catalog, members, channels, options, started, copies, heat, scrubs, writes };
+        let inner = Inner {
+            catalog,
+            members,
+            channels,
+            options,
+            started: Instant::now(),
+            copies: Mutex::default(),
+            tasks: Mutex::default(),
+            heat: Mutex::default(),
+            scrubs: Mutex::default(),
+            writes: OpenWrites::default(),
+        };
         Self { inner: Arc::new(inner) }
     }
 
     /// Notes a write that begins; until what is returned is dropped, nothing that was found
     /// meanwhile is taken for garbage.
     pub fn begin_write(&self, txn: TxnId) -> OpenWrite {
-        self.inner.writes.begin(txn)
+        self.inner.writes.begin(txn, Instant::now())
     }
 
     /// Notes tables that a query reads.
@@ -173,11 +192,6 @@ impl Reconciler {
         self.remove_lost_workers().await
     }
 
-    /// How often the disk of a worker is listed that did not restart.
-    fn inventory_every(&self) -> Duration {
-        (self.inner.options.garbage_after / 4).min(INVENTORY_EVERY_MAX)
-    }
-
     /// How far repair is.
     pub fn progress(&self) -> crate::repair::Progress {
         self.copies().progress()
@@ -199,6 +213,10 @@ impl Reconciler {
 
     fn heat(&self) -> std::sync::MutexGuard<'_, Heat> {
         self.inner.heat.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn tasks(&self) -> std::sync::MutexGuard<'_, Tasks> {
+        self.inner.tasks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn copies(&self) -> std::sync::MutexGuard<'_, Copies> {

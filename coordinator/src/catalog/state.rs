@@ -17,6 +17,7 @@ use basalt_storage::ids::{ClusterId, Epoch, SegmentId, TableId, TxnId, WorkerId}
 use serde::{Deserialize, Serialize};
 use url::Url;
 
+use super::Committed;
 use super::apply::Draft;
 use super::command::{Command, NewCluster, Request, RequestKey, SliceHash};
 use super::error::CatalogError;
@@ -247,6 +248,22 @@ impl State {
             self.requests.remember(key, RequestOutcome { payload, txn, version, rows_affected });
         }
         Ok(Applied { version, reserved })
+    }
+
+    /// Applies a command, or finds the outcome that its request had before. Also says whether the
+    /// command is new: one that is not changes nothing, and no record of it is wanted.
+    pub(crate) fn apply_once(
+        &mut self,
+        command: Command,
+    ) -> Result<(Committed, bool), CatalogError> {
+        let (txn, rows_affected) = (command.txn, command.rows_affected);
+        if let Some(request) = &command.request
+            && let Some(first) = self.replay_of(request)?
+        {
+            return Ok((Committed::replayed(first), false));
+        }
+        let Applied { version, reserved } = self.apply(command)?;
+        Ok((Committed { version, txn, rows_affected, reserved, replayed: false }, true))
     }
 
     /// The first outcome of a request, when it was applied before and is still remembered.

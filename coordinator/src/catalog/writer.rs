@@ -17,7 +17,7 @@ use super::directory::Directory;
 use super::error::CatalogError;
 use super::log::Log;
 use super::record::Chain;
-use super::state::{Applied, RequestOutcome, State};
+use super::state::{RequestOutcome, State};
 use super::{Committed, Published};
 
 /// Commands that may wait for the writer; those who come later wait for a place.
@@ -110,15 +110,7 @@ impl Writer {
     /// Applies a command to the working state, or finds the outcome it had before.
     fn apply(&mut self, command: Command) -> Result<(Committed, bool), CatalogError> {
         self.check_running()?;
-        let txn = command.txn;
-        let rows_affected = command.rows_affected;
-        if let Some(request) = &command.request
-            && let Some(first) = self.state.replay_of(request)?
-        {
-            return Ok((Committed::replayed(first), false));
-        }
-        let Applied { version, reserved } = self.state.apply(command)?;
-        Ok((Committed { version, txn, rows_affected, reserved, replayed: false }, true))
+        self.state.apply_once(command)
     }
 
     fn request(&self, key: &RequestKey) -> Result<Option<RequestOutcome>, CatalogError> {

@@ -31,9 +31,10 @@ impl Heat {
         }
     }
 
-    /// How hot a table is now, in hundredths of a read.
-    pub(super) fn of(&self, table: TableId, now: Instant) -> u64 {
-        self.0.get(&table).map_or(0, |(reads, since)| (faded(*reads, *since, now) * 100.0) as u64)
+    /// How hot tables are now, in hundredths of a read.
+    pub(super) fn all(&self, now: Instant) -> HashMap<TableId, u64> {
+        let heat = |(reads, since): &(f64, Instant)| (faded(*reads, *since, now) * 100.0) as u64;
+        self.0.iter().map(|(table, read)| (*table, heat(read))).collect()
     }
 }
 
@@ -54,10 +55,11 @@ mod tests {
         }
         heat.note(TableId(2), now);
         let at = |half_lives: u32| now + HALF_LIFE * half_lives;
-        assert_eq!([1, 2, 3].map(|id| heat.of(TableId(id), now)), [400, 100, 0]);
-        assert_eq!(heat.of(TableId(1), at(2)), 100);
+        assert_eq!(heat.all(now), HashMap::from([(TableId(1), 400), (TableId(2), 100)]));
+        assert_eq!(heat.all(at(2))[&TableId(1)], 100);
         heat.note(TableId(2), at(3));
-        assert!(heat.of(TableId(2), at(3)) > heat.of(TableId(1), at(3)), "it was read lately");
+        let later = heat.all(at(3));
+        assert!(later[&TableId(2)] > later[&TableId(1)], "it was read lately");
     }
 
     #[test]

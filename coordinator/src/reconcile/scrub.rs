@@ -18,7 +18,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::Reconciler;
-use super::copies::{FetchFailed, Fetched};
+use super::copies::{Copies, FetchFailed, Fetched};
 use super::standing::Standing;
 
 /// Copies of one worker that are checked in a round, one after the other: enough that short rounds
@@ -47,7 +47,7 @@ pub struct ScrubState {
 
 /// What is known of a copy after its check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Finding {
+pub(crate) enum Finding {
     Good,
     /// There is no good copy to mend it from.
     Bad,
@@ -95,7 +95,7 @@ struct Held {
 
 /// The checks of all workers.
 #[derive(Debug, Default)]
-pub(super) struct Scrubs {
+pub(crate) struct Scrubs {
     passes: HashMap<WorkerId, Pass>,
     /// Who has what at a commit: kept, as most rounds find the same one.
     held: HashMap<WorkerId, Held>,
@@ -110,7 +110,7 @@ impl Scrubs {
     }
 
     /// Notes who has what.
-    fn see(&mut self, snapshot: &Snapshot) {
+    pub(crate) fn see(&mut self, snapshot: &Snapshot) {
         if self.held_at == Some(snapshot.version) {
             return;
         }
@@ -130,10 +130,39 @@ impl Scrubs {
     }
 
     /// The copies of a worker to check now; none while others are being checked.
-    fn due(&mut self, worker: WorkerId, every: Duration, now: Instant) -> Vec<Arc<SegmentRecord>> {
+    pub(crate) fn due(
+        &mut self,
+        worker: WorkerId,
+        every: Duration,
+        now: Instant,
+    ) -> Vec<Arc<SegmentRecord>> {
         let nothing = Held::default();
         let held = self.held.get(&worker).unwrap_or(&nothing);
-        self.passes.get_mut(&worker).map_or(vec![], |pass| pass.due(held, every, now))
+        let pass = self.passes.entry(worker).or_insert_with(|| Pass::new(worker, now));
+        pass.due(held, every, now)
+    }
+
+    /// What a check of one of a worker's copies found.
+    #[cfg(test)]
+    pub(crate) fn note(
+        &mut self,
+        worker: WorkerId,
+        segment: SegmentKey,
+        answer: Fetched,
+    ) -> Option<Finding> {
+        let record = self.held.get(&worker)?.segments.get(&segment.segment)?;
+        Some(self.passes.get_mut(&worker)?.take(record, answer, true))
+    }
+}
+
+impl Copies {
+    /// Notes what is known of a copy after its check.
+    pub(crate) fn note_finding(&mut self, worker: WorkerId, segment: SegmentKey, found: Finding) {
+        match found {
+            Finding::Good => self.note_good(worker, segment),
+            Finding::Bad => self.note_missing(worker, std::iter::once(segment)),
+            Finding::Unknown => {}
+        }
     }
 }
 
@@ -152,17 +181,22 @@ impl Pass {
         let mut findings = Vec::new();
         while let Ok(answer) = batch.answers.try_recv() {
             let Some(record) = batch.due.get(batch.answered) else { break };
-            let finding = self.note(record.key(), answer);
-            // What cannot be checked is tried once more, as the first of the next batch.
-            if finding != Finding::Unknown || batch.answered == 0 {
-                self.cursor = Some(record.segment);
-                self.bytes = self.bytes.saturating_add(record.bytes);
-            }
-            findings.push((record.key(), finding));
+            findings.push((record.key(), self.take(record, answer, batch.answered == 0)));
             batch.answered += 1;
         }
         self.running = (!is_over).then_some(batch);
         findings
+    }
+
+    /// Takes one answer, the first of a batch or a later one.
+    fn take(&mut self, record: &SegmentRecord, answer: Fetched, is_first: bool) -> Finding {
+        let finding = self.note(record.key(), answer);
+        // What cannot be checked is tried once more, as the first of the next batch.
+        if finding != Finding::Unknown || is_first {
+            self.cursor = Some(record.segment);
+            self.bytes = self.bytes.saturating_add(record.bytes);
+        }
+        finding
     }
 
     fn note(&mut self, segment: SegmentKey, answer: Fetched) -> Finding {
@@ -223,11 +257,7 @@ impl Reconciler {
         for (worker, standing) in self.standings() {
             let findings = self.scrubs().pass(worker, now).take_answers();
             for (segment, finding) in findings {
-                match finding {
-                    Finding::Good => self.copies().note_good(worker, segment),
-                    Finding::Bad => self.copies().note_missing(worker, std::iter::once(segment)),
-                    Finding::Unknown => {}
-                }
+                self.copies().note_finding(worker, segment, finding);
             }
             if !matches!(standing, Standing::Good | Standing::Draining) {
                 // It may hang.

@@ -45,7 +45,7 @@ use crate::membership::{Incarnation, Member, MemberState, Members};
 
 /// Runs of one statement. The second meets the survivors of the first; more are for workers that
 /// are lost in between.
-const ATTEMPTS_MAX: u32 = 5;
+pub(crate) const ATTEMPTS_MAX: u32 = 5;
 /// The wait before another attempt on the same workers: a restart in the middle of a connection.
 const PAUSE: Duration = Duration::from_millis(100);
 /// Bytes of one query's rows that wait for its end before the first leaves.
@@ -54,7 +54,7 @@ const SPOOL_BYTES_QUERY: usize = 32 << 20;
 const SPOOL_BYTES_ALL: usize = 256 << 20;
 
 /// Whether an error may be that of a worker that was lost, and not of the statement.
-fn may_be_of_workers(error: &SqlError) -> bool {
+pub(crate) fn may_be_of_workers(error: &SqlError) -> bool {
     matches!(error.code, ErrorCode::Unavailable | ErrorCode::StalePlan)
 }
 
@@ -405,7 +405,7 @@ fn on_workers_of(spec: &SessionSpec, now: &Snapshot) -> Arc<SessionSpec> {
 
 /// The segments of a snapshot that have other holders in a newer one. What the newer one does not
 /// name stays where it was as long as somebody sees the older one.
-fn moved_copies<'a>(
+pub(crate) fn moved_copies<'a>(
     before: impl Iterator<Item = &'a Arc<SegmentRecord>>,
     now: impl Iterator<Item = &'a Arc<SegmentRecord>>,
 ) -> HashMap<SegmentId, Vec<WorkerId>> {

@@ -270,6 +270,16 @@ async fn workers_that_join_at_once_all_get_slices() {
 }
 
 #[tokio::test]
+async fn the_last_of_those_expected_brings_the_slices_also_when_all_join_at_once() {
+    let (_dir, catalog) = cluster(NewCluster::generate().with_workers_expected(3));
+    let members = Members::new(catalog.clone(), Liveness::default(), versions());
+    let all = (1..=3).map(|port| members.register(joins(WorkerId::generate(), port)));
+    assert!(join_all(all).await.iter().all(Result::is_ok));
+    let owners: BTreeSet<_> = catalog.cluster().slice_owners.iter().copied().collect();
+    assert_eq!(owners, catalog.cluster().workers);
+}
+
+#[tokio::test]
 async fn a_worker_that_joins_after_the_first_rows_owns_nothing_at_first() {
     let (_dir, catalog) = cluster(NewCluster::generate());
     let first = WorkerId::generate();
