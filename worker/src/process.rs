@@ -127,10 +127,10 @@ impl Worker {
             .http2_keepalive_interval(Some(KEEPALIVE))
             .http2_keepalive_timeout(Some(KEEPALIVE))
             .http2_max_header_list_size(HEADER_BYTES_MAX)
-            .layer(InterceptorLayer::new(move |request| {
-                addressee::admit(id, secret.admit(request)?)
-            }))
+            .layer(InterceptorLayer::new(move |request| secret.admit(request)))
             .layer(Checksums)
+            // Behind the checksums: what it says is summed up, too.
+            .layer(InterceptorLayer::new(move |request| addressee::admit(id, request)))
             .layer(CatchPanics)
             .add_service(FragmentGate::new(fragments))
             .add_service(ChunksServer::new(ChunkService::new(store)))
