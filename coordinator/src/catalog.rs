@@ -106,6 +106,8 @@ pub(crate) struct Published {
     urls: BTreeMap<WorkerId, Url>,
     /// Commits before the newest that somebody may see still, the oldest first.
     earlier: VecDeque<(u64, Weak<Pin>)>,
+    /// A write failed: the log may have commits that nobody sees before a restart.
+    may_lack_commits: bool,
 }
 
 impl Published {
@@ -113,7 +115,7 @@ impl Published {
         let urls = BTreeMap::new();
         let cluster = Arc::clone(state.cluster()?);
         let snapshot = Arc::new(state.snapshot(&urls)?);
-        Some(Self { snapshot, cluster, urls, earlier: VecDeque::new() })
+        Some(Self { snapshot, cluster, urls, earlier: VecDeque::new(), may_lack_commits: false })
     }
 
     /// Shows a state that is durable.
@@ -132,8 +134,18 @@ impl Published {
         }
     }
 
+    /// Notes that a write failed. What it was to commit may be in the log, and seen again after a
+    /// restart.
+    pub(crate) fn note_failed_write(&mut self) {
+        self.may_lack_commits = true;
+    }
+
     /// The oldest commit that somebody sees: the newest, unless a statement runs on an earlier one.
+    /// After a write that failed it is 0: nobody knows what commits name, so everything must stay.
     pub(crate) fn oldest_pinned(&self) -> u64 {
+        if self.may_lack_commits {
+            return 0;
+        }
         let seen = self.earlier.iter().find(|(_, pin)| pin.strong_count() > 0);
         seen.map_or(self.snapshot.version, |(version, _)| *version)
     }

@@ -11,6 +11,7 @@
 //! - [`backend`]: the seam between the Flight SQL service and the statement life cycle
 //! - [`statements`]: the statement life cycle, with `sys_schema` to look at it
 //! - [`flight`]: the Flight SQL service
+//! - `simulation`: commit, membership and repair in one virtual cluster, for tests
 
 pub mod backend;
 pub mod catalog;

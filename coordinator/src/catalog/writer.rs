@@ -143,6 +143,7 @@ impl Writer {
         if let Some(cause) = &failure {
             tracing::error!(%cause, "a catalog write failed: no more commits until a restart");
             self.failed = Some(format!("a write failed: {cause}"));
+            self.published.send_modify(Published::note_failed_write);
         } else if !records.is_empty() {
             fail_point::hit(FailPoint::CatalogBeforePublish);
             self.published.send_modify(|published| published.show(&self.state));

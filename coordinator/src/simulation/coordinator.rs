@@ -229,6 +229,11 @@ impl World {
         incarnation: Incarnation,
         answer: Result<Reply, SqlError>,
     ) {
+        // Another run is left alone, and one that is dead until it registers again.
+        let is_meant = self.members().iter().any(|member| {
+            (member.worker, member.incarnation) == (worker, incarnation)
+                && member.state != MemberState::Dead
+        });
         let now = self.uptime();
         let answered = matches!(answer, Ok(Reply::Pong(run)) if run == incarnation);
         let roster = &mut self.brain().roster;
@@ -239,7 +244,8 @@ impl World {
         let now = self.now;
         let heard = self.brain().heard.entry(worker).or_default();
         match answered {
-            true => *heard = (now, None),
+            true if is_meant => *heard = (now, None),
+            true => {}
             false => heard.1 = heard.1.or(Some(now)),
         }
         self.refresh();

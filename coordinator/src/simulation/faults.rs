@@ -206,6 +206,9 @@ impl World {
             let whole =
                 |holder: &WorkerId| self.has_good(*holder, *segment) && !draining.contains(holder);
             let wanted = truth.cluster.copies_wanted(self.rules.replicas);
+            if self.may_be_recorded_bad(*segment) {
+                continue;
+            }
             if record.holders.iter().all(whole) && record.holders.len() >= wanted {
                 healed.push(*segment);
             }
@@ -213,6 +216,20 @@ impl World {
         for segment in healed {
             self.oracle.hits.remove(&segment);
         }
+    }
+
+    /// Whether a spoiled copy that is not on record may come onto it.
+    fn may_be_recorded_bad(&self, segment: SegmentId) -> bool {
+        let mut damaged = self.oracle.damaged.iter().filter(|(_, of)| *of == segment);
+        damaged.any(|(worker, _)| {
+            let machine = self.machine_of(*worker).map(|machine| &self.machines[machine]);
+            let is_there = machine.is_some_and(|m| m.disk.copies.contains_key(&segment));
+            let is_coming = self.brain.as_ref().is_some_and(|brain| {
+                let key = (segment, *worker);
+                brain.fetches.contains_key(&key) || brain.ended.iter().any(|(k, _)| *k == key)
+            });
+            is_there || is_coming
+        })
     }
 
     /// The copies that a write under way requires of a segment that it made.

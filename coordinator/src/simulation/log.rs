@@ -131,6 +131,7 @@ impl World {
         if fails && !records.is_empty() {
             self.seen.note("fault: log write fails");
             brain.writer.failed = true;
+            brain.published.note_failed_write();
             for pending in &mut brain.writer.group {
                 if let Ok(Committed { txn, .. }) = pending.outcome {
                     let cause = "an fsync failed".to_owned();

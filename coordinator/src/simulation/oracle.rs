@@ -24,6 +24,7 @@ use basalt_storage::zone_map::ZoneMap;
 use super::clients::StatementId;
 use super::disk::Row;
 use super::log::nowhere;
+use super::rounds::Round;
 use super::world::World;
 use crate::catalog::{Change, Command, NewTable, RequestKey, State};
 use crate::repair::CopyReason;
@@ -224,19 +225,29 @@ impl World {
         self.require(!named, || format!("machine {machine} aborts {segment}, which is committed"));
     }
 
+    /// Members that have been silent for the grace time.
+    pub(super) fn silent(&self) -> BTreeSet<WorkerId> {
+        let Some(brain) = &self.brain else { return BTreeSet::new() };
+        let lost_after = self.rules.options.lost_after.as_millis() as u64;
+        let is_silent = |worker: &&WorkerId| {
+            let (heard, accused) = brain.heard.get(worker).copied().unwrap_or_default();
+            let silent = self.now - heard.max(brain.started);
+            let unanswered = accused.map_or(0, |since| self.now - since);
+            silent.max(unanswered) >= lost_after
+        };
+        brain.published.cluster.workers.iter().filter(is_silent).copied().collect()
+    }
+
     /// A copy because there are too few is made only if there are.
     pub(super) fn check_copy(&self, record: &SegmentRecord, to: WorkerId, reason: CopyReason) {
         let Some(brain) = &self.brain else { return };
         if reason != CopyReason::TooFew {
             return;
         }
-        let lost_after = self.rules.options.lost_after.as_millis() as u64;
         let cluster = &brain.published.cluster;
+        let silent = brain.round.as_ref().map(Round::silent);
         let counts = |holder: &&WorkerId| {
-            let (heard, accused) = brain.heard.get(holder).copied().unwrap_or_default();
-            let silent = self.now - heard.max(brain.started);
-            let unanswered = accused.map_or(0, |since| self.now - since);
-            silent.max(unanswered) < lost_after
+            silent.is_some_and(|silent| !silent.contains(holder))
                 && cluster.workers.contains(holder)
                 && !cluster.draining.contains(holder)
                 && !brain.copies.bad.contains(&(**holder, record.key()))

@@ -1,7 +1,7 @@
 //! A round of the reconciler, in the order of `Reconciler::round`: slices, garbage, scrubs, repair,
 //! members that are gone.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
 use basalt_engine::error::SqlError;
@@ -44,6 +44,14 @@ pub(super) struct Round {
     /// What the worker that is listing had on record before.
     before: HashMap<SegmentId, SegmentKey>,
     standings: BTreeMap<WorkerId, Standing>,
+    /// Who was silent for the grace time when these were looked at, as the oracle sees it.
+    silent: BTreeSet<WorkerId>,
+}
+
+impl Round {
+    pub(super) fn silent(&self) -> &BTreeSet<WorkerId> {
+        &self.silent
+    }
 }
 
 impl World {
@@ -56,6 +64,7 @@ impl World {
             disks: VecDeque::new(),
             before: HashMap::new(),
             standings: BTreeMap::new(),
+            silent: BTreeSet::new(),
         });
         let snapshot = self.snapshot();
         let cluster = Arc::clone(&self.brain().published.cluster);
@@ -232,7 +241,7 @@ impl World {
     }
 
     fn commit_copies(&mut self) {
-        let (standings, now) = (self.standings(), self.instant());
+        let (standings, silent, now) = (self.standings(), self.silent(), self.instant());
         let brain = self.brain();
         for key in brain.copies.abandon(&standings, now) {
             if let Some(call) = brain.fetches.remove(&key) {
@@ -241,7 +250,7 @@ impl World {
             brain.ended.retain(|(ended, _)| *ended != key);
         }
         if let Some(round) = &mut brain.round {
-            round.standings = standings;
+            (round.standings, round.silent) = (standings, silent);
         }
         let mut moves = Vec::new();
         for (key, fetched) in std::mem::take(&mut brain.ended) {
