@@ -25,6 +25,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use bytes::Bytes;
 use http::{Request, Response};
 use tonic::Status;
 use tonic::body::Body;
@@ -124,11 +125,12 @@ impl<S: NamedService> NamedService for Checksummed<S> {
     const NAME: &'static str = S::NAME;
 }
 
-impl<S> Service<Request<Body>> for Checksummed<S>
+impl<S, B> Service<Request<Body>> for Checksummed<S>
 where
-    S: Service<Request<Body>, Response = Response<Body>>,
+    S: Service<Request<Body>, Response = Response<B>>,
     S::Error: Send + 'static,
     S::Future: Send + 'static,
+    B: http_body::Body<Data = Bytes, Error = Status> + Send + 'static,
 {
     type Response = Response<Body>;
     type Error = S::Error;
@@ -146,7 +148,7 @@ where
         }
         let answer = self.inner.call(request.map(|body| Body::new(Decoded::new(body, None))));
         Box::pin(async move {
-            let mut answer = answer.await?;
+            let mut answer = answer.await?.map(Body::new);
             Ok(match headers::status_of(answer.headers()) {
                 None => answer.map(|body| Body::new(Encoded::new(body))),
                 Some(_) => {
