@@ -18,7 +18,7 @@ use arrow::array::{ArrayRef, BooleanArray, StringArray, TimestampMicrosecondArra
 use arrow::record_batch::RecordBatch;
 use async_trait::async_trait;
 use basalt_engine::error::SqlError;
-use basalt_engine::snapshot::{Distribution, Relation, Snapshot, TableSnapshot};
+use basalt_engine::snapshot::{Distribution, Snapshot, TableSnapshot};
 use basalt_storage::ids::WorkerId;
 use basalt_storage::manifest::Layout;
 use datafusion::catalog::{MemTable, SchemaProvider, TableProvider};
@@ -179,15 +179,7 @@ fn slices(snapshot: &Snapshot) -> Result<RecordBatch> {
 }
 
 fn stored(snapshot: &Snapshot) -> Vec<&TableSnapshot> {
-    snapshot
-        .schemas
-        .values()
-        .flat_map(|schema| schema.relations.values())
-        .filter_map(|relation| match relation {
-            Relation::Table(table) => Some(table.as_ref()),
-            Relation::View(_) => None,
-        })
-        .collect()
+    snapshot.tables().map(Arc::as_ref).collect()
 }
 
 fn distribution(table: &TableSnapshot) -> String {

@@ -16,6 +16,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use basalt_storage::ids::WorkerId;
 use datafusion::error::{DataFusionError, Result};
 use datafusion_distributed::grpc::BoxCloneSyncChannel;
 use datafusion_distributed::{ChannelResolver, WorkerChannel};
@@ -28,6 +29,7 @@ use url::{Host, Url};
 pub use self::in_process::LocalWorkers;
 pub(crate) use self::in_process::in_own_task;
 use self::partition_streams::PartitionStreams;
+use crate::addressee::{self, WORKER_HEADER};
 use crate::error::{ErrorCode, SqlError};
 use crate::secret::{ClusterSecret, SECRET_HEADER};
 use crate::session::FragmentSessions;
@@ -75,11 +77,23 @@ impl Channels {
         self.local.sessions(url)
     }
 
-    /// The connection to a peer, made on first use.
+    /// The connection to whoever listens at an address, made on first use.
     ///
     /// # Errors
     /// As [`check_peer_address`].
     pub fn get(&self, url: &Url) -> Result<BoxCloneSyncChannel> {
+        self.connect(url, None)
+    }
+
+    /// The same to a worker: any other one that listens there refuses what comes.
+    ///
+    /// # Errors
+    /// As [`check_peer_address`].
+    pub fn worker(&self, worker: WorkerId, url: &Url) -> Result<BoxCloneSyncChannel> {
+        self.connect(url, Some(addressee::to_header(worker)))
+    }
+
+    fn connect(&self, url: &Url, worker: Option<HeaderValue>) -> Result<BoxCloneSyncChannel> {
         check_peer_address(url)?;
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let channel = match open.get(url) {
@@ -99,7 +113,8 @@ impl Channels {
                 channel
             }
         };
-        Ok(BoxCloneSyncChannel::new(WithSecret { channel, secret: self.secret.clone() }))
+        let secret = self.secret.clone();
+        Ok(BoxCloneSyncChannel::new(WithHeaders { channel, secret, worker }))
     }
 }
 
@@ -151,14 +166,15 @@ impl ChannelResolver for Channels {
     }
 }
 
-/// A channel that adds the cluster secret to every request.
+/// A channel that adds the cluster secret to every request, and whom it is for.
 #[derive(Clone)]
-struct WithSecret {
+struct WithHeaders {
     channel: Channel,
     secret: HeaderValue,
+    worker: Option<HeaderValue>,
 }
 
-impl Service<Request<Body>> for WithSecret {
+impl Service<Request<Body>> for WithHeaders {
     type Response = Response<Body>;
     type Error = tonic::transport::Error;
     type Future = <Channel as Service<Request<Body>>>::Future;
@@ -168,7 +184,11 @@ impl Service<Request<Body>> for WithSecret {
     }
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
-        request.headers_mut().insert(HeaderName::from_static(SECRET_HEADER), self.secret.clone());
+        let headers = request.headers_mut();
+        headers.insert(HeaderName::from_static(SECRET_HEADER), self.secret.clone());
+        if let Some(worker) = &self.worker {
+            headers.insert(HeaderName::from_static(WORKER_HEADER), worker.clone());
+        }
         self.channel.call(request)
     }
 }

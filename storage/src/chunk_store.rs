@@ -317,6 +317,24 @@ impl ChunkStore {
         self.vfs.list(dir).map_err(|e| StorageError::io("list", relative(dir, &self.root), e))
     }
 
+    /// The directory of a segment's files, made if it is missing; it survives a crash, its entries
+    /// may not.
+    fn durable_dir(&self, copy: &SegmentCopy) -> Result<PathBuf> {
+        let vfs = self.vfs.as_ref();
+        match copy.layout {
+            Layout::Wide => {
+                let dir = self.root.join(copy.key.wide_dir());
+                self.writer.make_dir(vfs, &dir)?;
+                Ok(dir)
+            }
+            Layout::Packed => {
+                let dir = self.root.join(copy.key.slice_dir());
+                self.writer.ensure_dir(vfs, &dir)?;
+                Ok(dir)
+            }
+        }
+    }
+
     /// Errors of the writer have full paths; users of the store know relative ones.
     fn localised(&self, error: StorageError) -> StorageError {
         match error {

@@ -3,8 +3,10 @@
 use std::fs;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
 
+use basalt_engine::addressee;
 use basalt_engine::channels::{Channels, LocalWorkers};
 use basalt_engine::fence::Fence;
 use basalt_engine::protocol::MESSAGE_BYTES_MAX;
@@ -45,14 +47,16 @@ use crate::{WorkerConfig, WorkerError};
 /// HTTP/2 flow-control windows of the server side, in bytes; as in `Channels`.
 const WINDOW_BYTES: u32 = 8 * 1024 * 1024;
 /// A ping goes out after this long without a frame, and must be answered within as long again.
-const KEEPALIVE: std::time::Duration = std::time::Duration::from_secs(20);
+const KEEPALIVE: Duration = Duration::from_secs(20);
 /// Bytes of headers a request may have: the secret and the settings of a fragment.
 const HEADER_BYTES_MAX: u32 = 64 << 10;
 /// How often the copy of the command log is read again: it is small, and all of it is needed when
 /// it is needed.
-const LOG_SCRUB_EVERY: std::time::Duration = std::time::Duration::from_secs(3600);
+const LOG_SCRUB_EVERY: Duration = Duration::from_secs(3600);
 /// How long a stopping worker waits for requests under way.
-const STOP_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10);
+const STOP_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often a stopping worker looks whether its directory is free.
+const RELEASE_POLL: Duration = Duration::from_millis(2);
 
 /// A worker that has joined its cluster and serves.
 #[derive(Debug)]
@@ -62,6 +66,7 @@ pub struct Worker {
     local_workers: LocalWorkers,
     stop: Option<oneshot::Sender<()>>,
     server: JoinHandle<Result<(), tonic::transport::Error>>,
+    store: Weak<ChunkStore>,
     _heartbeats: Heartbeats,
     log_scrub: JoinHandle<()>,
 }
@@ -119,6 +124,7 @@ impl Worker {
             .into_worker_server()
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX);
+        let held = Arc::downgrade(&store);
         let secret = config.secret.clone();
         let (stop, stopped) = oneshot::channel::<()>();
         // The server's own option does not reach connections that come from outside of it, and
@@ -131,7 +137,9 @@ impl Worker {
             .http2_keepalive_interval(Some(KEEPALIVE))
             .http2_keepalive_timeout(Some(KEEPALIVE))
             .http2_max_header_list_size(HEADER_BYTES_MAX)
-            .layer(InterceptorLayer::new(move |request| secret.admit(request)))
+            .layer(InterceptorLayer::new(move |request| {
+                addressee::admit(id, secret.admit(request)?)
+            }))
             .layer(CatchPanics)
             .add_service(FragmentGate::new(fragments))
             .add_service(log.into_server())
@@ -155,6 +163,7 @@ impl Worker {
             local_workers,
             stop: Some(stop),
             server,
+            store: held,
             _heartbeats: heartbeats,
             log_scrub,
         })
@@ -170,7 +179,8 @@ impl Worker {
         &self.url
     }
 
-    /// Stops taking requests, lets those under way end for a while, and returns.
+    /// Stops taking requests, lets those under way end for a while, and returns once the data
+    /// directory is free for another process; checks of copies that take longer keep it locked.
     pub async fn stop(mut self) {
         self.local_workers.remove(&self.url);
         if let Some(stop) = self.stop.take() {
@@ -178,6 +188,16 @@ impl Worker {
         }
         if tokio::time::timeout(STOP_TIMEOUT, &mut self.server).await.is_err() {
             self.server.abort();
+        }
+        // Tasks that were told to end do so when the runtime comes to them.
+        let store = self.store.clone();
+        let released = async {
+            while store.strong_count() > 0 {
+                tokio::time::sleep(RELEASE_POLL).await;
+            }
+        };
+        if tokio::time::timeout(STOP_TIMEOUT, released).await.is_err() {
+            tracing::warn!(worker = %self.id, "the data directory is still in use");
         }
     }
 }

@@ -297,5 +297,6 @@ pub(super) fn cluster_view(cluster: &ClusterState, urls: &BTreeMap<WorkerId, Url
             .filter(|(worker, _)| cluster.workers.contains(worker))
             .map(|(worker, url)| (*worker, url.clone()))
             .collect(),
+        moved: HashMap::new(),
     }
 }

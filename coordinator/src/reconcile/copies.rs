@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use basalt_engine::protocol::replicas_client::ReplicasClient;
 use basalt_engine::protocol::{Endpoint, FetchRequest, SegmentRef, WireId};
-use basalt_engine::snapshot::{Relation, Snapshot};
+use basalt_engine::snapshot::Snapshot;
 use basalt_storage::ids::{SegmentId, TableId, WorkerId};
 use basalt_storage::layout::SegmentKey;
 use basalt_storage::manifest::{Layout, SegmentRecord};
@@ -18,7 +18,7 @@ use tonic::{Code, Status};
 use url::Url;
 
 use super::Reconciler;
-use super::garbage::{Garbage, segments};
+use super::garbage::Garbage;
 use super::slices::copies_placed;
 use super::standing::Standing;
 use crate::catalog::{CatalogError, Change, CopyMove};
@@ -308,7 +308,8 @@ impl Reconciler {
         }
         self.copies().note_progress(progress, &lost);
         let chosen: HashSet<_> = steps.iter().map(segment_of).collect();
-        let records: HashMap<_, _> = segments(&snapshot)
+        let records: HashMap<_, _> = snapshot
+            .segments()
             .filter(|record| chosen.contains(&record.key()))
             .map(|record| (record.key(), record))
             .collect();
@@ -391,16 +392,16 @@ impl Reconciler {
         }
     }
 
-    /// Asks a worker for a copy; `None` when it cannot be reached.
+    /// What asks a worker for a copy, once it is polled; `None` when it cannot be reached.
     pub(super) fn fetch(
         &self,
         snapshot: &Snapshot,
         segment: &SegmentRecord,
         sources: &[WorkerId],
         to: WorkerId,
-    ) -> Option<JoinHandle<Fetched>> {
+    ) -> Option<impl Future<Output = Fetched> + Send + use<>> {
         let cluster = &snapshot.cluster;
-        let channel = self.inner.channels.get(cluster.workers.get(&to)?);
+        let channel = self.inner.channels.worker(to, cluster.workers.get(&to)?);
         let within = FETCH_WITHIN + Duration::from_secs(segment.bytes / FETCH_BYTES_PER_SECOND_MIN);
         let source = |worker: &WorkerId| {
             let url = cluster.workers.get(worker)?.to_string();
@@ -411,12 +412,12 @@ impl Reconciler {
             segment: Some(to_wire(segment)),
             sources: sources.iter().filter_map(source).collect(),
         };
-        Some(tokio::spawn(async move {
+        Some(async move {
             let channel = channel.map_err(FetchFailed::other)?;
             let mut client = ReplicasClient::new(channel);
             let fetched = tokio::time::timeout(within, client.fetch(request)).await;
             Ok(fetched.map_err(|_| FetchFailed::other("it took too long"))??.into_inner().bytes)
-        }))
+        })
     }
 
     /// Begins to make a copy, unless bytes are copied at the rate that is allowed already.
@@ -433,7 +434,7 @@ impl Reconciler {
         if !self.copies().may_start(record.bytes, rate, Instant::now()) {
             return;
         }
-        let Some(task) = self.fetch(snapshot, record, sources, to) else { return };
+        let Some(fetch) = self.fetch(snapshot, record, sources, to) else { return };
         let run = RepairRun {
             table: record.table,
             segment: record.segment,
@@ -444,7 +445,7 @@ impl Reconciler {
             bytes: 0,
             state: RepairState::Running,
         };
-        self.copies().start(run, InFlight { segment: record.key(), from, to }, task);
+        self.copies().start(run, InFlight { segment: record.key(), from, to }, tokio::spawn(fetch));
     }
 }
 
@@ -466,12 +467,7 @@ fn copy_reason(reason: CopyReason) -> &'static str {
 
 /// All segments, each with how many copies it should have.
 fn segments_wanted(snapshot: &Snapshot) -> impl Iterator<Item = Segment<'_>> {
-    let relations = snapshot.schemas.values().flat_map(|schema| schema.relations.values());
-    let tables = relations.filter_map(|relation| match relation {
-        Relation::Table(table) => Some(table),
-        Relation::View(_) => None,
-    });
-    tables.flat_map(|table| {
+    snapshot.tables().flat_map(|table| {
         let wanted = snapshot.cluster.copies_wanted(table.replicas);
         table.segments.iter().map(move |segment| Segment {
             key: segment.key(),

@@ -12,16 +12,14 @@
 //! Invariant: what is named by a commit that any statement sees is never removed.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use basalt_engine::error::{ErrorCode, SqlError, from_datafusion, from_status};
 use basalt_engine::protocol::replicas_client::ReplicasClient;
 use basalt_engine::protocol::{InventoryRequest, RemoveRequest, SegmentRef, WireId};
-use basalt_engine::snapshot::{Relation, Snapshot};
+use basalt_engine::snapshot::Snapshot;
 use basalt_storage::ids::{SegmentId, WorkerId};
 use basalt_storage::layout::SegmentKey;
-use basalt_storage::manifest::SegmentRecord;
 use datafusion_distributed::grpc::BoxCloneSyncChannel;
 use url::Url;
 
@@ -99,7 +97,7 @@ impl Reconciler {
     }
 
     async fn collect_on(&self, worker: WorkerId, url: &Url) -> Result<u32, SqlError> {
-        let channel = self.inner.channels.get(url).map_err(from_datafusion)?;
+        let channel = self.inner.channels.worker(worker, url).map_err(from_datafusion)?;
         let mut client = ReplicasClient::new(channel);
         // What is committed while the disk is listed need not be in the list.
         let before = held_by(&self.inner.catalog.snapshot(), worker);
@@ -155,25 +153,15 @@ async fn list(
     Ok(here)
 }
 
-/// The segments of all tables.
-pub(super) fn segments(snapshot: &Snapshot) -> impl Iterator<Item = &Arc<SegmentRecord>> {
-    let relations = snapshot.schemas.values().flat_map(|schema| schema.relations.values());
-    let tables = relations.filter_map(|relation| match relation {
-        Relation::Table(table) => Some(table),
-        Relation::View(_) => None,
-    });
-    tables.flat_map(|table| &table.segments)
-}
-
 /// The segments that a snapshot says a worker has.
 fn held_by(snapshot: &Snapshot, worker: WorkerId) -> HashMap<SegmentId, SegmentKey> {
-    let held = segments(snapshot).filter(|segment| segment.holders.contains(&worker));
+    let held = snapshot.segments().filter(|segment| segment.holders.contains(&worker));
     held.map(|segment| (segment.segment, segment.key())).collect()
 }
 
 /// Whether a snapshot says that a worker has anything.
 pub(super) fn holds_any(snapshot: &Snapshot, worker: WorkerId) -> bool {
-    segments(snapshot).any(|segment| segment.holders.contains(&worker))
+    snapshot.segments().any(|segment| segment.holders.contains(&worker))
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use basalt_engine::snapshot::{Relation, Snapshot};
+use basalt_engine::snapshot::Snapshot;
 use basalt_storage::ids::{Epoch, TxnId, WorkerId};
 
 use super::Reconciler;
@@ -63,10 +63,6 @@ impl Reconciler {
 
 /// Workers per slice that the tables of a snapshot need.
 pub(super) fn copies_placed(snapshot: &Snapshot) -> usize {
-    let relations = snapshot.schemas.values().flat_map(|schema| schema.relations.values());
-    let wanted = relations.filter_map(|relation| match relation {
-        Relation::Table(table) => Some(usize::from(table.replicas)),
-        Relation::View(_) => None,
-    });
+    let wanted = snapshot.tables().map(|table| usize::from(table.replicas));
     wanted.max().unwrap_or(0).max(COPIES_PLACED)
 }

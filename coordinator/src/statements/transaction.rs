@@ -73,7 +73,7 @@ impl Transaction {
             txn: self.target.txn.to_wire(),
             table: self.target.table.0,
         };
-        let mut client = client(&self.channels, url)?;
+        let mut client = client(&self.channels, owner, url)?;
         let mut answers =
             client.seal(request).await.map_err(|status| from_status(&status))?.into_inner();
         let mut records = Vec::new();
@@ -146,7 +146,7 @@ impl Drop for Transaction {
         runtime.spawn(async move {
             for (worker, url) in endpoints {
                 let request = AbortRequest { txn: txn.to_wire() };
-                let answer = match client(&channels, &url) {
+                let answer = match client(&channels, worker, &url) {
                     Ok(mut client) => client.abort(request).await.map_err(|s| from_status(&s)),
                     Err(error) => Err(error),
                 };
@@ -159,8 +159,12 @@ impl Drop for Transaction {
     }
 }
 
-fn client(channels: &Channels, url: &Url) -> Result<IngestClient<BoxCloneSyncChannel>, SqlError> {
-    let channel = channels.get(url).map_err(from_datafusion)?;
+fn client(
+    channels: &Channels,
+    worker: WorkerId,
+    url: &Url,
+) -> Result<IngestClient<BoxCloneSyncChannel>, SqlError> {
+    let channel = channels.worker(worker, url).map_err(from_datafusion)?;
     Ok(IngestClient::new(channel)
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX))

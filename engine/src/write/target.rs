@@ -207,6 +207,7 @@ mod tests {
                     (workers[*port], format!("http://127.0.0.1:{}", port + 1).parse().unwrap())
                 })
                 .collect(),
+            moved: [].into(),
         }
     }
 
