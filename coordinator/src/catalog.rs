@@ -107,6 +107,7 @@ struct Inner {
     addresses: watch::Sender<BTreeMap<WorkerId, Url>>,
     links: watch::Sender<Arc<dyn MemberLinks>>,
     log: LogReader,
+    started: Instant,
     table_ids: Mutex<Range<u64>>,
     secret: ClusterSecret,
 }
@@ -278,12 +279,14 @@ impl Catalog {
             committed: known.or(is_whole.then(|| Mark::at(log.chain()))),
             state,
         };
+        let started = Instant::now();
         let ledger = Ledger::new(opening, timing, Duration::ZERO);
         let status = LogStatus {
             readable: if is_whole { Readable::Yes } else { Readable::NotYet(String::new()) },
             is_leading: ledger.is_leading(),
             log_epoch: ledger.state().log_epoch(),
             seq: ledger.chain().seq,
+            confirmed: ledger.confirmed(),
             members: ledger.members(),
         };
         let status = Arc::new(watch::Sender::new(status));
@@ -299,7 +302,7 @@ impl Catalog {
             ledger,
             published: Arc::clone(&published),
             status: Arc::clone(&status),
-            started: Instant::now(),
+            started,
             held: None,
             directory,
         };
@@ -322,6 +325,7 @@ impl Catalog {
             addresses,
             links,
             log: reader,
+            started,
             table_ids: Mutex::new(0..0),
             secret,
         };
@@ -376,6 +380,27 @@ impl Catalog {
             Readable::Yes => Ok(()),
             Readable::NotYet(reason) => Err(CatalogError::LogUnavailable { reason }),
             Readable::No(reason) => Err(CatalogError::Stopped { reason }),
+        }
+    }
+
+    /// Waits until it is certain that no other coordinator had taken over when this was called, so
+    /// that what snapshots named then was the newest that any named. For what cannot be undone.
+    ///
+    /// # Errors
+    /// As [`Self::readable`].
+    pub async fn confirm(&self) -> Result<(), CatalogError> {
+        self.readable().await?;
+        let called = self.inner.started.elapsed();
+        let is_confirmed = |status: &LogStatus| status.confirmed.is_some_and(|at| at >= called);
+        let is_over = |status: &LogStatus| matches!(status.readable, Readable::No(_));
+        let decided = self.wait_for_log(|status| is_confirmed(status) || is_over(status));
+        let _in_time = tokio::time::timeout(READABLE_WAIT, decided).await;
+        self.readable().await?;
+        match is_confirmed(&self.log_status()) {
+            true => Ok(()),
+            false => Err(CatalogError::LogUnavailable {
+                reason: "the members of the command log do not confirm this coordinator".to_owned(),
+            }),
         }
     }
 

@@ -48,7 +48,7 @@ impl LogSource for WorkerSource {
 
     fn position(&self) -> Result<MemberPosition, String> {
         self.runtime.block_on(async {
-            let mut client = log_client(&self.channels, &self.url).map_err(text)?;
+            let mut client = log_client(&self.channels, None, &self.url).map_err(text)?;
             let answer = in_time(0, client.position(LogPositionRequest {})).await.map_err(text)?;
             MemberPosition::from_wire(answer.get_ref()).map_err(|error| error.to_string())
         })
@@ -56,7 +56,7 @@ impl LogSource for WorkerSource {
 
     fn read(&self, cluster: ClusterId, after: u64) -> Result<Vec<Bytes>, String> {
         self.runtime.block_on(async {
-            let mut client = log_client(&self.channels, &self.url).map_err(text)?;
+            let mut client = log_client(&self.channels, None, &self.url).map_err(text)?;
             read(&mut client, cluster.to_wire(), after).await.map_err(text)
         })
     }

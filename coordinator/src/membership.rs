@@ -98,6 +98,9 @@ impl Members {
         let worker = join.worker;
         let epoch = self.catalog.cluster().epoch;
         self.roster().register(join, epoch, self.now())?;
+        // Where it listens is known before it is recorded: the catalog may need its copy of the log
+        // to record anything.
+        self.refresh();
         self.record(worker).await?;
         self.refresh();
         let cluster = self.catalog.cluster();

@@ -16,11 +16,11 @@ use basalt_engine::protocol::{
     LogPositionRequest, LogPromiseRequest, LogReadRequest, MalformedMessage, WireId,
     digest_from_wire,
 };
-use basalt_storage::chunk_store::Identity;
+use basalt_storage::chunk_store::{ChunkStore, Identity};
 use basalt_storage::command_log::copy::{Promise, check};
 use basalt_storage::command_log::record::RECORD_BYTES_MAX;
 use basalt_storage::command_log::{Append, DirDisk, LOG_DIR, LogCopy, LogError, Verdict, parts};
-use basalt_storage::ids::{ClusterId, LogEpoch, LogWriter};
+use basalt_storage::ids::{ClusterId, LogEpoch, LogWriter, WorkerId};
 use bytes::{Bytes, BytesMut};
 use futures::stream::{self, BoxStream, StreamExt};
 use tonic::{Request, Response, Status, Streaming};
@@ -38,15 +38,24 @@ const MESSAGE_BYTES_MAX: usize = BYTES_PART_MAX + 4096;
 #[derive(Debug, Clone)]
 pub struct LogService {
     identity: Identity,
-    copy: Arc<Mutex<LogCopy>>,
+    held: Arc<Held>,
+}
+
+/// The copy, and what keeps every other process and worker off its folder while it may be written.
+#[derive(Debug)]
+struct Held {
+    copy: Mutex<LogCopy>,
+    _folder: Arc<ChunkStore>,
 }
 
 impl LogService {
-    /// Opens the copy in a worker's data directory, or makes an empty one. Blocks on the disk.
+    /// Opens the copy in the data directory of a worker, whose store is `folder`, or makes an empty
+    /// one. Blocks on the disk.
     ///
     /// # Errors
     /// [`WorkerError::DataDir`] when the folder cannot be had or read; damage is none.
-    pub fn open(data_dir: &Path, identity: Identity) -> Result<Self, WorkerError> {
+    pub fn open(data_dir: &Path, folder: Arc<ChunkStore>) -> Result<Self, WorkerError> {
+        let identity = folder.identity();
         let path = data_dir.join(LOG_DIR);
         let disk = DirDisk::new(&path)
             .map_err(|source| WorkerError::DataDir { path: path.clone(), source })?;
@@ -54,7 +63,13 @@ impl LogService {
             let source = std::io::Error::other(error.to_string());
             WorkerError::DataDir { path, source }
         })?;
-        Ok(Self { identity, copy: Arc::new(Mutex::new(copy)) })
+        let held = Held { copy: Mutex::new(copy), _folder: folder };
+        Ok(Self { identity, held: Arc::new(held) })
+    }
+
+    /// Whose copy it is.
+    pub fn worker(&self) -> WorkerId {
+        self.identity.worker
     }
 
     /// The gRPC service, which takes only messages as short as its own.
@@ -111,9 +126,9 @@ impl LogService {
         &self,
         f: impl FnOnce(&mut LogCopy) -> Result<T, LogError> + Send + 'static,
     ) -> Result<T, Status> {
-        let copy = Arc::clone(&self.copy);
+        let held = Arc::clone(&self.held);
         let work = move || {
-            let mut copy = copy.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut copy = held.copy.lock().unwrap_or_else(PoisonError::into_inner);
             let result = f(&mut copy);
             if let Err(error @ LogError::Damaged(_)) = &result {
                 // It ends before the damage from now on, and the coordinator fills it again.

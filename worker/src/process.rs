@@ -189,6 +189,7 @@ impl Worker {
         if tokio::time::timeout(STOP_TIMEOUT, &mut self.server).await.is_err() {
             self.server.abort();
         }
+        self.log_scrub.abort();
         // Tasks that were told to end do so when the runtime comes to them.
         let store = self.store.clone();
         let released = async {
@@ -242,8 +243,9 @@ async fn join(
     let known = ChunkStore::read_identity(dir, vfs.as_ref())?;
     let opened = match known {
         Some(identity) => {
-            let store = ChunkStore::open(dir, identity, Arc::clone(&vfs))?;
-            Some((store, LogService::open(dir, identity)?))
+            let store = Arc::new(ChunkStore::open(dir, identity, Arc::clone(&vfs))?);
+            let log = LogService::open(dir, Arc::clone(&store))?;
+            Some((store, log))
         }
         None => None,
     };
@@ -270,8 +272,10 @@ async fn join(
         Some(opened) => opened,
         None => {
             let identity = Identity { cluster: joined.cluster, worker: registration.worker };
-            (ChunkStore::open(dir, identity, vfs)?, LogService::open(dir, identity)?)
+            let store = Arc::new(ChunkStore::open(dir, identity, vfs)?);
+            let log = LogService::open(dir, Arc::clone(&store))?;
+            (store, log)
         }
     };
-    Ok((Arc::new(store), log, registration, joined))
+    Ok((store, log, registration, joined))
 }

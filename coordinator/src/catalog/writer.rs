@@ -79,6 +79,8 @@ pub struct LogStatus {
     pub log_epoch: LogEpoch,
     /// The last record here.
     pub seq: u64,
+    /// Until when nobody else has written the log, since the catalog was opened.
+    pub confirmed: Option<Duration>,
     /// The workers that have copies, or are given one.
     pub members: Vec<MemberStatus>,
 }
@@ -288,6 +290,7 @@ impl Writer {
                 is_leading: self.ledger.is_leading(),
                 log_epoch: self.ledger.state().log_epoch(),
                 seq: self.ledger.chain().seq,
+                confirmed: self.ledger.confirmed(),
                 members: self.ledger.members(),
             };
             std::mem::replace(status, now.clone()) != now

@@ -372,8 +372,12 @@ impl Reconciler {
     pub(super) async fn remove_lost_workers(&self) -> Result<(), CatalogError> {
         let (snapshot, cluster) = (self.inner.catalog.snapshot(), self.inner.catalog.cluster());
         let placed: HashSet<_> = cluster.slice_workers().into_iter().flatten().collect();
+        let log = self.inner.catalog.log_status();
+        let of_log: HashSet<_> =
+            log.members.iter().filter(|m| m.is_member).map(|m| m.worker).collect();
         for (worker, standing) in self.standings() {
             let goes = standing == Standing::Lost
+                && !of_log.contains(&worker)
                 && !placed.contains(&worker)
                 && !super::garbage::holds_any(&snapshot, worker);
             // Fewer members than copies would mean that fewer copies are wanted.

@@ -37,6 +37,13 @@ fn run(seed: u64) -> Result<world::Counts, String> {
 }
 
 #[test]
+fn a_seed_is_a_run() {
+    for seed in 0..8 {
+        assert_eq!(run(seed).unwrap(), run(seed).unwrap(), "seed {seed}");
+    }
+}
+
+#[test]
 fn no_acknowledged_commit_is_lost_whatever_fails() {
     let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
     let seeds = match number("BASALT_LOG_SEED") {

@@ -82,6 +82,8 @@ pub(super) struct Progress {
     pub(super) since: Duration,
     /// When it last answered well, or when we began to care.
     pub(super) heard: Duration,
+    /// When the newest question was asked that it answered as ours.
+    confirmed: Option<Duration>,
     pub(super) failures: u32,
     pub(super) retry_at: Duration,
     /// Since when it is promised to somebody else, and at which epoch.
@@ -103,6 +105,7 @@ impl Progress {
             asked_at: None,
             since: now,
             heard: now,
+            confirmed: None,
             failures: 0,
             retry_at: now,
             refused: None,
@@ -230,6 +233,7 @@ impl<T> Ledger<T> {
             }
             Answer::Position { upto, position, .. } => {
                 progress.complete = position.complete;
+                progress.confirmed = progress.asked_at;
                 progress.acked = progress.acked.max(upto);
                 (progress.after, progress.back, progress.refused) = (upto, 1, None);
             }
@@ -286,6 +290,24 @@ impl<T> Ledger<T> {
         if let Some(epoch) = lasting.map(|(_, epoch)| epoch).max() {
             self.ask_for_promises(LogEpoch(epoch.max(self.ballot).0 + 1), now);
         }
+    }
+
+    /// Until when it is certain that nobody else has written the log: enough members, asked then or
+    /// later, were promised to nobody else. For ever when there are none.
+    pub fn confirmed(&self) -> Option<Duration> {
+        if !self.is_leading() {
+            return None;
+        }
+        let sets = self.state.log_sets();
+        if sets.is_alone() {
+            return Some(Duration::MAX);
+        }
+        let at = |worker| self.progress.get(&worker).and_then(|progress| progress.confirmed);
+        let mut times: Vec<_> = sets.workers().into_iter().filter_map(at).collect();
+        times.sort_unstable_by(|a, b| b.cmp(a));
+        times.into_iter().find(|time| {
+            sets.is_durable(self.own, |worker| at(worker).is_some_and(|seen| seen >= *time))
+        })
     }
 
     /// Why the log cannot be written now.

@@ -16,7 +16,7 @@ use basalt_coordinator::catalog::{
 use basalt_engine::log_protocol::MemberPosition;
 use basalt_engine::secret::ClusterSecret;
 use basalt_storage::command_log::{Append, LogCopy, Position};
-use basalt_storage::ids::{ClusterId, WorkerId};
+use basalt_storage::ids::{ClusterId, Epoch, WorkerId};
 use bytes::Bytes;
 use tempfile::TempDir;
 use url::Url;
@@ -219,6 +219,76 @@ async fn a_third_worker_takes_the_place_of_a_dead_member() {
     })
     .await;
     assert_eq!(members(&cluster.catalog.log_status()).len(), 2);
+}
+
+fn drain(worker: WorkerId) -> Change {
+    Change::DrainWorker { worker, drain: true }
+}
+
+#[tokio::test]
+async fn a_drained_member_leaves_when_another_worker_has_its_place_and_only_then_the_cluster() {
+    let cluster = Cluster::start(3).await;
+    let drained = members(&cluster.catalog.log_status())[0];
+    let others = cluster.workers.iter().copied().filter(|worker| *worker != drained);
+    let owners = others.cycle().take(16).collect();
+    let assign = Change::AssignSlices { epoch: Epoch(2), owners };
+    cluster.catalog.commit(command(vec![assign])).await.unwrap();
+    let remove = || command(vec![Change::RemoveWorker { worker: drained }]);
+    let refused = cluster.catalog.commit(remove()).await.unwrap_err().to_string();
+    assert!(refused.contains("keeps a copy of the command log still"), "{refused}");
+    cluster.catalog.commit(command(vec![drain(drained)])).await.unwrap();
+    let has_left = |status: &LogStatus| {
+        let members = members(status);
+        members.len() == 2 && !members.contains(&drained)
+    };
+    wait_for(&cluster.catalog, has_left).await;
+    cluster.catalog.commit(remove()).await.unwrap();
+    cluster.commit("a").await.unwrap();
+}
+
+#[tokio::test]
+async fn the_last_member_stays_one_though_it_is_drained() {
+    let cluster = Cluster::start(1).await;
+    let only = cluster.workers[0];
+    cluster.catalog.commit(command(vec![drain(only)])).await.unwrap();
+    let version = cluster.commit("a").await.unwrap();
+    assert_eq!(members(&cluster.catalog.log_status()), [only]);
+    assert_eq!(cluster.machines.position(only).tail.seq, version);
+}
+
+#[tokio::test]
+async fn a_quiet_cluster_is_restored_without_the_member_that_was_replaced() {
+    let cluster = Cluster::start(3).await;
+    let dead = members(&cluster.catalog.log_status())[0];
+    cluster.machines.set_down(dead, true);
+    wait_for(&cluster.catalog, |status| {
+        !members(status).contains(&dead) && members(status).len() == 2
+    })
+    .await;
+    let secret = cluster.catalog.secret().clone();
+    loop {
+        let seq = cluster.catalog.log_status().seq;
+        let dir = tempfile::tempdir().unwrap();
+        if restore(dir.path(), &secret, &sources(&cluster), Certainty::Required).is_ok() {
+            break;
+        }
+        // Nobody commits anything: what settles the new set is the catalog's own.
+        wait_for(&cluster.catalog, |status| status.seq > seq).await;
+    }
+}
+
+#[tokio::test]
+async fn only_a_coordinator_that_members_answer_is_confirmed() {
+    let cluster = Cluster::start(2).await;
+    cluster.catalog.confirm().await.unwrap();
+    let secret = cluster.catalog.secret().clone();
+    let dir = tempfile::tempdir().unwrap();
+    restore(dir.path(), &secret, &sources(&cluster), Certainty::Required).unwrap();
+    let new = open(dir.path(), &cluster.machines, &cluster.workers);
+    new.confirm().await.unwrap();
+    let refused = cluster.catalog.confirm().await.unwrap_err();
+    assert!(matches!(refused, CatalogError::Stopped { .. }), "{refused}");
+    new.confirm().await.unwrap();
 }
 
 #[tokio::test]

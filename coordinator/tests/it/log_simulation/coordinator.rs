@@ -29,7 +29,7 @@ pub(super) struct LocalLog {
 
 impl LocalLog {
     /// A new cluster's.
-    pub(super) fn found() -> Self {
+    pub(super) fn found(own: CoordinatorId) -> Self {
         let changes = vec![
             Change::CreateCluster(NewCluster::generate()),
             Change::CreateSchema { name: "public".to_owned() },
@@ -40,7 +40,7 @@ impl LocalLog {
         state.apply(founding).unwrap();
         let mut chain = Chain::start();
         let record = chain.append(state.epoch(), state.log_epoch(), &payload).unwrap();
-        let (own, records) = (CoordinatorId::generate(), vec![record.into()]);
+        let records = vec![record.into()];
         Self { own, records, committed: Mark::at(chain) }
     }
 
@@ -119,12 +119,12 @@ impl Coordinator {
     }
 
     /// Opens the own copy. Returns its end when readers may see it at once.
-    pub(super) fn start(&mut self, now: Duration) -> Option<Chain> {
+    pub(super) fn start(&mut self, writer: LogWriter, now: Duration) -> Option<Chain> {
         let (state, chain) = self.log.replay();
         let is_shown = state.log_sets().is_alone() || self.log.committed == Mark::at(chain);
         let opening = Opening {
             own: self.log.own,
-            writer: LogWriter::generate(),
+            writer,
             state,
             chain,
             committed: Some(self.log.committed),

@@ -8,7 +8,7 @@ use basalt_coordinator::catalog::record::Mark;
 use basalt_coordinator::catalog::{CatalogError, Change, Command, Committed};
 use basalt_storage::command_log::{Append, Chain, LogCopy};
 use basalt_storage::digest::Digest;
-use basalt_storage::ids::{TxnId, WorkerId};
+use basalt_storage::ids::{CoordinatorId, LogWriter, TxnId, WorkerId};
 use bytes::Bytes;
 
 use super::coordinator::{Coordinator, LocalLog, Token, Writing};
@@ -40,7 +40,7 @@ impl Profile {
 }
 
 /// What happened in some runs.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Counts {
     pub(super) acknowledged: u64,
     pub(super) unknown: u64,
@@ -53,6 +53,7 @@ pub(super) struct Counts {
     pub(super) torn_writes: u64,
     pub(super) coordinator_crashes: u64,
     pub(super) lost_messages: u64,
+    pub(super) removals: u64,
 }
 
 impl Counts {
@@ -68,6 +69,7 @@ impl Counts {
         self.torn_writes += other.torn_writes;
         self.coordinator_crashes += other.coordinator_crashes;
         self.lost_messages += other.lost_messages;
+        self.removals += other.removals;
     }
 
     pub(super) fn check_that_everything_happened(&self) {
@@ -83,6 +85,7 @@ impl Counts {
             self.torn_writes,
             self.coordinator_crashes,
             self.lost_messages,
+            self.removals,
         ];
         assert!(all.iter().all(|count| *count > 0), "{self:?}");
     }
@@ -166,13 +169,14 @@ impl World {
     pub(super) fn new(seed: u64) -> Self {
         let mut choices = Choices(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(1));
         let workers = 1 + choices.below(4) as usize;
+        let own = CoordinatorId(choices.id());
         let mut world = Self {
             choices,
             profile: Profile::of(seed),
             now: Duration::ZERO,
             events: BTreeMap::new(),
             next_event: 0,
-            coordinators: vec![Coordinator::new(LocalLog::found())],
+            coordinators: vec![Coordinator::new(LocalLog::found(own))],
             workers: Vec::new(),
             cut: BTreeSet::new(),
             is_healed: false,
@@ -193,7 +197,8 @@ impl World {
 
     pub(super) fn new_worker(&mut self) {
         let (disk, index) = (MemDisk::default(), self.workers.len());
-        self.workers.push(Worker { id: WorkerId::generate(), disk, copy: None, is_gone: false });
+        let id = WorkerId(self.choices.id());
+        self.workers.push(Worker { id, disk, copy: None, is_gone: false });
         let delay = self.choices.below(1500);
         self.at(delay, Event::StartWorker(index));
     }
@@ -300,7 +305,7 @@ impl World {
         if it.ledger.is_some() || it.is_gone {
             return Ok(());
         }
-        let shown = it.start(now);
+        let shown = it.start(LogWriter(self.choices.id()), now);
         it.floor = self.acknowledged.values().map(|mark| mark.seq).max().unwrap_or(0);
         let incarnation = it.incarnation;
         self.note_hashes(index);
@@ -369,6 +374,18 @@ impl World {
             any = true;
         }
         if any {
+            ledger.begin_group(now);
+        }
+    }
+
+    /// Somebody changes something, if the coordinator takes it.
+    pub(super) fn change(&mut self, index: usize, change: Change) {
+        let now = self.now;
+        let Some(ledger) = &mut self.coordinators[index].ledger else { return };
+        if matches!(ledger.readiness(now), Readiness::Ready) {
+            let command = Command::new(TxnId::generate(), 0, vec![change]);
+            let payload = serde_json::to_vec(&command).unwrap();
+            ledger.commit(command, &payload, Token::Worker);
             ledger.begin_group(now);
         }
     }
