@@ -32,10 +32,13 @@ pub use roster::{
 };
 pub use slices::COPIES_PLACED;
 
-use crate::catalog::{Catalog, CatalogError, Command, wall_clock_ms};
+use crate::catalog::{Catalog, CatalogError, Command, Readable, wall_clock_ms};
 
 /// How often a registration plans its slice map again when another one was faster.
 const JOIN_ATTEMPTS_MAX: usize = 16;
+
+/// Stands for an epoch that is not known yet: no worker has heard of a later one.
+const EPOCH_UNKNOWN: Epoch = Epoch(u64::MAX);
 
 /// Why a worker could not register.
 #[derive(Debug, Error)]
@@ -96,8 +99,7 @@ impl Members {
     /// snapshots know its URL. Sending the same registration again is safe.
     pub async fn register(&self, join: Join) -> Result<Registration, RegisterError> {
         let worker = join.worker;
-        let epoch = self.catalog.cluster().epoch;
-        self.roster().register(join, epoch, self.now())?;
+        self.roster().register(join, self.newest_epoch(), self.now())?;
         // Where it listens is known before it is recorded: the catalog may need its copy of the log
         // to record anything.
         self.refresh();
@@ -136,11 +138,20 @@ impl Members {
         last.map_or(Ok(()), Err)
     }
 
+    /// The newest epoch there can be. After a crash or a restore workers may know of later ones than
+    /// snapshots show: what their copies of the log have is taken over only once they are here.
+    fn newest_epoch(&self) -> Epoch {
+        match self.catalog.log_status().readable {
+            Readable::NotYet(_) => EPOCH_UNKNOWN,
+            Readable::Yes | Readable::No(_) => self.catalog.cluster().epoch,
+        }
+    }
+
     /// Notes a sign of life.
     pub fn heartbeat(&self, worker: WorkerId, incarnation: Incarnation, epoch: Epoch) -> Beat {
-        let cluster = self.catalog.cluster();
-        let current = cluster.epoch;
-        if !cluster.workers.contains(&worker) {
+        let current = self.newest_epoch();
+        let is_known = current == EPOCH_UNKNOWN || self.catalog.cluster().workers.contains(&worker);
+        if !is_known {
             // It was removed when it was lost, and is back: it becomes a member again.
             return Beat::Register;
         }
