@@ -37,7 +37,8 @@ impl Rig {
     }
 
     async fn wait_copies(&self, count: i64) {
-        let sql = "SELECT count(*) FROM sys.log_members WHERE member = 'worker' AND state = 'current'";
+        let sql =
+            "SELECT count(*) FROM sys.log_members WHERE member = 'worker' AND state = 'current'";
         let started = Instant::now();
         while self.read(sql).await != [[count]] {
             assert!(started.elapsed() < COPIED_WITHIN, "fewer than {count} copies of the log");

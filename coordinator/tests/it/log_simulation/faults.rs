@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use basalt_coordinator::catalog::{Change, State};
 use basalt_coordinator::catalog::record::{Mark, command};
 use basalt_coordinator::catalog::restore::doubts;
+use basalt_coordinator::catalog::{Change, State};
 use basalt_storage::command_log::{Chain, Position, RawRecord};
 use basalt_storage::ids::{CoordinatorId, WorkerId};
 use uuid::Uuid;
