@@ -33,6 +33,7 @@ pub use roster::{
 pub use slices::COPIES_PLACED;
 
 use crate::catalog::{Catalog, CatalogError, Command, Readable, wall_clock_ms};
+use crate::placement::Candidate;
 
 /// How often a registration plans its slice map again when another one was faster.
 const JOIN_ATTEMPTS_MAX: usize = 16;
@@ -98,12 +99,12 @@ impl Members {
     /// On `Ok` the worker is in the catalog, durably, with its slices when it gets any, and new
     /// snapshots know its URL. Sending the same registration again is safe.
     pub async fn register(&self, join: Join) -> Result<Registration, RegisterError> {
-        let worker = join.worker;
+        let (worker, candidate) = (join.worker, join.candidate.clone());
         self.roster().register(join, self.newest_epoch(), self.now())?;
         // Where it listens is known before it is recorded: the catalog may need its copy of the log
         // to record anything.
         self.refresh();
-        self.record(worker).await?;
+        self.record(worker, &candidate).await?;
         self.refresh();
         let cluster = self.catalog.cluster();
         tracing::info!(%worker, epoch = %cluster.epoch, "a worker registered");
@@ -120,11 +121,12 @@ impl Members {
     }
 
     /// Commits what the catalog must know of a worker, planning again when somebody was faster.
-    async fn record(&self, worker: WorkerId) -> Result<(), CatalogError> {
+    async fn record(&self, worker: WorkerId, candidate: &Candidate) -> Result<(), CatalogError> {
         let mut last = None;
         for _ in 0..JOIN_ATTEMPTS_MAX {
             let has_rows = has_rows(&self.catalog.snapshot());
-            let changes = slices::join_changes(&self.catalog.cluster(), has_rows, worker);
+            let joins = (worker, candidate);
+            let changes = slices::join_changes(&self.catalog.cluster(), has_rows, joins);
             if changes.is_empty() {
                 return Ok(());
             }

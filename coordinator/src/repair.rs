@@ -86,6 +86,8 @@ pub struct Observed<'a> {
     pub bad: &'a BTreeSet<(WorkerId, SegmentKey)>,
     /// Copies being made.
     pub in_flight: &'a [InFlight],
+    /// What workers fail together with, of those that said so.
+    pub domains: &'a BTreeMap<WorkerId, String>,
 }
 
 /// How much may be done at once: repair yields to queries.

@@ -25,7 +25,7 @@ use datafusion::catalog::{MemTable, SchemaProvider, TableProvider};
 use datafusion::error::Result;
 
 use crate::catalog::ledger::MemberStatus;
-use crate::catalog::{Catalog, LogStatus};
+use crate::catalog::{Catalog, ClusterState, LogStatus};
 use crate::membership::Members;
 use crate::reconcile::Reconciler;
 use crate::statements::registry::{Registry, RunState, Write};
@@ -67,7 +67,9 @@ impl SysSchema {
 
     async fn compute(&self, name: &str) -> Result<Option<RecordBatch>> {
         Ok(Some(match name {
-            "workers" => workers(&self.snapshot, &self.members, &self.reconciler)?,
+            "workers" => {
+                workers(&self.snapshot, &self.members, &self.reconciler, &self.catalog.cluster())?
+            }
             "slices" => slices(&self.snapshot)?,
             "tables" => tables(&self.snapshot)?,
             "segments" => segments(&self.snapshot)?,
@@ -129,7 +131,12 @@ fn numbers_or_null(values: impl Iterator<Item = Option<u64>>) -> ArrayRef {
 }
 
 /// Every member of the cluster, also those that were never heard of since this coordinator started.
-fn workers(snapshot: &Snapshot, members: &Members, reconciler: &Reconciler) -> Result<RecordBatch> {
+fn workers(
+    snapshot: &Snapshot,
+    members: &Members,
+    reconciler: &Reconciler,
+    cluster: &ClusterState,
+) -> Result<RecordBatch> {
     let heard = members.members();
     let rows: Vec<_> = reconciler
         .worker_states()
@@ -154,6 +161,8 @@ fn workers(snapshot: &Snapshot, members: &Members, reconciler: &Reconciler) -> R
         Some(member) => format!("{:?}", member.state).to_lowercase(),
         None => "unknown".to_owned(),
     });
+    let candidate = |worker| cluster.candidate(worker).1;
+    let domain = StringArray::from_iter(rows.iter().map(|row| candidate(row.0).domain));
     let silent = UInt64Array::from_iter(
         rows.iter().map(|row| row.2.map(|member| member.silent.as_millis() as u64)),
     );
@@ -162,6 +171,8 @@ fn workers(snapshot: &Snapshot, members: &Members, reconciler: &Reconciler) -> R
         ("url", Arc::new(url) as ArrayRef, true),
         ("state", strings(state), false),
         ("duty", strings(rows.iter().map(|row| row.1.to_owned())), false),
+        ("domain", Arc::new(domain) as ArrayRef, true),
+        ("weight", numbers(rows.iter().map(|row| u64::from(candidate(row.0).weight))), false),
         ("slices", numbers(rows.iter().map(|row| slices(row.0))), false),
         ("segments", numbers(rows.iter().map(|row| held(&row.0).0)), false),
         ("bytes", numbers(rows.iter().map(|row| held(&row.0).1)), false),

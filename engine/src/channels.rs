@@ -3,9 +3,12 @@
 //! Every request through a channel carries the cluster secret. Channels connect lazily and
 //! reconnect by themselves; a peer that does not answer shows up as `UNAVAILABLE`.
 //!
+//! What goes through them is summed up at both ends ([`checksums`]).
+//!
 //! Invariant: the secret leaves this machine for nobody. Addresses of peers come from plans and
 //! registrations, that is from other processes; without TLS only loopback ones are used.
 
+pub mod checksums;
 mod in_process;
 mod partition_streams;
 
@@ -26,6 +29,7 @@ use tonic::transport::{Channel, Endpoint};
 use tower::Service;
 use url::{Host, Url};
 
+use self::checksums::ChecksummedChannel;
 pub use self::in_process::LocalWorkers;
 pub(crate) use self::in_process::in_own_task;
 use self::partition_streams::PartitionStreams;
@@ -114,7 +118,8 @@ impl Channels {
             }
         };
         let secret = self.secret.clone();
-        Ok(BoxCloneSyncChannel::new(WithHeaders { channel, secret, worker }))
+        let channel = WithHeaders { channel, secret, worker };
+        Ok(BoxCloneSyncChannel::new(ChecksummedChannel::new(channel)))
     }
 }
 

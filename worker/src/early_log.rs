@@ -8,6 +8,7 @@ use std::net::TcpListener;
 use std::time::Duration;
 
 use basalt_engine::addressee;
+use basalt_engine::channels::checksums::Checksums;
 use basalt_engine::secret::ClusterSecret;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -45,6 +46,7 @@ impl EarlyLog {
             .layer(InterceptorLayer::new(move |request| {
                 addressee::admit(worker, secret.admit(request)?)
             }))
+            .layer(Checksums)
             .add_service(log.into_server())
             .serve_with_incoming_shutdown(incoming, async {
                 let _ = stopped.await;

@@ -7,6 +7,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use basalt_engine::addressee;
+use basalt_engine::channels::checksums::Checksums;
 use basalt_engine::channels::{Channels, LocalWorkers};
 use basalt_engine::fence::Fence;
 use basalt_engine::protocol::MESSAGE_BYTES_MAX;
@@ -140,6 +141,7 @@ impl Worker {
             .layer(InterceptorLayer::new(move |request| {
                 addressee::admit(id, secret.admit(request)?)
             }))
+            .layer(Checksums)
             .layer(CatchPanics)
             .add_service(FragmentGate::new(fragments))
             .add_service(log.into_server())
@@ -256,6 +258,8 @@ async fn join(
         worker: ChunkStore::reserve_worker(dir, vfs.as_ref())?,
         incarnation: Uuid::new_v4(),
         url,
+        domain: config.domain.clone(),
+        weight: config.weight,
         cluster: known.map(|identity| identity.cluster),
         epoch: 0,
     };

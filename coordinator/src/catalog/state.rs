@@ -21,6 +21,7 @@ use super::apply::Draft;
 use super::command::{Change, Command, NewCluster, Request, RequestKey, SliceHash};
 use super::error::CatalogError;
 use super::members::LogSets;
+use crate::placement::Candidate;
 
 /// How many request keys are remembered; the oldest is forgotten first. At one labelled write a
 /// second that is 18 hours.
@@ -54,6 +55,9 @@ pub struct ClusterState {
     /// Workers that are to lose their slices and copies.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub draining: BTreeSet<WorkerId>,
+    /// What is known of workers that are not like any other.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub described: BTreeMap<WorkerId, Candidate>,
     /// The transaction that made the slice map, or the cluster.
     pub assigned_by: TxnId,
 }
@@ -70,12 +74,18 @@ impl ClusterState {
             slice_partners: Vec::new(),
             workers: BTreeSet::new(),
             draining: BTreeSet::new(),
+            described: BTreeMap::new(),
             assigned_by: txn,
         }
     }
 }
 
 impl ClusterState {
+    /// A worker as one that slices may be placed on.
+    pub fn candidate(&self, worker: WorkerId) -> (WorkerId, Candidate) {
+        (worker, self.described.get(&worker).cloned().unwrap_or_default())
+    }
+
     /// The workers of each slice, by slice number: the owner, then its partners.
     pub fn slice_workers(&self) -> Vec<Vec<WorkerId>> {
         let partners =

@@ -348,10 +348,18 @@ impl Reconciler {
         let copies = self.copies();
         let in_flight: Vec<_> = copies.running.values().map(|running| running.in_flight).collect();
         let room = self.inner.options.copies_at_once.saturating_sub(in_flight.len());
-        let observed =
-            Observed { workers: &workers.collect(), bad: &copies.bad, in_flight: &in_flight };
+        let cluster = self.inner.catalog.cluster();
+        let domains = cluster.described.iter().filter_map(|(worker, candidate)| {
+            candidate.domain.as_ref().map(|domain| (*worker, domain.clone()))
+        });
+        let observed = Observed {
+            workers: &workers.collect(),
+            bad: &copies.bad,
+            in_flight: &in_flight,
+            domains: &domains.collect(),
+        };
         let limits = Limits { steps_max: STEPS_MAX, ..Limits::default() };
-        let desired = self.inner.catalog.cluster().slice_workers();
+        let desired = cluster.slice_workers();
         let now = Instant::now();
         let may_try = |segment: &Segment<'_>| {
             copies.held_back.get(&segment.key).is_none_or(|(_, again)| *again <= now)

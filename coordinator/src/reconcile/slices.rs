@@ -9,7 +9,7 @@ use super::Reconciler;
 use super::standing::{Standing, standings};
 use crate::catalog::{CatalogError, Change, Command, wall_clock_ms};
 use crate::membership::COPIES_PLACED;
-use crate::placement::{Candidate, Problem, solve};
+use crate::placement::{Problem, solve};
 
 impl Reconciler {
     /// How every worker counts now.
@@ -31,7 +31,7 @@ impl Reconciler {
         let eligible = standings
             .into_iter()
             .filter(|(_, standing)| matches!(standing, Standing::Good | Standing::Away));
-        let candidate = |(worker, _)| (worker, Candidate { weight: 1, domain: None });
+        let candidate = |(worker, _)| cluster.candidate(worker);
         let before = cluster.slice_workers();
         // Never fewer than now: a dropped table must not move what others have.
         let now = before.iter().map(Vec::len).max().unwrap_or(0);

@@ -67,7 +67,8 @@ fn case<'a>(
     in_flight: &'a InFlightOf,
 ) -> Case<'a> {
     let in_flight = in_flight.get(&segment.key).map_or(&[][..], Vec::as_slice);
-    Case { segment, observed, candidates: candidates.of(segment.key), in_flight }
+    let lost = candidates.lost;
+    Case { segment, observed, candidates: candidates.of(segment.key), lost, in_flight }
 }
 
 fn by_segment(in_flight: &[InFlight]) -> InFlightOf {

@@ -29,6 +29,7 @@ struct World {
     segments: Vec<Owned>,
     bad: BTreeSet<(WorkerId, SegmentKey)>,
     in_flight: Vec<InFlight>,
+    domains: BTreeMap<WorkerId, String>,
     limits: Limits,
 }
 
@@ -59,6 +60,7 @@ impl World {
             segments: Vec::new(),
             bad: BTreeSet::new(),
             in_flight: Vec::new(),
+            domains: BTreeMap::new(),
             limits: Limits::default(),
         }
     }
@@ -85,8 +87,8 @@ impl World {
     }
 
     fn plan(&self) -> Plan {
-        let Self { states, bad, in_flight, .. } = self;
-        let observed = Observed { workers: states, bad, in_flight };
+        let Self { states, bad, in_flight, domains, .. } = self;
+        let observed = Observed { workers: states, bad, in_flight, domains };
         plan(self.segments.iter().map(Owned::segment), &self.desired, &observed, self.limits)
     }
 
@@ -159,6 +161,15 @@ fn a_worker_is_drained_by_copies_of_what_it_has() {
 }
 
 #[test]
+fn a_worker_keeps_what_it_is_drained_of_while_another_one_is_lost() {
+    World::new(&[Lost, Draining, Live], &[3]).segment(&[1, 2, 3]).check(&[]);
+    World::new(&[Live, Draining, Live, Lost], &[1, 3])
+        .segment(&[2, 1, 3])
+        .check(&["forget 1 on 2: Drained"]);
+    World::new(&[Draining, Live], &[2]).segment(&[1, 2]).check(&["forget 1 on 1: Drained"]);
+}
+
+#[test]
 fn a_worker_that_has_the_only_copy_is_not_drained_of_it() {
     World::new(&[Draining], &[]).segment(&[1]).check(&[]);
     World::new(&[Draining, Away], &[2]).segment(&[1]).check(&[]);
@@ -166,6 +177,19 @@ fn a_worker_that_has_the_only_copy_is_not_drained_of_it() {
         .segment(&[1, 2])
         .bad(2, 1)
         .check(&["rebuild 1 on 2 from [1]"]);
+}
+
+#[test]
+fn copies_beyond_those_placed_go_where_nothing_fails_together() {
+    let mut world = World::new(&[Live; 5], &[1]).segment(&[1]).wanting(3);
+    for (worker, domain) in [(1, "a"), (2, "a"), (3, "b"), (4, "b"), (5, "c")] {
+        world.domains.insert(self::worker(worker), domain.to_owned());
+    }
+    let copies = world.plan().steps.into_iter().filter_map(|step| match step {
+        Step::Copy { to, .. } => world.domains.get(&to).cloned(),
+        _ => None,
+    });
+    assert_eq!(copies.collect::<BTreeSet<_>>(), BTreeSet::from(["b".to_owned(), "c".to_owned()]));
 }
 
 #[test]

@@ -22,6 +22,8 @@ pub(super) struct Case<'a> {
     pub(super) observed: &'a Observed<'a>,
     /// The workers that may have copies, the best first.
     pub(super) candidates: &'a [WorkerId],
+    /// Members that are lost: they may return, and count as long as they are members.
+    pub(super) lost: usize,
     /// Copies of it that are being made.
     pub(super) in_flight: &'a [InFlight],
 }
@@ -140,10 +142,11 @@ impl Case<'_> {
     ///
     /// One that is lost stays until there are as many copies as wanted, even if the cluster is too
     /// small for that: it may come back, and may then be the last. A worker can be drained from a
-    /// cluster that is too small without it.
+    /// cluster that is too small without it, but not while that is so only because another one is
+    /// lost: what was to be given up may be needed.
     fn forgets(&self, holders: &Holders) -> Vec<(WorkerId, ForgetReason)> {
         let wanted = self.wanted();
-        let possible = wanted.min(self.candidates.len()).max(1);
+        let possible = wanted.min(self.candidates.len() + self.lost).max(1);
         let best = self.best();
         let is_busy = |holder: &WorkerId| {
             self.in_flight.iter().any(|copy| copy.from == *holder || copy.to == *holder)

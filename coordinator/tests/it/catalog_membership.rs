@@ -9,6 +9,7 @@ use basalt_coordinator::membership::{
     Beat, Incarnation, Join, Liveness, MemberState, Members, Refusal, RegisterError, Roster,
     Versions,
 };
+use basalt_coordinator::placement::Candidate;
 use basalt_storage::ids::{ClusterId, Epoch, WorkerId};
 use futures::future::join_all;
 use url::Url;
@@ -48,6 +49,7 @@ impl Scene {
             url: url(1),
             versions: versions(),
             epoch: EPOCH,
+            candidate: Candidate::default(),
         };
         roster.register(member.clone(), EPOCH, at(0)).unwrap();
         let mut scene = Self { roster, member };
@@ -215,6 +217,7 @@ fn joins(worker: WorkerId, port: u16) -> Join {
         url: url(port),
         versions: versions(),
         epoch: Epoch(0),
+        candidate: Candidate::default(),
     }
 }
 

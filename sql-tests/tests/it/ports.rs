@@ -7,6 +7,7 @@ use std::time::Duration;
 use arrow::array::ArrayRef;
 use arrow::util::display::array_value_to_string;
 use basalt_engine::addressee::WORKER_HEADER;
+use basalt_engine::channels::checksums::ChecksummedChannel;
 use basalt_engine::secret::SECRET_HEADER;
 use basalt_sql_tests::client::Client;
 use basalt_sql_tests::cluster::{EmbeddedCluster, EmbeddedConfig, Links};
@@ -109,7 +110,7 @@ pub(crate) const RPCS: [(&str, bool); 15] = [
 /// A port and what is presented there.
 #[derive(Clone)]
 pub(crate) struct Port {
-    pub(crate) channel: Channel,
+    pub(crate) channel: ChecksummedChannel<Channel>,
     secret: Option<AsciiMetadataValue>,
     worker: Option<AsciiMetadataValue>,
 }
@@ -117,7 +118,8 @@ pub(crate) struct Port {
 impl Port {
     pub(crate) fn new(url: &str) -> Self {
         let endpoint = Channel::from_shared(url.to_owned()).unwrap();
-        Self { channel: endpoint.connect_lazy(), secret: None, worker: None }
+        let channel = ChecksummedChannel::new(endpoint.connect_lazy());
+        Self { channel, secret: None, worker: None }
     }
 
     pub(crate) fn with_secret(&self, secret: impl AsRef<[u8]>) -> Self {

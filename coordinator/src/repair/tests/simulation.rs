@@ -333,7 +333,7 @@ impl Simulation {
     }
 
     fn forget(&mut self, key: SegmentKey, id: WorkerId, reason: ForgetReason) {
-        let usable = self.workers_in(&[Live, Away]).len();
+        let members = self.workers_in(&[Live, Away, Lost]).len();
         let mut flights = self.world.in_flight.iter().filter(|copy| copy.segment == key);
         let is_read = flights.any(|copy| copy.from == id || copy.to == id);
         self.require(!is_read, || format!("{id} is forgotten in the middle of a copy of {key}"));
@@ -347,7 +347,7 @@ impl Simulation {
         let left = self.holders(key).iter();
         let good = left.filter(|holder| self.is_good(key, **holder, &[Live])).count();
         let enough = match reason {
-            ForgetReason::Drained => wanted.min(usable).max(1),
+            ForgetReason::Drained => wanted.min(members).max(1),
             ForgetReason::Surplus | ForgetReason::Bad | ForgetReason::Lost => wanted,
         };
         self.require(good >= enough, || {
@@ -445,8 +445,11 @@ impl Simulation {
             let placed = &placed[..segment.wanted.min(placed.len())];
             let is_placed = placed.iter().all(|id| good.contains(id));
             self.require(is_placed, || format!("{segment:?} is not on {placed:?}"));
+            // What is drained becomes empty, unless others are lost that would have to have copies.
             let drained = holders.iter().filter(|id| self.world.states.get(id) == Some(&Draining));
-            self.require(usable.is_empty() || drained.count() == 0, || format!("{segment:?}"));
+            let members = usable.len() + self.workers_in(&[Lost]).len();
+            let waits = usable.is_empty() || usable.len() < segment.wanted.min(members);
+            self.require(waits || drained.count() == 0, || format!("{segment:?}"));
         }
         let plan = self.world.plan();
         let progress = plan.progress;
