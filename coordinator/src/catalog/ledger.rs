@@ -294,8 +294,12 @@ impl<T> Ledger<T> {
     /// Begins to make the group durable.
     pub fn begin_group(&mut self, now: Duration) {
         if self.group.records.is_empty() {
-            // Nothing is new: replays and refusals, of a state that is durable.
-            return self.reply_all();
+            // Nothing is new: replays and refusals, of a state that is durable. A group that is under
+            // way, for too long to take more, stays so.
+            if self.group.since.is_none() {
+                self.reply_all();
+            }
+            return;
         }
         self.group.since.get_or_insert(now);
         let records = std::mem::take(&mut self.group.records);
