@@ -64,10 +64,13 @@ pub(crate) fn log_client(
 
 impl MemberLinks for GrpcLinks {
     fn ask(&self, url: &Url, question: Question, answer: Box<dyn FnOnce(Answer) + Send>) {
-        // Another worker may listen where the member did: its copy must not count for this one.
-        let client = log_client(&self.channels, Some(question.ask.worker), url);
+        let (channels, url) = (self.channels.clone(), url.clone());
         self.runtime.spawn(async move {
             let asked = async {
+                // Here and not by the caller: a connection lives on the runtime that it is made on,
+                // and others use it. Another worker may listen where the member did: its copy must
+                // not count for this one.
+                let client = log_client(&channels, Some(question.ask.worker), &url);
                 let mut client = client?;
                 match &question.ask.ask {
                     Ask::Promise => promise(&mut client, &question).await,
