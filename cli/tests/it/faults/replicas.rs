@@ -64,8 +64,10 @@ pub(super) async fn wiped_disks(run: Run) -> anyhow::Result<Figures> {
 /// Chunks that have fewer copies than they should, or one that is known to be bad.
 const SHORT_OF_COPIES: &str = "SELECT count(*) FROM sys.chunks WHERE state <> 'full'";
 
-/// Waits until every chunk has its copies again.
+/// Waits until every chunk has its copies again, and the command log: before, a second loss may be
+/// one too many.
 async fn wait_replicated(session: &mut Session) -> Result<(), Violation> {
+    wait_log_copied(session).await?;
     let started = Instant::now();
     loop {
         let short = session.read_until_answered(SHORT_OF_COPIES).await?;
