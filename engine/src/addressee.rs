@@ -4,6 +4,9 @@
 //! there a moment later, with the same secret. A copy that it took in place of the first would be
 //! counted for a disk that does not have it, and a list of its files would make those of the first
 //! seem lost. So requests name the worker, and any other one refuses them.
+//!
+//! Not fragments: datafusion-distributed knows addresses only. What one writes goes to the owners that
+//! its plan names, and what it reads has digests.
 
 use basalt_storage::ids::WorkerId;
 use http::HeaderValue;

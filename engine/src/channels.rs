@@ -29,7 +29,7 @@ use tonic::transport::{Channel, Endpoint};
 use tower::Service;
 use url::{Host, Url};
 
-use self::checksums::ChecksummedChannel;
+use self::checksums::{ChecksummedChannel, OnDamage};
 pub use self::in_process::LocalWorkers;
 pub(crate) use self::in_process::in_own_task;
 use self::partition_streams::PartitionStreams;
@@ -112,14 +112,20 @@ impl Channels {
                     .initial_stream_window_size(STREAM_WINDOW_BYTES)
                     .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
                     .tcp_nodelay(true)
+                    // No memory of headers: see `checksums`.
+                    .http2_header_table_size(0)
                     .connect_lazy();
                 open.insert(url.clone(), channel.clone());
                 channel
             }
         };
         let secret = self.secret.clone();
-        let channel = WithHeaders { channel, secret, worker };
-        Ok(BoxCloneSyncChannel::new(ChecksummedChannel::new(channel)))
+        let (all, bad) = (Arc::clone(&self.open), url.clone());
+        let on_damage: OnDamage = Arc::new(move || {
+            all.lock().unwrap_or_else(PoisonError::into_inner).remove(&bad);
+        });
+        let channel = ChecksummedChannel::new(WithSecret { channel, secret }, on_damage);
+        Ok(BoxCloneSyncChannel::new(ToWorker { channel, worker }))
     }
 }
 
@@ -171,15 +177,14 @@ impl ChannelResolver for Channels {
     }
 }
 
-/// A channel that adds the cluster secret to every request, and whom it is for.
+/// A channel that adds the cluster secret to every request: the last thing that is added.
 #[derive(Clone)]
-struct WithHeaders {
+struct WithSecret {
     channel: Channel,
     secret: HeaderValue,
-    worker: Option<HeaderValue>,
 }
 
-impl Service<Request<Body>> for WithHeaders {
+impl Service<Request<Body>> for WithSecret {
     type Response = Response<Body>;
     type Error = tonic::transport::Error;
     type Future = <Channel as Service<Request<Body>>>::Future;
@@ -189,10 +194,31 @@ impl Service<Request<Body>> for WithHeaders {
     }
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
-        let headers = request.headers_mut();
-        headers.insert(HeaderName::from_static(SECRET_HEADER), self.secret.clone());
+        request.headers_mut().insert(HeaderName::from_static(SECRET_HEADER), self.secret.clone());
+        self.channel.call(request)
+    }
+}
+
+/// A channel that says whom every request is for, if that is known.
+#[derive(Clone)]
+struct ToWorker<S> {
+    channel: S,
+    worker: Option<HeaderValue>,
+}
+
+impl<S: Service<Request<Body>>> Service<Request<Body>> for ToWorker<S> {
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = S::Future;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.channel.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
         if let Some(worker) = &self.worker {
-            headers.insert(HeaderName::from_static(WORKER_HEADER), worker.clone());
+            let name = HeaderName::from_static(WORKER_HEADER);
+            request.headers_mut().insert(name, worker.clone());
         }
         self.channel.call(request)
     }

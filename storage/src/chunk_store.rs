@@ -21,7 +21,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
 
@@ -58,6 +58,8 @@ pub struct ChunkStore {
     staging: Arc<Staging>,
     turns: SegmentTurns,
     _lock: Box<dyn VfsLock>,
+    /// Dropped behind the lock.
+    alive: Arc<()>,
 }
 
 impl ChunkStore {
@@ -88,6 +90,7 @@ impl ChunkStore {
             staging: Arc::new(staging),
             turns: SegmentTurns::default(),
             _lock: lock,
+            alive: Arc::new(()),
         })
     }
 
@@ -117,6 +120,11 @@ impl ChunkStore {
     /// The data directory.
     pub fn root(&self) -> &Path {
         &self.root
+    }
+
+    /// What cannot be upgraded any more once the directory is free for another process.
+    pub fn alive(&self) -> Weak<()> {
+        Arc::downgrade(&self.alive)
     }
 
     /// Whether segments can be written: `false` from the first failed fsync until a restart.

@@ -67,7 +67,7 @@ pub struct Worker {
     local_workers: LocalWorkers,
     stop: Option<oneshot::Sender<()>>,
     server: JoinHandle<Result<(), tonic::transport::Error>>,
-    store: Weak<ChunkStore>,
+    store: Weak<()>,
     _heartbeats: Heartbeats,
     log_scrub: JoinHandle<()>,
 }
@@ -125,7 +125,7 @@ impl Worker {
             .into_worker_server()
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX);
-        let held = Arc::downgrade(&store);
+        let held = store.alive();
         let secret = config.secret.clone();
         let (stop, stopped) = oneshot::channel::<()>();
         // The server's own option does not reach connections that come from outside of it, and

@@ -147,6 +147,8 @@ impl Registration {
                 }
                 Err(status) => {
                     tracing::debug!(reason = status.message(), "heartbeat failed");
+                    // The next one goes over another connection: this one may be the reason.
+                    client = None;
                 }
             }
         }

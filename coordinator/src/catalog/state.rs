@@ -81,6 +81,12 @@ impl ClusterState {
 }
 
 impl ClusterState {
+    /// What workers fail together with, of those that said so.
+    pub fn domains(&self) -> BTreeMap<WorkerId, String> {
+        let said = self.described.iter();
+        said.filter_map(|(worker, known)| Some((*worker, known.domain.clone()?))).collect()
+    }
+
     /// A worker as one that slices may be placed on.
     pub fn candidate(&self, worker: WorkerId) -> (WorkerId, Candidate) {
         (worker, self.described.get(&worker).cloned().unwrap_or_default())
@@ -307,6 +313,7 @@ pub(super) fn cluster_view(cluster: &ClusterState, urls: &BTreeMap<WorkerId, Url
             .filter(|(worker, _)| cluster.workers.contains(worker))
             .map(|(worker, url)| (*worker, url.clone()))
             .collect(),
+        domains: cluster.domains(),
         moved: HashMap::new(),
     }
 }

@@ -349,14 +349,11 @@ impl Reconciler {
         let in_flight: Vec<_> = copies.running.values().map(|running| running.in_flight).collect();
         let room = self.inner.options.copies_at_once.saturating_sub(in_flight.len());
         let cluster = self.inner.catalog.cluster();
-        let domains = cluster.described.iter().filter_map(|(worker, candidate)| {
-            candidate.domain.as_ref().map(|domain| (*worker, domain.clone()))
-        });
         let observed = Observed {
             workers: &workers.collect(),
             bad: &copies.bad,
             in_flight: &in_flight,
-            domains: &domains.collect(),
+            domains: &cluster.domains(),
         };
         let limits = Limits { steps_max: STEPS_MAX, ..Limits::default() };
         let desired = cluster.slice_workers();
@@ -388,8 +385,11 @@ impl Reconciler {
                 && !of_log.contains(&worker)
                 && !placed.contains(&worker)
                 && !super::garbage::holds_any(&snapshot, worker);
-            // Fewer members than copies would mean that fewer copies are wanted.
-            if goes && self.inner.catalog.cluster().workers.len() > copies_placed(&snapshot) {
+            // Fewer members than copies would mean that fewer copies are wanted, and what is drained
+            // would be given up.
+            let cluster = self.inner.catalog.cluster();
+            let staying = cluster.workers.len() - cluster.draining.len();
+            if goes && staying > copies_placed(&snapshot) {
                 tracing::warn!(%worker, "a lost worker with nothing left is no member any more");
                 self.commit(vec![Change::RemoveWorker { worker }]).await?;
             }

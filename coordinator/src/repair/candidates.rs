@@ -1,8 +1,9 @@
 //! Which workers a segment's copies belong on, the best first.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
+use basalt_engine::snapshot::apart;
 use basalt_storage::ids::{SliceId, TableId, WorkerId};
 use basalt_storage::layout::SegmentKey;
 
@@ -50,22 +51,11 @@ impl<'a> Candidates<'a> {
                 usable.iter().filter(|worker| !is_placed(worker)).copied().collect();
             others.sort_by_cached_key(|worker| (Reverse(score(segment, *worker)), *worker));
             let placed = placed.iter().filter(|worker| usable.binary_search(worker).is_ok());
-            apart(placed.copied().collect(), others, domains)
+            let mut workers: Vec<_> = placed.copied().collect();
+            workers.extend(apart(&workers, others, domains));
+            workers
         })
     }
-}
-
-/// The workers of a slice and then others, in their order, but those first whose failure domain
-/// none before them is in. A worker that says nothing is one by itself.
-fn apart(
-    placed: Vec<WorkerId>,
-    others: Vec<WorkerId>,
-    domains: &BTreeMap<WorkerId, String>,
-) -> Vec<WorkerId> {
-    let mut seen: BTreeSet<&String> = placed.iter().filter_map(|id| domains.get(id)).collect();
-    let (apart, together): (Vec<_>, Vec<_>) =
-        others.into_iter().partition(|id| domains.get(id).is_none_or(|domain| seen.insert(domain)));
-    [placed, apart, together].concat()
 }
 
 /// How well a worker suits the segments of one slice of one table: a hash, and nothing on disk

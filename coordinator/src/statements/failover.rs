@@ -374,7 +374,10 @@ fn lost(worker: WorkerId) -> SqlError {
 /// The same snapshot on the workers of a newer one, with the copies that they have by then: those
 /// of a lost worker may have been made again on one that had none.
 fn on_workers_of(spec: &SessionSpec, now: &Snapshot) -> Arc<SessionSpec> {
-    let moved = moved_copies(spec.snapshot.segments(), now.segments());
+    let moved = match now.version == spec.snapshot.version {
+        true => HashMap::new(),
+        false => moved_copies(spec.snapshot.segments(), now.segments()),
+    };
     let cluster = ClusterView { moved, ..ClusterView::clone(&now.cluster) };
     let snapshot = Snapshot { cluster: Arc::new(cluster), ..Snapshot::clone(&spec.snapshot) };
     Arc::new(SessionSpec { snapshot: Arc::new(snapshot), ..spec.clone() })

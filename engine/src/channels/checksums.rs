@@ -2,25 +2,30 @@
 //!
 //! TCP sums up 16 bits, and a switch or a network card that damages memory sums up what it has
 //! damaged: without TLS a flipped bit in a row would be stored, and one in a status would make half
-//! of an answer a whole one (FAULTS F18). So bodies go in pieces:
+//! of an answer a whole one (FAULTS F18). So bodies go in pieces, and headers that mean something
+//! are summed up:
 //!
 //! ```text
-//! piece   length (4 bytes, little-endian), CRC-32C of length and data (4 bytes), data
-//! end     the same with the highest bit of the length set; its data is the status of a response
+//! piece    length (4 bytes, little-endian), CRC-32C of the length (4), CRC-32C of the data (4), data
+//! end      the same with the highest bit of the length set; its data is the CRC-32C of the trailers
+//! request  x-basalt-checksum: CRC-32C of the path and of all `x-` headers but the secret
+//! error    an answer without a body: the same of its status and `x-` headers
 //! ```
 //! Invariant: no byte of a piece is given out before its checksum is right, and a body ends without
-//! an error only where its sender ended it, with the status that the sender gave.
+//! an error only where its sender ended it, with the trailers that the sender gave.
 //!
-//! Headers are not covered: what they say is the path, the secret and whom a request is for, and a
-//! wrong one is refused. Damage is `UNAVAILABLE`: the same again may well arrive.
+//! Damage is `UNAVAILABLE`: the same again may well arrive. It may arrive on another connection only,
+//! as HTTP/2 remembers headers: see [`ChecksummedChannel::new`].
 
 mod decode;
 mod encode;
+mod headers;
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
+use http::{Request, Response};
 use tonic::Status;
 use tonic::body::Body;
 use tonic::server::NamedService;
@@ -29,43 +34,33 @@ use tower::{Layer, Service};
 use self::decode::Decoded;
 use self::encode::Encoded;
 
-/// The header of a body in pieces.
-const HEADER: HeaderName = HeaderName::from_static("x-basalt-checksum");
-const KIND: HeaderValue = HeaderValue::from_static("crc32c");
-/// The status of an RPC.
-const STATUS: HeaderName = HeaderName::from_static("grpc-status");
-
 /// The longest data of a piece, in bytes: what a receiver keeps until it knows that it is right.
 const PIECE_BYTES_MAX: usize = 64 << 10;
 /// Bytes of a piece before its data.
-const PREFIX_BYTES: usize = 8;
+const PREFIX_BYTES: usize = 12;
 /// Marks the last piece.
 const END: u32 = 1 << 31;
-
-/// The checksum of a piece.
-fn checksum(length: u32, data: &[u8]) -> u32 {
-    crc32c::crc32c_append(crc32c::crc32c(&length.to_le_bytes()), data)
-}
 
 fn damaged(what: &str) -> Status {
     Status::unavailable(format!("a message was damaged on its way: {what}"))
 }
 
-/// The status that headers or trailers state.
-fn status_of(headers: &HeaderMap) -> &[u8] {
-    headers.get(STATUS).map_or(&[], HeaderValue::as_bytes)
-}
+/// What is to be done when a connection turns out to be bad.
+pub type OnDamage = Arc<dyn Fn() + Send + Sync>;
 
 /// A client's side: requests go out in pieces, answers must come in pieces.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct ChecksummedChannel<S> {
     inner: S,
+    on_damage: OnDamage,
 }
 
 impl<S> ChecksummedChannel<S> {
-    /// Wraps a connection.
-    pub fn new(inner: S) -> Self {
-        Self { inner }
+    /// Wraps a connection. `on_damage` is called for whatever may be the connection's fault: a bit
+    /// that is flipped in a header spoils its later requests too, because HTTP/2 sends a header
+    /// that it has sent before as a number.
+    pub fn new(inner: S, on_damage: OnDamage) -> Self {
+        Self { inner, on_damage }
     }
 }
 
@@ -83,15 +78,23 @@ where
     }
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
-        request.headers_mut().insert(HEADER, KIND);
+        headers::sum_up_request(&mut request);
         let answer = self.inner.call(request.map(|body| Body::new(Encoded::new(body))));
+        let on_damage = Arc::clone(&self.on_damage);
         Box::pin(async move {
             let answer = answer.await?;
-            Ok(match status_of(answer.headers()) {
-                [] => answer.map(|body| Body::new(Decoded::new(body))),
-                // A status without a body cannot be checked, and good ones always have one.
-                b"0" => damaged("an answer without a body").into_http(),
-                _ => answer,
+            Ok(match headers::check_answer(answer.headers()) {
+                Ok(None) => answer.map(|body| Body::new(Decoded::new(body, Some(on_damage)))),
+                Ok(Some(code)) => {
+                    if headers::may_be_of_the_connection(code) {
+                        on_damage();
+                    }
+                    answer
+                }
+                Err(damaged) => {
+                    on_damage();
+                    damaged.into_http()
+                }
             })
         })
     }
@@ -136,17 +139,20 @@ where
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        if request.headers().get(HEADER) != Some(&KIND) {
-            let refused = Status::failed_precondition("internal RPCs carry checksums");
-            return Box::pin(async move { Ok(refused.into_http()) });
+        if let Err(refused) = headers::check_request(&request) {
+            let mut refused = refused.into_http();
+            headers::sum_up_error(refused.headers_mut());
+            return Box::pin(async move { Ok(refused) });
         }
-        let answer = self.inner.call(request.map(|body| Body::new(Decoded::new(body))));
+        let answer = self.inner.call(request.map(|body| Body::new(Decoded::new(body, None))));
         Box::pin(async move {
-            let answer = answer.await?;
-            Ok(match status_of(answer.headers()) {
-                [] => answer.map(|body| Body::new(Encoded::new(body))),
-                // An error at once has no body.
-                _ => answer,
+            let mut answer = answer.await?;
+            Ok(match headers::status_of(answer.headers()) {
+                None => answer.map(|body| Body::new(Encoded::new(body))),
+                Some(_) => {
+                    headers::sum_up_error(answer.headers_mut());
+                    answer
+                }
             })
         })
     }

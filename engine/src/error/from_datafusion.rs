@@ -45,6 +45,14 @@ pub(crate) fn carried_text(error: SqlError) -> String {
     Carried(error).to_string()
 }
 
+/// An error of a fragment as it crosses from a worker. Only text does: so what is about a
+/// connection to another worker becomes an error of ours here, where its type is known. Of
+/// everything else the coordinator knows more.
+pub(crate) fn crossing(error: DataFusionError) -> DataFusionError {
+    let sql = convert(&error, &Context { relations: &[], diagnostic: None });
+    if sql.code == ErrorCode::Unavailable { sql.into() } else { error }
+}
+
 /// Finds a [`Carried`] error in a text that may have more around it.
 fn parse_carried(text: &str) -> Option<SqlError> {
     let mut parts = text.split(SEPARATOR).skip(1);

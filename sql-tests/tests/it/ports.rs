@@ -2,6 +2,7 @@
 //! hostile and wrong peers share.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::array::ArrayRef;
@@ -118,7 +119,7 @@ pub(crate) struct Port {
 impl Port {
     pub(crate) fn new(url: &str) -> Self {
         let endpoint = Channel::from_shared(url.to_owned()).unwrap();
-        let channel = ChecksummedChannel::new(endpoint.connect_lazy());
+        let channel = ChecksummedChannel::new(endpoint.connect_lazy(), Arc::new(|| ()));
         Self { channel, secret: None, worker: None }
     }
 

@@ -5,41 +5,47 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes, BytesMut};
+use http::HeaderMap;
 use http_body::Frame;
 use tonic::Status;
 use tonic::body::Body;
 
-use super::{END, PIECE_BYTES_MAX, PREFIX_BYTES, damaged, status_of};
+use super::{END, OnDamage, PIECE_BYTES_MAX, PREFIX_BYTES, damaged, headers};
 
 /// What the pieces of a body hold.
 pub(super) struct Decoded {
     body: Body,
     pieces: Pieces,
+    on_damage: Option<OnDamage>,
     /// Nothing comes behind trailers and errors.
     is_over: bool,
 }
 
 impl Decoded {
-    pub(super) fn new(body: Body) -> Self {
-        Self { body, pieces: Pieces::default(), is_over: false }
+    pub(super) fn new(body: Body, on_damage: Option<OnDamage>) -> Self {
+        Self { body, pieces: Pieces::default(), on_damage, is_over: false }
     }
 
     /// What to give out for the next frame of the body; `None`: nothing yet.
     fn take(&mut self, frame: Option<Result<Frame<Bytes>, Status>>) -> Option<Given> {
         let given = match frame {
-            None => self.pieces.check_end(&[]).err().map(Err),
-            Some(Err(error)) => Some(Err(error)),
+            None => self.pieces.check_end(None).err().map(Err),
+            // A stream that was reset looks like a cancelled one, which tonic takes for its end.
+            Some(Err(error)) => Some(Err(Status::unavailable(error.message().to_owned()))),
             Some(Ok(frame)) => match frame.into_data() {
                 Ok(data) => match self.pieces.take(data) {
                     Ok(()) => return None,
                     Err(damaged) => Some(Err(damaged)),
                 },
                 Err(frame) => {
-                    let status = frame.trailers_ref().map_or(&[][..], status_of);
-                    Some(self.pieces.check_end(status).map(|()| frame))
+                    let checked = self.pieces.check_end(frame.trailers_ref());
+                    Some(checked.map(|()| frame))
                 }
             },
         };
+        if let (Some(Err(_)), Some(on_damage)) = (&given, &self.on_damage) {
+            on_damage();
+        }
         self.is_over = true;
         self.pieces.ready.clear();
         Some(given)
@@ -71,20 +77,15 @@ struct Piece {
 }
 
 impl Piece {
-    fn begin(prefix: [u8; PREFIX_BYTES]) -> Result<Self, Status> {
-        let [l0, l1, l2, l3, checksum @ ..] = prefix;
-        let length = u32::from_le_bytes([l0, l1, l2, l3]);
+    fn begin(mut prefix: &[u8]) -> Result<Self, Status> {
+        let length = prefix.get_u32_le();
         let missing = (length & !END) as usize;
-        if missing > PIECE_BYTES_MAX {
+        let is_right = prefix.get_u32_le() == crc32c::crc32c(&length.to_le_bytes());
+        if !is_right || missing > PIECE_BYTES_MAX {
             return Err(damaged("the length of a piece"));
         }
-        Ok(Self {
-            is_end: length & END != 0,
-            missing,
-            expected: u32::from_le_bytes(checksum),
-            found: crc32c::crc32c(&length.to_le_bytes()),
-            data: Vec::new(),
-        })
+        let expected = prefix.get_u32_le();
+        Ok(Self { is_end: length & END != 0, missing, expected, found: 0, data: Vec::new() })
     }
 
     fn take(&mut self, bytes: &mut Bytes) {
@@ -121,9 +122,9 @@ impl Pieces {
         let count = bytes.len().min(PREFIX_BYTES - self.prefix.len());
         self.prefix.extend_from_slice(&bytes[..count]);
         bytes.advance(count);
-        if let Ok(prefix) = <[u8; PREFIX_BYTES]>::try_from(self.prefix.as_ref()) {
+        if self.prefix.len() == PREFIX_BYTES {
+            self.current = Some(Piece::begin(&self.prefix)?);
             self.prefix.clear();
-            self.current = Some(Piece::begin(prefix)?);
         }
         Ok(())
     }
@@ -139,11 +140,13 @@ impl Pieces {
         Ok(())
     }
 
-    /// The body has ended, with this status.
-    fn check_end(&self, status: &[u8]) -> Result<(), Status> {
+    /// The body has ended, with these trailers.
+    fn check_end(&self, trailers: Option<&HeaderMap>) -> Result<(), Status> {
         match self.ended.as_deref() {
             None => Err(damaged("it broke off")),
-            Some(sent) if sent != status => Err(damaged("its status is not the one that was sent")),
+            Some(sent) if sent != headers::sum_of_trailers(trailers) => {
+                Err(damaged("its status is not the one that was sent"))
+            }
             Some(_) => Ok(()),
         }
     }

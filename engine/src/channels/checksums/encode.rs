@@ -10,7 +10,7 @@ use http_body::Frame;
 use tonic::Status;
 use tonic::body::Body;
 
-use super::{END, PIECE_BYTES_MAX, PREFIX_BYTES, checksum, status_of};
+use super::{END, PIECE_BYTES_MAX, PREFIX_BYTES, headers};
 
 /// Data up to this long is copied behind its prefix: a frame of HTTP/2 costs more.
 const COPIED_BYTES_MAX: usize = 4 << 10;
@@ -29,12 +29,13 @@ impl Encoded {
     }
 
     fn push(&mut self, mark: u32, data: Bytes) {
-        // Fits: pieces are short, and so is a status.
+        // Fits: pieces are short.
         let length = data.len() as u32 | mark;
         let copied = if data.len() <= COPIED_BYTES_MAX { data.len() } else { 0 };
         let mut first = BytesMut::with_capacity(PREFIX_BYTES + copied);
         first.put_u32_le(length);
-        first.put_u32_le(checksum(length, &data));
+        first.put_u32_le(crc32c::crc32c(&length.to_le_bytes()));
+        first.put_u32_le(crc32c::crc32c(&data));
         if copied == data.len() {
             first.put_slice(&data);
             self.ready.push_back(first.freeze());
@@ -43,9 +44,11 @@ impl Encoded {
         }
     }
 
-    fn end(&mut self, trailers: Option<HeaderMap>) {
-        let status = trailers.as_ref().map_or(&[][..], status_of);
-        self.push(END, Bytes::copy_from_slice(status));
+    fn end(&mut self, mut trailers: Option<HeaderMap>) {
+        self.push(END, Bytes::copy_from_slice(&headers::sum_of_trailers(trailers.as_ref())));
+        if let Some(trailers) = &mut trailers {
+            headers::keep_apart(trailers);
+        }
         self.trailers = trailers;
         self.ended = true;
     }
@@ -80,5 +83,9 @@ impl http_body::Body for Encoded {
                 },
             }
         }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.ended && self.ready.is_empty() && self.trailers.is_none()
     }
 }

@@ -1,8 +1,11 @@
 use bytes::Bytes;
 use futures::{Stream, StreamExt, stream};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use http_body::Frame;
 use proptest::prelude::*;
 use tonic::Code;
+
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
 
@@ -24,7 +27,8 @@ impl http_body::Body for Frames {
 fn body(data: impl IntoIterator<Item = Bytes>, status: Option<&str>) -> Body {
     let data: Vec<_> = data.into_iter().map(|data| Ok(Frame::data(data))).collect();
     let trailers = status.map(|status| {
-        let map = HeaderMap::from_iter([(STATUS, HeaderValue::from_str(status).unwrap())]);
+        let status = HeaderValue::from_str(status).unwrap();
+        let map = HeaderMap::from_iter([(HeaderName::from_static("grpc-status"), status)]);
         Ok(Frame::trailers(map))
     });
     Body::new(Frames(Box::pin(stream::iter(data).chain(stream::iter(trailers)))))
@@ -45,7 +49,7 @@ fn read(
             Ok(Ok(data)) => bytes.extend_from_slice(&data),
             Ok(Err(frame)) => {
                 let trailers = frame.into_trailers().unwrap();
-                status = Some(String::from_utf8(status_of(&trailers).to_vec()).unwrap());
+                status = Some(trailers["grpc-status"].to_str().unwrap().to_owned());
             }
             Err(error) => {
                 assert!(next().is_none(), "nothing comes behind an error");
@@ -69,7 +73,7 @@ fn decoded(
     status: Option<&str>,
 ) -> (Vec<u8>, Result<Option<String>, Status>) {
     let frames = bytes.chunks(frame).map(Bytes::copy_from_slice);
-    read(Decoded::new(body(frames, status)))
+    read(Decoded::new(body(frames, status), None))
 }
 
 /// What was sent, how its frames were cut before and on the way, and the status behind it.
@@ -127,29 +131,102 @@ fn bytes_behind_the_end_are_an_error() {
     assert!(decoded(&sent, 100, None).1.is_err());
 }
 
+fn client<S>(server: S, damage: &Arc<AtomicUsize>) -> ChecksummedChannel<S> {
+    let damage = Arc::clone(damage);
+    ChecksummedChannel::new(
+        server,
+        Arc::new(move || {
+            damage.fetch_add(1, Ordering::Relaxed);
+        }),
+    )
+}
+
+/// What a client gets where headers of its request, or of the answer, are changed on the way, and
+/// how often it takes its connection for bad.
+async fn exchange(
+    answer: Status,
+    on_request: fn(&mut Request<Body>),
+    on_answer: fn(&mut HeaderMap),
+) -> (Code, usize) {
+    let answers = tower::service_fn(move |_: Request<Body>| {
+        let answer = answer.clone().into_http();
+        async move { Ok::<_, std::convert::Infallible>(answer) }
+    });
+    let server = Checksums.layer(answers);
+    let link = tower::service_fn(move |mut request: Request<Body>| {
+        on_request(&mut request);
+        let answer = server.clone().call(request);
+        async move {
+            let mut answer = answer.await?;
+            on_answer(answer.headers_mut());
+            Ok::<_, std::convert::Infallible>(answer)
+        }
+    });
+    let damage = Arc::default();
+    let request = Request::builder()
+        .uri("http://worker/service/method")
+        .header("x-setting", "1")
+        .header("x-setting", "2")
+        .body(Body::empty())
+        .unwrap();
+    let answer = client(link, &damage).call(request).await.unwrap();
+    let status = Status::from_header_map(answer.headers()).unwrap();
+    (status.code(), damage.load(Ordering::Relaxed))
+}
+
+fn put(headers: &mut HeaderMap, name: &'static str, value: &'static str) {
+    headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
+}
+
 #[tokio::test]
-async fn a_good_answer_without_a_body_is_none() {
-    let server = |status: Status| {
-        ChecksummedChannel::new(tower::service_fn(move |_: Request<Body>| {
-            let answer = status.clone().into_http();
-            async move { Ok::<_, std::convert::Infallible>(answer) }
-        }))
-    };
-    for (sent, expected) in
-        [(Status::ok(""), Code::Unavailable), (Status::not_found(""), Code::NotFound)]
-    {
-        let answer = server(sent).call(Request::new(Body::empty())).await.unwrap();
-        let status = Status::from_header_map(answer.headers()).unwrap();
-        assert_eq!(status.code(), expected);
+async fn headers_that_are_damaged_are_refused() {
+    let found = || Status::not_found("no copy");
+    assert_eq!(exchange(found(), |_| (), |_| ()).await, (Code::NotFound, 0));
+    let requests: [fn(&mut Request<Body>); 5] = [
+        |request| put(request.headers_mut(), "x-setting", "3"),
+        |request| put(request.headers_mut(), "x-other", "1"),
+        |request| put(request.headers_mut(), "x-basalt-checksum", "00000000"),
+        |request| drop(request.headers_mut().remove("x-basalt-checksum")),
+        |request| *request.uri_mut() = "http://worker/service/other".parse().unwrap(),
+    ];
+    for on_request in requests {
+        assert_eq!(exchange(found(), on_request, |_| ()).await, (Code::Unavailable, 1));
+    }
+    let answers: [fn(&mut HeaderMap); 4] = [
+        |headers| put(headers, "grpc-status", "13"),
+        |headers| put(headers, "grpc-status", "0"),
+        |headers| put(headers, "grpc-message", "no"),
+        |headers| drop(headers.remove("x-basalt-checksum")),
+    ];
+    for on_answer in answers {
+        assert_eq!(exchange(found(), |_| (), on_answer).await, (Code::Unavailable, 1));
     }
 }
 
 #[tokio::test]
-async fn requests_without_checksums_are_refused() {
-    let answers = tower::service_fn(|_: Request<Body>| async {
-        Ok::<_, std::convert::Infallible>(Response::new(Body::empty()))
+async fn what_may_be_of_a_bad_connection_ends_it() {
+    for (answer, ends) in [
+        (Status::unavailable(""), 1),
+        (Status::unimplemented(""), 1),
+        (Status::unauthenticated(""), 1),
+        (Status::data_loss(""), 0),
+        (Status::resource_exhausted(""), 0),
+    ] {
+        let code = answer.code();
+        assert_eq!(exchange(answer, |_| (), |_| ()).await, (code, ends));
+    }
+}
+
+#[test]
+fn a_body_that_is_damaged_ends_its_connection() {
+    let damage = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&damage);
+    let on_damage: OnDamage = Arc::new(move || {
+        counted.fetch_add(1, Ordering::Relaxed);
     });
-    let refused = Checksums.layer(answers).call(Request::new(Body::empty())).await.unwrap();
-    let status = Status::from_header_map(refused.headers()).unwrap();
-    assert_eq!(status.code(), Code::FailedPrecondition);
+    let sent = encoded(b"rows", 100, None);
+    let ended = read(Decoded::new(body([Bytes::from(sent)], None), Some(Arc::clone(&on_damage))));
+    assert_eq!((ended.0, damage.load(Ordering::Relaxed)), (b"rows".to_vec(), 0));
+    assert!(read(Decoded::new(body([], None), Some(on_damage))).1.is_err());
+    assert_eq!(damage.load(Ordering::Relaxed), 1);
 }
