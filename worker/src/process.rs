@@ -3,6 +3,7 @@
 use std::fs;
 use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -229,6 +230,16 @@ fn advertised(config: &WorkerConfig, listener: &TcpListener) -> Result<Url, Work
         .map_err(|error| listen(io::Error::new(io::ErrorKind::InvalidInput, error)))
 }
 
+/// Opens the copy of the command log, all of which is read, on a thread that may wait.
+async fn open_log(dir: &Path, store: &Arc<ChunkStore>) -> Result<LogService, WorkerError> {
+    let (path, store) = (dir.to_owned(), Arc::clone(store));
+    let opened = tokio::task::spawn_blocking(move || LogService::open(&path, store)).await;
+    opened.unwrap_or_else(|error| {
+        let source = io::Error::other(error);
+        Err(WorkerError::DataDir { path: dir.to_owned(), source })
+    })
+}
+
 /// Opens the data directory and registers. A directory with an identity is locked first, so that a
 /// second process on it never reaches the coordinator, and its copy of the command log is served
 /// meanwhile.
@@ -246,7 +257,7 @@ async fn join(
     let opened = match known {
         Some(identity) => {
             let store = Arc::new(ChunkStore::open(dir, identity, Arc::clone(&vfs))?);
-            let log = LogService::open(dir, Arc::clone(&store))?;
+            let log = open_log(dir, &store).await?;
             Some((store, log))
         }
         None => None,
@@ -277,7 +288,7 @@ async fn join(
         None => {
             let identity = Identity { cluster: joined.cluster, worker: registration.worker };
             let store = Arc::new(ChunkStore::open(dir, identity, vfs)?);
-            let log = LogService::open(dir, Arc::clone(&store))?;
+            let log = open_log(dir, &store).await?;
             (store, log)
         }
     };

@@ -217,7 +217,7 @@ impl<T> Ledger<T> {
             state,
         };
         if !is_alone {
-            ledger.ask_for_promises(LogEpoch(chain.log_epoch.0 + 1), now);
+            ledger.ask_for_promises(chain.log_epoch.next(), now);
         }
         ledger
     }

@@ -249,7 +249,7 @@ fn force(
     let workers = workers.take(usize::from(copies)).collect();
     let promised = positions.values().filter_map(|position| position.promised);
     let newest = promised.map(|promise| promise.epoch).max().unwrap_or(LogEpoch(0));
-    let log_epoch = LogEpoch(newest.max(state.log_epoch()).0 + 1);
+    let log_epoch = newest.max(state.log_epoch()).next();
     let set = LogSet { log_epoch, coordinator: log.coordinator(), workers, copies };
     append_forced(log, state, set)
 }
@@ -284,7 +284,7 @@ pub fn detach(path: &Path) -> Result<Vec<WorkerId>, CatalogError> {
         return Ok(before);
     }
     let copies = state.log_sets().current.copies;
-    let log_epoch = LogEpoch(state.log_epoch().0 + 1);
+    let log_epoch = state.log_epoch().next();
     let workers = std::collections::BTreeSet::new();
     let set = LogSet { log_epoch, coordinator: log.coordinator(), workers, copies };
     append_forced(&mut log, &mut state, set)?;

@@ -38,7 +38,7 @@ pub enum Ask {
         after: u64,
         /// The records; `None`: those of the own copy, from the disk.
         run: Option<Run>,
-        /// The last record known to be durable.
+        /// The last record that may be acknowledged: a copy without it is not complete.
         committed: u64,
     },
     /// To hand out records.
@@ -196,7 +196,12 @@ impl<T> Ledger<T> {
         // One that is promised elsewhere is only asked whether it still is.
         let last = if is_refused { after } else { last };
         let run = self.recent.run(after, last);
-        Some(Ask::Append { after, run, committed: self.committed.seq.min(last) })
+        // Until our epoch has begun, all that was taken over may be durable.
+        let committed = match self.phase {
+            Phase::Leading => self.committed.seq,
+            _ => self.chain.seq,
+        };
+        Some(Ask::Append { after, run, committed })
     }
 
     /// A member answered, or did not.
@@ -288,7 +293,7 @@ impl<T> Ledger<T> {
         let lasting =
             lasting.filter(|(since, _)| now.saturating_sub(*since) >= self.timing.reclaim_after);
         if let Some(epoch) = lasting.map(|(_, epoch)| epoch).max() {
-            self.ask_for_promises(LogEpoch(epoch.max(self.ballot).0 + 1), now);
+            self.ask_for_promises(epoch.max(self.ballot).next(), now);
         }
     }
 
