@@ -9,9 +9,9 @@
 //! writer and logged before anybody sees it, so that a Raft log can later carry the same
 //! commands. Nothing else mutates it.
 //!
-//! Invariant: what [`Catalog::snapshot`] shows is durable: on `min(copies, members)` of the log's
-//! members. What [`Catalog::commit`] acknowledged
-//! is in every later snapshot, also after a crash.
+//! Invariant: what [`Catalog::snapshot`] shows is durable, on `min(copies, members)` of the log's
+//! members. What [`Catalog::commit`] acknowledged is in every later snapshot, also after a crash:
+//! at once, or once [`Catalog::readable`] says so.
 //!
 //! Not here: where workers listen and whether they live ([`membership`](crate::membership) tells
 //! the catalog), and whether a segment's chunks exist (who commits has made them durable).
@@ -91,7 +91,8 @@ const READABLE_WAIT: Duration = Duration::from_secs(10);
 
 /// The catalog of one cluster. Clones are handles to the same one.
 ///
-/// When the last handle is dropped, queued commits are finished and the directory is released.
+/// When the last handle is dropped, queued commits are finished as far as members answer within a
+/// second, and the directory is released.
 #[derive(Clone)]
 pub struct Catalog {
     inner: Arc<Inner>,
@@ -115,7 +116,8 @@ struct Inner {
 impl Drop for Inner {
     fn drop(&mut self) {
         self.queue = None;
-        // Waits for at most one queue of writes, so that the lock is free when this returns.
+        // So that the lock is free when this returns. Waits for the writes of one queue on the own disk,
+        // and a second at most for members (`CLOSE_WAIT`).
         if self.writer.take().is_some_and(|writer| writer.join().is_err()) {
             tracing::error!("the catalog writer panicked");
         }

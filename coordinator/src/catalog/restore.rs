@@ -5,8 +5,9 @@
 //!                                   └─▶ are these members enough to be certain?
 //! ```
 //! Nothing is written on the members: the first start of the restored coordinator is promised the
-//! next epoch by them, takes over what it does not have, and only then shows anything. So a
-//! restore that ends half-way, or comes while the old coordinator still runs, loses nothing.
+//! next epoch by them, takes over what it does not have, and only then shows anything but the
+//! founding of the cluster. So a restore that ends half-way, or comes while the old coordinator
+//! still runs, loses nothing.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -233,7 +234,8 @@ fn take(
     if taken.is_empty() {
         return Ok(());
     }
-    // Nothing is known to be durable before members have promised: readers wait for that.
+    // Nothing is known to be durable before members have promised: opening shows only the founding
+    // record then, and `Catalog::readable` waits.
     log.append(chain, &taken, Mark::at(Chain::start()))
 }
 

@@ -193,8 +193,9 @@ impl<T> Ledger<T> {
         if after == last && !is_due && !is_refused && progress.failures == 0 {
             return None;
         }
-        // One that is promised elsewhere is only asked whether it still is.
-        let last = if is_refused { after } else { last };
+        // One that is promised elsewhere is only asked whether it still is: where we are, which is
+        // never read from the disk.
+        let after = if is_refused { last } else { after };
         let run = self.recent.run(after, last);
         // Until our epoch has begun, all that was taken over may be durable.
         let committed = match self.phase {
@@ -227,8 +228,23 @@ impl<T> Ledger<T> {
             }
             Answer::Position { verdict: Verdict::Mismatch, position, .. } => {
                 // What it had of ours it has no more, or has not yet.
-                progress.acked = 0;
+                (progress.acked, progress.refused) = (0, None);
                 let behind = position.tail.seq;
+                let sets = self.state.log_sets();
+                if behind >= progress.after
+                    && position.complete
+                    && position.tail.log_epoch < sets.forced
+                    && !sets.workers().contains(&worker)
+                {
+                    progress.is_foreign = true;
+                    progress.problem = Some(
+                        "it has log records that an operator has given up, and they may be the only \
+                         copy: to replace them, stop it and remove log and LOG_IDENTITY from its \
+                         data directory"
+                            .to_owned(),
+                    );
+                    return;
+                }
                 if behind < progress.after {
                     progress.after = behind;
                 } else {

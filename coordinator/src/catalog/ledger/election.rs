@@ -116,7 +116,8 @@ impl<T> Ledger<T> {
             Some((worker, position)) if position.tail.seq <= self.chain.seq => {
                 // Where it ends, ours has a record of an older epoch, which nobody waits for.
                 let epoch = position.tail.log_epoch;
-                let reason = format!("worker {worker} has a log that another one wrote, at epoch {epoch}");
+                let reason =
+                    format!("worker {worker} has a log that another one wrote, at epoch {epoch}");
                 self.stop(reason, true);
             }
             Some((worker, position)) => {

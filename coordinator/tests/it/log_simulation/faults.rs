@@ -62,7 +62,7 @@ impl World {
             9 if self.profile != Profile::Crashes => self.lose_coordinator(coordinator),
             10 if self.profile == Profile::LostWorkers => self.lose_worker(worker),
             10 if self.profile == Profile::CopiedCoordinators => self.copy_coordinator(coordinator),
-            11 => self.operator(),
+            11 if self.profile != Profile::Crashes => self.operator(),
             12 => self.drain_or_remove(coordinator, worker),
             _ => {}
         }
@@ -230,6 +230,10 @@ impl World {
         for at in 0..self.coordinators.len() {
             self.at(0, Event::Resume(at));
             self.at(1, Event::StartCoordinator(at));
+        }
+        // Where nothing was lost, it goes on by itself.
+        if self.profile == Profile::Crashes {
+            return;
         }
         // When every coordinator is lost or superseded, the operator restores one.
         for delay in [10_000, 20_000, 30_000, 40_000] {
