@@ -43,10 +43,9 @@ impl EarlyLog {
         let worker = log.worker();
         let (stop, stopped) = oneshot::channel::<()>();
         let server = Server::builder()
-            .layer(InterceptorLayer::new(move |request| {
-                addressee::admit(worker, secret.admit(request)?)
-            }))
+            .layer(InterceptorLayer::new(move |request| secret.admit(request)))
             .layer(Checksums)
+            .layer(InterceptorLayer::new(move |request| addressee::admit(worker, request)))
             .add_service(log.into_server())
             .serve_with_incoming_shutdown(incoming, async {
                 let _ = stopped.await;
