@@ -1,6 +1,7 @@
 //! The command line.
 
 mod bench;
+mod catalog;
 mod coordinator;
 mod demo;
 mod fuzz;
@@ -39,6 +40,8 @@ pub enum Command {
     Coordinator(coordinator::CoordinatorArgs),
     /// Serve as a worker of a cluster
     Worker(worker::WorkerArgs),
+    /// Check a catalog, or make it again from the copies of workers
+    Catalog(catalog::CatalogArgs),
     /// SQL shell: interactive, or fed by -c, -f or a pipe
     Sql(sql::SqlArgs),
     /// Upload Parquet and CSV files of this machine into a table, in one commit
@@ -72,6 +75,7 @@ impl Command {
             Self::Start(args) => start::run(args).await,
             Self::Coordinator(args) => coordinator::run(args).await,
             Self::Worker(args) => worker::run(args).await,
+            Self::Catalog(args) => catalog::run(args).await,
             Self::Sql(args) => sql::run(args).await,
             Self::Load(args) => load::run(args).await,
             Self::Status(args) => status::run(args).await,

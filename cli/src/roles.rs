@@ -137,7 +137,7 @@ fn allowed_roots(paths: &[PathBuf]) -> anyhow::Result<AllowedRoots> {
 
 /// A process's address as its internal services are reached: `grpc://` and no scheme at all mean
 /// plain HTTP/2.
-fn http_url(text: &str) -> anyhow::Result<Url> {
+pub(crate) fn http_url(text: &str) -> anyhow::Result<Url> {
     let rest = text.strip_prefix("grpc://").or_else(|| text.strip_prefix("http://"));
     let url = format!("http://{}", rest.unwrap_or(text));
     Url::parse(&url)

@@ -2,14 +2,16 @@
 //!
 //! ```text
 //!   commit(command) ──queue──▶ writer thread ──▶ State::apply ──▶ log (redb, fsync) ──▶ readers
-//!                                              pure, all or nothing    CRC + hash chain   snapshot()
+//!                                              pure, all or nothing │  CRC + hash chain   snapshot()
+//!                                                                   └▶ log members (workers)
 //! ```
 //! A deterministic state machine: every change is a serialisable [`Command`], applied by one
 //! writer and logged before anybody sees it, so that a Raft log can later carry the same
 //! commands. Nothing else mutates it.
 //!
-//! Invariant: what [`Catalog::snapshot`] shows is durable. What [`Catalog::commit`] acknowledged
-//! is in every later snapshot, also after a crash.
+//! Invariant: what [`Catalog::snapshot`] shows is durable, on `min(copies, members)` of the log's
+//! members. What [`Catalog::commit`] acknowledged is in every later snapshot, also after a crash:
+//! at once, or once [`Catalog::readable`] says so.
 //!
 //! Not here: where workers listen and whether they live ([`membership`](crate::membership) tells
 //! the catalog), and whether a segment's chunks exist (who commits has made them durable).
@@ -20,9 +22,12 @@
 //! - [`state`]: the state machine, with what each change means in `apply` and `rules`
 //! - [`record`]: the bytes of a log record, and the chain
 //! - `log`, `checkpoint`, `directory`: what is on the disk
-//! - `writer`: the thread that commits
+//! - [`members`]: who keeps copies of the log, and how many are enough
+//! - [`ledger`]: the log's writer without thread, disk and network
+//! - `writer`, [`links`]: the thread that commits, and its way to the members
 //! - [`lookup`]: finding relations by name
 //! - `verify`: the offline check
+//! - [`restore`]: a catalog made again from the copies of log members
 //! - [`error`]: what can go wrong
 
 use std::collections::{BTreeMap, VecDeque};
@@ -30,9 +35,10 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::{Arc, Weak};
 use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
 use basalt_engine::snapshot::{DEFAULT_SCHEMA, Pin, Snapshot};
-use basalt_storage::ids::{TableId, TxnId, WorkerId};
+use basalt_storage::ids::{LogWriter, TableId, TxnId, WorkerId};
 use tokio::sync::{Mutex, mpsc, oneshot, watch};
 use url::Url;
 
@@ -41,9 +47,13 @@ mod checkpoint;
 pub mod command;
 mod directory;
 pub mod error;
+pub mod ledger;
+pub mod links;
 mod log;
 pub mod lookup;
+pub mod members;
 pub mod record;
+pub mod restore;
 mod rules;
 pub mod state;
 mod verify;
@@ -60,8 +70,12 @@ pub use verify::{Report, verify};
 
 use basalt_engine::secret::ClusterSecret;
 use directory::Directory;
-use log::{Log, Missing};
-use writer::{Message, QUEUE_MAX, Writer};
+use ledger::{Ledger, Opening, Timing};
+use links::{MemberLinks, no_links};
+use log::{Log, LogReader, Missing, Opened};
+use record::Mark;
+use writer::{Inputs, Message, QUEUE_MAX, Writer};
+pub use writer::{LogStatus, Readable};
 
 /// Earlier commits that are remembered before those that nobody sees are forgotten behind one that
 /// somebody does.
@@ -71,9 +85,14 @@ const EARLIER_KEPT: usize = 1_024;
 /// many ids lost with a restart.
 const TABLE_IDS_RESERVED: u16 = 64;
 
+/// How long a statement waits after a start, until enough log members have said what was
+/// acknowledged last: as long as a commit waits for them.
+const READABLE_WAIT: Duration = Duration::from_secs(10);
+
 /// The catalog of one cluster. Clones are handles to the same one.
 ///
-/// When the last handle is dropped, queued commits are finished and the directory is released.
+/// When the last handle is dropped, queued commits are finished as far as members answer within a
+/// second, and the directory is released.
 #[derive(Clone)]
 pub struct Catalog {
     inner: Arc<Inner>,
@@ -85,6 +104,11 @@ struct Inner {
     /// `None` only while dropping.
     writer: Option<JoinHandle<()>>,
     published: Arc<watch::Sender<Published>>,
+    status: Arc<watch::Sender<LogStatus>>,
+    addresses: watch::Sender<BTreeMap<WorkerId, Url>>,
+    links: watch::Sender<Arc<dyn MemberLinks>>,
+    log: LogReader,
+    started: Instant,
     table_ids: Mutex<Range<u64>>,
     secret: ClusterSecret,
 }
@@ -92,7 +116,8 @@ struct Inner {
 impl Drop for Inner {
     fn drop(&mut self) {
         self.queue = None;
-        // Waits for at most one queue of writes, so that the lock is free when this returns.
+        // So that the lock is free when this returns. Waits for the writes of one queue on the own disk,
+        // and a second at most for members (`CLOSE_WAIT`).
         if self.writer.take().is_some_and(|writer| writer.join().is_err()) {
             tracing::error!("the catalog writer panicked");
         }
@@ -199,7 +224,7 @@ impl Catalog {
             return Err(CatalogError::ClusterExists { path: path.to_owned() });
         }
         found(&directory, new)?;
-        Self::open_in(directory)
+        Self::open_in(directory, Timing::default())
     }
 
     /// Opens the cluster in the data directory `path`. Blocks on the disk.
@@ -208,11 +233,19 @@ impl Catalog {
     /// the record. Fails with [`CatalogError::NoCluster`] when there is none, and with
     /// [`CatalogError::Locked`] when another process has it.
     pub fn open(path: &Path) -> Result<Self, CatalogError> {
+        Self::open_timed(path, Timing::default())
+    }
+
+    /// The same, with other patience for log members.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_timed(path: &Path, timing: Timing) -> Result<Self, CatalogError> {
         let directory = Directory::lock(path)?;
         if !directory.has_catalog()? {
             return Err(CatalogError::NoCluster { path: path.to_owned() });
         }
-        Self::open_in(directory)
+        Self::open_in(directory, timing)
     }
 
     /// Opens the cluster in `path`, or founds `new` when there is none. Fails as both do.
@@ -221,12 +254,12 @@ impl Catalog {
         if !directory.has_catalog()? {
             found(&directory, new)?;
         }
-        Self::open_in(directory)
+        Self::open_in(directory, Timing::default())
     }
 
-    fn open_in(directory: Directory) -> Result<Self, CatalogError> {
-        let (log, state) = Log::open(&directory.catalog(), Missing::Refuse)?;
-        let Some(cluster) = state.cluster() else {
+    fn open_in(directory: Directory, timing: Timing) -> Result<Self, CatalogError> {
+        let opened = Log::open(&directory.catalog(), Missing::Refuse)?;
+        let Some(cluster) = opened.state.cluster() else {
             return Err(CatalogError::corrupt_record(1, "is missing: the log is empty"));
         };
         let secret = if cluster.workers.is_empty() {
@@ -235,34 +268,154 @@ impl Catalog {
         } else {
             ClusterSecret::read(&directory.secret())?
         };
-        Self::start(directory, log, state, secret)
+        Self::start(directory, opened, secret, timing)
     }
 
     fn start(
         directory: Directory,
-        log: Log,
-        state: State,
+        opened: Opened,
         secret: ClusterSecret,
+        timing: Timing,
     ) -> Result<Self, CatalogError> {
+        let Opened { log, state, committed } = opened;
         let no_cluster = || CatalogError::NoCluster { path: directory.path().to_owned() };
-        let published =
-            Arc::new(watch::Sender::new(Published::new(&state).ok_or_else(no_cluster)?));
+        let known = committed.as_ref().map(|(mark, _)| *mark);
+        let is_whole = committed.is_none();
+        // Readers get what is known to be durable, and the rest when it is.
+        let shown = committed.as_ref().map_or(&state, |(_, state)| state);
+        let published = Published::new(shown).ok_or_else(no_cluster)?;
+        let published = Arc::new(watch::Sender::new(published));
+        drop(committed);
+        let opening = Opening {
+            own: log.coordinator(),
+            writer: LogWriter::generate(),
+            chain: log.chain(),
+            committed: known.or(is_whole.then(|| Mark::at(log.chain()))),
+            state,
+        };
+        let started = Instant::now();
+        let ledger = Ledger::new(opening, timing, Duration::ZERO);
+        let status = LogStatus {
+            readable: if is_whole { Readable::Yes } else { Readable::NotYet(String::new()) },
+            is_leading: ledger.is_leading(),
+            log_epoch: ledger.state().log_epoch(),
+            seq: ledger.chain().seq,
+            confirmed: ledger.confirmed(),
+            members: ledger.members(),
+        };
+        let status = Arc::new(watch::Sender::new(status));
         let (queue, messages) = mpsc::channel(QUEUE_MAX);
+        let (addresses, links) =
+            (watch::Sender::new(BTreeMap::new()), watch::Sender::new(no_links()));
+        let inputs =
+            Inputs { queue: messages, addresses: addresses.subscribe(), links: links.subscribe() };
         let path = directory.path().to_owned();
-        let writer =
-            Writer { log, state, published: Arc::clone(&published), failed: None, directory };
+        let reader = log.reader();
+        let writer = Writer {
+            log,
+            ledger,
+            published: Arc::clone(&published),
+            status: Arc::clone(&status),
+            started,
+            held: None,
+            directory,
+        };
+        let io = |source| CatalogError::Io { path, source };
+        // Only for its timers: answers of members come from other threads.
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+        let runtime = match runtime {
+            Ok(runtime) => runtime,
+            Err(source) => return Err(io(source)),
+        };
         let writer = thread::Builder::new()
             .name("catalog-writer".to_owned())
-            .spawn(move || writer.run(messages))
-            .map_err(|source| CatalogError::Io { path, source })?;
+            .spawn(move || runtime.block_on(writer.run(inputs)))
+            .map_err(io)?;
         let inner = Inner {
             queue: Some(queue),
             writer: Some(writer),
             published,
+            status,
+            addresses,
+            links,
+            log: reader,
+            started,
             table_ids: Mutex::new(0..0),
             secret,
         };
         Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// Reaches log members by `links` from now on. Until then a log that has members takes no
+    /// commits.
+    pub fn replicate(&self, links: Arc<dyn MemberLinks>) {
+        self.inner.links.send_replace(links);
+    }
+
+    /// How the command log is doing now.
+    pub fn log_status(&self) -> LogStatus {
+        self.inner.status.borrow().clone()
+    }
+
+    /// The own copy of the log, to read it while it is written.
+    pub fn log(&self) -> LogReader {
+        self.inner.log.clone()
+    }
+
+    /// Takes no more commits from now on, because the own copy of the log is not what it should be.
+    pub async fn stop_commits(&self, reason: String) {
+        if let Some(queue) = &self.inner.queue {
+            // A writer that has ended takes none either.
+            let _ended = queue.send(Message::Stop { reason }).await;
+        }
+    }
+
+    /// Waits until the status of the command log satisfies `wanted`.
+    pub async fn wait_for_log(&self, mut wanted: impl FnMut(&LogStatus) -> bool) {
+        let mut changes = self.inner.status.subscribe();
+        // The sender lives in `self`, so this cannot fail.
+        let _sender_lives = changes.wait_for(|status| wanted(status)).await;
+    }
+
+    /// Waits until snapshots have everything that was ever acknowledged.
+    ///
+    /// At once, but after a crash or a restore, when enough log members have to be asked first.
+    ///
+    /// # Errors
+    /// [`CatalogError::LogUnavailable`] when too few of them answer for some time;
+    /// [`CatalogError::Stopped`] when another coordinator has taken over.
+    pub async fn readable(&self) -> Result<(), CatalogError> {
+        if self.inner.status.borrow().readable == Readable::Yes {
+            return Ok(());
+        }
+        let decided = self.wait_for_log(|status| !matches!(status.readable, Readable::NotYet(_)));
+        let _in_time = tokio::time::timeout(READABLE_WAIT, decided).await;
+        match self.log_status().readable {
+            Readable::Yes => Ok(()),
+            Readable::NotYet(reason) => Err(CatalogError::LogUnavailable { reason }),
+            Readable::No(reason) => Err(CatalogError::Stopped { reason }),
+        }
+    }
+
+    /// Waits until it is certain that no other coordinator had taken over when this was called, so
+    /// that what snapshots named then was the newest that any named. For what cannot be undone.
+    ///
+    /// # Errors
+    /// As [`Self::readable`].
+    pub async fn confirm(&self) -> Result<(), CatalogError> {
+        self.readable().await?;
+        let called = self.inner.started.elapsed();
+        let is_confirmed = |status: &LogStatus| status.confirmed.is_some_and(|at| at >= called);
+        let is_over = |status: &LogStatus| matches!(status.readable, Readable::No(_));
+        let decided = self.wait_for_log(|status| is_confirmed(status) || is_over(status));
+        let _in_time = tokio::time::timeout(READABLE_WAIT, decided).await;
+        self.readable().await?;
+        match is_confirmed(&self.log_status()) {
+            true => Ok(()),
+            false => Err(CatalogError::LogUnavailable {
+                reason: "the members of the command log do not confirm this coordinator".to_owned(),
+            }),
+        }
     }
 
     /// The newest durable commit, with the workers known now. Copies one pointer.
@@ -298,16 +451,23 @@ impl Catalog {
 
     /// Says where workers listen; snapshots from now on have it. Nothing is logged.
     pub fn set_worker_urls(&self, urls: BTreeMap<WorkerId, Url>) {
+        self.inner.addresses.send_if_modified(|known| {
+            if *known == urls {
+                return false;
+            }
+            known.clone_from(&urls);
+            true
+        });
         self.inner.published.send_if_modified(|published| published.move_workers(urls));
     }
 
     /// Applies `command` and makes it durable and visible.
     ///
-    /// - `Ok`: the record is fsynced, and snapshots from now on have it. It survives any crash of
-    ///   this machine. With [`Committed::replayed`] an earlier commit of the same request key is
-    ///   what survives.
-    /// - [`CatalogError::OutcomeUnknown`]: the write failed. After a restart the commit is wholly
-    ///   there or wholly absent; a request key finds out which.
+    /// - `Ok`: the record is fsynced on enough log members, and snapshots from now on have it. It
+    ///   survives any crash, and the loss of this machine's disk when the log has members. With
+    ///   [`Committed::replayed`] an earlier commit of the same request key is what survives.
+    /// - [`CatalogError::OutcomeUnknown`]: the write failed, or too few members answered in time.
+    ///   Later the commit is wholly there or wholly absent; a request key finds out which.
     /// - any other error: nothing was logged, nothing changed. Errors that
     ///   [are retryable](CatalogError::is_retryable) may succeed when the statement is planned
     ///   again on a new snapshot.
@@ -376,15 +536,16 @@ fn found(directory: &Directory, new: NewCluster) -> Result<(), CatalogError> {
         });
     }
     let path = directory.new_catalog()?;
-    let (mut log, mut state) = Log::open(&path, Missing::Create)?;
+    let Opened { mut log, mut state, committed: _ } = Log::open(&path, Missing::Create)?;
     let public = Change::CreateSchema { name: DEFAULT_SCHEMA.to_owned() };
     let changes = vec![Change::CreateCluster(new), public];
     let command = Command::new(TxnId::generate(), wall_clock_ms(), changes);
     let payload = serialise(&command)?;
     state.apply(command)?;
     let mut chain = log.chain();
-    let record = chain.append(state.epoch(), &payload)?;
-    log.append(chain, &[record], &state)?;
+    let record = chain.append(state.epoch(), state.log_epoch(), &payload)?;
+    // There is nobody else yet: what is on this disk is durable.
+    log.append(chain, &[record.into()], Mark::at(chain))?;
     drop(log);
     directory.adopt_catalog(&path)
 }

@@ -32,11 +32,14 @@ pub use roster::{
 };
 pub use slices::COPIES_PLACED;
 
-use crate::catalog::{Catalog, CatalogError, ClusterState, Command, wall_clock_ms};
+use crate::catalog::{Catalog, CatalogError, ClusterState, Command, Readable, wall_clock_ms};
 use crate::placement::Candidate;
 
 /// How often a registration plans its slice map again when another one was faster.
 const JOIN_ATTEMPTS_MAX: usize = 16;
+
+/// Stands for an epoch that is not known yet: no worker has heard of a later one.
+const EPOCH_UNKNOWN: Epoch = Epoch(u64::MAX);
 
 /// Why a worker could not register.
 #[derive(Debug, Error)]
@@ -97,8 +100,10 @@ impl Members {
     /// snapshots know its URL. Sending the same registration again is safe.
     pub async fn register(&self, join: Join) -> Result<Registration, RegisterError> {
         let (worker, candidate) = (join.worker, join.candidate.clone());
-        let epoch = self.catalog.cluster().epoch;
-        self.roster().register(join, epoch, self.now())?;
+        self.roster().register(join, self.newest_epoch(), self.now())?;
+        // Where it listens is known before it is recorded: the catalog may need its copy of the log
+        // to record anything.
+        self.refresh();
         self.record(worker, &candidate).await?;
         self.refresh();
         let cluster = self.catalog.cluster();
@@ -137,11 +142,21 @@ impl Members {
         last.map_or(Ok(()), Err)
     }
 
+    /// The newest epoch there can be. After a crash or a restore workers may know of later ones than
+    /// snapshots show: what their copies of the log have is taken over only once they are here.
+    fn newest_epoch(&self) -> Epoch {
+        match self.catalog.log_status().readable {
+            Readable::NotYet(_) => EPOCH_UNKNOWN,
+            Readable::Yes | Readable::No(_) => self.catalog.cluster().epoch,
+        }
+    }
+
     /// Notes a sign of life.
     pub fn heartbeat(&self, worker: WorkerId, incarnation: Incarnation, epoch: Epoch) -> Beat {
         let cluster = self.catalog.cluster();
-        let beat =
-            note_beat(&mut self.roster(), &cluster, (worker, incarnation, epoch), self.now());
+        // Until members have said what was committed, the cluster that is known may be an older one.
+        let known = (self.newest_epoch() != EPOCH_UNKNOWN).then_some(cluster.as_ref());
+        let beat = note_beat(&mut self.roster(), known, (worker, incarnation, epoch), self.now());
         if beat == (Beat::Alive { changed: true }) {
             self.refresh();
         }
@@ -244,18 +259,20 @@ fn log_changes(before: &[Member], after: &[Member]) {
     }
 }
 
-/// Notes a sign of life of a worker's run, which has heard of an epoch.
+/// Notes a sign of life of a worker's run, which has heard of an epoch. Where the newest cluster is
+/// not `known`, any epoch and any member is believed.
 pub(crate) fn note_beat(
     roster: &mut Roster,
-    cluster: &ClusterState,
+    known: Option<&ClusterState>,
     (worker, incarnation, epoch): (WorkerId, Incarnation, Epoch),
     now: Duration,
 ) -> Beat {
-    if !cluster.workers.contains(&worker) {
+    if known.is_some_and(|cluster| !cluster.workers.contains(&worker)) {
         // It was removed when it was lost, and is back: it becomes a member again.
         return Beat::Register;
     }
-    roster.heartbeat(worker, incarnation, epoch, cluster.epoch, now)
+    let current = known.map_or(EPOCH_UNKNOWN, |cluster| cluster.epoch);
+    roster.heartbeat(worker, incarnation, epoch, current, now)
 }
 
 pub(crate) fn has_rows(snapshot: &Snapshot) -> bool {

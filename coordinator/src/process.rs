@@ -13,6 +13,7 @@ use basalt_engine::secret::ClusterSecret;
 use basalt_storage::durable_write::create_dir_durable;
 use datafusion::error::DataFusionError;
 use tokio::net::TcpListener;
+use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
@@ -22,6 +23,8 @@ use tower::Layer;
 use crate::catalog::{Catalog, CatalogError, NewCluster};
 use crate::flight::server::serve_with_routes;
 use crate::flight::{FlightOptions, FlightSqlServer};
+use crate::log_links::GrpcLinks;
+use crate::log_scrub::{LOG_SCRUB_EVERY, LogScrub};
 use crate::membership::{Liveness, Members, Versions};
 use crate::membership_service::MembershipService;
 use crate::reconcile::{ReconcileOptions, Reconciler};
@@ -114,6 +117,8 @@ impl Coordinator {
             Versions { binary: env!("CARGO_PKG_VERSION").to_owned(), protocol: PROTOCOL_VERSION };
         let members = Members::new(catalog.clone(), config.liveness, versions);
         let channels = Channels::new(&secret)?.with_local(config.local_workers);
+        catalog.replicate(Arc::new(GrpcLinks::new(channels.clone(), Handle::current())));
+        let scrub = LogScrub::new(catalog.clone(), channels.clone());
         let runtime = config.resources.runtime()?;
         let reconciler = Reconciler::new(
             catalog.clone(),
@@ -139,9 +144,11 @@ impl Coordinator {
         let server = tokio::spawn(serve_with_routes(listener, flight, routes, stopped));
         let (watched, watch_stop) = (Arc::clone(&members), stop.clone());
         let (probes, probes_stop) = (statements.probes().clone(), stop.clone());
+        let scrub_stop = stop.clone();
         let watch = tokio::spawn(async move {
             let reconcile = reconciler.run(watch_stop.clone());
-            tokio::join!(watched.run(watch_stop), probes.run(probes_stop), reconcile);
+            let scrub = scrub.run(LOG_SCRUB_EVERY, scrub_stop);
+            tokio::join!(watched.run(watch_stop), probes.run(probes_stop), reconcile, scrub);
         });
         tracing::info!(%address, cluster = %catalog.cluster().cluster, "coordinator serves");
         Ok(Self { address, catalog, members, statements, stop, server, watch })

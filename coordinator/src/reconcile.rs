@@ -183,6 +183,8 @@ impl Reconciler {
 
     /// Looks once at everything, and takes the steps that are due.
     async fn round(&self) -> Result<(), CatalogError> {
+        // What is not known to be the newest names less than there is.
+        self.inner.catalog.readable().await?;
         self.place_slices().await?;
         if let Err(error) = self.collect_garbage().await {
             tracing::warn!(%error, "a worker's disk could not be listed");

@@ -24,13 +24,23 @@ use basalt_storage::manifest::Layout;
 use datafusion::catalog::{MemTable, SchemaProvider, TableProvider};
 use datafusion::error::Result;
 
-use crate::catalog::{Catalog, ClusterState};
+use crate::catalog::ledger::MemberStatus;
+use crate::catalog::{Catalog, ClusterState, LogStatus};
 use crate::membership::Members;
 use crate::reconcile::Reconciler;
 use crate::statements::registry::{Registry, RunState, Write};
 
-const NAMES: [&str; 9] = [
-    "workers", "slices", "tables", "segments", "queries", "requests", "chunks", "repairs", "scrubs",
+const NAMES: [&str; 10] = [
+    "workers",
+    "slices",
+    "tables",
+    "segments",
+    "queries",
+    "requests",
+    "chunks",
+    "repairs",
+    "scrubs",
+    "log_members",
 ];
 
 /// The tables of `sys` as one statement sees them.
@@ -64,6 +74,7 @@ impl SysSchema {
             "tables" => tables(&self.snapshot)?,
             "segments" => segments(&self.snapshot)?,
             "queries" => queries(&self.registry)?,
+            "log_members" => log_members(&self.catalog.log_status())?,
             "scrubs" => copies::scrubs(&self.reconciler.scrub_states())?,
             "chunks" => copies::chunks(&self.snapshot, &self.reconciler.bad_copies())?,
             "repairs" => copies::repairs(&self.snapshot, &self.reconciler.repairs())?,
@@ -273,5 +284,33 @@ fn queries(registry: &Registry) -> Result<RecordBatch> {
         ("request", strings_or_null(request), true),
         ("replayed", Arc::new(replayed.map(Some).collect::<BooleanArray>()), false),
         ("text", strings(runs.iter().map(|run| run.text.clone())), false),
+    ])?)
+}
+
+/// The copies of the command log: the coordinator's, its members', and those that are filled.
+fn log_members(log: &LogStatus) -> Result<RecordBatch> {
+    let own = if log.is_leading { "writes" } else { "waits" };
+    let state = |member: &MemberStatus| match (member.is_reachable, member.is_member) {
+        (false, _) => "unreachable",
+        (true, false) => "joining",
+        (true, true) if member.seq < log.seq => "lagging",
+        (true, true) => "current",
+    };
+    let each = |of: &dyn Fn(&MemberStatus) -> String, own: &str| {
+        strings(std::iter::once(own.to_owned()).chain(log.members.iter().map(of)))
+    };
+    let seqs = || std::iter::once(log.seq).chain(log.members.iter().map(|member| member.seq));
+    let worker = std::iter::once(None)
+        .chain(log.members.iter().map(|member| Some(member.worker.to_string())));
+    let problem =
+        std::iter::once(None).chain(log.members.iter().map(|member| member.problem.clone()));
+    Ok(RecordBatch::try_from_iter_with_nullable([
+        ("member", each(&|_| "worker".to_owned(), "coordinator"), false),
+        ("worker", Arc::new(StringArray::from_iter(worker)) as ArrayRef, true),
+        ("state", each(&|member| state(member).to_owned(), own), false),
+        ("seq", numbers(seqs()), false),
+        ("lag", numbers(seqs().map(|seq| log.seq.saturating_sub(seq))), false),
+        ("log_epoch", numbers(seqs().map(|_| log.log_epoch.0)), false),
+        ("problem", Arc::new(StringArray::from_iter(problem)) as ArrayRef, true),
     ])?)
 }

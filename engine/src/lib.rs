@@ -23,7 +23,7 @@
 //! - `filter_routes`: filters that find their column, where columns share a name
 //! - `guarded`: a fragment's panics are errors
 //! - [`codec`], `recursive`, [`plan_gate`], [`allow_list`], [`ipc`]: plans and rows on the wire
-//! - [`protocol`], [`secret`], [`addressee`], [`channels`], [`fence`]: the internal gRPC contracts
+//! - [`protocol`], [`log_protocol`], [`secret`], [`addressee`], [`channels`], [`fence`]: the internal gRPC contracts
 
 pub mod addressee;
 pub mod allow_list;
@@ -54,6 +54,7 @@ mod intervals;
 pub mod ipc;
 mod lateral_joins;
 mod literal_sides;
+pub mod log_protocol;
 mod logical_rules;
 mod lossy_casts;
 mod node_expressions;

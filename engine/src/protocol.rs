@@ -9,7 +9,7 @@ mod generated {
 }
 
 use basalt_storage::digest::Digest;
-use basalt_storage::ids::{ClusterId, SegmentId, TxnId, WorkerId};
+use basalt_storage::ids::{ClusterId, LogWriter, SegmentId, TxnId, WorkerId};
 pub use generated::*;
 use tonic::Status;
 use uuid::Uuid;
@@ -104,7 +104,7 @@ macro_rules! wire_id {
     )*};
 }
 
-wire_id!(ClusterId, SegmentId, TxnId, WorkerId);
+wire_id!(ClusterId, LogWriter, SegmentId, TxnId, WorkerId);
 
 /// Reads a digest; any other length than 32 is malformed.
 pub fn digest_from_wire(bytes: &[u8], message: &'static str) -> Result<Digest, MalformedMessage> {

@@ -145,12 +145,15 @@ impl ClusterSecret {
         }
     }
 
+    /// Writes the secret to `path`. On `Ok` the file survives a crash; it is whole or absent after
+    /// any crash before.
+    ///
     /// Temporary file, fsync, rename, fsync of the directory.
     #[expect(
         clippy::disallowed_methods,
         reason = "the secret needs its mode before its first byte, and the directory is synced here"
     )]
-    fn write_new(&self, path: &Path) -> Result<(), SecretError> {
+    pub fn write_new(&self, path: &Path) -> Result<(), SecretError> {
         let temporary = path.with_extension("secret.tmp");
         let write = || -> io::Result<()> {
             match fs::remove_file(&temporary) {

@@ -89,9 +89,34 @@ integer_id! {
     Epoch(u64)
 }
 
+integer_id! {
+    /// Grows whenever the members of the command log change, or another process writes it.
+    LogEpoch(u64)
+}
+
+impl LogEpoch {
+    /// The last epoch that a log member promises: one a microsecond for nine years. What asks for
+    /// more is broken, and after it nobody could ever ask for a newer one.
+    pub const MAX: Self = Self(1 << 48);
+
+    /// The one after it.
+    #[must_use]
+    pub fn next(self) -> Self {
+        Self(self.0.saturating_add(1))
+    }
+}
+
 uuid_id! {
     /// A cluster, for ever.
     ClusterId
+}
+uuid_id! {
+    /// A coordinator, as long as its data directory lives: a restored one is another.
+    CoordinatorId
+}
+uuid_id! {
+    /// One run of a coordinator, as log members know it: a restart is another writer.
+    LogWriter
 }
 uuid_id! {
     /// A worker, as long as its data directory lives.

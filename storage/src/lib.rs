@@ -17,12 +17,14 @@
 //! - [`segment_reader`]: verified bytes to arrays
 //! - [`chunk_store`]: segments on this disk
 //! - [`vfs`], `durable_write`: the file system, and the rules by which bytes become durable
+//! - [`command_log`]: the records of the catalog's log, and a member's copy of it
 //! - [`fail_point`]: named steps of a write, where a test ends the process
 //! - [`error`]: what can go wrong
 //!
 //! The bytes themselves are specified in `FORMAT.md`.
 
 pub mod chunk_store;
+pub mod command_log;
 pub mod delete_vector;
 pub mod digest;
 pub mod durable_write;

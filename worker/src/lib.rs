@@ -8,6 +8,7 @@
 //! - [`fragment_gate`], [`fragments`]: running parts of plans
 //! - [`chunk_source`], [`chunk_service`]: chunks for our scans, and for peers'; small ones are kept (`small_chunks`)
 //! - [`staging`], [`append_sink`], [`ingest_service`]: rows on their way into segments
+//! - [`log_service`], `early_log`: a copy of the coordinator's command log
 //! - [`replicas`]: copies of segments, to and from peers
 //! - [`panics`]: requests that panic
 
@@ -15,10 +16,12 @@ pub mod append_sink;
 pub mod chunk_service;
 pub mod chunk_source;
 pub mod config;
+mod early_log;
 mod error;
 pub mod fragment_gate;
 pub mod fragments;
 pub mod ingest_service;
+pub mod log_service;
 pub mod panics;
 pub mod process;
 pub mod registration;

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -31,9 +32,11 @@ use uuid::Uuid;
 use crate::append_sink::AppendSink;
 use crate::chunk_service::ChunkService;
 use crate::chunk_source::WorkerChunks;
+use crate::early_log::EarlyLog;
 use crate::fragment_gate::FragmentGate;
 use crate::fragments::fragment_runner;
 use crate::ingest_service::IngestService;
+use crate::log_service::LogService;
 use crate::panics::CatchPanics;
 use crate::registration::{Heartbeats, Joined, Registration};
 use crate::replicas::fetch::Fetcher;
@@ -49,6 +52,9 @@ const WINDOW_BYTES: u32 = 8 * 1024 * 1024;
 const KEEPALIVE: Duration = Duration::from_secs(20);
 /// Bytes of headers a request may have: the secret and the settings of a fragment.
 const HEADER_BYTES_MAX: u32 = 64 << 10;
+/// How often the copy of the command log is read again: it is small, and all of it is needed when
+/// it is needed.
+const LOG_SCRUB_EVERY: Duration = Duration::from_secs(3600);
 /// How long a stopping worker waits for requests under way.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often a stopping worker looks whether its directory is free.
@@ -64,6 +70,7 @@ pub struct Worker {
     server: JoinHandle<Result<(), tonic::transport::Error>>,
     store: Weak<()>,
     _heartbeats: Heartbeats,
+    log_scrub: JoinHandle<()>,
 }
 
 impl Worker {
@@ -78,7 +85,11 @@ impl Worker {
         }
         let listener = listen(config.listen).await?;
         let url = advertised(&config, &listener)?;
-        let (store, registration, joined) = join(&config, url.clone()).await?;
+        let listen_error =
+            |source| WorkerError::Listen { address: config.listen.to_string(), source };
+        let listener = listener.into_std().map_err(listen_error)?;
+        let (store, log, registration, joined) = join(&config, url.clone(), &listener).await?;
+        let listener = TcpListener::from_std(listener).map_err(listen_error)?;
         let id = store.identity().worker;
         let local_workers = config.local_workers.clone();
         let channels = Channels::new(&config.secret)?.with_local(local_workers.clone());
@@ -121,6 +132,7 @@ impl Worker {
         // The server's own option does not reach connections that come from outside of it, and
         // with Nagle's algorithm every small exchange waits 40 ms for a delayed acknowledgement.
         let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+        let log_scrub = tokio::spawn(log.clone().scrub(LOG_SCRUB_EVERY));
         let server = Server::builder()
             .initial_stream_window_size(WINDOW_BYTES)
             .initial_connection_window_size(WINDOW_BYTES)
@@ -133,6 +145,7 @@ impl Worker {
             .layer(InterceptorLayer::new(move |request| addressee::admit(id, request)))
             .layer(CatchPanics)
             .add_service(FragmentGate::new(fragments))
+            .add_service(log.into_server())
             .add_service(ChunksServer::new(ChunkService::new(store)))
             .add_service(ReplicasServer::new(copies).max_decoding_message_size(MESSAGE_BYTES_MAX))
             .add_service(
@@ -155,6 +168,7 @@ impl Worker {
             server,
             store: held,
             _heartbeats: heartbeats,
+            log_scrub,
         })
     }
 
@@ -178,6 +192,7 @@ impl Worker {
         if tokio::time::timeout(STOP_TIMEOUT, &mut self.server).await.is_err() {
             self.server.abort();
         }
+        self.log_scrub.abort();
         // Tasks that were told to end do so when the runtime comes to them.
         let store = self.store.clone();
         let released = async {
@@ -194,6 +209,7 @@ impl Worker {
 impl Drop for Worker {
     fn drop(&mut self) {
         self.local_workers.remove(&self.url);
+        self.log_scrub.abort();
         self.server.abort();
     }
 }
@@ -214,12 +230,24 @@ fn advertised(config: &WorkerConfig, listener: &TcpListener) -> Result<Url, Work
         .map_err(|error| listen(io::Error::new(io::ErrorKind::InvalidInput, error)))
 }
 
+/// Opens the copy of the command log, all of which is read, on a thread that may wait.
+async fn open_log(dir: &Path, store: &Arc<ChunkStore>) -> Result<LogService, WorkerError> {
+    let (path, store) = (dir.to_owned(), Arc::clone(store));
+    let opened = tokio::task::spawn_blocking(move || LogService::open(&path, store)).await;
+    opened.unwrap_or_else(|error| {
+        let source = io::Error::other(error);
+        Err(WorkerError::DataDir { path: dir.to_owned(), source })
+    })
+}
+
 /// Opens the data directory and registers. A directory with an identity is locked first, so that a
-/// second process on it never reaches the coordinator.
+/// second process on it never reaches the coordinator, and its copy of the command log is served
+/// meanwhile.
 async fn join(
     config: &WorkerConfig,
     url: Url,
-) -> Result<(Arc<ChunkStore>, Registration, Joined), WorkerError> {
+    listener: &std::net::TcpListener,
+) -> Result<(Arc<ChunkStore>, LogService, Registration, Joined), WorkerError> {
     let dir = &config.data_dir;
     let io = |source| WorkerError::DataDir { path: dir.clone(), source };
     create_dir_durable(dir).map_err(io)?;
@@ -227,7 +255,11 @@ async fn join(
     let vfs: Arc<dyn Vfs> = Arc::new(RealVfs);
     let known = ChunkStore::read_identity(dir, vfs.as_ref())?;
     let opened = match known {
-        Some(identity) => Some(ChunkStore::open(dir, identity, Arc::clone(&vfs))?),
+        Some(identity) => {
+            let store = Arc::new(ChunkStore::open(dir, identity, Arc::clone(&vfs))?);
+            let log = open_log(dir, &store).await?;
+            Some((store, log))
+        }
         None => None,
     };
     let registration = Registration {
@@ -242,13 +274,23 @@ async fn join(
         cluster: known.map(|identity| identity.cluster),
         epoch: 0,
     };
+    let early = match &opened {
+        Some((_, log)) => Some(EarlyLog::start(listener, config.secret.clone(), log.clone())),
+        None => None,
+    };
+    let early = early.transpose().map_err(io)?;
     let joined = registration.register().await?;
-    let store = match opened {
-        Some(store) => store,
+    if let Some(early) = early {
+        early.stop().await;
+    }
+    let (store, log) = match opened {
+        Some(opened) => opened,
         None => {
             let identity = Identity { cluster: joined.cluster, worker: registration.worker };
-            ChunkStore::open(dir, identity, vfs)?
+            let store = Arc::new(ChunkStore::open(dir, identity, vfs)?);
+            let log = open_log(dir, &store).await?;
+            (store, log)
         }
     };
-    Ok((Arc::new(store), registration, joined))
+    Ok((store, log, registration, joined))
 }

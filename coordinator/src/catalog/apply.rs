@@ -4,6 +4,7 @@
 //! the two large sets, so that a refused command costs nothing to undo.
 
 mod cluster;
+mod log_members;
 mod rows;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
@@ -16,6 +17,7 @@ use basalt_storage::ids::{SegmentId, TableId, TxnId};
 use super::command::{Change, NewTable};
 use super::error::{CatalogError, ObjectKind};
 use super::lookup::{suggest_relation, suggest_schema};
+use super::members::LogSets;
 use super::rules;
 use super::state::{ClusterState, DROPS_KEPT_MAX, DroppedTable, State, TableEntry};
 
@@ -29,6 +31,7 @@ pub(super) struct Delta {
     segments_added: HashSet<SegmentId>,
     segments_dropped: Vec<SegmentId>,
     drops: Vec<DroppedTable>,
+    log_sets: LogSets,
 }
 
 impl Delta {
@@ -46,6 +49,7 @@ impl Delta {
         state.drops.extend(self.drops);
         let surplus = state.drops.len().saturating_sub(DROPS_KEPT_MAX);
         state.drops.drain(..surplus);
+        state.log_sets = self.log_sets;
     }
 }
 
@@ -69,6 +73,7 @@ impl<'a> Draft<'a> {
             segments_added: HashSet::new(),
             segments_dropped: Vec::new(),
             drops: Vec::new(),
+            log_sets: base.log_sets.clone(),
         };
         let reserved = base.next_table..base.next_table;
         Self { base, txn, version: base.version + 1, reserved, next }
@@ -105,6 +110,7 @@ impl<'a> Draft<'a> {
             Change::ReplaceSegments { table, schema_version, replaced, segments } => {
                 self.replace_segments(table, schema_version, &replaced, segments)
             }
+            Change::SetLogMembers { set, forced } => self.set_log_members(set, forced),
         }
     }
 

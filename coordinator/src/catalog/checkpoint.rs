@@ -18,6 +18,7 @@ use std::sync::Arc;
 use basalt_engine::snapshot::{
     Distribution, Relation, SchemaSnapshot, TableSnapshot, ViewSnapshot,
 };
+use basalt_storage::command_log::record::Reader;
 use basalt_storage::digest::Digest;
 use basalt_storage::ids::{ColumnId, TableId, TxnId};
 use basalt_storage::manifest::SegmentRecord;
@@ -26,7 +27,8 @@ use serde::{Deserialize, Serialize};
 
 use super::command::RequestKey;
 use super::error::CatalogError;
-use super::record::{FORMAT_VERSION, Reader};
+use super::members::LogSets;
+use super::record::FORMAT_VERSION;
 use super::state::{ClusterState, DroppedTable, RequestOutcome, State, TableEntry};
 
 const MAGIC: &[u8; 4] = b"BCKP";
@@ -114,6 +116,9 @@ struct Document<'a> {
     schemas: Vec<SchemaDocument<'a>>,
     drops: Vec<Cow<'a, DroppedTable>>,
     requests: Vec<(Cow<'a, RequestKey>, Cow<'a, RequestOutcome>)>,
+    /// Absent before format 4, and in a log that never had members.
+    #[serde(default, skip_serializing_if = "LogSets::is_initial")]
+    log_sets: LogSets,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -169,6 +174,7 @@ fn document(state: &State) -> Result<Document<'_>, CatalogError> {
         requests: (state.requests.iter())
             .map(|(key, outcome)| (Cow::Borrowed(key), Cow::Borrowed(outcome)))
             .collect(),
+        log_sets: state.log_sets.clone(),
     })
 }
 
@@ -198,6 +204,7 @@ fn restore(document: Document<'_>) -> Result<State, CatalogError> {
     state.version = document.version;
     state.cluster = document.cluster.map(|cluster| Arc::new(cluster.into_owned()));
     state.next_table = document.next_table;
+    state.log_sets = document.log_sets;
     state.unused_tables = Arc::new(document.unused_tables.into_iter().collect());
     state.drops = document.drops.into_iter().map(Cow::into_owned).collect::<VecDeque<_>>();
     for (key, outcome) in document.requests {

@@ -17,6 +17,7 @@ use basalt_storage::schema::TableSchema;
 use serde::{Deserialize, Serialize};
 
 use super::error::CatalogError;
+use super::members::LogSet;
 use crate::placement::Candidate;
 
 /// One transaction: all of its changes become visible in one step, or none.
@@ -223,6 +224,16 @@ pub enum Change {
         replaced: Vec<SegmentSeen>,
         /// The segments that come, durable on their holders, with as many rows as live in those.
         segments: Vec<SegmentRecord>,
+    },
+    /// Says who keeps copies of the log from now on: the only change of its command, made by the
+    /// catalog itself. (Since format 4.)
+    SetLogMembers {
+        /// The set. Its epoch is newer than any before.
+        set: LogSet,
+        /// An operator's word that no other member of the sets before has anything that counts,
+        /// nor ever will: they have no say any more.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        forced: bool,
     },
 }
 

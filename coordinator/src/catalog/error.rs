@@ -184,6 +184,18 @@ pub enum CatalogError {
         /// Why.
         reason: String,
     },
+    /// Too few members of the command log answer: nothing was done.
+    #[error("the catalog takes no commits now: {reason}")]
+    LogUnavailable {
+        /// Who does not answer.
+        reason: String,
+    },
+    /// The copies of the command log do not make a catalog.
+    #[error("the catalog cannot be restored: {problem}")]
+    CannotRestore {
+        /// What is missing.
+        problem: String,
+    },
     /// Stored state fails its checks. Nothing was repaired, skipped or guessed.
     #[error("the catalog is corrupt: {place} {problem}")]
     Corrupt {
@@ -253,10 +265,10 @@ impl CatalogError {
             | Self::RequestKeyReused { .. }
             | Self::UnknownWorker { .. } => ErrorCode::InvalidParameter,
             Self::TooLarge { .. } | Self::LimitReached { .. } => ErrorCode::FeatureNotSupported,
-            Self::Corrupt { .. } => ErrorCode::DataCorrupted,
+            Self::Corrupt { .. } | Self::CannotRestore { .. } => ErrorCode::DataCorrupted,
             Self::OutcomeUnknown { .. } => ErrorCode::OutcomeUnknown,
             Self::InvalidCommand { .. } => ErrorCode::Internal,
-            Self::Stopped { .. } => ErrorCode::Unavailable,
+            Self::Stopped { .. } | Self::LogUnavailable { .. } => ErrorCode::Unavailable,
             Self::NewerFormat { .. }
             | Self::Locked { .. }
             | Self::NoCluster { .. }
@@ -299,6 +311,9 @@ impl CatalogError {
             ),
             Self::Stopped { .. } => {
                 Some("look into the coordinator's log and restart it".to_owned())
+            }
+            Self::LogUnavailable { .. } => {
+                Some("start the workers that are missing; sys.log_members lists them".to_owned())
             }
             _ => None,
         }

@@ -2,29 +2,45 @@
 //!
 //! ```text
 //! table "log"   sequence number -> record (record.rs)
-//! table "meta"  "head"          -> seq 8, epoch 8, BLAKE3 of the last record 32, CRC-32C 4
+//! table "meta"  "head"          -> seq 8, epoch 8, BLAKE3 of the last record 32, log epoch 8, CRC-32C 4
+//!               "committed"     -> seq 8, BLAKE3 of that record 32, CRC-32C 4
 //!               "checkpoint"    -> checkpoint (checkpoint.rs)
+//!               "coordinator"   -> whose copy it is (log/owner.rs)
 //! ```
 //! redb makes each write transaction atomic, so a crash leaves whole records only and a log that
 //! ends where its head says. Therefore *every* failed check is damage, at the tail as well as in
 //! the middle, and opening refuses with the number of the record (FAULTS F22): no acknowledged
 //! commit is ever cut off in silence.
+//!
+//! What is here is one copy of several ([`members`](super::members)). `committed` says up to where
+//! enough members were known to have the records when the last ones were written; what follows
+//! may be on this disk alone, and nobody has seen it.
+
+mod head;
+mod owner;
+mod reader;
 
 use std::path::Path;
+use std::sync::Arc;
 
+use basalt_storage::command_log::Chain;
 use basalt_storage::digest::Digest;
 use basalt_storage::fail_point::{self, FailPoint};
-use basalt_storage::ids::Epoch;
+use basalt_storage::ids::CoordinatorId;
 use redb::{Builder, Database, Durability, ReadTransaction, ReadableDatabase, TableDefinition};
 
 use super::checkpoint::{self, Checkpoint};
 use super::error::CatalogError;
-use super::record::{Chain, RawRecord, Reader};
+use super::record::{self, Mark, RawRecord};
 use super::state::State;
+use head::{decode_committed, decode_head, encode_committed, encode_head, head_corrupt};
+pub use reader::LogReader;
+use reader::Shared;
 
 const LOG: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("log");
 const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
 const HEAD: &str = "head";
+const COMMITTED: &str = "committed";
 const CHECKPOINT: &str = "checkpoint";
 
 /// The log is checkpointed when this much was written since the last time, or as much as the
@@ -37,18 +53,35 @@ const CACHE_BYTES: usize = 16 << 20;
 
 /// An open log, at its end.
 pub(super) struct Log {
-    db: Database,
+    shared: Arc<Shared>,
     chain: Chain,
+    coordinator: CoordinatorId,
     since_checkpoint_bytes: usize,
     checkpoint_bytes: usize,
+}
+
+/// A log that was opened, and what it says.
+pub(super) struct Opened {
+    pub(super) log: Log,
+    /// After the last record.
+    pub(super) state: State,
+    /// The last record that is known to be on enough members, and the state after it, when that
+    /// is not the end.
+    pub(super) committed: Option<(Mark, State)>,
+}
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        self.shared.close();
+    }
 }
 
 impl Log {
     /// Opens the log at `path`, or makes an empty one, and checks every record of it.
     ///
-    /// Returns the state after the last record. Fails with [`CatalogError::Corrupt`] or
-    /// [`CatalogError::NewerFormat`] naming the first bad record.
-    pub(super) fn open(path: &Path, missing: Missing) -> Result<(Self, State), CatalogError> {
+    /// Fails with [`CatalogError::Corrupt`] or [`CatalogError::NewerFormat`] naming the first bad
+    /// record.
+    pub(super) fn open(path: &Path, missing: Missing) -> Result<Opened, CatalogError> {
         let db = open_database(path, missing)?;
         let txn = db.begin_read().map_err(CatalogError::database)?;
         let stored = stored_checkpoint(&txn)?;
@@ -63,13 +96,16 @@ impl Log {
         };
         let replay = Replay::run(&txn, start)?;
         drop(txn);
+        let coordinator = owner::claim(&db, path)?;
         let log = Self {
-            db,
+            shared: Shared::new(db),
             chain: replay.chain,
+            coordinator,
             since_checkpoint_bytes: replay.applied_bytes,
             checkpoint_bytes,
         };
-        Ok((log, replay.state))
+        let committed = if replay.state.log_sets().is_alone() { None } else { replay.committed };
+        Ok(Opened { log, state: replay.state, committed })
     }
 
     /// The end of the log.
@@ -77,38 +113,55 @@ impl Log {
         self.chain
     }
 
-    /// Appends records and a checkpoint of `state`, the state after them, when one is due.
+    /// Whose copy this is.
+    pub(super) fn coordinator(&self) -> CoordinatorId {
+        self.coordinator
+    }
+
+    /// A way to read what is written, also while more is.
+    pub(super) fn reader(&self) -> LogReader {
+        LogReader::new(&self.shared)
+    }
+
+    /// Appends records, and notes up to where they are on enough members.
     ///
     /// On `Ok` all records are fsynced. On an error none or all of them are; the log must not be
     /// used again, because what the kernel kept of a failed write is unknown (FAULTS A2 rule 3).
     pub(super) fn append(
         &mut self,
         chain: Chain,
-        records: &[Vec<u8>],
-        state: &State,
+        records: &[Arc<[u8]>],
+        committed: Mark,
     ) -> Result<(), CatalogError> {
-        let bytes: usize = records.iter().map(Vec::len).sum();
-        let since = self.since_checkpoint_bytes + bytes;
-        let due = since >= self.checkpoint_bytes.max(CHECKPOINT_EVERY_BYTES_MIN);
-        let checkpoint = if due { Some(checkpoint::encode(state, chain.hash)?) } else { None };
-        self.write(chain, records, checkpoint.as_deref()).map_err(CatalogError::database)?;
+        self.write(chain, records, committed, None)?;
         fail_point::hit(FailPoint::CatalogAppended);
         self.chain = chain;
-        self.since_checkpoint_bytes = since;
-        if let Some(checkpoint) = checkpoint {
-            self.since_checkpoint_bytes = 0;
-            self.checkpoint_bytes = checkpoint.len();
-        }
+        self.since_checkpoint_bytes += records.iter().map(|record| record.len()).sum::<usize>();
         Ok(())
     }
 
-    /// Writes a checkpoint of `state`, the state at the end of the log, if it has grown since.
+    /// Writes a checkpoint of `state`, the state at the end of the log, which is committed, if so
+    /// much was written that one is due.
+    pub(super) fn checkpoint_when_due(&mut self, state: &State) -> Result<(), CatalogError> {
+        let due = self.checkpoint_bytes.max(CHECKPOINT_EVERY_BYTES_MIN);
+        if self.since_checkpoint_bytes < due { Ok(()) } else { self.checkpoint(state) }
+    }
+
+    /// Writes a checkpoint of `state`, the state at the end of the log, which is committed, if it
+    /// has grown since the last one.
     pub(super) fn checkpoint(&mut self, state: &State) -> Result<(), CatalogError> {
         if self.since_checkpoint_bytes == 0 {
             return Ok(());
         }
+        if state.version() != self.chain.seq {
+            return Err(CatalogError::invalid(format!(
+                "a checkpoint of record {} cannot follow record {}",
+                state.version(),
+                self.chain.seq
+            )));
+        }
         let checkpoint = checkpoint::encode(state, self.chain.hash)?;
-        self.write(self.chain, &[], Some(&checkpoint)).map_err(CatalogError::database)?;
+        self.write(self.chain, &[], Mark::at(self.chain), Some(&checkpoint))?;
         self.since_checkpoint_bytes = 0;
         self.checkpoint_bytes = checkpoint.len();
         Ok(())
@@ -117,28 +170,33 @@ impl Log {
     fn write(
         &self,
         chain: Chain,
-        records: &[Vec<u8>],
+        records: &[Arc<[u8]>],
+        committed: Mark,
         checkpoint: Option<&[u8]>,
-    ) -> Result<(), redb::Error> {
-        let mut txn = self.db.begin_write()?;
-        txn.set_durability(Durability::Immediate)?;
-        // With one phase, redb answers a damaged newest commit by going back to the one before,
-        // silently; with two it refuses to open.
-        txn.set_two_phase_commit(true);
-        {
-            let mut log = txn.open_table(LOG)?;
-            for (seq, record) in (self.chain.seq + 1..).zip(records) {
-                log.insert(seq, record.as_slice())?;
+    ) -> Result<(), CatalogError> {
+        let write = |db: &Database| -> Result<(), redb::Error> {
+            let mut txn = db.begin_write()?;
+            txn.set_durability(Durability::Immediate)?;
+            // With one phase, redb answers a damaged newest commit by going back to the one
+            // before, silently; with two it refuses to open.
+            txn.set_two_phase_commit(true);
+            {
+                let mut log = txn.open_table(LOG)?;
+                for (seq, record) in (self.chain.seq + 1..).zip(records) {
+                    log.insert(seq, record.as_ref())?;
+                }
+                let mut meta = txn.open_table(META)?;
+                meta.insert(HEAD, encode_head(chain).as_slice())?;
+                meta.insert(COMMITTED, encode_committed(committed).as_slice())?;
+                if let Some(checkpoint) = checkpoint {
+                    meta.insert(CHECKPOINT, checkpoint)?;
+                }
             }
-            let mut meta = txn.open_table(META)?;
-            meta.insert(HEAD, encode_head(chain).as_slice())?;
-            if let Some(checkpoint) = checkpoint {
-                meta.insert(CHECKPOINT, checkpoint)?;
-            }
-        }
-        fail_point::hit(FailPoint::CatalogBeforeFsync);
-        txn.commit()?;
-        Ok(())
+            fail_point::hit(FailPoint::CatalogBeforeFsync);
+            txn.commit()?;
+            Ok(())
+        };
+        self.shared.with(|db| write(db).map_err(CatalogError::database))
     }
 }
 
@@ -199,6 +257,8 @@ pub(super) struct Replay {
     pub(super) watched: Option<Digest>,
     /// Hash of the record at the watched place.
     pub(super) watched_record: Option<Digest>,
+    /// The state at what is known to be committed, when that is not the end.
+    committed: Option<(Mark, State)>,
 }
 
 impl Replay {
@@ -226,8 +286,13 @@ impl Replay {
             applied_bytes: 0,
             watched: None,
             watched_record: None,
+            committed: None,
         };
+        let (head, committed) = stored_ends(txn)?;
         let from = replay.state.version();
+        // A checkpoint is of a committed state. Without either, as after a restore, nothing is known
+        // but that the cluster was founded: readers wait for the rest until members have promised.
+        let known_to = committed.map_or(0, |mark| mark.seq).max(from).max(1);
         let table = txn.open_table(LOG).map_err(CatalogError::database)?;
         for entry in table.range::<u64>(..).map_err(CatalogError::database)? {
             let (key, bytes) = entry.map_err(CatalogError::database)?;
@@ -243,32 +308,33 @@ impl Replay {
                     "is not what the checkpoint follows",
                 ));
             }
+            if key == known_to && key < head.seq {
+                replay.note_committed(committed)?;
+            }
             if Some(key) == watch {
                 replay.watched = Some(replay.state.digest()?);
                 replay.watched_record = Some(replay.chain.hash);
             }
         }
-        replay.check_end(txn)?;
+        replay.check_end(head)?;
         Ok(replay)
     }
 
     fn apply(&mut self, record: &RawRecord<'_>) -> Result<(), CatalogError> {
-        let refused =
-            |error| CatalogError::corrupt_record(record.seq, format!("cannot be applied: {error}"));
-        self.state.apply(record.command()?).map_err(refused)?;
-        if self.state.epoch() != record.epoch {
-            return Err(CatalogError::corrupt_record(record.seq, "has another epoch than its map"));
+        apply_record(&mut self.state, record)
+    }
+
+    fn note_committed(&mut self, committed: Option<Mark>) -> Result<(), CatalogError> {
+        let here = Mark::at(self.chain);
+        if committed.is_some_and(|mark| mark.seq == here.seq && mark != here) {
+            return Err(head_corrupt("names another committed record than the log has"));
         }
+        self.committed = Some((here, self.state.clone()));
         Ok(())
     }
 
     /// The log ends where its head says, and the state is that of its end.
-    fn check_end(&self, txn: &ReadTransaction) -> Result<(), CatalogError> {
-        let meta = txn.open_table(META).map_err(CatalogError::database)?;
-        let head = match meta.get(HEAD).map_err(CatalogError::database)? {
-            Some(bytes) => decode_head(bytes.value())?,
-            None => Chain::start(),
-        };
+    fn check_end(&self, head: Chain) -> Result<(), CatalogError> {
         if head.seq > self.chain.seq {
             return Err(CatalogError::corrupt_record(self.chain.seq + 1, "is missing at the end"));
         }
@@ -279,34 +345,27 @@ impl Replay {
     }
 }
 
-fn encode_head(chain: Chain) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(52);
-    bytes.extend_from_slice(&chain.seq.to_le_bytes());
-    bytes.extend_from_slice(&chain.epoch.0.to_le_bytes());
-    bytes.extend_from_slice(chain.hash.as_bytes());
-    let crc = crc32c::crc32c(&bytes);
-    bytes.extend_from_slice(&crc.to_le_bytes());
-    bytes
-}
-
-fn decode_head(bytes: &[u8]) -> Result<Chain, CatalogError> {
-    let (covered, crc) =
-        bytes.split_last_chunk::<4>().ok_or_else(|| head_corrupt("is too short"))?;
-    let mut at = Reader(covered);
-    match (at.take(), at.take(), at.take(), at.0) {
-        (Some(seq), Some(epoch), Some(hash), [])
-            if crc32c::crc32c(covered) == u32::from_le_bytes(*crc) =>
-        {
-            Ok(Chain {
-                seq: u64::from_le_bytes(seq),
-                epoch: Epoch(u64::from_le_bytes(epoch)),
-                hash: Digest::from_bytes(hash),
-            })
-        }
-        _ => Err(head_corrupt("fails its checksum")),
+/// Applies a record to the state before it: it was applied once, so it can be again.
+pub(super) fn apply_record(state: &mut State, raw: &RawRecord<'_>) -> Result<(), CatalogError> {
+    let refused =
+        |error| CatalogError::corrupt_record(raw.seq, format!("cannot be applied: {error}"));
+    state.apply(record::command(raw)?).map_err(refused)?;
+    if state.epoch() != raw.epoch || state.log_epoch() != raw.log_epoch {
+        return Err(CatalogError::corrupt_record(raw.seq, "has another epoch than its map"));
     }
+    Ok(())
 }
 
-fn head_corrupt(problem: &str) -> CatalogError {
-    CatalogError::Corrupt { place: "the head of the log".to_owned(), problem: problem.to_owned() }
+/// Where the log says that it ends, and up to where it is committed.
+fn stored_ends(txn: &ReadTransaction) -> Result<(Chain, Option<Mark>), CatalogError> {
+    let meta = txn.open_table(META).map_err(CatalogError::database)?;
+    let head = match meta.get(HEAD).map_err(CatalogError::database)? {
+        Some(bytes) => decode_head(bytes.value())?,
+        None => Chain::start(),
+    };
+    let committed = match meta.get(COMMITTED).map_err(CatalogError::database)? {
+        Some(bytes) => Some(decode_committed(bytes.value())?),
+        None => None,
+    };
+    Ok((head, committed))
 }

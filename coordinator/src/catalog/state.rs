@@ -13,14 +13,15 @@ use std::sync::Arc;
 
 use basalt_engine::snapshot::{ClusterView, SchemaSnapshot, Snapshot};
 use basalt_storage::digest::Digest;
-use basalt_storage::ids::{ClusterId, Epoch, SegmentId, TableId, TxnId, WorkerId};
+use basalt_storage::ids::{ClusterId, Epoch, LogEpoch, SegmentId, TableId, TxnId, WorkerId};
 use serde::{Deserialize, Serialize};
 use url::Url;
 
 use super::Committed;
 use super::apply::Draft;
-use super::command::{Command, NewCluster, Request, RequestKey, SliceHash};
+use super::command::{Change, Command, NewCluster, Request, RequestKey, SliceHash};
 use super::error::CatalogError;
+use super::members::LogSets;
 use crate::placement::Candidate;
 
 /// How many request keys are remembered; the oldest is forgotten first. At one labelled write a
@@ -184,6 +185,7 @@ pub struct State {
     pub(super) segments: HashSet<SegmentId>,
     pub(super) drops: VecDeque<DroppedTable>,
     pub(super) requests: Requests,
+    pub(super) log_sets: LogSets,
 }
 
 impl Default for State {
@@ -205,6 +207,7 @@ impl State {
             segments: HashSet::new(),
             drops: VecDeque::new(),
             requests: Requests::default(),
+            log_sets: LogSets::default(),
         }
     }
 
@@ -216,6 +219,16 @@ impl State {
     /// The epoch of the slice map; 0 before there is one.
     pub fn epoch(&self) -> Epoch {
         self.cluster.as_ref().map_or(Epoch(0), |cluster| cluster.epoch)
+    }
+
+    /// The epoch of the log; 0 before it has members.
+    pub fn log_epoch(&self) -> LogEpoch {
+        self.log_sets.current.log_epoch
+    }
+
+    /// Who keeps copies of the log.
+    pub fn log_sets(&self) -> &LogSets {
+        &self.log_sets
     }
 
     /// The cluster, once it is founded.
@@ -236,12 +249,20 @@ impl State {
                 request.key
             )));
         }
+        let sets_members = |change: &Change| matches!(change, Change::SetLogMembers { .. });
+        let is_of_members = changes.iter().any(sets_members);
+        if is_of_members && changes.len() > 1 {
+            return Err(CatalogError::invalid("log members are set by a command of its own"));
+        }
         let mut draft = Draft::new(self, txn);
         for change in changes {
             draft.change(change)?;
         }
         let (delta, reserved) = draft.finish();
         delta.install(self);
+        if !is_of_members {
+            self.log_sets.settle();
+        }
         self.version += 1;
         let version = self.version;
         if let Some(Request { key, payload }) = request {

@@ -170,6 +170,10 @@ impl Reconciler {
             clock: (Instant::now(), self.inner.options.garbage_after),
         };
         let due = self.copies().judge(&listed);
+        if !due.is_empty() {
+            // Another coordinator may have taken over, whose commits name what is none here.
+            self.inner.catalog.confirm().await.map_err(SqlError::from)?;
+        }
         let mut removed = 0;
         for part in due.chunks(REMOVED_AT_ONCE) {
             let segments = part.iter().filter_map(|segment| here.get(segment).cloned()).collect();

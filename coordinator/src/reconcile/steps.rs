@@ -112,7 +112,12 @@ impl Reconciler {
     /// Removes members that are lost and have nothing any more.
     pub(super) async fn remove_lost_workers(&self) -> Result<(), CatalogError> {
         let (snapshot, cluster) = (self.inner.catalog.snapshot(), self.inner.catalog.cluster());
-        for worker in members_to_remove(&cluster, &snapshot, &self.standings()) {
+        let log = self.inner.catalog.log_status();
+        let of_log: HashSet<_> =
+            log.members.iter().filter(|m| m.is_member).map(|m| m.worker).collect();
+        let lost = members_to_remove(&cluster, &snapshot, &self.standings());
+        // One that keeps the catalog's log leaves its set first.
+        for worker in lost.into_iter().filter(|worker| !of_log.contains(worker)) {
             tracing::warn!(%worker, "a lost worker with nothing left is no member any more");
             self.commit(vec![Change::RemoveWorker { worker }]).await?;
         }

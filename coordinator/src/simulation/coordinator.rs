@@ -278,7 +278,7 @@ impl World {
         let now = self.uptime();
         let brain = self.brain();
         let cluster = Arc::clone(&brain.published.cluster);
-        let beat = note_beat(&mut brain.roster, &cluster, (worker, incarnation, epoch), now);
+        let beat = note_beat(&mut brain.roster, Some(&cluster), (worker, incarnation, epoch), now);
         let register_again = match beat {
             Beat::Alive { changed } => {
                 self.note_heard(worker);

@@ -34,6 +34,7 @@ impl SqlBackend for Statements {
         sql: &str,
     ) -> Result<StatementDescription, SqlError> {
         LargeStack::new(async move {
+            self.inner.catalog.readable().await?;
             let parsed = self.qualified(session, parse_one(sql)?)?;
             let count = parsed.parameters;
             let pinned = self.pin(session)?;
@@ -76,6 +77,7 @@ impl SqlBackend for Statements {
 
     async fn execute(&self, request: ExecuteRequest) -> Result<Outcome, SqlError> {
         LargeStack::new(async move {
+            self.inner.catalog.readable().await?;
             let parsed = parse_one(&request.sql)?;
             let values = match &request.parameters {
                 None => vec![],
@@ -100,6 +102,7 @@ impl SqlBackend for Statements {
 
     async fn execute_update(&self, request: UpdateRequest) -> Result<u64, SqlError> {
         LargeStack::new(async move {
+            self.inner.catalog.readable().await?;
             let UpdateRequest { session, sql, parameters, request: key } = request;
             match parameters {
                 Some(rows) if rows.iter().any(|batch| batch.num_columns() > 0) => {
@@ -138,6 +141,7 @@ impl SqlBackend for Statements {
         schema: SchemaRef,
         batches: BoxStream<'static, Result<RecordBatch, SqlError>>,
     ) -> Result<u64, SqlError> {
+        self.inner.catalog.readable().await?;
         let run = self.inner.registry.start(request.session, &format!("INGEST {}", request.table));
         let notes = run.notes().writing(request.request.clone().map(RunRequest::unread));
         run.finish_change(self.ingest_once(&notes, request, schema, batches)).await
@@ -149,6 +153,7 @@ impl SqlBackend for Statements {
 
     async fn relation_schema(&self, schema: &str, relation: &str) -> Result<SchemaRef, SqlError> {
         LargeStack::new(async move {
+            self.inner.catalog.readable().await?;
             let pinned = self.pin(SessionId(u64::MAX))?;
             let provider =
                 pinned.state.catalog_list().catalog(CATALOG).and_then(|c| c.schema(schema));

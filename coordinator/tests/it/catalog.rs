@@ -7,5 +7,6 @@ mod directory;
 pub(crate) mod fixtures;
 mod model;
 mod recovery;
+mod replication;
 mod rows;
 mod rules;

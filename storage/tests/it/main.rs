@@ -5,6 +5,7 @@
 
 mod arrays;
 mod check;
+mod command_log;
 mod corruption;
 mod crash;
 mod crash_incoming;
@@ -12,6 +13,7 @@ mod crash_vfs;
 mod golden;
 mod hostile_meta;
 mod incoming;
+mod log_disk;
 mod quarantine;
 mod round_trip;
 mod store;

@@ -155,6 +155,12 @@ impl Draft<'_> {
             let problem = format!("worker {worker} has slices or copies still");
             return Err(CatalogError::invalid(problem));
         }
+        // Older sets have no say any more once this is committed.
+        if self.next.log_sets.current.workers.contains(&worker) {
+            let problem = format!("worker {worker} keeps a copy of the command log still");
+            return Err(CatalogError::invalid(problem));
+        }
+        let cluster = self.cluster()?;
         cluster.workers.remove(&worker);
         cluster.draining.remove(&worker);
         cluster.described.remove(&worker);

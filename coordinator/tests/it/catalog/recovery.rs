@@ -6,7 +6,7 @@ use std::path::Path;
 use basalt_coordinator::catalog::record::{Chain, FORMAT_VERSION, RawRecord};
 use basalt_coordinator::catalog::{Catalog, CatalogError, Change, verify};
 use basalt_storage::digest::Digest;
-use basalt_storage::ids::Epoch;
+use basalt_storage::ids::{Epoch, LogEpoch};
 use redb::{Database, ReadableDatabase, TableDefinition};
 use tempfile::TempDir;
 
@@ -179,21 +179,31 @@ async fn a_well_formed_record_of_another_history_breaks_the_chain() {
     let (dir, _) = closed().await;
     let payload = |seq| {
         let record = record(dir.path(), seq);
-        record[60..record.len() - 4].to_vec()
+        record[68..record.len() - 4].to_vec()
     };
     // The same commit written after another predecessor: its own checksum is right.
-    let mut forged = Chain { seq: 4, epoch: Epoch(1), hash: Digest::of(b"another record 4") };
+    let mut forged = Chain {
+        seq: 4,
+        epoch: Epoch(1),
+        log_epoch: LogEpoch(0),
+        hash: Digest::of(b"another record 4"),
+    };
     let sound = record(dir.path(), 5);
-    store_record(dir.path(), 5, Some(&forged.append(Epoch(1), &payload(5)).unwrap()));
+    store_record(dir.path(), 5, Some(&forged.append(Epoch(1), LogEpoch(0), &payload(5)).unwrap()));
     check_refused(dir.path(), "log record 5 does not continue the one before it");
 
     // Record 5 rewritten to continue record 4: now record 6 does not continue it.
-    let before = Chain { seq: 4, epoch: Epoch(1), hash: Digest::of(&record(dir.path(), 4)) };
-    let rewritten = before.clone().append(Epoch(1), &payload(6)).unwrap();
+    let before = Chain {
+        seq: 4,
+        epoch: Epoch(1),
+        log_epoch: LogEpoch(0),
+        hash: Digest::of(&record(dir.path(), 4)),
+    };
+    let rewritten = before.clone().append(Epoch(1), LogEpoch(0), &payload(6)).unwrap();
     store_record(dir.path(), 5, Some(&rewritten));
     check_refused(dir.path(), "log record 6 does not continue the one before it");
 
-    let back = before.clone().append(Epoch(0), &payload(5)).unwrap();
+    let back = before.clone().append(Epoch(0), LogEpoch(0), &payload(5)).unwrap();
     store_record(dir.path(), 5, Some(&back));
     check_refused(dir.path(), "log record 5 goes back from epoch 1 to 0");
     store_record(dir.path(), 5, Some(&sound));
@@ -204,9 +214,18 @@ async fn a_well_formed_record_of_another_history_breaks_the_chain() {
 async fn a_rewritten_last_record_does_not_match_the_head() {
     let (dir, _) = closed().await;
     let previous = record(dir.path(), RECORDS - 1);
-    let mut chain = Chain { seq: RECORDS - 1, epoch: Epoch(1), hash: Digest::of(&previous) };
-    let payload = previous[60..previous.len() - 4].to_vec();
-    store_record(dir.path(), RECORDS, Some(&chain.append(Epoch(1), &payload).unwrap()));
+    let mut chain = Chain {
+        seq: RECORDS - 1,
+        epoch: Epoch(1),
+        log_epoch: LogEpoch(0),
+        hash: Digest::of(&previous),
+    };
+    let payload = previous[68..previous.len() - 4].to_vec();
+    store_record(
+        dir.path(),
+        RECORDS,
+        Some(&chain.append(Epoch(1), LogEpoch(0), &payload).unwrap()),
+    );
     let error = Catalog::open(dir.path()).err().unwrap();
     assert!(matches!(error, CatalogError::Corrupt { .. }), "{error}");
     assert!(!verify(dir.path()).unwrap().is_sound());
