@@ -274,11 +274,10 @@ async fn join(
         cluster: known.map(|identity| identity.cluster),
         epoch: 0,
     };
-    let early = match &opened {
-        Some((_, log)) => Some(EarlyLog::start(listener, config.secret.clone(), log.clone())),
-        None => None,
-    };
-    let early = early.transpose().map_err(io)?;
+    let early = opened
+        .as_ref()
+        .map(|(_, log)| EarlyLog::start(listener, config.secret.clone(), log.clone()).map_err(io));
+    let early = early.transpose()?;
     let joined = registration.register().await?;
     if let Some(early) = early {
         early.stop().await;

@@ -246,6 +246,7 @@ impl Writer {
                             tracing::error!(%error,
                                 "a catalog write failed: no more commits until a restart");
                             self.ledger.write_failed(&error.to_string());
+                            self.published.send_modify(Published::note_failed_write);
                         }
                     }
                 }

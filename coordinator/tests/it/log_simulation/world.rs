@@ -670,6 +670,7 @@ impl World {
     }
 
     /// Tells of a single seed what happens.
+    #[expect(clippy::print_stdout, reason = "what happened, for who asks for a seed")]
     pub(super) fn note(&self, what: &str) {
         if self.is_told {
             println!("{:>9.3} s: {what}", self.now.as_secs_f64());

@@ -149,7 +149,7 @@ async fn exchange(
     on_answer: fn(&mut HeaderMap),
 ) -> (Code, usize) {
     let answers = tower::service_fn(move |_: Request<Body>| {
-        let answer = answer.clone().into_http();
+        let answer: Response<Body> = answer.clone().into_http();
         async move { Ok::<_, std::convert::Infallible>(answer) }
     });
     let server = Checksums.layer(answers);
