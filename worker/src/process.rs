@@ -274,10 +274,8 @@ async fn join(
         cluster: known.map(|identity| identity.cluster),
         epoch: 0,
     };
-    let early = match &opened {
-        Some((_, log)) => Some(EarlyLog::start(listener, config.secret.clone(), log.clone())),
-        None => None,
-    };
+    let start = |log: &LogService| EarlyLog::start(listener, config.secret.clone(), log.clone());
+    let early = opened.as_ref().map(|(_, log)| start(log));
     let early = early.transpose().map_err(io)?;
     let joined = registration.register().await?;
     if let Some(early) = early {

@@ -670,6 +670,7 @@ impl World {
     }
 
     /// Tells of a single seed what happens.
+    #[expect(clippy::print_stdout, reason = "who repeats a seed reads it")]
     pub(super) fn note(&self, what: &str) {
         if self.is_told {
             println!("{:>9.3} s: {what}", self.now.as_secs_f64());
