@@ -14,6 +14,7 @@
 //!
 //! Not here: fencing of old epochs on the workers.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -77,6 +78,8 @@ pub struct Registration {
 pub struct Members {
     catalog: Catalog,
     roster: Mutex<Roster>,
+    /// Workers that were let in before the catalog could record anything.
+    unrecorded: Mutex<BTreeSet<WorkerId>>,
     started: Instant,
     /// All members, whenever one changed its state.
     changes: watch::Sender<Arc<[Member]>>,
@@ -89,6 +92,7 @@ impl Members {
         Arc::new(Self {
             catalog,
             roster: Mutex::new(roster),
+            unrecorded: Mutex::default(),
             started: Instant::now(),
             changes: watch::Sender::new(Arc::from([])),
         })
@@ -100,11 +104,18 @@ impl Members {
     /// snapshots know its URL. Sending the same registration again is safe.
     pub async fn register(&self, join: Join) -> Result<Registration, RegisterError> {
         let (worker, candidate) = (join.worker, join.candidate.clone());
+        let was_member = join.cluster.is_some();
         self.roster().register(join, self.newest_epoch(), self.now())?;
         // Where it listens is known before it is recorded: the catalog may need its copy of the log
         // to record anything.
         self.refresh();
-        self.record(worker, &candidate).await?;
+        if was_member && self.newest_epoch() == EPOCH_UNKNOWN {
+            // Nothing can be recorded until others have said what was committed, and one of them may
+            // be started only when this one is ready.
+            self.unrecorded().insert(worker);
+        } else {
+            self.record(worker, &candidate).await?;
+        }
         self.refresh();
         let cluster = self.catalog.cluster();
         tracing::info!(%worker, epoch = %cluster.epoch, "a worker registered");
@@ -151,11 +162,19 @@ impl Members {
         }
     }
 
+    /// Workers that serve, and that the catalog may not know as they are.
+    fn unrecorded(&self) -> MutexGuard<'_, BTreeSet<WorkerId>> {
+        self.unrecorded.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Notes a sign of life.
     pub fn heartbeat(&self, worker: WorkerId, incarnation: Incarnation, epoch: Epoch) -> Beat {
         let cluster = self.catalog.cluster();
         // Until members have said what was committed, the cluster that is known may be an older one.
         let known = (self.newest_epoch() != EPOCH_UNKNOWN).then_some(cluster.as_ref());
+        if known.is_some() && self.unrecorded().remove(&worker) {
+            return Beat::Register;
+        }
         let beat = note_beat(&mut self.roster(), known, (worker, incarnation, epoch), self.now());
         if beat == (Beat::Alive { changed: true }) {
             self.refresh();
