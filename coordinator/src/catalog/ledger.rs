@@ -258,7 +258,8 @@ impl<T> Ledger<T> {
                 return Readiness::Refused(CatalogError::Stopped { reason: reason.clone() });
             }
             Phase::Leading if self.group.since.is_none() => {
-                return if self.is_held(now) { Readiness::Busy } else { Readiness::Ready };
+                let is_busy = self.is_to_publish() || self.is_held(now);
+                return if is_busy { Readiness::Busy } else { Readiness::Ready };
             }
             Phase::Leading => self.group.since.unwrap_or(now),
             _ => self.phase_since,
@@ -349,6 +350,11 @@ impl<T> Ledger<T> {
     /// The next thing to be done.
     pub fn next_step(&mut self) -> Option<Step<T>> {
         self.steps.pop_front()
+    }
+
+    /// Whether readers are yet to be shown the state, which must not be another one by then.
+    fn is_to_publish(&self) -> bool {
+        self.steps.iter().any(|step| matches!(step, Step::Publish))
     }
 
     /// Moves on as far as what is known allows.

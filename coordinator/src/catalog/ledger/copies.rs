@@ -193,9 +193,8 @@ impl<T> Ledger<T> {
         if after == last && !is_due && !is_refused && progress.failures == 0 {
             return None;
         }
-        // One that is promised elsewhere is only asked whether it still is: where we are, which is
-        // never read from the disk.
-        let after = if is_refused { last } else { after };
+        // One that is promised elsewhere is only asked whether it still is: at our end, which is never
+        // read from the disk.
         let run = self.recent.run(after, last);
         // Until our epoch has begun, all that was taken over may be durable.
         let committed = match self.phase {
@@ -282,6 +281,8 @@ impl<T> Ledger<T> {
         }
         let Some(progress) = self.progress.get_mut(&worker) else { return };
         progress.retry_at = now + self.timing.retry;
+        // Where it is then is not known: whoever it is promised to may write.
+        (progress.after, progress.back) = (u64::MAX, 1);
         // We write all records of our epoch: a newer one is another coordinator's.
         if position.tail.log_epoch > self.chain.log_epoch {
             if self.state.log_sets().workers().contains(&worker) {

@@ -13,8 +13,8 @@ use std::time::Duration;
 
 use basalt_storage::ids::{TxnId, WorkerId};
 
+use super::Ledger;
 use super::copies::Progress;
-use super::{Ledger, Step};
 use crate::catalog::command::Command;
 use crate::catalog::members::LogSet;
 use crate::catalog::{serialise, wall_clock_ms};
@@ -36,8 +36,7 @@ impl<T> Ledger<T> {
         if !self.is_leading() || !self.is_settled() || self.group.since.is_some() {
             return;
         }
-        // Readers are shown the state when that step is done: it must not be another one by then.
-        if self.steps.iter().any(|step| matches!(step, Step::Publish)) {
+        if self.is_to_publish() {
             return;
         }
         if !self.state.log_sets().unsettled.is_empty() {

@@ -490,19 +490,21 @@ async fn a_restored_coordinator_shows_nothing_before_members_have_promised() {
     let secret = old.catalog.secret().clone();
     let dir = tempfile::tempdir().unwrap();
     restore(dir.path(), &secret, &sources(&old), Certainty::Required).unwrap();
-    for worker in &old.workers {
-        old.machines.set_down(*worker, true);
+    let Cluster { dir: _old, catalog, machines, workers } = old;
+    drop(catalog);
+    for worker in &workers {
+        machines.set_down(*worker, true);
     }
     // Also when it was started before and nobody answered.
     for _ in 0..2 {
-        let new = open(dir.path(), &old.machines, &old.workers);
+        let new = open(dir.path(), &machines, &workers);
         assert!(matches!(new.log_status().readable, Readable::NotYet(_)));
         assert!(!has(&new, "a"));
     }
-    for worker in &old.workers {
-        old.machines.set_down(*worker, false);
+    for worker in &workers {
+        machines.set_down(*worker, false);
     }
-    let new = open(dir.path(), &old.machines, &old.workers);
+    let new = open(dir.path(), &machines, &workers);
     new.readable().await.unwrap();
     assert!(has(&new, "a"));
 }
