@@ -266,10 +266,10 @@ impl Simulation {
                     self.seen.copies += 1;
                     let holds = self.holders(*segment).contains(to);
                     self.require(!holds, || format!("a second copy: {step:?}"));
-                    self.require(
-                        *reason == CopyReason::Placement || self.is_short(*segment),
-                        || format!("a copy too many: {step:?}"),
-                    );
+                    let is_spare = matches!(reason, CopyReason::Placement | CopyReason::Everywhere);
+                    self.require(is_spare || self.is_short(*segment), || {
+                        format!("a copy too many: {step:?}")
+                    });
                     self.begin(*segment, sources, *to);
                 }
                 Step::Rebuild { segment, worker, sources } => {
