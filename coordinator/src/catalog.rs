@@ -281,6 +281,8 @@ impl Catalog {
         let no_cluster = || CatalogError::NoCluster { path: directory.path().to_owned() };
         let known = committed.as_ref().map(|(mark, _)| *mark);
         let is_whole = committed.is_none();
+        // Who writes another one's log knows only what that one had: a copy, or one that was put back.
+        let is_newest = is_whole && state.log_sets().is_led_by(log.coordinator());
         // Readers get what is known to be durable, and the rest when it is.
         let shown = committed.as_ref().map_or(&state, |(_, state)| state);
         let published = Published::new(shown).ok_or_else(no_cluster)?;
@@ -296,7 +298,7 @@ impl Catalog {
         let started = Instant::now();
         let ledger = Ledger::new(opening, timing, Duration::ZERO);
         let status = LogStatus {
-            readable: if is_whole { Readable::Yes } else { Readable::NotYet(String::new()) },
+            readable: if is_newest { Readable::Yes } else { Readable::NotYet(String::new()) },
             is_leading: ledger.is_leading(),
             log_epoch: ledger.state().log_epoch(),
             seq: ledger.chain().seq,

@@ -156,6 +156,11 @@ impl LogSets {
         self.all().flat_map(|set| set.workers.iter().copied()).collect()
     }
 
+    /// Whether `own` is the coordinator of all sets that count, or nobody in particular is.
+    pub fn is_led_by(&self, own: CoordinatorId) -> bool {
+        self.all().all(|set| set.is_led_by(own))
+    }
+
     /// Whether no worker has a say: the coordinator alone makes records durable.
     pub fn is_alone(&self) -> bool {
         self.all().all(|set| set.workers.is_empty())

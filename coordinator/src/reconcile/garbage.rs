@@ -169,10 +169,13 @@ impl Reconciler {
             oldest_write: self.inner.writes.oldest(),
             clock: (Instant::now(), self.inner.options.garbage_after),
         };
-        let due = self.copies().judge(&listed);
+        let mut due = self.copies().judge(&listed);
         if !due.is_empty() {
             // Another coordinator may have taken over, whose commits name what is none here.
             self.inner.catalog.confirm().await.map_err(SqlError::from)?;
+            // And a commit whose outcome was not known may be known by now.
+            let named = held_by(&self.inner.catalog.snapshot(), worker);
+            due.retain(|segment| !named.contains_key(segment));
         }
         let mut removed = 0;
         for part in due.chunks(REMOVED_AT_ONCE) {

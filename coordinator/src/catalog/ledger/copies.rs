@@ -232,7 +232,8 @@ impl<T> Ledger<T> {
                 let sets = self.state.log_sets();
                 if behind >= progress.after
                     && position.complete
-                    && position.tail.log_epoch < sets.forced
+                    // Epochs of two histories do not compare.
+                    && sets.forced > LogEpoch(0)
                     && !sets.workers().contains(&worker)
                 {
                     progress.is_foreign = true;

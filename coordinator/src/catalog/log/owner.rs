@@ -82,7 +82,10 @@ fn place_of(path: &Path) -> Result<Place, CatalogError> {
     let metadata = std::fs::metadata(path)
         .map_err(|source| CatalogError::Io { path: path.to_owned(), source })?;
     let born = metadata.created().ok().and_then(|at| at.duration_since(UNIX_EPOCH).ok());
-    let machine = std::fs::read(MACHINE_ID).unwrap_or_default();
+    let machine = match std::fs::read(MACHINE_ID) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
+        read => read.map_err(|source| CatalogError::Io { path: MACHINE_ID.into(), source })?,
+    };
     Ok(Place {
         inode: metadata.ino(),
         born: born.map_or(0, |since| since.as_nanos()),

@@ -467,7 +467,7 @@ async fn a_coordinator_whose_disk_is_gone_comes_back_with_everything_and_the_old
     assert!(verify(dir.path()).unwrap().is_sound());
     let new = open(dir.path(), &old.machines, &old.workers);
     new.readable().await.unwrap();
-    assert!(new.log_status().is_leading, "nobody reads there before members have promised");
+    wait_for(&new, |status| status.is_leading).await;
     assert_eq!(new.snapshot().schemas.len(), seen.schemas.len());
     assert_eq!(new.secret(), &secret);
     commit(&new, "after").await.unwrap();
@@ -507,6 +507,23 @@ async fn a_restored_coordinator_shows_nothing_before_members_have_promised() {
     let new = open(dir.path(), &machines, &workers);
     new.readable().await.unwrap();
     assert!(has(&new, "a"));
+}
+
+#[tokio::test]
+async fn a_copied_coordinator_shows_nothing_before_members_have_promised() {
+    let Cluster { dir, catalog, machines, workers } = Cluster::start(2).await;
+    commit(&catalog, "a").await.unwrap();
+    drop(catalog);
+    let copy = tempfile::tempdir().unwrap();
+    for entry in std::fs::read_dir(dir.path()).unwrap() {
+        let entry = entry.unwrap();
+        std::fs::copy(entry.path(), copy.path().join(entry.file_name())).unwrap();
+    }
+    workers.iter().for_each(|worker| machines.set_down(*worker, true));
+    let readable =
+        |dir: &tempfile::TempDir| open(dir.path(), &machines, &workers).log_status().readable;
+    assert!(matches!(readable(&copy), Readable::NotYet(_)), "the other one may have gone on");
+    assert_eq!(readable(&dir), Readable::Yes, "all of it is known to be durable");
 }
 
 #[tokio::test]
