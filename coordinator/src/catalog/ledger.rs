@@ -324,8 +324,11 @@ impl<T> Ledger<T> {
     /// Says which workers can be asked.
     pub fn set_reachable(&mut self, workers: BTreeSet<WorkerId>, now: Duration) {
         for worker in workers.difference(&self.reachable) {
-            // Somebody who has just come may answer at once.
+            // Somebody who has just come may answer at once, and may have been emptied meanwhile.
             if let Some(progress) = self.progress.get_mut(worker) {
+                if progress.is_foreign {
+                    *progress = Progress::new(now);
+                }
                 progress.retry_at = now;
             }
         }

@@ -148,6 +148,9 @@ impl Writer {
             if let Some(held) = held {
                 self.serve(held, &mut inputs.queue);
             }
+            // What became durable is shown before the log set changes, or there would be no turn for it
+            // while there is always something to commit.
+            self.do_steps(&inputs, &answers);
             let now = self.now();
             self.ledger.poll(now);
         }

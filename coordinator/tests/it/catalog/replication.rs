@@ -142,8 +142,13 @@ impl Cluster {
 fn open(path: &Path, machines: &Machines, workers: &[WorkerId]) -> Catalog {
     let catalog = Catalog::open_timed(path, timing()).unwrap();
     catalog.replicate(Arc::new(machines.clone()));
-    catalog.set_worker_urls(workers.iter().map(|worker| (*worker, url(*worker))).collect());
+    reach(&catalog, workers);
     catalog
+}
+
+/// Tells a coordinator which workers can be reached.
+fn reach(catalog: &Catalog, workers: &[WorkerId]) {
+    catalog.set_worker_urls(workers.iter().map(|worker| (*worker, url(*worker))).collect());
 }
 
 async fn commit(catalog: &Catalog, name: &str) -> Result<u64, CatalogError> {
@@ -592,6 +597,17 @@ async fn records_that_an_operator_gave_up_are_not_overwritten() {
     wait_for(&new, is_told).await;
     commit(&new, "c").await.unwrap();
     assert_eq!(machines.position(lost).tail, tail);
+    // Emptied and started again, it is filled like any other.
+    machines.with(|inner| {
+        inner.copies.insert(lost, LogCopy::open(Arc::new(MemDisk::default())).unwrap())
+    });
+    reach(&new, &[left]);
+    tokio::time::sleep(timing().heartbeat).await;
+    reach(&new, &workers);
+    let is_filled = |status: &LogStatus| {
+        status.members.iter().any(|it| it.worker == lost && it.is_member && it.problem.is_none())
+    };
+    wait_for(&new, is_filled).await;
 }
 
 #[tokio::test]
