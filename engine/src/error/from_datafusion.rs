@@ -429,6 +429,8 @@ fn from_status(status: &tonic::Status) -> SqlError {
         return sql;
     }
     match status.code() {
+        // hyper calls requests cancelled whose connection was closed before they were sent.
+        _ if is_of_transport(status) => unavailable(status.message()),
         tonic::Code::Cancelled => {
             SqlError::new(ErrorCode::Cancelled, "the statement was cancelled")
         }
@@ -448,6 +450,11 @@ fn from_status(status: &tonic::Status) -> SqlError {
         }
         _ => internal(status.message()),
     }
+}
+
+/// Whether a status says that a connection failed, and not what the other end answered.
+pub(super) fn is_of_transport(status: &tonic::Status) -> bool {
+    Error::source(status).is_some_and(|source| source.is::<tonic::transport::Error>())
 }
 
 fn unavailable(text: &str) -> SqlError {
