@@ -101,7 +101,9 @@ impl Members {
     /// Lets a worker join, or come back.
     ///
     /// On `Ok` the worker is in the catalog, durably, with its slices when it gets any, and new
-    /// snapshots know its URL. Sending the same registration again is safe.
+    /// snapshots know its URL. Only where the catalog cannot be read yet, one that was a member
+    /// before is let in unrecorded; a heartbeat has it register again once it can. Sending the same
+    /// registration again is safe.
     pub async fn register(&self, join: Join) -> Result<Registration, RegisterError> {
         let (worker, candidate) = (join.worker, join.candidate.clone());
         let was_member = join.cluster.is_some();

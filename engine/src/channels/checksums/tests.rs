@@ -1,3 +1,5 @@
+//! What is damaged on its way is refused, whole or in part, and nothing wrong is given out.
+
 use bytes::Bytes;
 use futures::{Stream, StreamExt, stream};
 use http::{HeaderMap, HeaderName, HeaderValue};
