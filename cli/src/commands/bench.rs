@@ -166,6 +166,9 @@ async fn measure_copies(
         target.is_ours(),
         "--copies loads again and again: not into a cluster at a --url"
     );
+    let (_, batches) = client.query_all("SELECT worker FROM sys.workers").await?;
+    let workers: usize = batches.iter().map(|batch| batch.num_rows()).sum();
+    anyhow::ensure!(workers >= 2, "--copies needs two workers: two copies lie on different ones");
     let mut result = CopiesResult::default();
     // One more of each comes first: it warms the files up.
     for run in 0..=args.runs {

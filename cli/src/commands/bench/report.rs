@@ -151,6 +151,9 @@ impl Report {
         let costs = || self.queries.iter().flat_map(|query| &query.costs);
         let cpu: f64 = costs().map(|cost| cost.cpu_ms).sum();
         let verification: f64 = costs().map(|cost| cost.verification_ms).sum();
+        if cpu <= 0.0 {
+            return writeln!(text, "checksums of what was read: this system does not tell");
+        }
         writeln!(
             text,
             "checksums of what was read: {verification:.0} of {cpu:.0} ms of processor time, {:.2} %",
