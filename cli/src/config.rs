@@ -6,6 +6,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
+use basalt_engine::protocol::{WORKER_WEIGHT_MAX, domain_problem};
 use basalt_storage::fail_point::{self, FailPlan};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -67,6 +68,10 @@ pub struct WorkerConfig {
     pub secret_file: PathBuf,
     /// The address it registers, when it is not the one it listens on.
     pub advertise: Option<String>,
+    /// What it fails together with.
+    pub domain: Option<String>,
+    /// Its relative capacity.
+    pub weight: u32,
 }
 
 /// Flags that every server role has.
@@ -110,6 +115,12 @@ pub struct WorkerFlags {
     /// Address that others reach this worker at, when it is not the one it listens on
     #[arg(long, value_name = "URL")]
     pub advertise: Option<String>,
+    /// What this worker fails together with, a rack or a host: copies go to different ones
+    #[arg(long, value_name = "NAME")]
+    pub domain: Option<String>,
+    /// Relative capacity: a worker of 2 gets twice the rows of one of 1 [1 to 1000]
+    #[arg(long, value_name = "N")]
+    pub weight: Option<u32>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -143,6 +154,8 @@ struct WorkerFile {
     coordinator: Option<String>,
     secret_file: Option<PathBuf>,
     advertise: Option<String>,
+    domain: Option<String>,
+    weight: Option<u32>,
 }
 
 impl ClusterConfig {
@@ -213,7 +226,25 @@ impl WorkerConfig {
                 missing("secret-file", "<the coordinator's data folder>/cluster.secret")
             })?,
             advertise: worker.advertise.or(file.advertise),
+            domain: domain(worker.domain.or(file.domain))?,
+            weight: weight(worker.weight.or(file.weight))?,
         })
+    }
+}
+
+fn domain(name: Option<String>) -> Result<Option<String>, UsageError> {
+    match name.as_deref().and_then(domain_problem) {
+        Some(problem) => Err(UsageError(format!("the name of the failure domain {problem}"))),
+        None => Ok(name),
+    }
+}
+
+fn weight(weight: Option<u32>) -> Result<u32, UsageError> {
+    match weight.unwrap_or(1) {
+        weight @ 1..=WORKER_WEIGHT_MAX => Ok(weight),
+        other => {
+            Err(UsageError(format!("weight {other} is not between 1 and {WORKER_WEIGHT_MAX}")))
+        }
     }
 }
 
@@ -269,6 +300,24 @@ mod tests {
     fn a_worker_says_which_flag_it_misses() {
         let error = WorkerConfig::resolve(ServerFlags::default(), WorkerFlags::default());
         assert!(error.unwrap_err().to_string().contains("--coordinator"));
+    }
+
+    #[test]
+    fn a_worker_has_a_weight_and_may_have_a_domain() {
+        let resolve = |text: &str, domain: Option<&str>, weight: Option<u32>| {
+            let (_file, server) = file(&format!("coordinator = 'c'\nsecret-file = 's'\n{text}"));
+            let domain = domain.map(str::to_owned);
+            let resolved =
+                WorkerConfig::resolve(server, WorkerFlags { domain, weight, ..Default::default() });
+            resolved.map(|config| (config.domain, config.weight)).map_err(|error| error.0)
+        };
+        assert_eq!(resolve("", None, None), Ok((None, 1)));
+        let file = "domain = 'rack 1'\nweight = 4\n";
+        assert_eq!(resolve(file, None, None), Ok((Some("rack 1".to_owned()), 4)));
+        assert_eq!(resolve(file, Some("rack 2"), Some(2)), Ok((Some("rack 2".to_owned()), 2)));
+        assert_eq!(resolve("", None, Some(0)).unwrap_err(), "weight 0 is not between 1 and 1000");
+        let empty = resolve("", Some(""), None).unwrap_err();
+        assert_eq!(empty, "the name of the failure domain is empty");
     }
 
     #[test]

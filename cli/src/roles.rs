@@ -100,6 +100,8 @@ pub async fn start_worker(config: WorkerConfig) -> anyhow::Result<Running> {
         data_dir: config.data_dir,
         listen: config.listen,
         advertise: config.advertise.as_deref().map(http_url).transpose()?,
+        domain: config.domain,
+        weight: config.weight,
         coordinator: http_url(&config.coordinator_url)?,
         secret: ClusterSecret::read(&config.secret_file)?,
         allowed_roots: allowed_roots(&config.allow_path)?,

@@ -9,9 +9,9 @@
 //! writer and logged before anybody sees it, so that a Raft log can later carry the same
 //! commands. Nothing else mutates it.
 //!
-//! Invariant: what [`Catalog::snapshot`] shows is durable: on `min(copies, members)` of the log's
-//! members. What [`Catalog::commit`] acknowledged
-//! is in every later snapshot, also after a crash.
+//! Invariant: what [`Catalog::snapshot`] shows is durable, on `min(copies, members)` of the log's
+//! members. What [`Catalog::commit`] acknowledged is in every later snapshot, also after a crash:
+//! at once, or once [`Catalog::readable`] says so.
 //!
 //! Not here: where workers listen and whether they live ([`membership`](crate::membership) tells
 //! the catalog), and whether a segment's chunks exist (who commits has made them durable).
@@ -94,7 +94,8 @@ const READABLE_WAIT: Duration = Duration::from_secs(10);
 
 /// The catalog of one cluster. Clones are handles to the same one.
 ///
-/// When the last handle is dropped, queued commits are finished and the directory is released.
+/// When the last handle is dropped, queued commits are finished as far as members answer within a
+/// second, and the directory is released.
 #[derive(Clone)]
 pub struct Catalog {
     inner: Arc<Inner>,
@@ -110,6 +111,7 @@ struct Inner {
     addresses: watch::Sender<BTreeMap<WorkerId, Url>>,
     links: watch::Sender<Arc<dyn MemberLinks>>,
     log: LogReader,
+    started: Instant,
     table_ids: Mutex<Range<u64>>,
     secret: ClusterSecret,
 }
@@ -117,7 +119,8 @@ struct Inner {
 impl Drop for Inner {
     fn drop(&mut self) {
         self.queue = None;
-        // Waits for at most one queue of writes, so that the lock is free when this returns.
+        // So that the lock is free when this returns. Waits for the writes of one queue on the own disk,
+        // and a second at most for members (`CLOSE_WAIT`).
         if self.writer.take().is_some_and(|writer| writer.join().is_err()) {
             tracing::error!("the catalog writer panicked");
         }
@@ -126,23 +129,25 @@ impl Drop for Inner {
 
 /// What readers get: replaced as a whole by the writer and by membership.
 pub(crate) struct Published {
-    snapshot: Arc<Snapshot>,
-    cluster: Arc<ClusterState>,
+    pub(crate) snapshot: Arc<Snapshot>,
+    pub(crate) cluster: Arc<ClusterState>,
     urls: BTreeMap<WorkerId, Url>,
     /// Commits before the newest that somebody may see still, the oldest first.
     earlier: VecDeque<(u64, Weak<Pin>)>,
+    /// A write failed: the log may have commits that nobody sees before a restart.
+    may_lack_commits: bool,
 }
 
 impl Published {
-    fn new(state: &State) -> Option<Self> {
+    pub(crate) fn new(state: &State) -> Option<Self> {
         let urls = BTreeMap::new();
         let cluster = Arc::clone(state.cluster()?);
         let snapshot = Arc::new(state.snapshot(&urls)?);
-        Some(Self { snapshot, cluster, urls, earlier: VecDeque::new() })
+        Some(Self { snapshot, cluster, urls, earlier: VecDeque::new(), may_lack_commits: false })
     }
 
     /// Shows a state that is durable.
-    fn show(&mut self, state: &State) {
+    pub(crate) fn show(&mut self, state: &State) {
         // A state that has a cluster never loses it, so neither is ever `None` here.
         if let (Some(snapshot), Some(cluster)) = (state.snapshot(&self.urls), state.cluster()) {
             self.earlier.push_back((self.snapshot.version, Arc::downgrade(&self.snapshot.pin)));
@@ -157,14 +162,24 @@ impl Published {
         }
     }
 
+    /// Notes that a write failed. What it was to commit may be in the log, and seen again after a
+    /// restart.
+    pub(crate) fn note_failed_write(&mut self) {
+        self.may_lack_commits = true;
+    }
+
     /// The oldest commit that somebody sees: the newest, unless a statement runs on an earlier one.
-    fn oldest_pinned(&self) -> u64 {
+    /// After a write that failed it is 0: nobody knows what commits name, so everything must stay.
+    pub(crate) fn oldest_pinned(&self) -> u64 {
+        if self.may_lack_commits {
+            return 0;
+        }
         let seen = self.earlier.iter().find(|(_, pin)| pin.strong_count() > 0);
         seen.map_or(self.snapshot.version, |(version, _)| *version)
     }
 
     /// Shows where workers listen, at the same commit.
-    fn move_workers(&mut self, urls: BTreeMap<WorkerId, Url>) -> bool {
+    pub(crate) fn move_workers(&mut self, urls: BTreeMap<WorkerId, Url>) -> bool {
         if self.urls == urls {
             return false;
         }
@@ -269,6 +284,8 @@ impl Catalog {
         let no_cluster = || CatalogError::NoCluster { path: directory.path().to_owned() };
         let known = committed.as_ref().map(|(mark, _)| *mark);
         let is_whole = committed.is_none();
+        // Who writes another one's log knows only what that one had: a copy, or one that was put back.
+        let is_newest = is_whole && state.log_sets().is_led_by(log.coordinator());
         // Readers get what is known to be durable, and the rest when it is.
         let shown = committed.as_ref().map_or(&state, |(_, state)| state);
         let published = Published::new(shown).ok_or_else(no_cluster)?;
@@ -281,12 +298,14 @@ impl Catalog {
             committed: known.or(is_whole.then(|| Mark::at(log.chain()))),
             state,
         };
+        let started = Instant::now();
         let ledger = Ledger::new(opening, timing, Duration::ZERO);
         let status = LogStatus {
-            readable: if is_whole { Readable::Yes } else { Readable::NotYet(String::new()) },
+            readable: if is_newest { Readable::Yes } else { Readable::NotYet(String::new()) },
             is_leading: ledger.is_leading(),
             log_epoch: ledger.state().log_epoch(),
             seq: ledger.chain().seq,
+            confirmed: ledger.confirmed(),
             members: ledger.members(),
         };
         let status = Arc::new(watch::Sender::new(status));
@@ -302,7 +321,7 @@ impl Catalog {
             ledger,
             published: Arc::clone(&published),
             status: Arc::clone(&status),
-            started: Instant::now(),
+            started,
             held: None,
             directory,
         };
@@ -325,6 +344,7 @@ impl Catalog {
             addresses,
             links,
             log: reader,
+            started,
             table_ids: Mutex::new(0..0),
             secret,
         };
@@ -379,6 +399,27 @@ impl Catalog {
             Readable::Yes => Ok(()),
             Readable::NotYet(reason) => Err(CatalogError::LogUnavailable { reason }),
             Readable::No(reason) => Err(CatalogError::Stopped { reason }),
+        }
+    }
+
+    /// Waits until it is certain that no other coordinator had taken over when this was called, so
+    /// that what snapshots named then was the newest that any named. For what cannot be undone.
+    ///
+    /// # Errors
+    /// As [`Self::readable`].
+    pub async fn confirm(&self) -> Result<(), CatalogError> {
+        self.readable().await?;
+        let called = self.inner.started.elapsed();
+        let is_confirmed = |status: &LogStatus| status.confirmed.is_some_and(|at| at >= called);
+        let is_over = |status: &LogStatus| matches!(status.readable, Readable::No(_));
+        let decided = self.wait_for_log(|status| is_confirmed(status) || is_over(status));
+        let _in_time = tokio::time::timeout(READABLE_WAIT, decided).await;
+        self.readable().await?;
+        match is_confirmed(&self.log_status()) {
+            true => Ok(()),
+            false => Err(CatalogError::LogUnavailable {
+                reason: "the members of the command log do not confirm this coordinator".to_owned(),
+            }),
         }
     }
 

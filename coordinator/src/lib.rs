@@ -13,6 +13,7 @@
 //! - [`backend`]: the seam between the Flight SQL service and the statement life cycle
 //! - [`statements`]: the statement life cycle, with `sys_schema` to look at it
 //! - [`flight`]: the Flight SQL service
+//! - `simulation`: commit, membership and repair in one virtual cluster, for tests
 
 pub mod backend;
 pub mod catalog;
@@ -27,6 +28,8 @@ pub mod placement;
 pub mod process;
 pub mod reconcile;
 pub mod repair;
+#[cfg(test)]
+mod simulation;
 pub mod statements;
 mod sys_schema;
 

@@ -14,6 +14,7 @@ use basalt_engine::protocol::{
 };
 use basalt_storage::command_log::parts;
 use basalt_storage::command_log::record::RECORD_BYTES_MAX;
+use basalt_storage::ids::WorkerId;
 use bytes::{Bytes, BytesMut};
 use datafusion_distributed::grpc::BoxCloneSyncChannel;
 use tokio::runtime::Handle;
@@ -44,23 +45,32 @@ impl GrpcLinks {
     }
 }
 
-/// A client of the log copy at `url`.
+/// A client of the copy of worker `named`, or of whoever listens at `url`.
 ///
 /// # Errors
 /// As [`Channels::get`].
 pub(crate) fn log_client(
     channels: &Channels,
+    named: Option<WorkerId>,
     url: &Url,
 ) -> Result<CommandLogClient<BoxCloneSyncChannel>, Status> {
-    let channel = channels.get(url).map_err(|error| Status::unavailable(error.to_string()))?;
+    let channel = match named {
+        Some(worker) => channels.worker(worker, url),
+        None => channels.get(url),
+    };
+    let channel = channel.map_err(|error| Status::unavailable(error.to_string()))?;
     Ok(CommandLogClient::new(channel).max_decoding_message_size(BYTES_PART_MAX + 4096))
 }
 
 impl MemberLinks for GrpcLinks {
     fn ask(&self, url: &Url, question: Question, answer: Box<dyn FnOnce(Answer) + Send>) {
-        let client = log_client(&self.channels, url);
+        let (channels, url) = (self.channels.clone(), url.clone());
         self.runtime.spawn(async move {
             let asked = async {
+                // Here and not by the caller: a connection lives on the runtime that it is made on,
+                // and others use it. Another worker may listen where the member did: its copy must
+                // not count for this one.
+                let client = log_client(&channels, Some(question.ask.worker), &url);
                 let mut client = client?;
                 match &question.ask.ask {
                     Ask::Promise => promise(&mut client, &question).await,
@@ -90,8 +100,13 @@ pub(crate) async fn in_time<T>(
     }
 }
 
-fn answered(answer: &LogAnswer, upto: u64) -> Result<Answer, Status> {
+/// An answer of `asked`, and of nobody else.
+fn answered(answer: &LogAnswer, asked: WorkerId, upto: u64) -> Result<Answer, Status> {
     let (verdict, member) = answer_from_wire(answer)?;
+    if member.worker != asked {
+        let message = format!("worker {} answers, not worker {asked}", member.worker);
+        return Err(Status::unavailable(message));
+    }
     Ok(Answer::Position { verdict, position: member.position, upto })
 }
 
@@ -104,7 +119,7 @@ async fn promise(client: &mut Client, question: &Question) -> Result<Answer, Sta
         writer: question.ask.promise.writer.to_wire(),
     };
     let answer = in_time(0, client.promise(request)).await?;
-    answered(answer.get_ref(), 0)
+    answered(answer.get_ref(), question.ask.worker, 0)
 }
 
 async fn append(client: &mut Client, question: Question) -> Result<Answer, Status> {
@@ -130,7 +145,7 @@ async fn append(client: &mut Client, question: Question) -> Result<Answer, Statu
     let parts = append_parts(&question, after, &run);
     let bytes = parts.iter().map(|part| part.data.len() as u64).sum();
     let answer = in_time(bytes, client.append(tokio_stream::iter(parts))).await?;
-    answered(answer.get_ref(), upto)
+    answered(answer.get_ref(), question.ask.worker, upto)
 }
 
 fn append_parts(question: &Question, after: u64, run: &Run) -> Vec<LogAppendPart> {

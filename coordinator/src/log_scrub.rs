@@ -93,7 +93,8 @@ impl LogScrub {
         let snapshot = self.catalog.snapshot();
         for member in self.catalog.log_status().members {
             let Some(url) = snapshot.cluster.workers.get(&member.worker) else { continue };
-            let Ok(mut client) = log_client(&self.channels, url) else { continue };
+            let named = Some(member.worker);
+            let Ok(mut client) = log_client(&self.channels, named, url) else { continue };
             let records = match read(&mut client, cluster.clone(), seq - 1).await {
                 Ok(records) => records,
                 Err(status) => {

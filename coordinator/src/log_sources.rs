@@ -8,7 +8,7 @@ use basalt_engine::channels::Channels;
 use basalt_engine::log_protocol::MemberPosition;
 use basalt_engine::protocol::{LogPositionRequest, WireId};
 use basalt_storage::chunk_store::{ChunkStore, Identity};
-use basalt_storage::command_log::{DirDisk, LOG_DIR, LogCopy};
+use basalt_storage::command_log::{LogCopy, home};
 use basalt_storage::ids::ClusterId;
 use basalt_storage::vfs::{RealVfs, Vfs};
 use bytes::Bytes;
@@ -48,7 +48,7 @@ impl LogSource for WorkerSource {
 
     fn position(&self) -> Result<MemberPosition, String> {
         self.runtime.block_on(async {
-            let mut client = log_client(&self.channels, &self.url).map_err(text)?;
+            let mut client = log_client(&self.channels, None, &self.url).map_err(text)?;
             let answer = in_time(0, client.position(LogPositionRequest {})).await.map_err(text)?;
             MemberPosition::from_wire(answer.get_ref()).map_err(|error| error.to_string())
         })
@@ -56,7 +56,7 @@ impl LogSource for WorkerSource {
 
     fn read(&self, cluster: ClusterId, after: u64) -> Result<Vec<Bytes>, String> {
         self.runtime.block_on(async {
-            let mut client = log_client(&self.channels, &self.url).map_err(text)?;
+            let mut client = log_client(&self.channels, None, &self.url).map_err(text)?;
             read(&mut client, cluster.to_wire(), after).await.map_err(text)
         })
     }
@@ -84,8 +84,7 @@ impl FolderSource {
         let identity = identity.map_err(|error| failed(&error))?;
         let identity = identity.ok_or_else(|| failed(&"it is no worker's"))?;
         let store = ChunkStore::open(folder, identity, vfs).map_err(|error| failed(&error))?;
-        let disk = DirDisk::new(&folder.join(LOG_DIR)).map_err(|error| failed(&error))?;
-        let copy = LogCopy::open(Arc::new(disk)).map_err(|error| failed(&error))?;
+        let copy = home::look(folder, identity).map_err(|error| failed(&error))?;
         Ok(Self { name, identity, copy: Mutex::new(copy), _store: store })
     }
 

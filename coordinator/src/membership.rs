@@ -14,6 +14,7 @@
 //!
 //! Not here: fencing of old epochs on the workers.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -32,10 +33,14 @@ pub use roster::{
 };
 pub use slices::COPIES_PLACED;
 
-use crate::catalog::{Catalog, CatalogError, Command, wall_clock_ms};
+use crate::catalog::{Catalog, CatalogError, ClusterState, Command, Readable, wall_clock_ms};
+use crate::placement::Candidate;
 
 /// How often a registration plans its slice map again when another one was faster.
 const JOIN_ATTEMPTS_MAX: usize = 16;
+
+/// Stands for an epoch that is not known yet: no worker has heard of a later one.
+const EPOCH_UNKNOWN: Epoch = Epoch(u64::MAX);
 
 /// Why a worker could not register.
 #[derive(Debug, Error)]
@@ -73,6 +78,8 @@ pub struct Registration {
 pub struct Members {
     catalog: Catalog,
     roster: Mutex<Roster>,
+    /// Workers that were let in before the catalog could record anything.
+    unrecorded: Mutex<BTreeSet<WorkerId>>,
     started: Instant,
     /// All members, whenever one changed its state.
     changes: watch::Sender<Arc<[Member]>>,
@@ -85,6 +92,7 @@ impl Members {
         Arc::new(Self {
             catalog,
             roster: Mutex::new(roster),
+            unrecorded: Mutex::default(),
             started: Instant::now(),
             changes: watch::Sender::new(Arc::from([])),
         })
@@ -93,12 +101,23 @@ impl Members {
     /// Lets a worker join, or come back.
     ///
     /// On `Ok` the worker is in the catalog, durably, with its slices when it gets any, and new
-    /// snapshots know its URL. Sending the same registration again is safe.
+    /// snapshots know its URL. Only where the catalog cannot be read yet, one that was a member
+    /// before is let in unrecorded; a heartbeat has it register again once it can. Sending the same
+    /// registration again is safe.
     pub async fn register(&self, join: Join) -> Result<Registration, RegisterError> {
-        let worker = join.worker;
-        let epoch = self.catalog.cluster().epoch;
-        self.roster().register(join, epoch, self.now())?;
-        self.record(worker).await?;
+        let (worker, candidate) = (join.worker, join.candidate.clone());
+        let was_member = join.cluster.is_some();
+        self.roster().register(join, self.newest_epoch(), self.now())?;
+        // Where it listens is known before it is recorded: the catalog may need its copy of the log
+        // to record anything.
+        self.refresh();
+        if was_member && self.newest_epoch() == EPOCH_UNKNOWN {
+            // Nothing can be recorded until others have said what was committed, and one of them may
+            // be started only when this one is ready.
+            self.unrecorded().insert(worker);
+        } else {
+            self.record(worker, &candidate).await?;
+        }
         self.refresh();
         let cluster = self.catalog.cluster();
         tracing::info!(%worker, epoch = %cluster.epoch, "a worker registered");
@@ -115,17 +134,20 @@ impl Members {
     }
 
     /// Commits what the catalog must know of a worker, planning again when somebody was faster.
-    async fn record(&self, worker: WorkerId) -> Result<(), CatalogError> {
+    async fn record(&self, worker: WorkerId, candidate: &Candidate) -> Result<(), CatalogError> {
         let mut last = None;
         for _ in 0..JOIN_ATTEMPTS_MAX {
             let has_rows = has_rows(&self.catalog.snapshot());
-            let changes = slices::join_changes(&self.catalog.cluster(), has_rows, worker);
+            let joins = (worker, candidate);
+            let changes = slices::join_changes(&self.catalog.cluster(), has_rows, joins);
             if changes.is_empty() {
                 return Ok(());
             }
             let command = Command::new(TxnId::generate(), wall_clock_ms(), changes);
             match self.catalog.commit(command).await {
-                Ok(_) => return Ok(()),
+                // Others may have registered at once, each without a map because it did not see the
+                // rest: who looks last sees all, and makes it.
+                Ok(_) => last = None,
                 Err(error @ CatalogError::Conflict { .. }) => last = Some(error),
                 Err(error) => return Err(error),
             }
@@ -133,15 +155,29 @@ impl Members {
         last.map_or(Ok(()), Err)
     }
 
+    /// The newest epoch there can be. After a crash or a restore workers may know of later ones than
+    /// snapshots show: what their copies of the log have is taken over only once they are here.
+    fn newest_epoch(&self) -> Epoch {
+        match self.catalog.log_status().readable {
+            Readable::NotYet(_) => EPOCH_UNKNOWN,
+            Readable::Yes | Readable::No(_) => self.catalog.cluster().epoch,
+        }
+    }
+
+    /// Workers that serve, and that the catalog may not know as they are.
+    fn unrecorded(&self) -> MutexGuard<'_, BTreeSet<WorkerId>> {
+        self.unrecorded.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Notes a sign of life.
     pub fn heartbeat(&self, worker: WorkerId, incarnation: Incarnation, epoch: Epoch) -> Beat {
         let cluster = self.catalog.cluster();
-        let current = cluster.epoch;
-        if !cluster.workers.contains(&worker) {
-            // It was removed when it was lost, and is back: it becomes a member again.
+        // Until members have said what was committed, the cluster that is known may be an older one.
+        let known = (self.newest_epoch() != EPOCH_UNKNOWN).then_some(cluster.as_ref());
+        if known.is_some() && self.unrecorded().remove(&worker) {
             return Beat::Register;
         }
-        let beat = self.roster().heartbeat(worker, incarnation, epoch, current, self.now());
+        let beat = note_beat(&mut self.roster(), known, (worker, incarnation, epoch), self.now());
         if beat == (Beat::Alive { changed: true }) {
             self.refresh();
         }
@@ -244,7 +280,23 @@ fn log_changes(before: &[Member], after: &[Member]) {
     }
 }
 
-fn has_rows(snapshot: &Snapshot) -> bool {
+/// Notes a sign of life of a worker's run, which has heard of an epoch. Where the newest cluster is
+/// not `known`, any epoch and any member is believed.
+pub(crate) fn note_beat(
+    roster: &mut Roster,
+    known: Option<&ClusterState>,
+    (worker, incarnation, epoch): (WorkerId, Incarnation, Epoch),
+    now: Duration,
+) -> Beat {
+    if known.is_some_and(|cluster| !cluster.workers.contains(&worker)) {
+        // It was removed when it was lost, and is back: it becomes a member again.
+        return Beat::Register;
+    }
+    let current = known.map_or(EPOCH_UNKNOWN, |cluster| cluster.epoch);
+    roster.heartbeat(worker, incarnation, epoch, current, now)
+}
+
+pub(crate) fn has_rows(snapshot: &Snapshot) -> bool {
     let mut relations = snapshot.schemas.values().flat_map(|schema| schema.relations.values());
     relations.any(|relation| match relation {
         Relation::Table(table) => !table.segments.is_empty(),

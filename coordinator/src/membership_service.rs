@@ -9,7 +9,7 @@ use basalt_engine::channels::PEER_ADDRESS_BYTES_MAX;
 use basalt_engine::protocol::membership_server::{Membership, MembershipServer};
 use basalt_engine::protocol::{
     HeartbeatRequest, HeartbeatResponse, MalformedMessage, RegisterRequest, RegisterResponse,
-    WireId,
+    WORKER_WEIGHT_MAX, WireId, domain_problem,
 };
 use basalt_storage::ids::{ClusterId, Epoch, WorkerId};
 use tonic::{Request, Response, Status};
@@ -17,6 +17,7 @@ use uuid::Uuid;
 
 use crate::catalog::Catalog;
 use crate::membership::{Beat, Incarnation, Join, Members, Refusal, RegisterError, Versions};
+use crate::placement::Candidate;
 
 /// A registration has ids, an address and a version: some 200 bytes.
 const MESSAGE_BYTES_MAX: usize = 4 * 1024;
@@ -46,6 +47,18 @@ fn incarnation(bytes: &[u8], message: &'static str) -> Result<Incarnation, Statu
     Uuid::from_slice(bytes)
         .map(Incarnation)
         .map_err(|_| MalformedMessage::new(message, "incarnation").into())
+}
+
+/// What a worker says of itself, if it can be so.
+fn candidate(weight: u32, domain: Option<String>) -> Result<Candidate, MalformedMessage> {
+    let malformed = |field| MalformedMessage::new("RegisterRequest", field);
+    if !(1..=WORKER_WEIGHT_MAX).contains(&weight) {
+        return Err(malformed("weight"));
+    }
+    if domain.as_deref().is_some_and(|domain| domain_problem(domain).is_some()) {
+        return Err(malformed("domain"));
+    }
+    Ok(Candidate { weight, domain })
 }
 
 fn refused(error: &RegisterError) -> Status {
@@ -84,6 +97,7 @@ impl Membership for MembershipService {
             url: request.url.parse().map_err(|_| MalformedMessage::new(MESSAGE, "url"))?,
             versions: Versions { binary: request.version, protocol: request.protocol },
             epoch: Epoch(request.epoch),
+            candidate: candidate(request.weight, request.domain)?,
         };
         let registered = self.members.register(join).await.map_err(|error| {
             tracing::warn!(%error, "a registration is refused");

@@ -32,6 +32,7 @@
 use std::collections::BTreeMap;
 
 use basalt_storage::ids::WorkerId;
+use serde::{Deserialize, Serialize};
 
 mod balance;
 mod chains;
@@ -71,12 +72,20 @@ const ROUNDS_MAX: usize = 16;
 const TIGHTENINGS_MAX: usize = 3;
 
 /// A worker that slices may be placed on.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Candidate {
     /// Relative capacity; a worker of 0 takes nothing, and gives away what it has.
     pub weight: u32,
     /// What it fails together with, a rack or a host; `None` when nobody said.
     pub domain: Option<String>,
+}
+
+impl Default for Candidate {
+    /// One like any other.
+    fn default() -> Self {
+        Self { weight: 1, domain: None }
+    }
 }
 
 /// What is to be placed, and on whom.

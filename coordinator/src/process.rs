@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use basalt_engine::channels::checksums::Checksums;
 use basalt_engine::channels::{Channels, LocalWorkers};
 use basalt_engine::files::AllowedRoots;
 use basalt_engine::protocol::PROTOCOL_VERSION;
@@ -17,6 +18,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tonic::service::interceptor::InterceptedService;
+use tower::Layer;
 
 use crate::catalog::{Catalog, CatalogError, NewCluster};
 use crate::flight::server::serve_with_routes;
@@ -216,9 +218,8 @@ async fn open_catalog(config: &CoordinatorConfig) -> Result<Catalog, Coordinator
 
 fn membership_routes(catalog: &Catalog, members: &Arc<Members>, secret: ClusterSecret) -> Routes {
     let service = MembershipService::new(catalog.clone(), Arc::clone(members));
-    let guarded =
-        InterceptedService::new(service.into_server(), move |request: tonic::Request<()>| {
-            secret.admit(request)
-        });
+    let guarded = InterceptedService::new(Checksums.layer(service.into_server()), move |request| {
+        secret.admit(request)
+    });
     Routes::new(guarded)
 }

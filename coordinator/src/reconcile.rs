@@ -11,25 +11,29 @@
 //!
 //! - `standing`: how workers count
 //! - `slices`: the slice map
-//! - `copies`: the steps of repair
+//! - `copies`: what is known of copies, and the next steps of repair, those of tables that are read
+//!   most (`heat`) first
+//! - `steps`: these steps taken
 //! - `scrub`: every copy read again
 //! - `commit_records`: what workers are told of commits
 //! - [`garbage`]: what no snapshot names any more, and no write under way (`open_writes`)
 
 mod commit_records;
-mod copies;
+pub(crate) mod copies;
 pub mod garbage;
+mod heat;
 mod open_writes;
-mod scrub;
-mod slices;
-mod standing;
+pub(crate) mod scrub;
+pub(crate) mod slices;
+pub(crate) mod standing;
+mod steps;
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use basalt_engine::channels::Channels;
-use basalt_storage::ids::{TxnId, WorkerId};
+use basalt_storage::ids::{TableId, TxnId, WorkerId};
 use basalt_storage::layout::SegmentKey;
 use tokio_util::sync::CancellationToken;
 
@@ -39,10 +43,12 @@ use commit_records::Deliveries;
 pub use commit_records::RecordsState;
 use copies::Copies;
 pub use copies::{RepairRun, RepairState};
+use heat::Heat;
 pub use open_writes::{OpenWrite, OpenWrites};
 pub use scrub::ScrubState;
 use scrub::Scrubs;
 use standing::Standing;
+use steps::Tasks;
 
 /// How often the disk of every worker is compared with the catalog, at least.
 const INVENTORY_EVERY_MAX: Duration = Duration::from_secs(60);
@@ -63,6 +69,13 @@ pub struct ReconcileOptions {
     pub garbage_after: Duration,
     /// Within which time every copy is read again and checked.
     pub scrub_every: Duration,
+}
+
+impl ReconcileOptions {
+    /// How often the disk of a worker is listed that did not restart.
+    pub(crate) fn inventory_every(&self) -> Duration {
+        (self.garbage_after / 4).min(INVENTORY_EVERY_MAX)
+    }
 }
 
 impl Default for ReconcileOptions {
@@ -91,6 +104,8 @@ struct Inner {
     options: ReconcileOptions,
     started: Instant,
     copies: Mutex<Copies>,
+    heat: Mutex<Heat>,
+    tasks: Mutex<Tasks>,
     scrubs: Mutex<Scrubs>,
     deliveries: Mutex<Deliveries>,
     writes: OpenWrites,
@@ -104,15 +119,16 @@ impl Reconciler {
         channels: Channels,
         options: ReconcileOptions,
     ) -> Self {
-        let (started, copies, scrubs) = (Instant::now(), Mutex::default(), Mutex::default());
         let inner = Inner {
             catalog,
             members,
             channels,
             options,
-            started,
-            copies,
-            scrubs,
+            started: Instant::now(),
+            copies: Mutex::default(),
+            tasks: Mutex::default(),
+            heat: Mutex::default(),
+            scrubs: Mutex::default(),
             deliveries: Mutex::default(),
             writes: OpenWrites::default(),
         };
@@ -122,7 +138,14 @@ impl Reconciler {
     /// Notes a write that begins; until what is returned is dropped, nothing that was found
     /// meanwhile is taken for garbage.
     pub fn begin_write(&self, txn: TxnId) -> OpenWrite {
-        self.inner.writes.begin(txn)
+        self.inner.writes.begin(txn, Instant::now())
+    }
+
+    /// Notes tables that a query reads.
+    pub fn note_reads(&self, tables: impl IntoIterator<Item = TableId>) {
+        let now = Instant::now();
+        let mut heat = self.heat();
+        tables.into_iter().for_each(|table| heat.note(table, now));
     }
 
     /// Repairs that run, and those that ran lately, the newest first.
@@ -170,6 +193,8 @@ impl Reconciler {
 
     /// Looks once at everything, and takes the steps that are due.
     async fn round(&self) -> Result<(), CatalogError> {
+        // What is not known to be the newest names less than there is.
+        self.inner.catalog.readable().await?;
         self.place_slices().await?;
         if let Err(error) = self.collect_garbage().await {
             tracing::warn!(%error, "a worker's disk could not be listed");
@@ -177,11 +202,6 @@ impl Reconciler {
         self.scrub();
         self.repair().await?;
         self.remove_lost_workers().await
-    }
-
-    /// How often the disk of a worker is listed that did not restart.
-    fn inventory_every(&self) -> Duration {
-        (self.inner.options.garbage_after / 4).min(INVENTORY_EVERY_MAX)
     }
 
     /// How far repair is.
@@ -205,6 +225,14 @@ impl Reconciler {
 
     fn deliveries(&self) -> std::sync::MutexGuard<'_, Deliveries> {
         self.inner.deliveries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn heat(&self) -> std::sync::MutexGuard<'_, Heat> {
+        self.inner.heat.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn tasks(&self) -> std::sync::MutexGuard<'_, Tasks> {
+        self.inner.tasks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn copies(&self) -> std::sync::MutexGuard<'_, Copies> {

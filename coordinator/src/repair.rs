@@ -46,6 +46,9 @@ pub struct Segment<'a> {
     pub holders: &'a [WorkerId],
     /// How many copies its table wants; 0 is taken for 1.
     pub wanted: usize,
+    /// Whether every worker should have a copy. Those beyond the ones wanted are a cache: they are
+    /// made last, and nothing waits for them.
+    pub everywhere: bool,
     /// How often it was read lately, by whatever measure: only the order counts.
     pub heat: u64,
 }
@@ -86,6 +89,8 @@ pub struct Observed<'a> {
     pub bad: &'a BTreeSet<(WorkerId, SegmentKey)>,
     /// Copies being made.
     pub in_flight: &'a [InFlight],
+    /// What workers fail together with, of those that said so.
+    pub domains: &'a BTreeMap<WorkerId, String>,
 }
 
 /// How much may be done at once: repair yields to queries.
@@ -116,6 +121,8 @@ pub enum CopyReason {
     Drain,
     /// It has enough, but not where they should be.
     Placement,
+    /// It has enough, and belongs on every worker.
+    Everywhere,
 }
 
 /// Why a holder leaves the record.

@@ -18,14 +18,14 @@ use arrow::array::{ArrayRef, BooleanArray, StringArray, TimestampMicrosecondArra
 use arrow::record_batch::RecordBatch;
 use async_trait::async_trait;
 use basalt_engine::error::SqlError;
-use basalt_engine::snapshot::{Distribution, Relation, Snapshot, TableSnapshot};
+use basalt_engine::snapshot::{Distribution, Snapshot, TableSnapshot};
 use basalt_storage::ids::WorkerId;
 use basalt_storage::manifest::Layout;
 use datafusion::catalog::{MemTable, SchemaProvider, TableProvider};
 use datafusion::error::Result;
 
 use crate::catalog::ledger::MemberStatus;
-use crate::catalog::{Catalog, LogStatus};
+use crate::catalog::{Catalog, ClusterState, LogStatus};
 use crate::membership::Members;
 use crate::reconcile::Reconciler;
 use crate::statements::registry::{Registry, RunState, Write};
@@ -68,7 +68,9 @@ impl SysSchema {
 
     async fn compute(&self, name: &str) -> Result<Option<RecordBatch>> {
         Ok(Some(match name {
-            "workers" => workers(&self.snapshot, &self.members, &self.reconciler)?,
+            "workers" => {
+                workers(&self.snapshot, &self.members, &self.reconciler, &self.catalog.cluster())?
+            }
             "slices" => slices(&self.snapshot)?,
             "tables" => tables(&self.snapshot)?,
             "segments" => segments(&self.snapshot)?,
@@ -133,7 +135,12 @@ fn numbers_or_null(values: impl Iterator<Item = Option<u64>>) -> ArrayRef {
 }
 
 /// Every member of the cluster, also those that were never heard of since this coordinator started.
-fn workers(snapshot: &Snapshot, members: &Members, reconciler: &Reconciler) -> Result<RecordBatch> {
+fn workers(
+    snapshot: &Snapshot,
+    members: &Members,
+    reconciler: &Reconciler,
+    cluster: &ClusterState,
+) -> Result<RecordBatch> {
     let heard = members.members();
     let rows: Vec<_> = reconciler
         .worker_states()
@@ -158,6 +165,8 @@ fn workers(snapshot: &Snapshot, members: &Members, reconciler: &Reconciler) -> R
         Some(member) => format!("{:?}", member.state).to_lowercase(),
         None => "unknown".to_owned(),
     });
+    let candidate = |worker| cluster.candidate(worker).1;
+    let domain = StringArray::from_iter(rows.iter().map(|row| candidate(row.0).domain));
     let silent = UInt64Array::from_iter(
         rows.iter().map(|row| row.2.map(|member| member.silent.as_millis() as u64)),
     );
@@ -166,6 +175,8 @@ fn workers(snapshot: &Snapshot, members: &Members, reconciler: &Reconciler) -> R
         ("url", Arc::new(url) as ArrayRef, true),
         ("state", strings(state), false),
         ("duty", strings(rows.iter().map(|row| row.1.to_owned())), false),
+        ("domain", Arc::new(domain) as ArrayRef, true),
+        ("weight", numbers(rows.iter().map(|row| u64::from(candidate(row.0).weight))), false),
         ("slices", numbers(rows.iter().map(|row| slices(row.0))), false),
         ("segments", numbers(rows.iter().map(|row| held(&row.0).0)), false),
         ("bytes", numbers(rows.iter().map(|row| held(&row.0).1)), false),
@@ -183,15 +194,7 @@ fn slices(snapshot: &Snapshot) -> Result<RecordBatch> {
 }
 
 fn stored(snapshot: &Snapshot) -> Vec<&TableSnapshot> {
-    snapshot
-        .schemas
-        .values()
-        .flat_map(|schema| schema.relations.values())
-        .filter_map(|relation| match relation {
-            Relation::Table(table) => Some(table.as_ref()),
-            Relation::View(_) => None,
-        })
-        .collect()
+    snapshot.tables().map(Arc::as_ref).collect()
 }
 
 fn distribution(table: &TableSnapshot) -> String {

@@ -3,9 +3,12 @@
 //! Every request through a channel carries the cluster secret. Channels connect lazily and
 //! reconnect by themselves; a peer that does not answer shows up as `UNAVAILABLE`.
 //!
+//! What goes through them is summed up at both ends ([`checksums`]).
+//!
 //! Invariant: the secret leaves this machine for nobody. Addresses of peers come from plans and
 //! registrations, that is from other processes; without TLS only loopback ones are used.
 
+pub mod checksums;
 mod in_process;
 mod partition_streams;
 
@@ -16,6 +19,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use basalt_storage::ids::WorkerId;
 use datafusion::error::{DataFusionError, Result};
 use datafusion_distributed::grpc::BoxCloneSyncChannel;
 use datafusion_distributed::{ChannelResolver, WorkerChannel};
@@ -25,9 +29,11 @@ use tonic::transport::{Channel, Endpoint};
 use tower::Service;
 use url::{Host, Url};
 
+use self::checksums::{ChecksummedChannel, OnDamage};
 pub use self::in_process::LocalWorkers;
 pub(crate) use self::in_process::in_own_task;
 use self::partition_streams::PartitionStreams;
+use crate::addressee::{self, WORKER_HEADER};
 use crate::error::{ErrorCode, SqlError};
 use crate::secret::{ClusterSecret, SECRET_HEADER};
 use crate::session::FragmentSessions;
@@ -75,11 +81,23 @@ impl Channels {
         self.local.sessions(url)
     }
 
-    /// The connection to a peer, made on first use.
+    /// The connection to whoever listens at an address, made on first use.
     ///
     /// # Errors
     /// As [`check_peer_address`].
     pub fn get(&self, url: &Url) -> Result<BoxCloneSyncChannel> {
+        self.connect(url, None)
+    }
+
+    /// The same to a worker: any other one that listens there refuses what comes.
+    ///
+    /// # Errors
+    /// As [`check_peer_address`].
+    pub fn worker(&self, worker: WorkerId, url: &Url) -> Result<BoxCloneSyncChannel> {
+        self.connect(url, Some(addressee::to_header(worker)))
+    }
+
+    fn connect(&self, url: &Url, worker: Option<HeaderValue>) -> Result<BoxCloneSyncChannel> {
         check_peer_address(url)?;
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let channel = match open.get(url) {
@@ -94,12 +112,20 @@ impl Channels {
                     .initial_stream_window_size(STREAM_WINDOW_BYTES)
                     .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
                     .tcp_nodelay(true)
+                    // No memory of headers: see `checksums`.
+                    .http2_header_table_size(0)
                     .connect_lazy();
                 open.insert(url.clone(), channel.clone());
                 channel
             }
         };
-        Ok(BoxCloneSyncChannel::new(WithSecret { channel, secret: self.secret.clone() }))
+        let secret = self.secret.clone();
+        let (all, bad) = (Arc::clone(&self.open), url.clone());
+        let on_damage: OnDamage = Arc::new(move || {
+            all.lock().unwrap_or_else(PoisonError::into_inner).remove(&bad);
+        });
+        let channel = ChecksummedChannel::new(WithSecret { channel, secret }, on_damage);
+        Ok(BoxCloneSyncChannel::new(ToWorker { channel, worker }))
     }
 }
 
@@ -151,7 +177,7 @@ impl ChannelResolver for Channels {
     }
 }
 
-/// A channel that adds the cluster secret to every request.
+/// A channel that adds the cluster secret to every request: the last thing that is added.
 #[derive(Clone)]
 struct WithSecret {
     channel: Channel,
@@ -169,6 +195,31 @@ impl Service<Request<Body>> for WithSecret {
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
         request.headers_mut().insert(HeaderName::from_static(SECRET_HEADER), self.secret.clone());
+        self.channel.call(request)
+    }
+}
+
+/// A channel that says whom every request is for, if that is known.
+#[derive(Clone)]
+struct ToWorker<S> {
+    channel: S,
+    worker: Option<HeaderValue>,
+}
+
+impl<S: Service<Request<Body>>> Service<Request<Body>> for ToWorker<S> {
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = S::Future;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.channel.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+        if let Some(worker) = &self.worker {
+            let name = HeaderName::from_static(WORKER_HEADER);
+            request.headers_mut().insert(name, worker.clone());
+        }
         self.channel.call(request)
     }
 }

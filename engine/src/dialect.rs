@@ -20,7 +20,7 @@
 //! - `create_table`: `CREATE TABLE` with Redshift's attributes
 //! - `keys`: keys of `CREATE TABLE`
 //! - `copy`: `COPY ... FROM` and its options
-//! - `label`: `LABEL 'key'` at the end of what writes
+//! - `label`, `consistency`: `LABEL 'key'` and `WITH CONSISTENCY` at the end of what writes
 //! - `modify`: `DELETE` and `UPDATE`
 //! - `vacuum`: `VACUUM`
 //! - `system`: `ALTER SYSTEM`
@@ -42,6 +42,7 @@
 
 mod branches;
 mod casts;
+mod consistency;
 mod copy;
 mod create_table;
 mod grammar;

@@ -18,7 +18,7 @@ use std::fmt;
 
 use datafusion::error::DataFusionError;
 
-pub(crate) use from_datafusion::{carried_text, lower_first};
+pub(crate) use from_datafusion::{carried_text, crossing, lower_first};
 pub use from_datafusion::{from_datafusion, from_datafusion_with_relations};
 pub use suggest::{closest, did_you_mean, did_you_mean_among};
 pub use transport::{from_status, storage_error, to_status};

@@ -1,8 +1,11 @@
-//! A fragment whose panics are errors.
+//! A fragment whose panics are errors, and whose errors are understood where they arrive.
 //!
 //! datafusion-distributed runs each partition of a fragment in a task of its own, and takes a task
 //! that panicked for one that is done: the rows that it had not sent are missing, and nobody says so.
 //! So the root of every fragment catches what panics below it, before that task sees it.
+//!
+//! Errors cross as text. Those of connections to other workers get their code here, or the
+//! coordinator would not know that the statement may be planned again.
 //!
 //! The node takes the place of the root, and shows the root's children and metrics as its own: those of
 //! EXPLAIN ANALYZE go by position.
@@ -25,9 +28,9 @@ use datafusion::physical_plan::{
 };
 use futures::{FutureExt, StreamExt, stream};
 
-use crate::error::{ErrorCode, SqlError};
+use crate::error::{ErrorCode, SqlError, crossing};
 
-/// The fragment with a root that catches panics.
+/// The fragment with a root that catches panics and gives errors of connections their code.
 pub(crate) fn guarded(root: Arc<dyn ExecutionPlan>) -> Arc<dyn ExecutionPlan> {
     Arc::new(GuardedExec { root })
 }
@@ -96,13 +99,13 @@ impl ExecutionPlan for GuardedExec {
         partition: usize,
         context: Arc<TaskContext>,
     ) -> Result<SendableRecordBatchStream> {
-        let rows = self.root.execute(partition, context)?;
+        let rows = self.root.execute(partition, context).map_err(crossing)?;
         let schema = rows.schema();
         let caught = stream::unfold(Some(rows), |rows| async move {
             let mut rows = rows?;
             // Unwind safe: what panicked is dropped, and not polled again.
             match AssertUnwindSafe(rows.next()).catch_unwind().await {
-                Ok(item) => Some((item?, Some(rows))),
+                Ok(item) => Some((item?.map_err(crossing), Some(rows))),
                 Err(_) => Some((Err(panicked()), None)),
             }
         });
@@ -111,5 +114,47 @@ impl ExecutionPlan for GuardedExec {
 
     fn metrics(&self) -> Option<MetricsSet> {
         self.root.metrics()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::datatypes::Schema;
+    use datafusion::physical_plan::streaming::{PartitionStream, StreamingTableExec};
+
+    use super::*;
+    use crate::error::from_datafusion;
+
+    /// A partition that ends in an error of the network.
+    #[derive(Debug)]
+    struct CutOff;
+
+    impl PartitionStream for CutOff {
+        fn schema(&self) -> &Arc<Schema> {
+            static SCHEMA: std::sync::LazyLock<Arc<Schema>> =
+                std::sync::LazyLock::new(|| Arc::new(Schema::empty()));
+            &SCHEMA
+        }
+
+        fn execute(&self, _: Arc<TaskContext>) -> SendableRecordBatchStream {
+            let cut = std::io::Error::from(std::io::ErrorKind::ConnectionReset);
+            let status = tonic::Status::from_error(Box::new(cut));
+            let error = DataFusionError::External(Box::new(status));
+            let rows = stream::iter([Err(error)]);
+            Box::pin(RecordBatchStreamAdapter::new(Arc::clone(self.schema()), rows))
+        }
+    }
+
+    #[tokio::test]
+    async fn an_error_of_a_connection_crosses_with_its_code() {
+        let schema = Arc::new(Schema::empty());
+        let partitions = vec![Arc::new(CutOff) as Arc<dyn PartitionStream>];
+        let scan = StreamingTableExec::try_new(schema, partitions, None, None, false, None);
+        let context = Arc::new(TaskContext::default());
+        let mut rows = guarded(Arc::new(scan.unwrap())).execute(0, context).unwrap();
+        let error = rows.next().await.unwrap().unwrap_err();
+        // As the coordinator gets it.
+        let crossed = DataFusionError::Internal(error.to_string());
+        assert_eq!(from_datafusion(crossed).code, ErrorCode::Unavailable);
     }
 }

@@ -23,8 +23,10 @@
 //! - `filter_routes`: filters that find their column, where columns share a name
 //! - `guarded`: a fragment's panics are errors
 //! - [`codec`], `recursive`, [`plan_gate`], [`allow_list`], [`ipc`]: plans and rows on the wire
-//! - [`protocol`], [`log_protocol`], [`commit_protocol`], [`secret`], [`channels`], [`fence`]: the internal gRPC contracts
+//! - [`protocol`], [`log_protocol`], [`commit_protocol`], [`secret`], [`addressee`], [`channels`],
+//!   [`fence`]: the internal gRPC contracts
 
+pub mod addressee;
 pub mod allow_list;
 pub mod arithmetic;
 pub mod channels;

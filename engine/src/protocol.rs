@@ -14,9 +14,28 @@ pub use generated::*;
 use tonic::Status;
 use uuid::Uuid;
 
+/// The largest weight of a worker.
+pub const WORKER_WEIGHT_MAX: u32 = 1_000;
+/// The longest name of a failure domain, in bytes.
+const DOMAIN_BYTES_MAX: usize = 255;
+
+/// What is wrong with a text as the name of a failure domain, if anything.
+pub fn domain_problem(name: &str) -> Option<&'static str> {
+    if name.is_empty() {
+        Some("is empty")
+    } else if name.len() > DOMAIN_BYTES_MAX {
+        Some("is longer than 255 bytes")
+    } else if name.chars().any(char::is_control) {
+        Some("has control characters")
+    } else {
+        None
+    }
+}
+
 /// The version of plans, codecs and messages. Members of a cluster have the same one (RULES 35).
 /// 2: epochs in every request, recursion and functions of our own in plans. 4: copies on partners.
-pub const PROTOCOL_VERSION: u32 = 4;
+/// 5: checksums over every body, requests that name their worker.
+pub const PROTOCOL_VERSION: u32 = 5;
 
 /// The largest message any internal service sends or accepts, in bytes. One record batch must
 /// fit: a batch is cut to about 2 MiB, and a single row may be as long as a Flight message.

@@ -3,10 +3,10 @@
 //! Invariant: a snapshot never changes. It is pinned before planning, and the chunk ids it names
 //! travel in the plan, so workers never ask for "latest" (RULES 3).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use basalt_storage::ids::{ClusterId, ColumnId, Epoch, SliceId, TableId, WorkerId};
+use basalt_storage::ids::{ClusterId, ColumnId, Epoch, SegmentId, SliceId, TableId, WorkerId};
 use basalt_storage::manifest::SegmentRecord;
 use basalt_storage::schema::TableSchema;
 use url::Url;
@@ -27,6 +27,22 @@ pub struct Snapshot {
     pub schemas: BTreeMap<String, Arc<SchemaSnapshot>>,
     /// Lives as long as anybody sees the commit: clones of a snapshot share it.
     pub pin: Arc<Pin>,
+}
+
+impl Snapshot {
+    /// All tables.
+    pub fn tables(&self) -> impl Iterator<Item = &Arc<TableSnapshot>> {
+        let relations = self.schemas.values().flat_map(|schema| schema.relations.values());
+        relations.filter_map(|relation| match relation {
+            Relation::Table(table) => Some(table),
+            Relation::View(_) => None,
+        })
+    }
+
+    /// The live segments of all tables.
+    pub fn segments(&self) -> impl Iterator<Item = &Arc<SegmentRecord>> {
+        self.tables().flat_map(|table| &table.segments)
+    }
 }
 
 /// Shows that a commit is seen by somebody: files that it names must stay.
@@ -113,6 +129,25 @@ pub struct ClusterView {
     pub members: usize,
     /// Where each worker listens that may be given work: not those that are dead or suspect.
     pub workers: BTreeMap<WorkerId, Url>,
+    /// What workers fail together with, of those that said so.
+    pub domains: BTreeMap<WorkerId, String>,
+    /// Who has copies of segments that were moved since the snapshot was pinned: what a plan that
+    /// is made again goes by. Empty in a snapshot as the catalog gives it.
+    pub moved: HashMap<SegmentId, Vec<WorkerId>>,
+}
+
+/// Workers in their order, but those first whose failure domain no worker before them is in, nor
+/// one of `taken`. A worker that says nothing is one by itself.
+pub fn apart(
+    taken: &[WorkerId],
+    workers: Vec<WorkerId>,
+    domains: &BTreeMap<WorkerId, String>,
+) -> Vec<WorkerId> {
+    let mut seen: BTreeSet<&String> = taken.iter().filter_map(|id| domains.get(id)).collect();
+    let is_apart = |id: &WorkerId| domains.get(id).is_none_or(|domain| seen.insert(domain));
+    let (mut apart, together): (Vec<_>, Vec<_>) = workers.into_iter().partition(is_apart);
+    apart.extend(together);
+    apart
 }
 
 impl ClusterView {

@@ -121,7 +121,13 @@ impl TableProvider for SegmentTable {
         let segments: Vec<_> = ordinals
             .into_iter()
             .zip(&records)
-            .map(|(ordinal, record)| ScanSegment::new(ordinal, record, &table.columns))
+            .map(|(ordinal, record)| {
+                let mut segment = ScanSegment::new(ordinal, record, &table.columns);
+                if let Some(holders) = cluster.moved.get(&segment.segment) {
+                    segment.holders.clone_from(holders);
+                }
+                segment
+            })
             .collect();
         let partitions = state.config().target_partitions();
         let scan = SegmentScanExec::new(Arc::new(table), segments, partitions, statistics);

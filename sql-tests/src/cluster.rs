@@ -153,6 +153,8 @@ impl EmbeddedCluster {
                 data_dir: dir,
                 listen: SocketAddr::from(([127, 0, 0, 1], 0)),
                 advertise: None,
+                domain: None,
+                weight: 1,
                 coordinator: url.clone(),
                 secret: coordinator.secret().clone(),
                 allowed_roots: config.allowed_roots.clone(),

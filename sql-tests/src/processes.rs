@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow, bail};
@@ -34,6 +35,8 @@ pub struct Process {
     role: String,
     url: String,
     stderr: Arc<Mutex<VecDeque<String>>>,
+    /// Ends with standard error.
+    stderr_reader: Option<JoinHandle<()>>,
 }
 
 impl Process {
@@ -67,8 +70,9 @@ impl Process {
         known(child.id());
         let stdout = child.stdout.take().context("standard output was piped")?;
         let stderr = child.stderr.take().context("standard error was piped")?;
-        let mut process =
-            Self { child, stderr: keep_last_lines(stderr), url: String::new(), role: role.clone() };
+        let (stderr, reader) = keep_last_lines(stderr);
+        let (url, stderr_reader) = (String::new(), Some(reader));
+        let mut process = Self { child, stderr, stderr_reader, url, role: role.clone() };
         let ready = wait_for_line(stdout, format!("basalt {role} ready: "));
         process.url = process.wait_ready(&ready)?;
         Ok(process)
@@ -153,7 +157,11 @@ impl Process {
         }
     }
 
-    fn died(&self, status: ExitStatus) -> anyhow::Error {
+    fn died(&mut self, status: ExitStatus) -> anyhow::Error {
+        // Its last words may be on their way still.
+        if let Some(reader) = self.stderr_reader.take() {
+            let _panicked = reader.join();
+        }
         anyhow!("the {} process ended with {status}{}", self.role, self.last_words())
     }
 }
@@ -264,10 +272,12 @@ fn wait_for_line(stdout: impl Read + Send + 'static, prefix: String) -> Receiver
     receiver
 }
 
-fn keep_last_lines(stderr: impl Read + Send + 'static) -> Arc<Mutex<VecDeque<String>>> {
+fn keep_last_lines(
+    stderr: impl Read + Send + 'static,
+) -> (Arc<Mutex<VecDeque<String>>>, JoinHandle<()>) {
     let kept = Arc::new(Mutex::new(VecDeque::new()));
     let lines = kept.clone();
-    std::thread::spawn(move || {
+    let reader = std::thread::spawn(move || {
         for line in BufReader::new(stderr).lines().map_while(Result::ok) {
             let mut lines = lines.lock().unwrap_or_else(PoisonError::into_inner);
             if lines.len() == STDERR_LINES_MAX {
@@ -276,5 +286,5 @@ fn keep_last_lines(stderr: impl Read + Send + 'static) -> Arc<Mutex<VecDeque<Str
             lines.push_back(line);
         }
     });
-    kept
+    (kept, reader)
 }

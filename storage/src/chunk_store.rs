@@ -21,7 +21,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
 
@@ -58,6 +58,8 @@ pub struct ChunkStore {
     staging: Arc<Staging>,
     turns: SegmentTurns,
     _lock: Box<dyn VfsLock>,
+    /// Dropped behind the lock.
+    alive: Arc<()>,
 }
 
 impl ChunkStore {
@@ -88,6 +90,7 @@ impl ChunkStore {
             staging: Arc::new(staging),
             turns: SegmentTurns::default(),
             _lock: lock,
+            alive: Arc::new(()),
         })
     }
 
@@ -117,6 +120,11 @@ impl ChunkStore {
     /// The data directory.
     pub fn root(&self) -> &Path {
         &self.root
+    }
+
+    /// What cannot be upgraded any more once the directory is free for another process.
+    pub fn alive(&self) -> Weak<()> {
+        Arc::downgrade(&self.alive)
     }
 
     /// Whether segments can be written: `false` from the first failed fsync until a restart.
@@ -315,6 +323,24 @@ impl ChunkStore {
 
     fn list(&self, dir: &Path) -> Result<Vec<crate::vfs::VfsEntry>> {
         self.vfs.list(dir).map_err(|e| StorageError::io("list", relative(dir, &self.root), e))
+    }
+
+    /// The directory of a segment's files, made if it is missing; it survives a crash, its entries
+    /// may not.
+    fn durable_dir(&self, copy: &SegmentCopy) -> Result<PathBuf> {
+        let vfs = self.vfs.as_ref();
+        match copy.layout {
+            Layout::Wide => {
+                let dir = self.root.join(copy.key.wide_dir());
+                self.writer.make_dir(vfs, &dir)?;
+                Ok(dir)
+            }
+            Layout::Packed => {
+                let dir = self.root.join(copy.key.slice_dir());
+                self.writer.ensure_dir(vfs, &dir)?;
+                Ok(dir)
+            }
+        }
     }
 
     /// Errors of the writer have full paths; users of the store know relative ones.

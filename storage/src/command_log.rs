@@ -17,10 +17,12 @@
 //! - [`frame`]: what a member writes into its files
 //! - [`disk`]: a folder of append-only files, behind a trait so that tests can crash it
 //! - [`copy`]: a member's copy
+//! - [`home`]: where a worker has it, and whose it is
 
 pub mod copy;
 pub mod disk;
 pub mod frame;
+pub mod home;
 pub mod parts;
 pub mod record;
 

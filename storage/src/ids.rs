@@ -94,6 +94,18 @@ integer_id! {
     LogEpoch(u64)
 }
 
+impl LogEpoch {
+    /// The last epoch that a log member promises: one a microsecond for nine years. What asks for
+    /// more is broken, and after it nobody could ever ask for a newer one.
+    pub const MAX: Self = Self(1 << 48);
+
+    /// The one after it.
+    #[must_use]
+    pub fn next(self) -> Self {
+        Self(self.0.saturating_add(1))
+    }
+}
+
 uuid_id! {
     /// A cluster, for ever.
     ClusterId

@@ -11,6 +11,8 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use arrow::array::{Array, ArrayRef, new_empty_array};
 use arrow::compute::concat;
@@ -49,6 +51,15 @@ impl VerifiedBytes {
     }
 }
 
+/// Nanoseconds in checksums.
+static VERIFICATION: AtomicU64 = AtomicU64::new(0);
+
+/// Time that the threads of this process have spent, all together, on the checksums of what they
+/// read: what verification costs.
+pub fn verification_time() -> Duration {
+    Duration::from_nanos(VERIFICATION.load(Ordering::Relaxed))
+}
+
 impl ColumnMeta {
     /// Checks bytes that were read from the column's file at `range`, which begins at a block
     /// and ends at a block or with the file (see [`ColumnMeta::blocks_for`]).
@@ -69,7 +80,11 @@ impl ColumnMeta {
                 format!("{} bytes were read, not {}", bytes.len(), range.length),
             ));
         }
-        if let Some(block) = self.file.first_bad_block(range.offset, &bytes) {
+        let start = Instant::now();
+        let bad = self.file.first_bad_block(range.offset, &bytes);
+        let nanoseconds = u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        VERIFICATION.fetch_add(nanoseconds, Ordering::Relaxed);
+        if let Some(block) = bad {
             return Err(StorageError::corrupt(
                 self.path(),
                 format!("block {block} fails its checksum"),

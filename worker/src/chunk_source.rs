@@ -102,8 +102,8 @@ impl WorkerChunks {
             .endpoints
             .get(&peer)
             .ok_or_else(|| Status::unavailable(format!("worker {peer} is not in the cluster")))?;
-        let channel =
-            self.channels.get(url).map_err(|error| Status::internal(error.to_string()))?;
+        let channel = self.channels.worker(peer, url);
+        let channel = channel.map_err(|error| Status::internal(error.to_string()))?;
         Ok(ChunksClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX))
     }
 

@@ -18,6 +18,10 @@ pub struct WorkerConfig {
     pub listen: SocketAddr,
     /// The address it gives to others, when it differs from the one it listens on.
     pub advertise: Option<Url>,
+    /// What it fails together with, a rack or a host: copies go to different ones.
+    pub domain: Option<String>,
+    /// Its relative capacity, 1 to [`WORKER_WEIGHT_MAX`](basalt_engine::protocol::WORKER_WEIGHT_MAX).
+    pub weight: u32,
     /// Where the coordinator is.
     pub coordinator: Url,
     /// The cluster secret.

@@ -7,6 +7,8 @@
 use std::net::TcpListener;
 use std::time::Duration;
 
+use basalt_engine::addressee;
+use basalt_engine::channels::checksums::Checksums;
 use basalt_engine::secret::ClusterSecret;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -38,9 +40,12 @@ impl EarlyLog {
     ) -> std::io::Result<Self> {
         let listener = tokio::net::TcpListener::from_std(listener.try_clone()?)?;
         let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+        let worker = log.worker();
         let (stop, stopped) = oneshot::channel::<()>();
         let server = Server::builder()
             .layer(InterceptorLayer::new(move |request| secret.admit(request)))
+            .layer(Checksums)
+            .layer(InterceptorLayer::new(move |request| addressee::admit(worker, request)))
             .add_service(log.into_server())
             .serve_with_incoming_shutdown(incoming, async {
                 let _ = stopped.await;

@@ -16,13 +16,14 @@ use basalt_engine::protocol::{
     LogPositionRequest, LogPromiseRequest, LogReadRequest, MalformedMessage, WireId,
     digest_from_wire,
 };
-use basalt_storage::chunk_store::Identity;
+use basalt_storage::chunk_store::{ChunkStore, Identity};
 use basalt_storage::command_log::copy::{Promise, check};
 use basalt_storage::command_log::record::RECORD_BYTES_MAX;
-use basalt_storage::command_log::{Append, DirDisk, LOG_DIR, LogCopy, LogError, Verdict, parts};
-use basalt_storage::ids::{ClusterId, LogEpoch, LogWriter};
+use basalt_storage::command_log::{Append, LOG_DIR, LogCopy, LogError, Verdict, home, parts};
+use basalt_storage::ids::{ClusterId, LogEpoch, LogWriter, WorkerId};
 use bytes::{Bytes, BytesMut};
 use futures::stream::{self, BoxStream, StreamExt};
+use tokio::sync::Semaphore;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::WorkerError;
@@ -31,6 +32,11 @@ use crate::WorkerError;
 const APPEND_BYTES_MAX: usize = RECORD_BYTES_MAX + (8 << 20);
 /// Bytes of records that one read hands out at least, if there are so many and it asks for them.
 const READ_BYTES_MAX: u64 = 16 << 20;
+/// Appends that are received at the same time: a coordinator has one under way, and one that was
+/// replaced another.
+const APPENDS_MAX: usize = 4;
+/// How long the next part of an append may take.
+const PART_TIMEOUT: Duration = Duration::from_secs(10);
 /// A message is a part of at most 1 MiB, and a header.
 const MESSAGE_BYTES_MAX: usize = BYTES_PART_MAX + 4096;
 
@@ -38,23 +44,38 @@ const MESSAGE_BYTES_MAX: usize = BYTES_PART_MAX + 4096;
 #[derive(Debug, Clone)]
 pub struct LogService {
     identity: Identity,
-    copy: Arc<Mutex<LogCopy>>,
+    held: Arc<Held>,
+}
+
+/// The copy, and what keeps every other process and worker off its folder while it may be written.
+#[derive(Debug)]
+struct Held {
+    copy: Mutex<LogCopy>,
+    /// Turns to receive an append, which may be large.
+    appends: Semaphore,
+    _folder: Arc<ChunkStore>,
 }
 
 impl LogService {
-    /// Opens the copy in a worker's data directory, or makes an empty one. Blocks on the disk.
+    /// Opens the copy in the data directory of a worker, whose store is `folder`, or makes an empty
+    /// one. Blocks on the disk.
     ///
     /// # Errors
     /// [`WorkerError::DataDir`] when the folder cannot be had or read; damage is none.
-    pub fn open(data_dir: &Path, identity: Identity) -> Result<Self, WorkerError> {
-        let path = data_dir.join(LOG_DIR);
-        let disk = DirDisk::new(&path)
-            .map_err(|source| WorkerError::DataDir { path: path.clone(), source })?;
-        let copy = LogCopy::open(Arc::new(disk)).map_err(|error| {
+    pub fn open(data_dir: &Path, folder: Arc<ChunkStore>) -> Result<Self, WorkerError> {
+        let identity = folder.identity();
+        let copy = home::open(data_dir, identity).map_err(|error| {
             let source = std::io::Error::other(error.to_string());
-            WorkerError::DataDir { path, source }
+            WorkerError::DataDir { path: data_dir.join(LOG_DIR), source }
         })?;
-        Ok(Self { identity, copy: Arc::new(Mutex::new(copy)) })
+        let appends = Semaphore::new(APPENDS_MAX);
+        let held = Held { copy: Mutex::new(copy), appends, _folder: folder };
+        Ok(Self { identity, held: Arc::new(held) })
+    }
+
+    /// Whose copy it is.
+    pub fn worker(&self) -> WorkerId {
+        self.identity.worker
     }
 
     /// The gRPC service, which takes only messages as short as its own.
@@ -111,9 +132,9 @@ impl LogService {
         &self,
         f: impl FnOnce(&mut LogCopy) -> Result<T, LogError> + Send + 'static,
     ) -> Result<T, Status> {
-        let copy = Arc::clone(&self.copy);
+        let held = Arc::clone(&self.held);
         let work = move || {
-            let mut copy = copy.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut copy = held.copy.lock().unwrap_or_else(PoisonError::into_inner);
             let result = f(&mut copy);
             if let Err(error @ LogError::Damaged(_)) = &result {
                 // It ends before the damage from now on, and the coordinator fills it again.
@@ -147,6 +168,8 @@ fn to_status(error: &LogError) -> Status {
     let message = error.to_string();
     match error {
         LogError::Io { .. } | LogError::Failed { .. } => Status::unavailable(message),
+        LogError::EpochOutOfRange { .. } => Status::invalid_argument(message),
+        LogError::Misplaced { .. } => Status::failed_precondition(message),
         LogError::Record(_) | LogError::Damaged(_) | LogError::Diverged { .. } => {
             Status::data_loss(message)
         }
@@ -158,16 +181,23 @@ fn promise(log_epoch: u64, writer: &[u8], message: &'static str) -> Result<Promi
     Ok(Promise { epoch: LogEpoch(log_epoch), writer })
 }
 
-/// Reads a whole append, bounded.
+/// Reads a whole append whose header `admit` lets in, bounded.
 async fn receive(
     mut parts: Streaming<LogAppendPart>,
+    admit: impl Fn(&LogAppendHeader) -> Result<(), Status>,
 ) -> Result<(LogAppendHeader, Vec<Bytes>), Status> {
     const MESSAGE: &str = "LogAppendPart";
     let mut header = None;
     let mut data = BytesMut::new();
-    while let Some(part) = parts.message().await? {
+    let slow = |_| Status::deadline_exceeded("the next part of an append takes too long");
+    while let Some(part) =
+        tokio::time::timeout(PART_TIMEOUT, parts.message()).await.map_err(slow)??
+    {
         match (&header, part.header) {
-            (None, Some(first)) => header = Some(first),
+            (None, Some(first)) => {
+                admit(&first)?;
+                header = Some(first);
+            }
             (Some(_), None) => {}
             _ => return Err(MalformedMessage::new(MESSAGE, "header").into()),
         }
@@ -208,8 +238,10 @@ impl CommandLog for LogService {
         request: Request<Streaming<LogAppendPart>>,
     ) -> Result<Response<LogAnswer>, Status> {
         const MESSAGE: &str = "LogAppendHeader";
-        let (header, records) = receive(request.into_inner()).await?;
-        self.check_cluster(&header.cluster, MESSAGE)?;
+        let busy = |_| Status::resource_exhausted("too many appends are under way");
+        let _turn = self.held.appends.try_acquire().map_err(busy)?;
+        let admit = |header: &LogAppendHeader| self.check_cluster(&header.cluster, MESSAGE);
+        let (header, records) = receive(request.into_inner(), admit).await?;
         let append = Append {
             promise: promise(header.log_epoch, &header.writer, MESSAGE)?,
             after: header.after,

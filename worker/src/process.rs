@@ -3,8 +3,12 @@
 use std::fs;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::path::Path;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
 
+use basalt_engine::addressee;
+use basalt_engine::channels::checksums::Checksums;
 use basalt_engine::channels::{Channels, LocalWorkers};
 use basalt_engine::fence::Fence;
 use basalt_engine::protocol::MESSAGE_BYTES_MAX;
@@ -46,14 +50,16 @@ use crate::{WorkerConfig, WorkerError};
 /// HTTP/2 flow-control windows of the server side, in bytes; as in `Channels`.
 const WINDOW_BYTES: u32 = 8 * 1024 * 1024;
 /// A ping goes out after this long without a frame, and must be answered within as long again.
-const KEEPALIVE: std::time::Duration = std::time::Duration::from_secs(20);
+const KEEPALIVE: Duration = Duration::from_secs(20);
 /// Bytes of headers a request may have: the secret and the settings of a fragment.
 const HEADER_BYTES_MAX: u32 = 64 << 10;
 /// How often the copy of the command log is read again: it is small, and all of it is needed when
 /// it is needed.
-const LOG_SCRUB_EVERY: std::time::Duration = std::time::Duration::from_secs(3600);
+const LOG_SCRUB_EVERY: Duration = Duration::from_secs(3600);
 /// How long a stopping worker waits for requests under way.
-const STOP_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10);
+const STOP_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often a stopping worker looks whether its directory is free.
+const RELEASE_POLL: Duration = Duration::from_millis(2);
 
 /// A worker that has joined its cluster and serves.
 #[derive(Debug)]
@@ -63,6 +69,7 @@ pub struct Worker {
     local_workers: LocalWorkers,
     stop: Option<oneshot::Sender<()>>,
     server: JoinHandle<Result<(), tonic::transport::Error>>,
+    store: Weak<()>,
     _heartbeats: Heartbeats,
     log_scrub: JoinHandle<()>,
 }
@@ -121,6 +128,7 @@ impl Worker {
             .into_worker_server()
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX);
+        let held = store.alive();
         let secret = config.secret.clone();
         let (stop, stopped) = oneshot::channel::<()>();
         // The server's own option does not reach connections that come from outside of it, and
@@ -134,6 +142,9 @@ impl Worker {
             .http2_keepalive_timeout(Some(KEEPALIVE))
             .http2_max_header_list_size(HEADER_BYTES_MAX)
             .layer(InterceptorLayer::new(move |request| secret.admit(request)))
+            .layer(Checksums)
+            // Behind the checksums: what it says is summed up, too.
+            .layer(InterceptorLayer::new(move |request| addressee::admit(id, request)))
             .layer(CatchPanics)
             .add_service(FragmentGate::new(fragments))
             .add_service(log.into_server())
@@ -158,6 +169,7 @@ impl Worker {
             local_workers,
             stop: Some(stop),
             server,
+            store: held,
             _heartbeats: heartbeats,
             log_scrub,
         })
@@ -173,7 +185,8 @@ impl Worker {
         &self.url
     }
 
-    /// Stops taking requests, lets those under way end for a while, and returns.
+    /// Stops taking requests, lets those under way end for a while, and returns once the data
+    /// directory is free for another process; checks of copies that take longer keep it locked.
     pub async fn stop(mut self) {
         self.local_workers.remove(&self.url);
         if let Some(stop) = self.stop.take() {
@@ -181,6 +194,17 @@ impl Worker {
         }
         if tokio::time::timeout(STOP_TIMEOUT, &mut self.server).await.is_err() {
             self.server.abort();
+        }
+        self.log_scrub.abort();
+        // Tasks that were told to end do so when the runtime comes to them.
+        let store = self.store.clone();
+        let released = async {
+            while store.strong_count() > 0 {
+                tokio::time::sleep(RELEASE_POLL).await;
+            }
+        };
+        if tokio::time::timeout(STOP_TIMEOUT, released).await.is_err() {
+            tracing::warn!(worker = %self.id, "the data directory is still in use");
         }
     }
 }
@@ -209,6 +233,16 @@ fn advertised(config: &WorkerConfig, listener: &TcpListener) -> Result<Url, Work
         .map_err(|error| listen(io::Error::new(io::ErrorKind::InvalidInput, error)))
 }
 
+/// Opens the copy of the command log, all of which is read, on a thread that may wait.
+async fn open_log(dir: &Path, store: &Arc<ChunkStore>) -> Result<LogService, WorkerError> {
+    let (path, store) = (dir.to_owned(), Arc::clone(store));
+    let opened = tokio::task::spawn_blocking(move || LogService::open(&path, store)).await;
+    opened.unwrap_or_else(|error| {
+        let source = io::Error::other(error);
+        Err(WorkerError::DataDir { path: dir.to_owned(), source })
+    })
+}
+
 /// Opens the data directory and registers. A directory with an identity is locked first, so that a
 /// second process on it never reaches the coordinator, and its copy of the command log is served
 /// meanwhile.
@@ -225,8 +259,9 @@ async fn join(
     let known = ChunkStore::read_identity(dir, vfs.as_ref())?;
     let opened = match known {
         Some(identity) => {
-            let store = ChunkStore::open(dir, identity, Arc::clone(&vfs))?;
-            Some((store, LogService::open(dir, identity)?))
+            let store = Arc::new(ChunkStore::open(dir, identity, Arc::clone(&vfs))?);
+            let log = open_log(dir, &store).await?;
+            Some((store, log))
         }
         None => None,
     };
@@ -237,14 +272,15 @@ async fn join(
         worker: ChunkStore::reserve_worker(dir, vfs.as_ref())?,
         incarnation: Uuid::new_v4(),
         url,
+        domain: config.domain.clone(),
+        weight: config.weight,
         cluster: known.map(|identity| identity.cluster),
         epoch: 0,
     };
-    let early = match &opened {
-        Some((_, log)) => Some(EarlyLog::start(listener, config.secret.clone(), log.clone())),
-        None => None,
-    };
-    let early = early.transpose().map_err(io)?;
+    let early = opened
+        .as_ref()
+        .map(|(_, log)| EarlyLog::start(listener, config.secret.clone(), log.clone()).map_err(io));
+    let early = early.transpose()?;
     let joined = registration.register().await?;
     if let Some(early) = early {
         early.stop().await;
@@ -253,8 +289,10 @@ async fn join(
         Some(opened) => opened,
         None => {
             let identity = Identity { cluster: joined.cluster, worker: registration.worker };
-            (ChunkStore::open(dir, identity, vfs)?, LogService::open(dir, identity)?)
+            let store = Arc::new(ChunkStore::open(dir, identity, vfs)?);
+            let log = open_log(dir, &store).await?;
+            (store, log)
         }
     };
-    Ok((Arc::new(store), log, registration, joined))
+    Ok((store, log, registration, joined))
 }

@@ -38,6 +38,10 @@ pub struct Registration {
     pub incarnation: Uuid,
     /// Where the worker listens.
     pub url: Url,
+    /// What the worker fails together with.
+    pub domain: Option<String>,
+    /// Its relative capacity.
+    pub weight: u32,
     /// The cluster that the data directory belongs to, if any.
     pub cluster: Option<ClusterId>,
     /// The newest epoch that this process has seen.
@@ -90,6 +94,8 @@ impl Registration {
             cluster: self.cluster.map(|cluster| cluster.to_wire()),
             protocol: PROTOCOL_VERSION,
             epoch: self.epoch,
+            domain: self.domain.clone(),
+            weight: self.weight,
         };
         let RegisterResponse { cluster, epoch, heartbeat_ms } =
             self.client()?.register(request).await?.into_inner();
@@ -141,6 +147,8 @@ impl Registration {
                 }
                 Err(status) => {
                     tracing::debug!(reason = status.message(), "heartbeat failed");
+                    // The next one goes over another connection: this one may be the reason.
+                    client = None;
                 }
             }
         }

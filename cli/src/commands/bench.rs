@@ -1,6 +1,7 @@
 //! `basalt bench`: a cluster against its peers, side by side on the same files.
 
 mod cluster;
+mod cost;
 mod datafusion;
 mod duckdb;
 mod report;
@@ -17,9 +18,10 @@ use crate::machine::Machine;
 use crate::{terminal, tpch};
 
 use cluster::{ClusterChoice, Target};
+use cost::Cost;
 use datafusion::PlainDataFusion;
 use duckdb::DuckDb;
-use report::{LoadResult, QueryResult, Report};
+use report::{CopiesResult, LoadResult, QueryResult, Report};
 
 /// Measure a cluster against its peers on the same files
 ///
@@ -41,6 +43,9 @@ pub struct BenchArgs {
     /// Measured runs of every query, after one to warm up, and of loading
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..))]
     runs: u16,
+    /// Load with one copy of every chunk and with two as well, alternating
+    #[arg(long)]
+    copies: bool,
     #[command(flatten)]
     cluster: ClusterChoice,
     /// Measure DuckDB too, with this Python, which has the package `duckdb`
@@ -95,6 +100,10 @@ struct Peers {
 
 async fn measure(args: &BenchArgs, target: &Target, peers: &mut Peers) -> anyhow::Result<Report> {
     let mut client = Client::connect(target.url()).await?;
+    let copies = match args.copies {
+        true => Some(measure_copies(args, target, &mut client).await?),
+        false => None,
+    };
     let load = measure_load(args, target, &mut client, peers).await?;
     let bar = terminal::bar(tpch::QUERIES.len() as u64, "measuring");
     let mut queries = Vec::new();
@@ -116,6 +125,8 @@ async fn measure(args: &BenchArgs, target: &Target, peers: &mut Peers) -> anyhow
         duckdb_version: peers.duckdb.as_ref().map(|duckdb| duckdb.version().to_owned()),
         runs: args.runs,
         load,
+        copies,
+        is_embedded: target.is_embedded(),
         queries,
     })
 }
@@ -133,7 +144,7 @@ async fn measure_load(
         if run > 0 {
             tpch::drop_tables(client).await?;
         }
-        let loaded = tpch::load(client, &args.data).await?;
+        let loaded = tpch::load(client, &args.data, None).await?;
         load.rows = loaded.rows;
         if loaded.tables > 0 {
             load.basalt_ms.push(milliseconds(loaded.time));
@@ -143,6 +154,33 @@ async fn measure_load(
         }
     }
     Ok(load)
+}
+
+/// Loading with one copy and with two, which differ in nothing else: `runs` times each, in turns.
+async fn measure_copies(
+    args: &BenchArgs,
+    target: &Target,
+    client: &mut Client,
+) -> anyhow::Result<CopiesResult> {
+    anyhow::ensure!(
+        target.is_ours(),
+        "--copies loads again and again: not into a cluster at a --url"
+    );
+    let (_, batches) = client.query_all("SELECT worker FROM sys.workers").await?;
+    let workers: usize = batches.iter().map(|batch| batch.num_rows()).sum();
+    anyhow::ensure!(workers >= 2, "--copies needs two workers: two copies lie on different ones");
+    let mut result = CopiesResult::default();
+    // One more of each comes first: it warms the files up.
+    for run in 0..=args.runs {
+        for (replicas, times) in [(1, &mut result.one_ms), (2, &mut result.two_ms)] {
+            let loaded = tpch::load(client, &args.data, Some(replicas)).await?;
+            if run > 0 {
+                times.push(milliseconds(loaded.time));
+            }
+            tpch::drop_tables(client).await?;
+        }
+    }
+    Ok(result)
 }
 
 /// One query on all sides: one run each to warm up, then alternating, so that what slows the
@@ -160,8 +198,10 @@ async fn measure_query(
         result.duckdb_rows = Some(duckdb.run(query).await?.1);
     }
     for _ in 0..runs {
+        let cost = Cost::now();
         let (_, time) = tpch::run(client, query).await?;
         result.basalt_ms.push(milliseconds(time));
+        result.costs.push(cost.since());
         let start = Instant::now();
         peers.datafusion.run(query).await?;
         result.datafusion_ms.push(milliseconds(start.elapsed()));

@@ -23,11 +23,16 @@ pub struct Loaded {
     pub time: Duration,
 }
 
-/// Creates the tables that are missing and fills those that are empty from `<dir>/<table>.parquet`.
+/// Creates the tables that are missing, with so many copies if that is said, and fills those that
+/// are empty from `<dir>/<table>.parquet`.
 ///
 /// # Errors
 /// What the server says; a table whose rows are not those of its file, with the remedy.
-pub async fn load(client: &mut Client, dir: &Path) -> anyhow::Result<Loaded> {
+pub async fn load(
+    client: &mut Client,
+    dir: &Path,
+    replicas: Option<u16>,
+) -> anyhow::Result<Loaded> {
     let dir = std::fs::canonicalize(dir)
         .with_context(|| format!("folder {} cannot be found", dir.display()))?;
     let mut loaded = Loaded { rows: 0, tables: 0, time: Duration::ZERO };
@@ -36,7 +41,7 @@ pub async fn load(client: &mut Client, dir: &Path) -> anyhow::Result<Loaded> {
         bar.set_message(format!("loading {}", table.name));
         let file = dir.join(format!("{}.parquet", table.name));
         let expected = parquet_rows(&file)?;
-        client.execute_update(&table.create()).await?;
+        client.execute_update(&table.create(replicas)).await?;
         let mut rows = count(client, table).await?;
         if rows == 0 && expected > 0 {
             let start = Instant::now();

@@ -35,9 +35,12 @@ pub struct Table {
 }
 
 impl Table {
-    /// The statement that creates it, when it is not there.
-    pub fn create(&self) -> String {
-        format!("CREATE TABLE IF NOT EXISTS {} ({}) {}", self.name, self.columns, self.layout)
+    /// The statement that creates it, when it is not there, with as many copies as usual or as
+    /// are said.
+    pub fn create(&self, replicas: Option<u16>) -> String {
+        let Self { name, columns, layout, .. } = self;
+        let replicas = replicas.map(|n| format!(" REPLICAS {n}")).unwrap_or_default();
+        format!("CREATE TABLE IF NOT EXISTS {name} ({columns}) {layout}{replicas}")
     }
 
     /// About how many rows it has at a scale (lineitem is not exact by its definition).

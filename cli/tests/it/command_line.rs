@@ -2,8 +2,8 @@
 
 use std::process::{Command, Output};
 
-const SUBCOMMANDS: [&str; 9] =
-    ["demo", "start", "coordinator", "worker", "sql", "load", "status", "slt", "bench"];
+const SUBCOMMANDS: [&str; 10] =
+    ["demo", "start", "coordinator", "worker", "catalog", "sql", "load", "status", "slt", "bench"];
 
 /// An address where nobody listens: port 1 needs privileges that nothing here has.
 const NOBODY: &str = "grpc://127.0.0.1:1";

@@ -101,7 +101,7 @@ async fn all_queries_agree_with_plain_datafusion_on_every_topology() {
         };
         let cluster = EmbeddedCluster::start(&config).await.unwrap();
         let mut client = Client::connect(&cluster.url()).await.unwrap();
-        load(&mut client, &data).await.unwrap();
+        load(&mut client, &data, None).await.unwrap();
         if workers == 3 {
             check_splits(&mut client).await;
         }

@@ -92,6 +92,7 @@ impl<'a> Draft<'a> {
         match change {
             Change::CreateCluster(new) => self.create_cluster(&new),
             Change::RegisterWorker { worker } => self.register_worker(worker),
+            Change::DescribeWorker { worker, candidate } => self.describe_worker(worker, candidate),
             Change::AssignSlices { epoch, owners } => self.assign_slices(epoch, owners),
             Change::PlaceSlices { epoch, workers } => self.place_slices(epoch, workers),
             Change::DrainWorker { worker, drain } => self.drain_worker(worker, drain),

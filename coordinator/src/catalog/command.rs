@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use super::error::CatalogError;
 use super::members::LogSet;
 use super::state::ClusterState;
+use crate::placement::Candidate;
 
 /// One transaction: all of its changes become visible in one step, or none.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -115,6 +116,13 @@ pub enum Change {
     RegisterWorker {
         /// The worker.
         worker: WorkerId,
+    },
+    /// Says what a worker can take, and what it fails together with. (Since format 3.)
+    DescribeWorker {
+        /// The worker.
+        worker: WorkerId,
+        /// What is so from now on.
+        candidate: Candidate,
     },
     /// Replaces the slice map.
     AssignSlices {

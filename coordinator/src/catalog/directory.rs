@@ -3,6 +3,7 @@
 //! ```text
 //! <data-dir>/LOCK             held with flock while the process lives (FAULTS F29)
 //! <data-dir>/catalog.redb     the command log (log.rs)
+//! <data-dir>/catalog.start    its last start (log/owner.rs)
 //! <data-dir>/cluster.secret   the secret of internal RPCs (identity.rs)
 //! ```
 

@@ -45,7 +45,7 @@ use super::Committed;
 use super::command::Command;
 use super::error::CatalogError;
 use super::record::Mark;
-use super::state::{Applied, State};
+use super::state::State;
 use copies::Progress;
 use election::Phase;
 use recent::Recent;
@@ -217,7 +217,7 @@ impl<T> Ledger<T> {
             state,
         };
         if !is_alone {
-            ledger.ask_for_promises(LogEpoch(chain.log_epoch.0 + 1), now);
+            ledger.ask_for_promises(chain.log_epoch.next(), now);
         }
         ledger
     }
@@ -258,7 +258,8 @@ impl<T> Ledger<T> {
                 return Readiness::Refused(CatalogError::Stopped { reason: reason.clone() });
             }
             Phase::Leading if self.group.since.is_none() => {
-                return if self.is_held(now) { Readiness::Busy } else { Readiness::Ready };
+                let is_busy = self.is_to_publish() || self.is_held(now);
+                return if is_busy { Readiness::Busy } else { Readiness::Ready };
             }
             Phase::Leading => self.group.since.unwrap_or(now),
             _ => self.phase_since,
@@ -278,24 +279,25 @@ impl<T> Ledger<T> {
     }
 
     fn apply(&mut self, command: Command, payload: &[u8]) -> Result<Committed, CatalogError> {
-        let (txn, rows_affected) = (command.txn, command.rows_affected);
-        if let Some(request) = &command.request
-            && let Some(first) = self.state.replay_of(request)?
-        {
-            return Ok(Committed::replayed(first));
+        let (committed, is_new) = self.state.apply_once(command)?;
+        if !is_new {
+            return Ok(committed);
         }
-        let Applied { version, reserved } = self.state.apply(command)?;
         let (epoch, log_epoch) = (self.state.epoch(), self.state.log_epoch());
         let record = self.chain.append(epoch, log_epoch, payload)?;
         self.group.records.push(Arc::from(record));
-        Ok(Committed { version, txn, rows_affected, reserved, replayed: false })
+        Ok(committed)
     }
 
     /// Begins to make the group durable.
     pub fn begin_group(&mut self, now: Duration) {
         if self.group.records.is_empty() {
-            // Nothing is new: replays and refusals, of a state that is durable.
-            return self.reply_all();
+            // Nothing is new: replays and refusals, of a state that is durable. A group that is under
+            // way, for too long to take more, stays so.
+            if self.group.since.is_none() {
+                self.reply_all();
+            }
+            return;
         }
         self.group.since.get_or_insert(now);
         let records = std::mem::take(&mut self.group.records);
@@ -322,8 +324,11 @@ impl<T> Ledger<T> {
     /// Says which workers can be asked.
     pub fn set_reachable(&mut self, workers: BTreeSet<WorkerId>, now: Duration) {
         for worker in workers.difference(&self.reachable) {
-            // Somebody who has just come may answer at once.
+            // Somebody who has just come may answer at once, and may have been emptied meanwhile.
             if let Some(progress) = self.progress.get_mut(worker) {
+                if progress.is_foreign {
+                    *progress = Progress::new(now);
+                }
                 progress.retry_at = now;
             }
         }
@@ -348,6 +353,11 @@ impl<T> Ledger<T> {
     /// The next thing to be done.
     pub fn next_step(&mut self) -> Option<Step<T>> {
         self.steps.pop_front()
+    }
+
+    /// Whether readers are yet to be shown the state, which must not be another one by then.
+    fn is_to_publish(&self) -> bool {
+        self.steps.iter().any(|step| matches!(step, Step::Publish))
     }
 
     /// Moves on as far as what is known allows.

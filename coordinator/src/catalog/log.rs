@@ -153,6 +153,13 @@ impl Log {
         if self.since_checkpoint_bytes == 0 {
             return Ok(());
         }
+        if state.version() != self.chain.seq {
+            return Err(CatalogError::invalid(format!(
+                "a checkpoint of record {} cannot follow record {}",
+                state.version(),
+                self.chain.seq
+            )));
+        }
         let checkpoint = checkpoint::encode(state, self.chain.hash)?;
         self.write(self.chain, &[], Mark::at(self.chain), Some(&checkpoint))?;
         self.since_checkpoint_bytes = 0;
@@ -283,6 +290,9 @@ impl Replay {
         };
         let (head, committed) = stored_ends(txn)?;
         let from = replay.state.version();
+        // A checkpoint is of a committed state. Without either, as after a restore, nothing is known
+        // but that the cluster was founded: readers wait for the rest until members have promised.
+        let known_to = committed.map_or(0, |mark| mark.seq).max(from).max(1);
         let table = txn.open_table(LOG).map_err(CatalogError::database)?;
         for entry in table.range::<u64>(..).map_err(CatalogError::database)? {
             let (key, bytes) = entry.map_err(CatalogError::database)?;
@@ -298,8 +308,7 @@ impl Replay {
                     "is not what the checkpoint follows",
                 ));
             }
-            // Without a mark nothing is known but that the cluster was founded.
-            if key == committed.map_or(1, |mark| mark.seq) && key < head.seq {
+            if key == known_to && key < head.seq {
                 replay.note_committed(committed)?;
             }
             if Some(key) == watch {
@@ -316,12 +325,11 @@ impl Replay {
     }
 
     fn note_committed(&mut self, committed: Option<Mark>) -> Result<(), CatalogError> {
-        if committed.is_some_and(|mark| mark != Mark::at(self.chain)) {
+        let here = Mark::at(self.chain);
+        if committed.is_some_and(|mark| mark.seq == here.seq && mark != here) {
             return Err(head_corrupt("names another committed record than the log has"));
         }
-        // A checkpoint is of a committed state, so the replay did not begin behind this one.
-        let is_there = self.state.version() == self.chain.seq;
-        self.committed = is_there.then(|| (Mark::at(self.chain), self.state.clone()));
+        self.committed = Some((here, self.state.clone()));
         Ok(())
     }
 

@@ -120,11 +120,24 @@ pub struct LogSets {
     /// Older ones that are not known to be replaced durably.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unsettled: Vec<LogSet>,
+    /// The newest epoch that an operator's word began, and no promises: what workers have of an
+    /// older one may be acknowledged, and in no log that follows.
+    #[serde(default = "no_epoch", skip_serializing_if = "is_zero")]
+    pub forced: LogEpoch,
+}
+
+fn no_epoch() -> LogEpoch {
+    LogEpoch(0)
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde wants it so")]
+fn is_zero(epoch: &LogEpoch) -> bool {
+    epoch.0 == 0
 }
 
 impl Default for LogSets {
     fn default() -> Self {
-        Self { current: LogSet::alone(), unsettled: Vec::new() }
+        Self { current: LogSet::alone(), unsettled: Vec::new(), forced: LogEpoch(0) }
     }
 }
 
@@ -141,6 +154,11 @@ impl LogSets {
     /// Every worker of a set that counts.
     pub fn workers(&self) -> BTreeSet<WorkerId> {
         self.all().flat_map(|set| set.workers.iter().copied()).collect()
+    }
+
+    /// Whether `own` is the coordinator of all sets that count, or nobody in particular is.
+    pub fn is_led_by(&self, own: CoordinatorId) -> bool {
+        self.all().all(|set| set.is_led_by(own))
     }
 
     /// Whether no worker has a say: the coordinator alone makes records durable.
@@ -165,7 +183,8 @@ impl LogSets {
     /// The sets after a record that names `next`.
     pub(super) fn followed_by(&self, next: LogSet, forced: bool) -> Self {
         if forced {
-            return Self { current: next, unsettled: Vec::new() };
+            let forced = next.log_epoch;
+            return Self { current: next, unsettled: Vec::new(), forced };
         }
         let mut unsettled = self.unsettled.clone();
         let before = &self.current;
@@ -178,7 +197,7 @@ impl LogSets {
         if !before.workers.is_empty() && !is_known(&next) && !unsettled.iter().any(is_known) {
             unsettled.push(before.clone());
         }
-        Self { current: next, unsettled }
+        Self { current: next, unsettled, forced: self.forced }
     }
 
     /// The sets after any other record.
@@ -273,6 +292,7 @@ mod tests {
         sets.settle();
         assert!(sets.is_durable(own, |worker| two.workers.contains(&worker)));
         let forced = sets.followed_by(one.clone(), true);
+        assert_eq!(forced.forced, one.log_epoch);
         assert_eq!((forced.current, forced.unsettled), (one, vec![]));
     }
 }

@@ -5,8 +5,9 @@
 //!                                   └─▶ are these members enough to be certain?
 //! ```
 //! Nothing is written on the members: the first start of the restored coordinator is promised the
-//! next epoch by them, takes over what it does not have, and only then shows anything. So a
-//! restore that ends half-way, or comes while the old coordinator still runs, loses nothing.
+//! next epoch by them, takes over what it does not have, and only then shows anything but the
+//! founding of the cluster. So a restore that ends half-way, or comes while the old coordinator
+//! still runs, loses nothing.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -233,7 +234,8 @@ fn take(
     if taken.is_empty() {
         return Ok(());
     }
-    // Nothing is known to be durable before members have promised: readers wait for that.
+    // Nothing is known to be durable before members have promised: opening shows only the founding
+    // record then, and `Catalog::readable` waits.
     log.append(chain, &taken, Mark::at(Chain::start()))
 }
 
@@ -249,7 +251,7 @@ fn force(
     let workers = workers.take(usize::from(copies)).collect();
     let promised = positions.values().filter_map(|position| position.promised);
     let newest = promised.map(|promise| promise.epoch).max().unwrap_or(LogEpoch(0));
-    let log_epoch = LogEpoch(newest.max(state.log_epoch()).0 + 1);
+    let log_epoch = newest.max(state.log_epoch()).next();
     let set = LogSet { log_epoch, coordinator: log.coordinator(), workers, copies };
     append_forced(log, state, set)
 }
@@ -284,7 +286,7 @@ pub fn detach(path: &Path) -> Result<Vec<WorkerId>, CatalogError> {
         return Ok(before);
     }
     let copies = state.log_sets().current.copies;
-    let log_epoch = LogEpoch(state.log_epoch().0 + 1);
+    let log_epoch = state.log_epoch().next();
     let workers = std::collections::BTreeSet::new();
     let set = LogSet { log_epoch, coordinator: log.coordinator(), workers, copies };
     append_forced(&mut log, &mut state, set)?;

@@ -151,8 +151,14 @@ pub(super) fn check_new_segment(
     if holders.is_empty() || holders.len() != segment.holders.len() {
         return invalid("has no holder, or one twice");
     }
-    if !holders.iter().all(|holder| cluster.workers.contains(holder)) {
-        return invalid("has a holder that is no worker");
+    if let Some(stranger) = holders.iter().find(|holder| !cluster.workers.contains(holder)) {
+        // It was lost while the statement ran and is no member any more, for which it first lost its
+        // slices: run again, the statement goes to others.
+        return Err(CatalogError::Conflict {
+            object: format!("holder {stranger} of segment {}", segment.segment),
+            what: "removed from the cluster",
+            winner: cluster.assigned_by,
+        });
     }
     check_columns(segment, table).and_then(|problem| problem.map_or(Ok(()), invalid))
 }

@@ -17,10 +17,12 @@ use basalt_storage::ids::{ClusterId, Epoch, LogEpoch, SegmentId, TableId, TxnId,
 use serde::{Deserialize, Serialize};
 use url::Url;
 
+use super::Committed;
 use super::apply::Draft;
 use super::command::{Change, Command, NewCluster, Request, RequestKey, SliceHash};
 use super::error::CatalogError;
 use super::members::LogSets;
+use crate::placement::Candidate;
 
 /// How many request keys are remembered; the oldest is forgotten first. At one labelled write a
 /// second that is 18 hours.
@@ -54,6 +56,9 @@ pub struct ClusterState {
     /// Workers that are to lose their slices and copies.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub draining: BTreeSet<WorkerId>,
+    /// What is known of workers that are not like any other.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub described: BTreeMap<WorkerId, Candidate>,
     /// The transaction that made the slice map, or the cluster.
     pub assigned_by: TxnId,
 }
@@ -70,12 +75,24 @@ impl ClusterState {
             slice_partners: Vec::new(),
             workers: BTreeSet::new(),
             draining: BTreeSet::new(),
+            described: BTreeMap::new(),
             assigned_by: txn,
         }
     }
 }
 
 impl ClusterState {
+    /// What workers fail together with, of those that said so.
+    pub fn domains(&self) -> BTreeMap<WorkerId, String> {
+        let said = self.described.iter();
+        said.filter_map(|(worker, known)| Some((*worker, known.domain.clone()?))).collect()
+    }
+
+    /// A worker as one that slices may be placed on.
+    pub fn candidate(&self, worker: WorkerId) -> (WorkerId, Candidate) {
+        (worker, self.described.get(&worker).cloned().unwrap_or_default())
+    }
+
     /// The workers of each slice, by slice number: the owner, then its partners.
     pub fn slice_workers(&self) -> Vec<Vec<WorkerId>> {
         let partners =
@@ -254,6 +271,22 @@ impl State {
         Ok(Applied { version, reserved })
     }
 
+    /// Applies a command, or finds the outcome that its request had before. Also says whether the
+    /// command is new: one that is not changes nothing, and no record of it is wanted.
+    pub(crate) fn apply_once(
+        &mut self,
+        command: Command,
+    ) -> Result<(Committed, bool), CatalogError> {
+        let (txn, rows_affected) = (command.txn, command.rows_affected);
+        if let Some(request) = &command.request
+            && let Some(first) = self.replay_of(request)?
+        {
+            return Ok((Committed::replayed(first), false));
+        }
+        let Applied { version, reserved } = self.apply(command)?;
+        Ok((Committed { version, txn, rows_affected, reserved, replayed: false }, true))
+    }
+
     /// The first outcome of a request, when it was applied before and is still remembered.
     ///
     /// Fails with [`CatalogError::RequestKeyReused`] when the key stands for another payload.
@@ -297,5 +330,7 @@ pub(super) fn cluster_view(cluster: &ClusterState, urls: &BTreeMap<WorkerId, Url
             .filter(|(worker, _)| cluster.workers.contains(worker))
             .map(|(worker, url)| (*worker, url.clone()))
             .collect(),
+        domains: cluster.domains(),
+        moved: HashMap::new(),
     }
 }

@@ -7,7 +7,8 @@
 //!                  └────Write──▶ own disk, meanwhile
 //! ```
 //! Invariant: readers see a commit, and callers learn its outcome, only after the record is
-//! fsynced on enough log members. All commands that wait when a write begins share that write
+//! fsynced on enough log members, and readers see no state that is ahead of that: the ledger does
+//! not change while one waits to be published. All commands that wait when a write begins share that write
 //! (group commit); each is applied in order and has its own result. After a failed write the
 //! thread takes no more commits: its state is ahead of the disk, and what the disk kept is unknown
 //! until a restart.
@@ -40,7 +41,8 @@ const GROUP_BYTES_MAX: usize = 64 << 20;
 const TICK: Duration = Duration::from_millis(50);
 /// The same when it has none: something else wakes it first.
 const IDLE: Duration = Duration::from_secs(3600);
-/// How long closing waits for members to make the last group durable.
+/// How long closing waits at most, for members that make the last commands durable: who drops the
+/// catalog may be on a thread that others wait for.
 const CLOSE_WAIT: Duration = Duration::from_secs(1);
 
 /// Work for the writer.
@@ -79,6 +81,8 @@ pub struct LogStatus {
     pub log_epoch: LogEpoch,
     /// The last record here.
     pub seq: u64,
+    /// Until when nobody else has written the log, since the catalog was opened.
+    pub confirmed: Option<Duration>,
     /// The workers that have copies, or are given one.
     pub members: Vec<MemberStatus>,
 }
@@ -106,18 +110,25 @@ pub(super) struct Writer {
 type Answers = mpsc::UnboundedSender<(WorkerId, u64, Answer)>;
 
 impl Writer {
-    /// Runs until every sender is gone and the queue is empty.
+    /// Runs until every sender is gone, and for at most [`CLOSE_WAIT`] longer.
     pub(super) async fn run(mut self, mut inputs: Inputs) {
         let (answers, mut answered) = mpsc::unbounded_channel();
         let mut closing = None;
         loop {
             self.do_steps(&inputs, &answers);
             self.tell_status();
-            if closing.is_some_and(|at| self.ledger.is_settled() || self.now() >= at) {
+            // Nobody has the catalog any more: what waits in the queue is still taken, if it can be.
+            if closing.is_none() && inputs.queue.is_closed() {
+                closing = Some(self.now() + CLOSE_WAIT);
+            }
+            let is_done =
+                self.ledger.is_settled() && self.held.is_none() && inputs.queue.is_empty();
+            if closing.is_some_and(|at| is_done || self.now() >= at) {
                 break;
             }
             let tick = if self.ledger.wants_clock() || closing.is_some() { TICK } else { IDLE };
-            let is_open = closing.is_none() && !self.is_busy();
+            let is_open = !self.is_busy();
+            let has_more = closing.is_none() || !inputs.queue.is_empty();
             let held = if is_open { self.held.take() } else { None };
             tokio::select! {
                 biased;
@@ -127,15 +138,19 @@ impl Writer {
                     self.ledger.answered(worker, id, answer, now);
                 }
                 Ok(()) = inputs.addresses.changed() => self.note_addresses(&mut inputs),
-                message = inputs.queue.recv(), if is_open => match message {
-                    Some(first) => self.serve(first, &mut inputs.queue),
-                    None => closing = Some(self.now() + CLOSE_WAIT),
-                },
+                message = inputs.queue.recv(), if is_open && has_more => {
+                    if let Some(first) = message {
+                        self.serve(first, &mut inputs.queue);
+                    }
+                }
                 () = tokio::time::sleep(tick) => {}
             }
             if let Some(held) = held {
                 self.serve(held, &mut inputs.queue);
             }
+            // What became durable is shown before the log set changes, or there would be no turn for it
+            // while there is always something to commit.
+            self.do_steps(&inputs, &answers);
             let now = self.now();
             self.ledger.poll(now);
         }
@@ -234,6 +249,7 @@ impl Writer {
                             tracing::error!(%error,
                                 "a catalog write failed: no more commits until a restart");
                             self.ledger.write_failed(&error.to_string());
+                            self.published.send_modify(Published::note_failed_write);
                         }
                     }
                 }
@@ -288,6 +304,7 @@ impl Writer {
                 is_leading: self.ledger.is_leading(),
                 log_epoch: self.ledger.state().log_epoch(),
                 seq: self.ledger.chain().seq,
+                confirmed: self.ledger.confirmed(),
                 members: self.ledger.members(),
             };
             std::mem::replace(status, now.clone()) != now

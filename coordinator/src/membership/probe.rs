@@ -62,7 +62,7 @@ impl Probes {
 
     /// Whether the very run of a worker that is a member answers.
     async fn answers(&self, member: &Member) -> bool {
-        let Ok(channel) = self.channels.get(&member.url) else { return false };
+        let Ok(channel) = self.channels.worker(member.worker, &member.url) else { return false };
         let ping = async {
             let answer = ReplicasClient::new(channel).ping(PingRequest {}).await;
             answer.is_ok_and(|answer| {

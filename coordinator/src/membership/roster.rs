@@ -22,6 +22,8 @@ use thiserror::Error;
 use url::Url;
 use uuid::Uuid;
 
+use crate::placement::Candidate;
+
 /// One run of a worker process: a restart is another one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Incarnation(pub Uuid);
@@ -80,6 +82,8 @@ pub struct Join {
     pub versions: Versions,
     /// The newest epoch it has heard of.
     pub epoch: Epoch,
+    /// What it can take, and what it fails together with.
+    pub candidate: Candidate,
 }
 
 /// Why a worker must not join.

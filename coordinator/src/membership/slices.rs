@@ -15,23 +15,30 @@ pub const COPIES_PLACED: usize = 2;
 ///
 /// Slices are assigned when the first worker comes, or the last of those expected, and again for
 /// each that comes while no table has rows (`has_rows`).
-pub fn join_changes(cluster: &ClusterState, has_rows: bool, worker: WorkerId) -> Vec<Change> {
+pub fn join_changes(
+    cluster: &ClusterState,
+    has_rows: bool,
+    (worker, candidate): (WorkerId, &Candidate),
+) -> Vec<Change> {
     let mut changes = Vec::new();
     let mut workers = cluster.workers.clone();
     if workers.insert(worker) {
         changes.push(Change::RegisterWorker { worker });
+    }
+    if cluster.candidate(worker).1 != *candidate {
+        changes.push(Change::DescribeWorker { worker, candidate: candidate.clone() });
     }
     let expected = cluster.workers_expected.map_or(1, usize::from);
     let is_first_map = cluster.slice_owners.is_empty();
     if workers.len() < expected || (has_rows && !is_first_map) {
         return changes;
     }
-    let candidate = |worker: WorkerId| (worker, Candidate { weight: 1, domain: None });
-    let problem = Problem {
-        slices: cluster.slices,
-        copies: COPIES_PLACED,
-        workers: workers.into_iter().map(candidate).collect(),
-    };
+    let candidates = workers.into_iter().map(|other| match other == worker {
+        true => (worker, candidate.clone()),
+        false => cluster.candidate(other),
+    });
+    let problem =
+        Problem { slices: cluster.slices, copies: COPIES_PLACED, workers: candidates.collect() };
     let before = cluster.slice_workers();
     let placed = solve(&problem, &before);
     if placed != before {

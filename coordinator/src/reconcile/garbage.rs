@@ -12,20 +12,19 @@
 //! Invariant: what is named by a commit that any statement sees is never removed.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use basalt_engine::error::{ErrorCode, SqlError, from_datafusion, from_status};
 use basalt_engine::protocol::replicas_client::ReplicasClient;
 use basalt_engine::protocol::{InventoryRequest, RemoveRequest, SegmentRef, WireId};
-use basalt_engine::snapshot::{Relation, Snapshot};
+use basalt_engine::snapshot::Snapshot;
 use basalt_storage::ids::{SegmentId, WorkerId};
 use basalt_storage::layout::SegmentKey;
-use basalt_storage::manifest::SegmentRecord;
 use datafusion_distributed::grpc::BoxCloneSyncChannel;
 use url::Url;
 
 use super::Reconciler;
+use super::copies::Copies;
 
 /// How long a worker may take to list its disk: the others wait. To remove is not cut short, as it
 /// would go on nevertheless.
@@ -39,13 +38,15 @@ const REMOVED_AT_ONCE: usize = 100;
 struct Since {
     /// The first commit that is known not to name it.
     version: u64,
-    /// When that was.
+    /// When it was found.
     at: Instant,
+    /// Whether, when it was looked at last, a write was under way that may have made it.
+    of_a_write: bool,
 }
 
 /// Garbage that was found and is not old enough.
 #[derive(Debug, Default)]
-pub(super) struct Garbage {
+pub(crate) struct Garbage {
     found: HashMap<(WorkerId, SegmentId), Since>,
 }
 
@@ -64,8 +65,15 @@ impl Garbage {
         self.found.retain(|(of, segment), _| *of != worker || garbage.contains(segment));
         let mut due = Vec::new();
         for segment in garbage {
-            let since = *self.found.entry((worker, *segment)).or_insert(Since { version, at: now });
+            let new = Since { version, at: now, of_a_write: false };
+            let since = self.found.entry((worker, *segment)).or_insert(new);
             let of_a_write = oldest_write.is_some_and(|began| began <= since.at);
+            if since.of_a_write && !of_a_write {
+                // The write may have committed it, and a later one dropped it: what was found before
+                // is garbage only from now on, for those who see the commits in between.
+                since.version = version;
+            }
+            since.of_a_write = of_a_write;
             let is_old = now.duration_since(since.at) >= grace;
             if since.version <= oldest_pinned && is_old && !of_a_write {
                 due.push(*segment);
@@ -73,6 +81,49 @@ impl Garbage {
         }
         due.sort();
         due
+    }
+}
+
+/// The disk of a worker as it was listed, and what it is compared with.
+pub(crate) struct Listed<'a> {
+    pub(crate) worker: WorkerId,
+    /// What it was on record with before it was listed: what is committed while the disk is listed
+    /// need not be in the list.
+    pub(crate) before: &'a HashMap<SegmentId, SegmentKey>,
+    /// What is there.
+    pub(crate) here: &'a HashSet<SegmentId>,
+    /// The newest commit after it was listed.
+    pub(crate) snapshot: &'a Snapshot,
+    pub(crate) oldest_pinned: u64,
+    pub(crate) oldest_write: Option<Instant>,
+    /// The time, and how long garbage stays.
+    pub(crate) clock: (Instant, Duration),
+}
+
+impl Copies {
+    /// Notes what lacks on a worker's disk and what is garbage there, and says what may go.
+    pub(crate) fn judge(&mut self, listed: &Listed<'_>) -> Vec<SegmentId> {
+        let Listed { worker, before, here, snapshot, .. } = *listed;
+        let named = held_by(snapshot, worker);
+        let missing = before.iter().filter(|(segment, _)| !here.contains(segment));
+        let missing = missing.filter(|(segment, _)| named.contains_key(segment));
+        self.note_missing(worker, missing.map(|(_, key)| *key));
+        let coming = self.coming_to(worker);
+        let garbage: HashSet<_> = here
+            .iter()
+            .filter(|segment| !named.contains_key(segment) && !coming.contains(segment))
+            .copied()
+            .collect();
+        let Listed { oldest_pinned, oldest_write, clock, .. } = *listed;
+        self.garbage.due(worker, &garbage, snapshot.version, oldest_pinned, oldest_write, clock)
+    }
+}
+
+impl Garbage {
+    /// Notes that a segment will be on record with a worker: what was found of it before counts
+    /// no longer.
+    pub(super) fn forget(&mut self, worker: WorkerId, segment: SegmentId) {
+        self.found.remove(&(worker, segment));
     }
 }
 
@@ -87,8 +138,8 @@ impl Reconciler {
         let mut failed = None;
         let workers = self.inner.catalog.snapshot().cluster.workers.clone();
         let members = self.inner.members.members();
-        let every = self.inventory_every();
-        let due = self.copies().due_for_inventory(workers, &members, every);
+        let every = self.inner.options.inventory_every();
+        let due = self.copies().due_for_inventory(workers, &members, every, Instant::now());
         for (worker, url) in due {
             match self.collect_on(worker, &url).await {
                 Ok(count) => removed += count,
@@ -99,7 +150,7 @@ impl Reconciler {
     }
 
     async fn collect_on(&self, worker: WorkerId, url: &Url) -> Result<u32, SqlError> {
-        let channel = self.inner.channels.get(url).map_err(from_datafusion)?;
+        let channel = self.inner.channels.worker(worker, url).map_err(from_datafusion)?;
         let mut client = ReplicasClient::new(channel);
         // What is committed while the disk is listed need not be in the list.
         let before = held_by(&self.inner.catalog.snapshot(), worker);
@@ -109,21 +160,23 @@ impl Reconciler {
             Err(SqlError::new(ErrorCode::Unavailable, message))
         })?;
         let snapshot = self.inner.catalog.snapshot();
-        let named = held_by(&snapshot, worker);
-        let missing = before.iter().filter(|(segment, _)| !here.contains_key(segment));
-        let missing = missing.filter(|(segment, _)| named.contains_key(segment));
-        self.copies().note_missing(worker, missing.map(|(_, key)| *key));
-        let coming = self.copies().coming_to(worker);
-        let garbage: HashSet<_> = here
-            .keys()
-            .filter(|segment| !named.contains_key(segment) && !coming.contains(segment))
-            .copied()
-            .collect();
-        let oldest = self.inner.catalog.oldest_pinned();
-        let write = self.inner.writes.oldest();
-        let clock = (Instant::now(), self.inner.options.garbage_after);
-        let due =
-            self.copies().garbage.due(worker, &garbage, snapshot.version, oldest, write, clock);
+        let listed = Listed {
+            worker,
+            before: &before,
+            here: &here.keys().copied().collect(),
+            snapshot: &snapshot,
+            oldest_pinned: self.inner.catalog.oldest_pinned(),
+            oldest_write: self.inner.writes.oldest(),
+            clock: (Instant::now(), self.inner.options.garbage_after),
+        };
+        let mut due = self.copies().judge(&listed);
+        if !due.is_empty() {
+            // Another coordinator may have taken over, whose commits name what is none here.
+            self.inner.catalog.confirm().await.map_err(SqlError::from)?;
+            // And a commit whose outcome was not known may be known by now.
+            let named = held_by(&self.inner.catalog.snapshot(), worker);
+            due.retain(|segment| !named.contains_key(segment));
+        }
         let mut removed = 0;
         for part in due.chunks(REMOVED_AT_ONCE) {
             let segments = part.iter().filter_map(|segment| here.get(segment).cloned()).collect();
@@ -155,25 +208,15 @@ async fn list(
     Ok(here)
 }
 
-/// The segments of all tables.
-pub(super) fn segments(snapshot: &Snapshot) -> impl Iterator<Item = &Arc<SegmentRecord>> {
-    let relations = snapshot.schemas.values().flat_map(|schema| schema.relations.values());
-    let tables = relations.filter_map(|relation| match relation {
-        Relation::Table(table) => Some(table),
-        Relation::View(_) => None,
-    });
-    tables.flat_map(|table| &table.segments)
-}
-
 /// The segments that a snapshot says a worker has.
-fn held_by(snapshot: &Snapshot, worker: WorkerId) -> HashMap<SegmentId, SegmentKey> {
-    let held = segments(snapshot).filter(|segment| segment.holders.contains(&worker));
+pub(crate) fn held_by(snapshot: &Snapshot, worker: WorkerId) -> HashMap<SegmentId, SegmentKey> {
+    let held = snapshot.segments().filter(|segment| segment.holders.contains(&worker));
     held.map(|segment| (segment.segment, segment.key())).collect()
 }
 
 /// Whether a snapshot says that a worker has anything.
-pub(super) fn holds_any(snapshot: &Snapshot, worker: WorkerId) -> bool {
-    segments(snapshot).any(|segment| segment.holders.contains(&worker))
+pub(crate) fn holds_any(snapshot: &Snapshot, worker: WorkerId) -> bool {
+    snapshot.segments().any(|segment| segment.holders.contains(&worker))
 }
 
 #[cfg(test)]
@@ -229,6 +272,21 @@ mod tests {
         assert_eq!(due(10, Some(5)), 0);
         assert_eq!(due(3_600, Some(5)), 0, "it began before the file was found");
         assert_eq!(due(3_601, Some(20)), 1, "it began later");
+    }
+
+    #[test]
+    fn what_was_found_before_its_commit_stays_for_who_sees_that_commit() {
+        let (mut scene, segment) = (Scene::new(), SegmentId::generate());
+        let garbage = HashSet::from([segment]);
+        let mut due = |seconds, version, pinned, is_written: bool| {
+            let clock = (scene.start + Duration::from_secs(seconds), GRACE);
+            let write = is_written.then_some(scene.start);
+            scene.garbage.due(scene.worker, &garbage, version, pinned, write, clock).len()
+        };
+        assert_eq!(due(10, 7, 7, true), 0, "staged");
+        // Commit 8 names it, commit 9 does not, and nobody looked in between.
+        assert_eq!(due(3_600, 9, 8, false), 0, "a statement sees commit 8");
+        assert_eq!(due(3_601, 9, 9, false), 1);
     }
 
     #[test]

@@ -18,14 +18,14 @@ pub struct OpenWrite {
 }
 
 impl OpenWrites {
-    /// Notes a write that begins.
-    pub fn begin(&self, txn: TxnId) -> OpenWrite {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(txn, Instant::now());
+    /// Notes a write that begins at `now`.
+    pub fn begin(&self, txn: TxnId, now: Instant) -> OpenWrite {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(txn, now);
         OpenWrite { writes: self.clone(), txn }
     }
 
     /// When the oldest write began that is under way.
-    pub(super) fn oldest(&self) -> Option<Instant> {
+    pub(crate) fn oldest(&self) -> Option<Instant> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).values().min().copied()
     }
 }

@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use basalt_engine::snapshot::{Relation, Snapshot};
+use basalt_engine::snapshot::Snapshot;
 use basalt_storage::ids::{Epoch, TxnId, WorkerId};
 
 use super::Reconciler;
 use super::standing::{Standing, standings};
-use crate::catalog::{CatalogError, Change, Command, wall_clock_ms};
+use crate::catalog::{CatalogError, Change, ClusterState, Command, wall_clock_ms};
 use crate::membership::COPIES_PLACED;
-use crate::placement::{Candidate, Problem, solve};
+use crate::placement::{Problem, solve};
 
 impl Reconciler {
     /// How every worker counts now.
@@ -22,33 +22,11 @@ impl Reconciler {
 
     /// Commits another slice map when the one there is not the one there should be.
     pub(super) async fn place_slices(&self) -> Result<(), CatalogError> {
-        let cluster = self.inner.catalog.cluster();
-        if cluster.slice_owners.is_empty() {
-            // The first map is made when workers register.
-            return Ok(());
+        let (cluster, snapshot) = (self.inner.catalog.cluster(), self.inner.catalog.snapshot());
+        match placement_due(&cluster, &snapshot, &self.standings()) {
+            Some(place) => self.commit(vec![place]).await,
+            None => Ok(()),
         }
-        let standings = self.standings();
-        let eligible = standings
-            .into_iter()
-            .filter(|(_, standing)| matches!(standing, Standing::Good | Standing::Away));
-        let candidate = |(worker, _)| (worker, Candidate { weight: 1, domain: None });
-        let before = cluster.slice_workers();
-        // Never fewer than now: a dropped table must not move what others have.
-        let now = before.iter().map(Vec::len).max().unwrap_or(0);
-        let copies = copies_placed(&self.inner.catalog.snapshot()).max(now);
-        let problem =
-            Problem { slices: cluster.slices, copies, workers: eligible.map(candidate).collect() };
-        if problem.workers.is_empty() {
-            return Ok(());
-        }
-        let workers = solve(&problem, &before);
-        if workers == before {
-            return Ok(());
-        }
-        let epoch = Epoch(cluster.epoch.0 + 1);
-        tracing::info!(%epoch, workers = problem.workers.len(), "slices are placed anew");
-        let place = vec![Change::PlaceSlices { epoch, workers }];
-        self.commit(place).await
     }
 
     /// Commits changes; somebody else's that came first are looked at in the next round.
@@ -61,12 +39,40 @@ impl Reconciler {
     }
 }
 
+/// The slice map that there should be, when it is another one than there is.
+pub(crate) fn placement_due(
+    cluster: &ClusterState,
+    snapshot: &Snapshot,
+    standings: &BTreeMap<WorkerId, Standing>,
+) -> Option<Change> {
+    if cluster.slice_owners.is_empty() {
+        // The first map is made when workers register.
+        return None;
+    }
+    let eligible = standings
+        .iter()
+        .filter(|(_, standing)| matches!(standing, Standing::Good | Standing::Away));
+    let candidate = |(worker, _): (&WorkerId, _)| cluster.candidate(*worker);
+    let before = cluster.slice_workers();
+    // Never fewer than now: a dropped table must not move what others have.
+    let now = before.iter().map(Vec::len).max().unwrap_or(0);
+    let copies = copies_placed(snapshot).max(now);
+    let problem =
+        Problem { slices: cluster.slices, copies, workers: eligible.map(candidate).collect() };
+    if problem.workers.is_empty() {
+        return None;
+    }
+    let workers = solve(&problem, &before);
+    if workers == before {
+        return None;
+    }
+    let epoch = Epoch(cluster.epoch.0 + 1);
+    tracing::info!(%epoch, workers = problem.workers.len(), "slices are placed anew");
+    Some(Change::PlaceSlices { epoch, workers })
+}
+
 /// Workers per slice that the tables of a snapshot need.
 pub(super) fn copies_placed(snapshot: &Snapshot) -> usize {
-    let relations = snapshot.schemas.values().flat_map(|schema| schema.relations.values());
-    let wanted = relations.filter_map(|relation| match relation {
-        Relation::Table(table) => Some(usize::from(table.replicas)),
-        Relation::View(_) => None,
-    });
+    let wanted = snapshot.tables().map(|table| usize::from(table.replicas));
     wanted.max().unwrap_or(0).max(COPIES_PLACED)
 }

@@ -3,6 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
+use basalt_engine::snapshot::apart;
 use basalt_storage::ids::{SliceId, TableId, WorkerId};
 use basalt_storage::layout::SegmentKey;
 
@@ -17,22 +18,32 @@ use crate::placement::SliceWorkers;
 #[derive(Debug)]
 pub(super) struct Candidates<'a> {
     desired: &'a SliceWorkers,
+    domains: &'a BTreeMap<WorkerId, String>,
     /// Those that are live, or away.
     usable: Vec<WorkerId>,
+    /// Members that are lost.
+    pub(super) lost: usize,
     by_slice: BTreeMap<(TableId, SliceId), Vec<WorkerId>>,
 }
 
 impl<'a> Candidates<'a> {
-    pub(super) fn new(desired: &'a SliceWorkers, observed: &Observed<'_>) -> Self {
+    pub(super) fn new(desired: &'a SliceWorkers, observed: &Observed<'a>) -> Self {
         let is_usable =
             |(_, state): &(_, &WorkerState)| matches!(state, WorkerState::Live | WorkerState::Away);
         let usable = observed.workers.iter().filter(is_usable).map(|(worker, _)| *worker);
-        Self { desired, usable: usable.collect(), by_slice: BTreeMap::new() }
+        let lost = observed.workers.values().filter(|state| **state == WorkerState::Lost).count();
+        Self {
+            desired,
+            domains: observed.domains,
+            usable: usable.collect(),
+            lost,
+            by_slice: BTreeMap::new(),
+        }
     }
 
     /// The workers for a segment, the best first.
     pub(super) fn of(&mut self, segment: SegmentKey) -> &[WorkerId] {
-        let Self { desired, usable, by_slice } = self;
+        let Self { desired, domains, usable, by_slice, .. } = self;
         by_slice.entry((segment.table, segment.slice)).or_insert_with(|| {
             let placed = desired.get(usize::from(segment.slice.0)).map_or(&[][..], Vec::as_slice);
             let is_placed = |worker: &&WorkerId| placed.contains(worker);
@@ -40,7 +51,9 @@ impl<'a> Candidates<'a> {
                 usable.iter().filter(|worker| !is_placed(worker)).copied().collect();
             others.sort_by_cached_key(|worker| (Reverse(score(segment, *worker)), *worker));
             let placed = placed.iter().filter(|worker| usable.binary_search(worker).is_ok());
-            placed.copied().chain(others).collect()
+            let mut workers: Vec<_> = placed.copied().collect();
+            workers.extend(apart(&workers, others, domains));
+            workers
         })
     }
 }

@@ -67,7 +67,8 @@ fn case<'a>(
     in_flight: &'a InFlightOf,
 ) -> Case<'a> {
     let in_flight = in_flight.get(&segment.key).map_or(&[][..], Vec::as_slice);
-    Case { segment, observed, candidates: candidates.of(segment.key), in_flight }
+    let lost = candidates.lost;
+    Case { segment, observed, candidates: candidates.of(segment.key), lost, in_flight }
 }
 
 fn by_segment(in_flight: &[InFlight]) -> InFlightOf {
@@ -106,8 +107,8 @@ fn steps(segment: &Segment<'_>, work: Work, budget: &mut Budget) -> Vec<Step> {
 
 /// A segment that needs something; what is less is more urgent.
 struct Urgency<'a> {
-    /// What is missing goes before what is elsewhere.
-    has_enough: bool,
+    /// What is missing goes before what is elsewhere, and this before what is nice to have.
+    class: CopyReason,
     /// Good copies that can be read.
     copies: usize,
     segment: Segment<'a>,
@@ -115,18 +116,21 @@ struct Urgency<'a> {
 
 impl<'a> Urgency<'a> {
     fn of(segment: Segment<'a>, work: &Work) -> Self {
-        let is_missing = |(_, reason): &(_, CopyReason)| *reason == CopyReason::TooFew;
+        let reasons = work.copies.iter().map(|(_, reason)| match reason {
+            CopyReason::Drain => CopyReason::Placement,
+            other => *other,
+        });
         Self {
-            has_enough: !work.copies.iter().any(is_missing),
+            class: reasons.min().unwrap_or(CopyReason::Placement),
             copies: work.sources.len(),
             segment,
         }
     }
 
     /// Then the hot ones, the small ones, and always in the same order.
-    fn key(&self) -> (bool, usize, Reverse<u64>, u64, SegmentKey) {
+    fn key(&self) -> (CopyReason, usize, Reverse<u64>, u64, SegmentKey) {
         let Segment { key, bytes, heat, .. } = self.segment;
-        (self.has_enough, self.copies, Reverse(heat), bytes, key)
+        (self.class, self.copies, Reverse(heat), bytes, key)
     }
 }
 
@@ -163,7 +167,9 @@ impl Progress {
         for (_, reason) in &work.copies {
             let tally = match reason {
                 CopyReason::TooFew => &mut self.copies_missing,
-                CopyReason::Drain | CopyReason::Placement => &mut self.moves,
+                CopyReason::Drain | CopyReason::Placement | CopyReason::Everywhere => {
+                    &mut self.moves
+                }
             };
             tally.add(1, segment.bytes);
         }

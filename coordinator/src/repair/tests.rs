@@ -29,6 +29,7 @@ struct World {
     segments: Vec<Owned>,
     bad: BTreeSet<(WorkerId, SegmentKey)>,
     in_flight: Vec<InFlight>,
+    domains: BTreeMap<WorkerId, String>,
     limits: Limits,
 }
 
@@ -39,13 +40,14 @@ struct Owned {
     bytes: u64,
     holders: Vec<WorkerId>,
     wanted: usize,
+    everywhere: bool,
     heat: u64,
 }
 
 impl Owned {
     fn segment(&self) -> Segment<'_> {
-        let Self { key, bytes, ref holders, wanted, heat } = *self;
-        Segment { key, bytes, holders, wanted, heat }
+        let Self { key, bytes, ref holders, wanted, everywhere, heat } = *self;
+        Segment { key, bytes, holders, wanted, everywhere, heat }
     }
 }
 
@@ -59,6 +61,7 @@ impl World {
             segments: Vec::new(),
             bad: BTreeSet::new(),
             in_flight: Vec::new(),
+            domains: BTreeMap::new(),
             limits: Limits::default(),
         }
     }
@@ -67,7 +70,14 @@ impl World {
     fn segment(mut self, holders: &[u128]) -> Self {
         let key = key(self.segments.len() as u128 + 1);
         let holders = workers(holders);
-        self.segments.push(Owned { key, bytes: 100, holders, wanted: 2, heat: 0 });
+        self.segments.push(Owned {
+            key,
+            bytes: 100,
+            holders,
+            wanted: 2,
+            everywhere: false,
+            heat: 0,
+        });
         self
     }
 
@@ -79,14 +89,22 @@ impl World {
         self
     }
 
+    /// The last segment belongs on every worker.
+    fn everywhere(mut self) -> Self {
+        if let Some(segment) = self.segments.last_mut() {
+            segment.everywhere = true;
+        }
+        self
+    }
+
     fn bad(mut self, holder: u128, segment: u128) -> Self {
         self.bad.insert((worker(holder), key(segment)));
         self
     }
 
     fn plan(&self) -> Plan {
-        let Self { states, bad, in_flight, .. } = self;
-        let observed = Observed { workers: states, bad, in_flight };
+        let Self { states, bad, in_flight, domains, .. } = self;
+        let observed = Observed { workers: states, bad, in_flight, domains };
         plan(self.segments.iter().map(Owned::segment), &self.desired, &observed, self.limits)
     }
 
@@ -159,6 +177,15 @@ fn a_worker_is_drained_by_copies_of_what_it_has() {
 }
 
 #[test]
+fn a_worker_keeps_what_it_is_drained_of_while_another_one_is_lost() {
+    World::new(&[Lost, Draining, Live], &[3]).segment(&[1, 2, 3]).check(&[]);
+    World::new(&[Live, Draining, Live, Lost], &[1, 3])
+        .segment(&[2, 1, 3])
+        .check(&["forget 1 on 2: Drained"]);
+    World::new(&[Draining, Live], &[2]).segment(&[1, 2]).check(&["forget 1 on 1: Drained"]);
+}
+
+#[test]
 fn a_worker_that_has_the_only_copy_is_not_drained_of_it() {
     World::new(&[Draining], &[]).segment(&[1]).check(&[]);
     World::new(&[Draining, Away], &[2]).segment(&[1]).check(&[]);
@@ -166,6 +193,42 @@ fn a_worker_that_has_the_only_copy_is_not_drained_of_it() {
         .segment(&[1, 2])
         .bad(2, 1)
         .check(&["rebuild 1 on 2 from [1]"]);
+}
+
+#[test]
+fn copies_beyond_those_placed_go_where_nothing_fails_together() {
+    let mut world = World::new(&[Live; 5], &[1]).segment(&[1]).wanting(3);
+    for (worker, domain) in [(1, "a"), (2, "a"), (3, "b"), (4, "b"), (5, "c")] {
+        world.domains.insert(self::worker(worker), domain.to_owned());
+    }
+    let copies = world.plan().steps.into_iter().filter_map(|step| match step {
+        Step::Copy { to, .. } => world.domains.get(&to).cloned(),
+        _ => None,
+    });
+    assert_eq!(copies.collect::<BTreeSet<_>>(), BTreeSet::from(["b".to_owned(), "c".to_owned()]));
+}
+
+#[test]
+fn what_belongs_on_every_worker_gets_there_last_and_nothing_waits_for_it() {
+    World::new(&[Live, Live, Live], &[1, 2])
+        .segment(&[1, 2])
+        .everywhere()
+        .segment(&[1])
+        .check(&["copy 2 from [1] to 2: TooFew", "copy 1 from [2, 1] to 3: Everywhere"]);
+    World::new(&[Live, Live, Away], &[1, 2]).segment(&[1, 2]).everywhere().check(&[]);
+    World::new(&[Live, Live, Lost], &[1, 2])
+        .segment(&[1, 2, 3])
+        .everywhere()
+        .check(&["forget 1 on 3: Lost"]);
+    World::new(&[Live, Live, Draining], &[1, 2])
+        .segment(&[1, 2, 3])
+        .everywhere()
+        .check(&["forget 1 on 3: Drained"]);
+    World::new(&[Live, Live, Live], &[1, 2])
+        .segment(&[1, 2, 3])
+        .everywhere()
+        .bad(3, 1)
+        .check(&["rebuild 1 on 3 from [1, 2]"]);
 }
 
 #[test]

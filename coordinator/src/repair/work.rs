@@ -22,6 +22,8 @@ pub(super) struct Case<'a> {
     pub(super) observed: &'a Observed<'a>,
     /// The workers that may have copies, the best first.
     pub(super) candidates: &'a [WorkerId],
+    /// Members that are lost: they may return, and count as long as they are members.
+    pub(super) lost: usize,
     /// Copies of it that are being made.
     pub(super) in_flight: &'a [InFlight],
 }
@@ -43,7 +45,7 @@ impl Case<'_> {
         let Segment { holders, .. } = self.segment;
         let best = self.best();
         self.in_flight.is_empty()
-            && best.len() == self.wanted()
+            && best.len() >= self.wanted()
             && holders.len() == best.len()
             && best.iter().all(|worker| {
                 holders.contains(worker)
@@ -78,7 +80,10 @@ impl Case<'_> {
 
     /// The workers that should have the copies.
     fn best(&self) -> &[WorkerId] {
-        &self.candidates[..self.wanted().min(self.candidates.len())]
+        match self.segment.everywhere {
+            true => self.candidates,
+            false => &self.candidates[..self.wanted().min(self.candidates.len())],
+        }
     }
 
     fn state(&self, worker: WorkerId) -> WorkerState {
@@ -129,6 +134,8 @@ impl Case<'_> {
                 CopyReason::TooFew
             } else if place < missing {
                 CopyReason::Drain
+            } else if self.segment.everywhere {
+                CopyReason::Everywhere
             } else {
                 CopyReason::Placement
             }
@@ -140,10 +147,11 @@ impl Case<'_> {
     ///
     /// One that is lost stays until there are as many copies as wanted, even if the cluster is too
     /// small for that: it may come back, and may then be the last. A worker can be drained from a
-    /// cluster that is too small without it.
+    /// cluster that is too small without it, but not while that is so only because another one is
+    /// lost: what was to be given up may be needed.
     fn forgets(&self, holders: &Holders) -> Vec<(WorkerId, ForgetReason)> {
         let wanted = self.wanted();
-        let possible = wanted.min(self.candidates.len()).max(1);
+        let possible = wanted.min(self.candidates.len() + self.lost).max(1);
         let best = self.best();
         let is_busy = |holder: &WorkerId| {
             self.in_flight.iter().any(|copy| copy.from == *holder || copy.to == *holder)

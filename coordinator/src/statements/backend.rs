@@ -109,7 +109,7 @@ impl SqlBackend for Statements {
                     let parsed = parse_one(&sql)?;
                     let named = self.request_of(session, &parsed, key.as_ref(), &rows)?;
                     let run = self.inner.registry.start(session, &sql);
-                    let notes = run.notes().writing(named);
+                    let notes = run.notes().writing(named).with_consistency(parsed.consistency);
                     let work = async { self.execute_many(&notes, parsed, rows).await.map(Some) };
                     let rows = run.finish_change(self.once(&notes, work)).await?;
                     Ok(rows.unwrap_or(0))
@@ -189,18 +189,6 @@ impl SqlBackend for Statements {
     }
 }
 
-/// Whether a statement changes rows, and may be run again as a whole when it failed.
-fn is_write(statement: &Statement) -> bool {
-    match statement {
-        Statement::CreateTable(create) => create.query.is_some(),
-        Statement::Insert(_)
-        | Statement::Delete(_)
-        | Statement::Update(_)
-        | Statement::CopyFrom(_) => true,
-        _ => false,
-    }
-}
-
 /// A request key of a call names one statement.
 fn check_one_request(key: Option<&RequestKey>, statements: usize) -> Result<(), SqlError> {
     match key {
@@ -229,7 +217,7 @@ impl Statements {
         request: Option<RunRequest>,
     ) -> Result<Outcome, SqlError> {
         if parsed.statement.is_write() {
-            let notes = run.notes().writing(request);
+            let notes = run.notes().writing(request).with_consistency(parsed.consistency);
             // Names are looked up once it is known that the statement is still to be done.
             let work = async {
                 let parsed = self.qualified(session, parsed)?;
@@ -273,7 +261,7 @@ impl Statements {
     ) -> Result<Option<u64>, SqlError> {
         let session = run.session();
         match statement {
-            statement if is_write(&statement) => {
+            statement if statement.changes_rows() => {
                 self.write_surviving(run, &statement, &values).await.map(Some)
             }
             Statement::CreateTable(create) => self.create_table(run, &create).await.map(|()| None),

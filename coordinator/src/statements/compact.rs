@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use basalt_engine::dialect::ObjectRef;
 use basalt_engine::error::{ErrorCode, Position, SqlError};
-use basalt_engine::snapshot::{Relation, Snapshot, TableSnapshot};
+use basalt_engine::snapshot::{Snapshot, TableSnapshot};
 use basalt_engine::table::{ChosenRows, SegmentTable};
 use basalt_storage::delete_vector::DeleteVector;
 use basalt_storage::ids::TableId;
@@ -116,7 +116,7 @@ impl Statements {
         let pinned = self.pin(session)?;
         let tables = match table {
             Some((name, position)) => vec![pinned.table_to_write(name, position)?.id],
-            None => all_tables(&pinned.spec.snapshot).map(|table| table.id).collect(),
+            None => pinned.spec.snapshot.tables().map(|table| table.id).collect(),
         };
         let mut rows = 0;
         for table in tables {
@@ -186,17 +186,8 @@ fn seen_and_live(
     Ok((seen, ChosenRows::new(live)))
 }
 
-fn all_tables(snapshot: &Snapshot) -> impl Iterator<Item = &Arc<TableSnapshot>> {
-    snapshot.schemas.values().flat_map(|schema| schema.relations.values()).filter_map(|relation| {
-        match relation {
-            Relation::Table(table) => Some(table),
-            Relation::View(_) => None,
-        }
-    })
-}
-
 fn table_by_id(snapshot: &Snapshot, id: TableId) -> Option<&Arc<TableSnapshot>> {
-    all_tables(snapshot).find(|table| table.id == id)
+    snapshot.tables().find(|table| table.id == id)
 }
 
 #[cfg(test)]

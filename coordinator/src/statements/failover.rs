@@ -13,7 +13,7 @@
 //! Invariant: a statement is tried at most [`ATTEMPTS_MAX`] times, and only after an error that may
 //! be the workers' (RULES 22): what the statement itself gets wrong is reported at once.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::future::pending;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -26,8 +26,12 @@ use basalt_engine::distribute::{plan_distributed, start};
 use basalt_engine::error::{ErrorCode, SqlError, from_datafusion};
 use basalt_engine::session::{SessionSpec, execution_context, planning_state};
 use basalt_engine::snapshot::{ClusterView, Snapshot};
-use basalt_storage::ids::WorkerId;
+use basalt_engine::table::SegmentTable;
+use basalt_storage::ids::{SegmentId, TableId, WorkerId};
+use basalt_storage::manifest::SegmentRecord;
 use datafusion::common::ScalarValue;
+use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::datasource::source_as_provider;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::ExecutionPlan;
@@ -41,7 +45,7 @@ use crate::membership::{Incarnation, Member, MemberState, Members};
 
 /// Runs of one statement. The second meets the survivors of the first; more are for workers that
 /// are lost in between.
-const ATTEMPTS_MAX: u32 = 5;
+pub(crate) const ATTEMPTS_MAX: u32 = 5;
 /// The wait before another attempt on the same workers: a restart in the middle of a connection.
 const PAUSE: Duration = Duration::from_millis(100);
 /// Bytes of one query's rows that wait for its end before the first leaves.
@@ -50,7 +54,7 @@ const SPOOL_BYTES_QUERY: usize = 32 << 20;
 const SPOOL_BYTES_ALL: usize = 256 << 20;
 
 /// Whether an error may be that of a worker that was lost, and not of the statement.
-fn may_be_of_workers(error: &SqlError) -> bool {
+pub(crate) fn may_be_of_workers(error: &SqlError) -> bool {
     matches!(error.code, ErrorCode::Unavailable | ErrorCode::StalePlan)
 }
 
@@ -204,6 +208,7 @@ impl Resilient {
             let error = match plan_distributed(&state, logical).await {
                 Ok(distributed) => {
                     notes.note_fallback(distributed.fallback);
+                    statements.inner.reconciler.note_reads(tables_of(logical));
                     let planned = Self {
                         statements: statements.clone(),
                         spec,
@@ -222,8 +227,8 @@ impl Resilient {
                 return Err(error);
             }
             let others = statements.other_workers(&spec.snapshot.cluster).await;
-            let Some(cluster) = others else { return Err(error) };
-            spec = with_cluster(&spec, cluster);
+            let Some(now) = others else { return Err(error) };
+            spec = on_workers_of(&spec, &now);
             state = planning_state(&spec).map_err(from_datafusion)?;
             attempts += 1;
         }
@@ -303,20 +308,20 @@ impl Resilient {
     /// not known to be theirs.
     async fn plan_again(&mut self, error: SqlError) -> Result<(), SqlError> {
         let before = &self.spec.snapshot.cluster;
-        let cluster = match self.statements.other_workers(before).await {
-            Some(cluster) => cluster,
+        let now = match self.statements.other_workers(before).await {
+            Some(now) => now,
             None if may_be_of_workers(&error) => {
                 let members = self.statements.inner.members.members();
                 // A worker that restarted answers as it did before, and has lost its fragments.
                 if self.watched.lost(&members, is_suspect_or_dead).is_none() {
                     tokio::time::sleep(PAUSE).await;
                 }
-                Arc::clone(&self.statements.inner.catalog.snapshot().cluster)
+                self.statements.inner.catalog.snapshot()
             }
             None => return Err(error),
         };
         tracing::info!(%error, attempt = self.attempts, "a query lost a worker, planning again");
-        let spec = with_cluster(&self.spec, cluster);
+        let spec = on_workers_of(&self.spec, &now);
         let state = planning_state(&spec).map_err(from_datafusion)?;
         self.watched = Watched::new(&self.statements.inner.members, &spec.snapshot.cluster);
         let planned = plan_distributed(&state, &self.logical).await.map_err(from_datafusion)?;
@@ -365,23 +370,58 @@ impl Phase {
     }
 }
 
+/// The tables that a plan reads, those of subqueries included.
+fn tables_of(plan: &LogicalPlan) -> Vec<TableId> {
+    let mut tables = Vec::new();
+    let noted = plan.apply_with_subqueries(|node| {
+        if let LogicalPlan::TableScan(scan) = node
+            && let Ok(provider) = source_as_provider(&scan.source)
+            && let Some(table) = provider.downcast_ref::<SegmentTable>()
+        {
+            tables.push(table.snapshot().id);
+        }
+        Ok(TreeNodeRecursion::Continue)
+    });
+    debug_assert!(noted.is_ok(), "nothing here fails");
+    tables
+}
+
 fn lost(worker: WorkerId) -> SqlError {
     let message = format!("worker {worker} was lost while the statement ran");
     SqlError::new(ErrorCode::Unavailable, message).with_hint("send the statement again")
 }
 
-/// The same snapshot on other workers.
-fn with_cluster(spec: &SessionSpec, cluster: Arc<ClusterView>) -> Arc<SessionSpec> {
-    let snapshot = Snapshot { cluster, ..Snapshot::clone(&spec.snapshot) };
+/// The same snapshot on the workers of a newer one, with the copies that they have by then: those
+/// of a lost worker may have been made again on one that had none.
+fn on_workers_of(spec: &SessionSpec, now: &Snapshot) -> Arc<SessionSpec> {
+    let moved = match now.version == spec.snapshot.version {
+        true => HashMap::new(),
+        false => moved_copies(spec.snapshot.segments(), now.segments()),
+    };
+    let cluster = ClusterView { moved, ..ClusterView::clone(&now.cluster) };
+    let snapshot = Snapshot { cluster: Arc::new(cluster), ..Snapshot::clone(&spec.snapshot) };
     Arc::new(SessionSpec { snapshot: Arc::new(snapshot), ..spec.clone() })
 }
 
+/// The segments of a snapshot that have other holders in a newer one. What the newer one does not
+/// name stays where it was as long as somebody sees the older one.
+pub(crate) fn moved_copies<'a>(
+    before: impl Iterator<Item = &'a Arc<SegmentRecord>>,
+    now: impl Iterator<Item = &'a Arc<SegmentRecord>>,
+) -> HashMap<SegmentId, Vec<WorkerId>> {
+    let before: HashMap<_, _> = before.map(|s| (s.segment, &s.holders)).collect();
+    let moved = now.filter(|segment| {
+        before.get(&segment.segment).is_some_and(|holders| **holders != segment.holders)
+    });
+    moved.map(|segment| (segment.segment, segment.holders.clone())).collect()
+}
+
 impl Statements {
-    /// Asks the workers who is there; the cluster as it is now, if that differs from `before`.
-    async fn other_workers(&self, before: &ClusterView) -> Option<Arc<ClusterView>> {
+    /// Asks the workers who is there; the newest snapshot, if its cluster differs from `before`.
+    async fn other_workers(&self, before: &ClusterView) -> Option<Arc<Snapshot>> {
         self.inner.probes.ask_all().await;
-        let now = Arc::clone(&self.inner.catalog.snapshot().cluster);
-        let same = now.epoch == before.epoch && now.workers == before.workers;
+        let now = self.inner.catalog.snapshot();
+        let same = now.cluster.epoch == before.epoch && now.cluster.workers == before.workers;
         (!same).then_some(now)
     }
 
@@ -424,5 +464,45 @@ fn tried_again(first: Option<SqlError>, last: SqlError) -> SqlError {
             let hint = format!("it was tried again: {}", last.message);
             SqlError { hint: Some(hint), ..first }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use basalt_storage::digest::Digest;
+    use basalt_storage::ids::{SliceId, TableId, TxnId};
+    use basalt_storage::manifest::Layout;
+
+    use super::*;
+
+    fn segment((id, holders): &(SegmentId, Vec<WorkerId>)) -> Arc<SegmentRecord> {
+        Arc::new(SegmentRecord {
+            table: TableId(1),
+            slice: SliceId(0),
+            segment: *id,
+            txn: TxnId::generate(),
+            layout: Layout::Packed,
+            rows: 1,
+            row_groups: vec![],
+            bytes: 0,
+            meta_digest: Digest::of(b""),
+            columns: BTreeMap::new(),
+            holders: holders.clone(),
+            deleted: None,
+        })
+    }
+
+    #[test]
+    fn a_plan_made_again_knows_who_has_copies_now() {
+        let [lost, partner, third] = [(); 3].map(|()| WorkerId::generate());
+        let [moved, kept, new, gone] = [(); 4].map(|()| SegmentId::generate());
+        let of = |segments: &[(SegmentId, Vec<WorkerId>)]| -> Vec<_> {
+            segments.iter().map(segment).collect()
+        };
+        let before =
+            of(&[(moved, vec![lost, partner]), (kept, vec![partner, lost]), (gone, vec![lost])]);
+        let now = of(&[(moved, vec![partner, third]), (kept, vec![partner, lost]), (new, vec![])]);
+        let expected = HashMap::from([(moved, vec![partner, third])]);
+        assert_eq!(moved_copies(before.iter(), now.iter()), expected);
     }
 }

@@ -253,12 +253,14 @@ impl Statements {
             SqlError::new(ErrorCode::Internal, format!("looking at the files failed: {error}"))
         })??;
         let even = matches!(table.distribution, Distribution::Even | Distribution::Auto);
-        // Rows of Parquet files are split evenly over the workers, so they may stay where they are.
+        // Rows of Parquet files are split evenly over the workers, so they may stay where they are,
+        // unless workers take different shares.
         let local = even && files.scan().format == FileFormat::Parquet;
         let mapping = load_mapping(&files.scan().schema, &filled)?;
         let plan = copy_plan(&pinned.state, files, table, &filled, &mapping)
             .map_err(|e| pinned.error(e))?;
-        let target = AppendTarget { local_slices: local, ..pinned.target(table)? };
+        let target = pinned.target(table)?;
+        let target = AppendTarget { local_slices: local && target.is_even(), ..target };
         let transaction = self.begin(target);
         let rows = self.append(&pinned, plan, transaction.target()).await?;
         self.commit_rows(run, transaction, vec![], rows).await

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Instant, SystemTime};
 
 use basalt_engine::error::{ErrorCode, SqlError};
+use basalt_engine::settings::WriteConsistency;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -118,7 +119,13 @@ impl Registry {
             write: None,
         };
         self.runs().running.insert(query_id, (run, Instant::now(), token.clone()));
-        let notes = RunNotes { registry: Arc::clone(self), query_id, session, request: None };
+        let notes = RunNotes {
+            registry: Arc::clone(self),
+            query_id,
+            session,
+            request: None,
+            consistency: None,
+        };
         RunGuard { notes, token, over: false }
     }
 
@@ -170,6 +177,7 @@ pub struct RunNotes {
     query_id: QueryId,
     session: SessionId,
     request: Option<Arc<RunRequest>>,
+    consistency: Option<WriteConsistency>,
 }
 
 impl RunNotes {

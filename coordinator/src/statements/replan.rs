@@ -89,6 +89,8 @@ mod tests {
             slice_partners: vec![],
             members: 0,
             workers: BTreeMap::new(),
+            domains: [].into(),
+            moved: [].into(),
         };
         Snapshot {
             version,

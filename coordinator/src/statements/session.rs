@@ -59,6 +59,10 @@ pub(super) struct Pinned {
 impl Statements {
     /// Pins the newest snapshot for one statement.
     pub(super) fn pin(&self, session: SessionId) -> Result<Pinned, SqlError> {
+        self.pin_with(self.inner.sessions.settings(session))
+    }
+
+    fn pin_with(&self, settings: Settings) -> Result<Pinned, SqlError> {
         let snapshot = self.inner.catalog.snapshot();
         let (members, registry) = (&self.inner.members, &self.inner.registry);
         let sys: Arc<dyn SchemaProvider> = Arc::new(SysSchema::new(
@@ -70,7 +74,7 @@ impl Statements {
         ));
         let spec = Arc::new(SessionSpec {
             snapshot,
-            settings: self.inner.sessions.settings(session),
+            settings,
             computed_schemas: HashMap::from([("sys".to_owned(), sys)]),
             sessions: Arc::clone(&self.inner.planning),
         });
@@ -80,7 +84,11 @@ impl Statements {
 
     /// The same for a statement whose plans are noted with its run.
     pub(super) fn pin_run(&self, run: &RunNotes) -> Result<Pinned, SqlError> {
-        Ok(Pinned { run: Some(run.clone()), ..self.pin(run.session())? })
+        let mut settings = self.inner.sessions.settings(run.session());
+        if let Some(consistency) = run.consistency() {
+            settings.write_consistency = consistency;
+        }
+        Ok(Pinned { run: Some(run.clone()), ..self.pin_with(settings)? })
     }
 }
 

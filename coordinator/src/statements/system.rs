@@ -2,7 +2,7 @@
 
 use basalt_engine::dialect::DrainWorker;
 use basalt_engine::error::{ErrorCode, SqlError};
-use basalt_engine::snapshot::{Relation, Snapshot};
+use basalt_engine::snapshot::Snapshot;
 use basalt_storage::ids::{TxnId, WorkerId};
 
 use super::Statements;
@@ -41,12 +41,7 @@ impl Statements {
 
 /// As many workers stay as the tables have copies.
 fn check_left(snapshot: &Snapshot, left: usize) -> Result<(), SqlError> {
-    let relations = snapshot.schemas.values().flat_map(|schema| schema.relations.values());
-    let tables = relations.filter_map(|relation| match relation {
-        Relation::Table(table) => Some(table),
-        Relation::View(_) => None,
-    });
-    let most = tables.max_by_key(|table| table.replicas);
+    let most = snapshot.tables().max_by_key(|table| table.replicas);
     let (copies, whose) = match most {
         Some(table) => (
             snapshot.cluster.copies_wanted(table.replicas),

@@ -16,7 +16,7 @@ use basalt_storage::schema::TableSchema;
 use crate::catalog::NewTable;
 
 /// A table that rows go into: a stored one, or one that the same commit creates.
-pub(super) struct TargetTable {
+pub(crate) struct TargetTable {
     id: TableId,
     name: String,
     schema: Arc<TableSchema>,
@@ -56,7 +56,7 @@ impl TargetTable {
     ///
     /// # Errors
     /// [`ErrorCode::Unavailable`] when fewer workers can be reached than copies are required.
-    pub(super) fn begin(
+    pub(crate) fn begin(
         self,
         cluster: &ClusterView,
         consistency: WriteConsistency,

@@ -58,12 +58,7 @@ impl Transaction {
         });
         let sealed = try_join_all(reachable).await?;
         let records: Vec<_> = sealed.into_iter().flatten().collect();
-        let sealed_rows: u64 = records.iter().map(|record| record.rows).sum();
-        if sealed_rows != rows {
-            let message = format!("workers sealed {sealed_rows} of {rows} rows");
-            return Err(SqlError::new(ErrorCode::Unavailable, message)
-                .with_hint("a worker was restarted in the middle: run the statement again"));
-        }
+        check_rows(&records, rows)?;
         Ok(records)
     }
 
@@ -73,7 +68,7 @@ impl Transaction {
             txn: self.target.txn.to_wire(),
             table: self.target.table.0,
         };
-        let mut client = client(&self.channels, url)?;
+        let mut client = client(&self.channels, owner, url)?;
         let mut answers =
             client.seal(request).await.map_err(|status| from_status(&status))?.into_inner();
         let mut records = Vec::new();
@@ -87,45 +82,15 @@ impl Transaction {
                 let message = format!("worker {owner} sealed a segment of another transaction");
                 return Err(SqlError::new(ErrorCode::Internal, message));
             }
-            self.check_copies(owner, &record)?;
+            check_copies(&self.target, owner, &record)?;
             records.push(record);
         }
         Ok(records)
     }
 
-    /// A sealed segment lies with the owner of its slice and with as many partners as the
-    /// transaction requires.
-    fn check_copies(&self, owner: WorkerId, record: &SegmentRecord) -> Result<(), SqlError> {
-        let owns = self.target.slice_owners.get(usize::from(record.slice.0)) == Some(&owner);
-        if !owns || record.holders.first() != Some(&owner) {
-            let message = format!("worker {owner} sealed a segment of a slice it does not own");
-            return Err(SqlError::new(ErrorCode::Internal, message));
-        }
-        let holders: BTreeSet<_> = record.holders.iter().collect();
-        let known = holders.iter().all(|holder| self.target.endpoints.contains_key(holder));
-        if holders.len() != record.holders.len() || !known {
-            let message = format!("worker {owner} named holders that cannot be");
-            return Err(SqlError::new(ErrorCode::Internal, message));
-        }
-        let required = usize::from(self.target.copies.required);
-        if holders.len() < required {
-            let message = format!(
-                "a segment of table \"{}\" has {} copies, and {required} are required",
-                self.target.table_name,
-                holders.len()
-            );
-            return Err(SqlError::new(ErrorCode::Unavailable, message)
-                .with_hint("send the statement again; sys.workers shows who is missing"));
-        }
-        Ok(())
-    }
-
     /// Aborts after all when the commit is known not to have happened.
     fn rearm(&mut self, error: &SqlError) {
-        self.armed = !matches!(
-            error.code,
-            ErrorCode::OutcomeUnknown | ErrorCode::Internal | ErrorCode::Unavailable
-        );
+        self.armed = is_surely_undone(error);
     }
 
     /// Takes the decision out of this guard's hands: the commit is about to be asked for, and from
@@ -133,6 +98,54 @@ impl Transaction {
     fn disarm(&mut self) {
         self.armed = false;
     }
+}
+
+/// Every row that was appended is in a sealed segment.
+pub(crate) fn check_rows(records: &[SegmentRecord], rows: u64) -> Result<(), SqlError> {
+    let sealed_rows: u64 = records.iter().map(|record| record.rows).sum();
+    if sealed_rows == rows {
+        return Ok(());
+    }
+    let message = format!("workers sealed {sealed_rows} of {rows} rows");
+    Err(SqlError::new(ErrorCode::Unavailable, message)
+        .with_hint("a worker was restarted in the middle: run the statement again"))
+}
+
+/// A sealed segment lies with the owner of its slice and with as many partners as the
+/// transaction requires.
+pub(crate) fn check_copies(
+    target: &AppendTarget,
+    owner: WorkerId,
+    record: &SegmentRecord,
+) -> Result<(), SqlError> {
+    let owns = target.slice_owners.get(usize::from(record.slice.0)) == Some(&owner);
+    if !owns || record.holders.first() != Some(&owner) {
+        let message = format!("worker {owner} sealed a segment of a slice it does not own");
+        return Err(SqlError::new(ErrorCode::Internal, message));
+    }
+    let holders: BTreeSet<_> = record.holders.iter().collect();
+    let known = holders.iter().all(|holder| target.endpoints.contains_key(holder));
+    if holders.len() != record.holders.len() || !known {
+        let message = format!("worker {owner} named holders that cannot be");
+        return Err(SqlError::new(ErrorCode::Internal, message));
+    }
+    let required = usize::from(target.copies.required);
+    if holders.len() < required {
+        let message = format!(
+            "a segment of table \"{}\" has {} copies, and {required} are required",
+            target.table_name,
+            holders.len()
+        );
+        return Err(SqlError::new(ErrorCode::Unavailable, message)
+            .with_hint("send the statement again; sys.workers shows who is missing"));
+    }
+    Ok(())
+}
+
+/// Whether an error of a commit means that it did not happen and never will, so that what was staged
+/// for it may go.
+pub(crate) fn is_surely_undone(error: &SqlError) -> bool {
+    !matches!(error.code, ErrorCode::OutcomeUnknown | ErrorCode::Internal | ErrorCode::Unavailable)
 }
 
 impl Drop for Transaction {
@@ -146,7 +159,7 @@ impl Drop for Transaction {
         runtime.spawn(async move {
             for (worker, url) in endpoints {
                 let request = AbortRequest { txn: txn.to_wire() };
-                let answer = match client(&channels, &url) {
+                let answer = match client(&channels, worker, &url) {
                     Ok(mut client) => client.abort(request).await.map_err(|s| from_status(&s)),
                     Err(error) => Err(error),
                 };
@@ -159,8 +172,12 @@ impl Drop for Transaction {
     }
 }
 
-fn client(channels: &Channels, url: &Url) -> Result<IngestClient<BoxCloneSyncChannel>, SqlError> {
-    let channel = channels.get(url).map_err(from_datafusion)?;
+fn client(
+    channels: &Channels,
+    worker: WorkerId,
+    url: &Url,
+) -> Result<IngestClient<BoxCloneSyncChannel>, SqlError> {
+    let channel = channels.worker(worker, url).map_err(from_datafusion)?;
     Ok(IngestClient::new(channel)
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX))

@@ -9,6 +9,7 @@ use basalt_coordinator::membership::{
     Beat, Incarnation, Join, Liveness, MemberState, Members, Refusal, RegisterError, Roster,
     Versions,
 };
+use basalt_coordinator::placement::Candidate;
 use basalt_storage::ids::{ClusterId, Epoch, WorkerId};
 use futures::future::join_all;
 use url::Url;
@@ -48,6 +49,7 @@ impl Scene {
             url: url(1),
             versions: versions(),
             epoch: EPOCH,
+            candidate: Candidate::default(),
         };
         roster.register(member.clone(), EPOCH, at(0)).unwrap();
         let mut scene = Self { roster, member };
@@ -215,6 +217,7 @@ fn joins(worker: WorkerId, port: u16) -> Join {
         url: url(port),
         versions: versions(),
         epoch: Epoch(0),
+        candidate: Candidate::default(),
     }
 }
 
@@ -261,6 +264,16 @@ async fn workers_that_join_at_once_all_get_slices() {
     let (_dir, catalog) = cluster(NewCluster::generate());
     let members = Members::new(catalog.clone(), Liveness::default(), versions());
     let all = (1..=5).map(|port| members.register(joins(WorkerId::generate(), port)));
+    assert!(join_all(all).await.iter().all(Result::is_ok));
+    let owners: BTreeSet<_> = catalog.cluster().slice_owners.iter().copied().collect();
+    assert_eq!(owners, catalog.cluster().workers);
+}
+
+#[tokio::test]
+async fn the_last_of_those_expected_brings_the_slices_also_when_all_join_at_once() {
+    let (_dir, catalog) = cluster(NewCluster::generate().with_workers_expected(3));
+    let members = Members::new(catalog.clone(), Liveness::default(), versions());
+    let all = (1..=3).map(|port| members.register(joins(WorkerId::generate(), port)));
     assert!(join_all(all).await.iter().all(Result::is_ok));
     let owners: BTreeSet<_> = catalog.cluster().slice_owners.iter().copied().collect();
     assert_eq!(owners, catalog.cluster().workers);

@@ -5,4 +5,5 @@
 mod catalog;
 mod catalog_membership;
 mod flight;
+mod log_ledger;
 mod log_simulation;

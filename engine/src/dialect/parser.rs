@@ -13,13 +13,15 @@ use super::statement::{Insert, ParsedStatement, Statement};
 use super::syntax::{parser_error, position_of};
 use super::tokens::TokenList;
 use super::{
-    copy, create_table, label, modify, query, relation, repeated, session, system, vacuum,
+    consistency, copy, create_table, label, modify, query, relation, repeated, session, system,
+    vacuum,
 };
 use crate::error::{ErrorCode, Position, SqlError, printable};
 
 /// Parses one statement of a script.
 pub(super) fn parse_statement(mut list: TokenList) -> Result<ParsedStatement, SqlError> {
     let label = label::take(&mut list)?;
+    let consistency = consistency::take(&mut list)?;
     let mut parser = StatementParser::new(&list);
     let parsed = parser.statement().and_then(|statement| {
         parser.expect_end()?;
@@ -27,9 +29,11 @@ pub(super) fn parse_statement(mut list: TokenList) -> Result<ParsedStatement, Sq
     });
     let statement = parsed.map_err(|error| label::explain(error, &list))?;
     label::check(&statement, label.as_ref())?;
+    consistency::check(&statement, consistency)?;
+    let consistency = consistency.map(|(consistency, _)| consistency);
     let TokenList { text, start, parameters, .. } = list;
     check_parameters(&statement, parameters, start)?;
-    Ok(ParsedStatement { statement, text, label, start, parameters })
+    Ok(ParsedStatement { statement, text, label, consistency, start, parameters })
 }
 
 /// Parses all of the tokens as one expression.

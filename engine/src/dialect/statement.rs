@@ -11,6 +11,7 @@ use super::modify::{Delete, Update};
 use super::names::ObjectRef;
 use crate::error::Position;
 use crate::files::{CsvOptions, FileFormat};
+use crate::settings::WriteConsistency;
 
 /// One statement of a script and where it was.
 #[derive(Debug, Clone)]
@@ -21,6 +22,8 @@ pub struct ParsedStatement {
     pub text: String,
     /// Its `LABEL`, when it has one.
     pub label: Option<Label>,
+    /// Its `WITH CONSISTENCY`, when it has one.
+    pub consistency: Option<WriteConsistency>,
     /// Where its text begins in the script. Positions inside `statement` count in the script.
     pub start: Position,
     /// How many parameters it has: the highest `n` of its `$n`, or the number of its `?`.
@@ -177,6 +180,15 @@ impl Statement {
                 | Self::Update(_)
                 | Self::CopyFrom(_)
         )
+    }
+
+    /// Whether it changes rows, and may be run again as a whole when it failed.
+    pub fn changes_rows(&self) -> bool {
+        match self {
+            Self::CreateTable(create) => create.query.is_some(),
+            Self::Insert(_) | Self::Delete(_) | Self::Update(_) | Self::CopyFrom(_) => true,
+            _ => false,
+        }
     }
 
     /// Whether the statement gives rows and changes nothing.

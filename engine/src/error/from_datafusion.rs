@@ -45,6 +45,14 @@ pub(crate) fn carried_text(error: SqlError) -> String {
     Carried(error).to_string()
 }
 
+/// An error of a fragment as it crosses from a worker. Only text does: so what is about a
+/// connection to another worker becomes an error of ours here, where its type is known. Of
+/// everything else the coordinator knows more.
+pub(crate) fn crossing(error: DataFusionError) -> DataFusionError {
+    let sql = convert(&error, &Context { relations: &[], diagnostic: None });
+    if sql.code == ErrorCode::Unavailable { sql.into() } else { error }
+}
+
 /// Finds a [`Carried`] error in a text that may have more around it.
 fn parse_carried(text: &str) -> Option<SqlError> {
     let mut parts = text.split(SEPARATOR).skip(1);
@@ -421,6 +429,8 @@ fn from_status(status: &tonic::Status) -> SqlError {
         return sql;
     }
     match status.code() {
+        // hyper calls requests cancelled whose connection was closed before they were sent.
+        _ if is_of_transport(status) => unavailable(status.message()),
         tonic::Code::Cancelled => {
             SqlError::new(ErrorCode::Cancelled, "the statement was cancelled")
         }
@@ -440,6 +450,11 @@ fn from_status(status: &tonic::Status) -> SqlError {
         }
         _ => internal(status.message()),
     }
+}
+
+/// Whether a status says that a connection failed, and not what the other end answered.
+pub(super) fn is_of_transport(status: &tonic::Status) -> bool {
+    Error::source(status).is_some_and(|source| source.is::<tonic::transport::Error>())
 }
 
 fn unavailable(text: &str) -> SqlError {

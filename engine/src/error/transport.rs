@@ -4,6 +4,7 @@ use basalt_storage::error::StorageError;
 use datafusion::error::DataFusionError;
 use tonic::{Code, Status};
 
+use super::from_datafusion::is_of_transport;
 use super::{ErrorCode, SqlError, from_datafusion};
 
 /// The metadata key that carries [`ErrorCode::name`].
@@ -34,6 +35,7 @@ pub fn to_status(error: DataFusionError) -> Status {
 pub fn from_status(status: &Status) -> SqlError {
     let carried = status.metadata().get(CODE_HEADER).and_then(|value| value.to_str().ok());
     let code = carried.and_then(ErrorCode::from_name).unwrap_or(match status.code() {
+        _ if is_of_transport(status) => ErrorCode::Unavailable,
         // Another process, of another cluster, answers where a worker was before.
         Code::Unavailable | Code::DeadlineExceeded | Code::Unknown | Code::Unauthenticated => {
             ErrorCode::Unavailable
@@ -61,4 +63,28 @@ pub fn storage_error(error: StorageError) -> DataFusionError {
         _ => ErrorCode::Internal,
     };
     SqlError::new(code, error.to_string()).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use tonic::transport::Endpoint;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_request_whose_connection_was_closed_is_not_one_that_was_cancelled() {
+        // Nobody listens at port 1.
+        let failed = Endpoint::from_static("http://127.0.0.1:1").connect().await.unwrap_err();
+        let cancelled = Status::cancelled("operation was canceled");
+        let mut closed = cancelled.clone();
+        closed.set_source(Arc::new(failed));
+        for (status, code) in [(cancelled, ErrorCode::Cancelled), (closed, ErrorCode::Unavailable)]
+        {
+            assert_eq!(from_status(&status).code, code);
+            let error = DataFusionError::External(Box::new(status));
+            assert_eq!(from_datafusion(error).code, code);
+        }
+    }
 }

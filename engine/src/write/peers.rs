@@ -80,7 +80,7 @@ impl PeerAppender {
             SqlError::new(ErrorCode::Unavailable, format!("worker {owner} cannot be reached"))
                 .with_hint("start it again; sys.workers shows which one it is")
         })?;
-        let mut client = IngestClient::new(self.channels.get(url)?)
+        let mut client = IngestClient::new(self.channels.worker(owner, url)?)
             .max_encoding_message_size(MESSAGE_BYTES_MAX)
             .max_decoding_message_size(MESSAGE_BYTES_MAX);
         let (sender, receiver) = mpsc::channel(BATCHES_IN_FLIGHT);

@@ -9,7 +9,7 @@ use datafusion::error::{DataFusionError, Result};
 use url::Url;
 
 use crate::protocol::{AppendTarget as WireTarget, Endpoint, MalformedMessage, WireId, Workers};
-use crate::snapshot::{ClusterView, Distribution};
+use crate::snapshot::{ClusterView, Distribution, apart};
 
 const MESSAGE: &str = "AppendTarget";
 
@@ -97,6 +97,17 @@ impl AppendTarget {
         (self.slice_owners, self.slice_partners) = placed.unzip();
     }
 
+    /// Whether every worker that owns slices owns as many of them as the others, so that rows which
+    /// are even over workers are even over slices.
+    pub fn is_even(&self) -> bool {
+        let mut owned: BTreeMap<WorkerId, usize> = BTreeMap::new();
+        for owner in &self.slice_owners {
+            *owned.entry(*owner).or_default() += 1;
+        }
+        let (least, most) = (owned.values().min(), owned.values().max());
+        most.zip(least).is_none_or(|(most, least)| most - least <= 1)
+    }
+
     /// The workers that may have other copies of a slice, the best first.
     pub fn partners(&self, slice: SliceId) -> &[WorkerId] {
         self.slice_partners.get(usize::from(slice.0)).map_or(&[], Vec::as_slice)
@@ -178,11 +189,8 @@ fn reachable_workers(cluster: &ClusterView, slice: SliceId) -> Vec<WorkerId> {
     let mut workers: Vec<_> = own.collect();
     let start = usize::from(slice.0) % cluster.workers.len().max(1);
     let others = cluster.workers.keys().cycle().skip(start).take(cluster.workers.len());
-    for other in others {
-        if !workers.contains(other) {
-            workers.push(*other);
-        }
-    }
+    let others = others.filter(|other| !workers.contains(other)).copied().collect();
+    workers.extend(apart(&workers, others, &cluster.domains));
     workers
 }
 
@@ -207,7 +215,33 @@ mod tests {
                     (workers[*port], format!("http://127.0.0.1:{}", port + 1).parse().unwrap())
                 })
                 .collect(),
+            domains: [].into(),
+            moved: [].into(),
         }
+    }
+
+    #[test]
+    fn others_stand_in_where_nothing_fails_together() {
+        let workers = [(); 4].map(|()| WorkerId::generate());
+        let mut cluster = cluster(&workers, &[0, 1, 3]);
+        let racks = [(0, "a"), (1, "a"), (2, "b"), (3, "b")];
+        cluster.domains = racks.map(|(at, rack)| (workers[at], rack.to_owned())).into();
+        cluster.slice_owners = vec![workers[0]];
+        cluster.slice_partners = vec![vec![workers[2]]];
+        let target = target(&cluster);
+        assert_eq!(target.partners(SliceId(0)), [workers[3], workers[1]]);
+    }
+
+    #[test]
+    fn slices_are_even_where_owners_have_as_many_as_the_others() {
+        let [one, other] = [(); 2].map(|()| WorkerId::generate());
+        let even = |owners: &[WorkerId]| {
+            let mut target = target(&cluster(&[one, other], &[0, 1]));
+            target.slice_owners = owners.to_vec();
+            target.is_even()
+        };
+        assert!(even(&[]) && even(&[one, one]) && even(&[one, other, one]));
+        assert!(!even(&[one, other, one, one]));
     }
 
     fn target(cluster: &ClusterView) -> AppendTarget {

@@ -68,6 +68,8 @@ fn session() -> SessionState {
         slice_partners: vec![],
         members: 1,
         workers: [(worker, Url::parse("http://127.0.0.1:1").unwrap())].into(),
+        domains: [].into(),
+        moved: [].into(),
     };
     let snapshot = Snapshot {
         version: 1,

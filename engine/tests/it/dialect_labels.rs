@@ -2,6 +2,7 @@
 
 use basalt_engine::dialect::{self, LABEL_BYTES_MAX, Statement};
 use basalt_engine::error::{ErrorCode, Position};
+use basalt_engine::settings::WriteConsistency;
 
 /// The label of a statement, and the statement's text without it.
 fn label(sql: &str) -> (Option<String>, String) {
@@ -89,5 +90,35 @@ fn a_label_has_at_most_255_bytes() {
         assert_eq!(error.code, ErrorCode::InvalidParameter);
         assert_eq!(error.message, "the label is longer than 255 bytes");
         assert_eq!(error.position, Some(Position { line: 1, column: 32 }));
+    }
+}
+
+#[test]
+fn a_consistency_stands_before_the_label() {
+    let consistency = |sql: &str| dialect::parse_one(sql).unwrap().consistency;
+    for (sql, expected) in [
+        ("INSERT INTO t VALUES (1)", None),
+        ("INSERT INTO t VALUES (1) WITH CONSISTENCY one", Some(WriteConsistency::One)),
+        ("DELETE FROM t with consistency 'quorum' LABEL 'k'", Some(WriteConsistency::Quorum)),
+        ("CREATE TABLE u AS SELECT 1 AS a WITH CONSISTENCY ALL", Some(WriteConsistency::All)),
+        ("INSERT INTO t SELECT a FROM consistency one", None),
+        ("INSERT INTO t SELECT a consistency", None),
+    ] {
+        assert_eq!(consistency(sql), expected, "{sql}");
+    }
+    let labelled = "INSERT INTO t VALUES (1) WITH CONSISTENCY one LABEL 'k'";
+    let parsed = dialect::parse_one(labelled).unwrap();
+    assert_eq!(parsed.text_without_label(), "INSERT INTO t VALUES (1) WITH CONSISTENCY one");
+    for (sql, message, column) in [
+        ("SELECT 1 WITH CONSISTENCY one", "SELECT takes no WITH CONSISTENCY", 10),
+        (
+            "INSERT INTO t VALUES (1) WITH CONSISTENCY most",
+            "setting \"write_consistency\" cannot be 'most'",
+            43,
+        ),
+    ] {
+        let error = dialect::parse_one(sql).unwrap_err();
+        assert_eq!(error.message, message, "{sql}");
+        assert_eq!(error.position, Some(Position { line: 1, column }), "{sql}");
     }
 }

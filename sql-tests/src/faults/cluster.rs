@@ -12,9 +12,10 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use basalt_storage::fail_point::FailPlan;
 
 use super::network::Network;
@@ -129,6 +130,11 @@ impl Cluster {
     /// Where clients connect: the coordinator itself, whatever happens to the network.
     pub fn url(&self) -> String {
         format!("grpc://{}", self.coordinator.listen)
+    }
+
+    /// Where a node itself listens.
+    pub fn url_of(&self, id: NodeId) -> String {
+        format!("grpc://{}", self.node(id).listen)
     }
 
     /// The folder that COPY may read on every node.
@@ -256,6 +262,40 @@ impl Cluster {
         self.grid()?.cut_one(id.index())?;
         self.kill(&[id])?;
         self.grid()?.restore_one(id.index())
+    }
+
+    /// Kills the coordinator and removes its data directory. What its operator has is a copy of the
+    /// secret.
+    ///
+    /// # Errors
+    /// When the operating system refuses.
+    pub fn lose_coordinator(&mut self) -> anyhow::Result<()> {
+        self.kill(&[NodeId::Coordinator])?;
+        let home = &self.coordinator.home;
+        std::fs::copy(home.join("cluster.secret"), self.kept_secret())?;
+        std::fs::remove_dir_all(home)?;
+        Ok(())
+    }
+
+    /// Restores the coordinator's catalog from the workers that run.
+    ///
+    /// # Errors
+    /// When `basalt catalog restore` does not do it.
+    pub fn restore_coordinator(&mut self) -> anyhow::Result<()> {
+        let mut command = Command::new(&self.shape.binary);
+        command.args(["catalog", "restore", "--data-dir"]).arg(&self.coordinator.home);
+        command.arg("--secret-file").arg(self.kept_secret());
+        for worker in self.workers() {
+            command.arg("--from").arg(self.url_of(worker));
+        }
+        let output = command.output().context("the catalog cannot be restored")?;
+        let problem = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "the catalog is not restored: {problem}");
+        Ok(())
+    }
+
+    fn kept_secret(&self) -> PathBuf {
+        self.dir.join("kept.secret")
     }
 
     fn spawn(&mut self, id: NodeId) -> anyhow::Result<Process> {

@@ -28,6 +28,8 @@ pub enum Nemesis {
     },
     /// SIGKILL, and the data directory is gone when the node comes back.
     Wipe(NodeId),
+    /// The coordinator loses its disk, and is restored from what the workers have of its log.
+    LostCoordinator,
     /// A process ends at a named step of a write, or pauses there for a while.
     AtStep {
         /// Whose process.
@@ -106,6 +108,7 @@ impl Nemesis {
         match self {
             Self::Kill { .. } => "SIGKILL at a random moment",
             Self::Wipe(_) => "data directory wiped",
+            Self::LostCoordinator => "coordinator's disk lost",
             Self::PowerCutOf(_) => "power cut of one node",
             Self::AtStep { plan, .. } if plan.action == FailAction::Stop => "pause at a named step",
             Self::AtStep { .. } => "SIGKILL at a named step",
@@ -147,6 +150,10 @@ impl Nemesis {
             Self::Wipe(node) => {
                 cluster.kill(&[*node])?;
                 std::fs::remove_dir_all(cluster.home(*node))?;
+                Ok(struck(Standing::Nothing, Duration::ZERO))
+            }
+            Self::LostCoordinator => {
+                cluster.lose_coordinator()?;
                 Ok(struck(Standing::Nothing, Duration::ZERO))
             }
             Self::AtStep { node, plan, lasts } => {
@@ -215,6 +222,7 @@ impl Nemesis {
             Self::AtStep { node, .. } => cluster.kill(&[*node])?,
             Self::FailingCalls { node, .. } => cluster.kill(&[*node])?,
             Self::Links { .. } | Self::FlippedBits { .. } => cluster.network()?.heal(),
+            Self::LostCoordinator => cluster.restore_coordinator()?,
             Self::Kill { .. }
             | Self::Wipe(_)
             | Self::Pause { .. }
@@ -263,6 +271,7 @@ impl fmt::Display for Nemesis {
                 write!(f, "SIGKILL of {} for {lasts:?}", list(nodes))
             }
             Self::Wipe(node) => write!(f, "{node} wiped"),
+            Self::LostCoordinator => f.write_str("the coordinator's disk lost"),
             Self::PowerCutOf(node) => write!(f, "power cut of {node}"),
             Self::AtStep { node, plan, .. } => write!(f, "{node} at {plan}"),
             Self::Pause { nodes, lasts } => write!(f, "SIGSTOP of {} for {lasts:?}", list(nodes)),

@@ -114,6 +114,8 @@ pub(crate) fn newcomer(port: u16) -> RegisterRequest {
         cluster: None,
         protocol: PROTOCOL_VERSION,
         epoch: 0,
+        domain: None,
+        weight: 1,
     }
 }
 

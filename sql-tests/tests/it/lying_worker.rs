@@ -4,6 +4,7 @@
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
+use basalt_engine::channels::checksums::Checksums;
 use basalt_engine::protocol::append_request::Part;
 use basalt_engine::protocol::ingest_server::{Ingest, IngestServer};
 use basalt_engine::protocol::replicas_server::{Replicas, ReplicasServer};
@@ -152,6 +153,7 @@ async fn a_worker_that_lies_about_rows_makes_the_statement_fail_and_nothing_visi
     };
     let present = Present { worker: me, incarnation: member.incarnation.clone() };
     let server = tonic::transport::Server::builder()
+        .layer(Checksums)
         .add_service(IngestServer::new(liar.clone()))
         .add_service(ReplicasServer::new(present));
     let server = tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));

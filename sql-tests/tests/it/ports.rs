@@ -2,10 +2,13 @@
 //! hostile and wrong peers share.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::array::ArrayRef;
 use arrow::util::display::array_value_to_string;
+use basalt_engine::addressee::WORKER_HEADER;
+use basalt_engine::channels::checksums::ChecksummedChannel;
 use basalt_engine::secret::SECRET_HEADER;
 use basalt_sql_tests::client::Client;
 use basalt_sql_tests::cluster::{EmbeddedCluster, EmbeddedConfig, Links};
@@ -108,30 +111,40 @@ pub(crate) const RPCS: [(&str, bool); 15] = [
 /// A port and what is presented there.
 #[derive(Clone)]
 pub(crate) struct Port {
-    pub(crate) channel: Channel,
+    pub(crate) channel: ChecksummedChannel<Channel>,
     secret: Option<AsciiMetadataValue>,
+    worker: Option<AsciiMetadataValue>,
 }
 
 impl Port {
     pub(crate) fn new(url: &str) -> Self {
         let endpoint = Channel::from_shared(url.to_owned()).unwrap();
-        Self { channel: endpoint.connect_lazy(), secret: None }
+        let channel = ChecksummedChannel::new(endpoint.connect_lazy(), Arc::new(|| ()));
+        Self { channel, secret: None, worker: None }
     }
 
     pub(crate) fn with_secret(&self, secret: impl AsRef<[u8]>) -> Self {
         let secret = AsciiMetadataValue::try_from(secret.as_ref()).unwrap();
-        Self { channel: self.channel.clone(), secret: Some(secret) }
+        Self { secret: Some(secret), ..self.clone() }
     }
 
     pub(crate) fn without_secret(&self) -> Self {
-        Self { channel: self.channel.clone(), secret: None }
+        Self { secret: None, ..self.clone() }
     }
 
-    /// Adds the secret to a request.
+    pub(crate) fn meant_for(&self, worker: impl AsRef<[u8]>) -> Self {
+        let worker = AsciiMetadataValue::try_from(worker.as_ref()).unwrap();
+        Self { worker: Some(worker), ..self.clone() }
+    }
+
+    /// Adds the secret to a request, and whom it is for.
     pub(crate) fn request<T>(&self, message: T) -> Request<T> {
         let mut request = Request::new(message);
         if let Some(secret) = &self.secret {
             request.metadata_mut().insert(SECRET_HEADER, secret.clone());
+        }
+        if let Some(worker) = &self.worker {
+            request.metadata_mut().insert(WORKER_HEADER, worker.clone());
         }
         request
     }

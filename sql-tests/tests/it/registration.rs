@@ -97,6 +97,8 @@ fn worker_config(scene: &Scene, dir: &str) -> WorkerConfig {
         data_dir,
         listen: SocketAddr::from(([127, 0, 0, 1], 0)),
         advertise: None,
+        domain: None,
+        weight: 1,
         coordinator: format!("http://{}", coordinator.address()).parse().unwrap(),
         secret: coordinator.secret().clone(),
         allowed_roots: AllowedRoots::none(),

@@ -55,6 +55,19 @@ async fn nobody_is_heard_without_the_very_secret() {
     scene.still_answers().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_meant_for_a_worker_that_was_here_before_is_refused_by_every_rpc() {
+    let mut scene = Scene::start().await;
+    let before = "0198c0de-0000-7000-8000-000000000001";
+    for (path, _) in RPCS.into_iter().filter(|(_, on_coordinator)| !on_coordinator) {
+        let port = scene.port_of(false);
+        let refused = port.meant_for(before).call(path, vec![Bytes::new()]).await.unwrap_err();
+        assert_eq!(refused.code(), Code::Unavailable, "{path}: {refused:?}");
+        assert!(refused.message().ends_with(&format!("not worker {before}")), "{refused:?}");
+    }
+    scene.still_answers().await;
+}
+
 /// What is no message of any RPC.
 fn garbage() -> Vec<Bytes> {
     let mut random = 0x9e37_79b9_7f4a_7c15u64;

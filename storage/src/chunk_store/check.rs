@@ -138,6 +138,28 @@ impl ChunkStore {
         Ok(check)
     }
 
+    /// As [`Self::check_segment`], of the disk, and makes sure that a segment that is good stays:
+    /// a process that died before it synced a directory leaves names that a power failure takes.
+    ///
+    /// On `Ok` a segment that was found good survives a crash.
+    ///
+    /// # Errors
+    /// As of [`Self::check_segment`]; [`StorageError::ReadOnly`], [`StorageError::Io`] when the
+    /// names cannot be made durable.
+    pub fn confirm_segment(&self, copy: &SegmentCopy) -> Result<SegmentCheck> {
+        let _turn = self.turns.take([copy.key]);
+        let check = self.check_segment(copy, ReadFrom::Media)?;
+        if check.is_good() {
+            self.sync_names(copy).map_err(|error| self.localised(error))?;
+        }
+        Ok(check)
+    }
+
+    fn sync_names(&self, copy: &SegmentCopy) -> Result<()> {
+        let dir = self.durable_dir(copy)?;
+        self.writer.fsync_dir(self.vfs.as_ref(), &dir)
+    }
+
     /// Verifies one file, up to the first thing that is wrong. Adds what it read to `bytes`.
     pub(super) fn check_file(
         &self,

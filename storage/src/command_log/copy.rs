@@ -40,6 +40,21 @@ pub enum LogError {
         /// The first failure.
         reason: String,
     },
+    /// What is in the folder is not this worker's copy, or not all of it.
+    #[error(
+        "the copy of the command log is not what it should be: {problem}; to begin an empty one, \
+         when no commit is on this copy alone, remove log and LOG_IDENTITY from the data directory"
+    )]
+    Misplaced {
+        /// What it is.
+        problem: String,
+    },
+    /// A writer asks for an epoch that nobody can follow.
+    #[error("log epoch {epoch} is out of range: the last one is {max}", max = LogEpoch::MAX)]
+    EpochOutOfRange {
+        /// The epoch.
+        epoch: LogEpoch,
+    },
     /// What was sent is no record, or a newer version of the program wrote it.
     #[error(transparent)]
     Record(#[from] RecordError),
@@ -58,7 +73,7 @@ pub enum LogError {
 }
 
 impl LogError {
-    fn io(op: &'static str) -> impl FnOnce(io::Error) -> Self {
+    pub(super) fn io(op: &'static str) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::Io { op, source }
     }
 }
@@ -97,7 +112,7 @@ pub struct Append {
     pub hash: Digest,
     /// The records; none only asks whether the copy is still the writer's.
     pub records: Vec<Bytes>,
-    /// The last record that the writer knows to be on enough members.
+    /// The last record that may be acknowledged: the copy is not complete without it.
     pub committed: u64,
 }
 
@@ -115,6 +130,9 @@ pub struct LogCopy {
     end: (u32, u64),
     /// The highest number a file has.
     last_file: u32,
+    /// A file that was made and could not be written: it goes before another one is made, so that a
+    /// full disk does not fill with them.
+    spoiled: Option<u32>,
     failed: Option<String>,
     /// What was damaged when it was opened.
     damage: Option<String>,
@@ -158,6 +176,7 @@ impl LogCopy {
             current,
             end,
             last_file,
+            spoiled: None,
             failed: None,
             damage,
         })
@@ -176,20 +195,35 @@ impl LogCopy {
 
     /// Promises to take nothing from writers of older epochs, nor from another one of this.
     ///
-    /// `Done` and the promise survive a crash together.
+    /// `Done` and the promise survive a crash together, and damage to any one place of a file.
     ///
     /// # Errors
-    /// [`LogError::Io`], [`LogError::Failed`].
+    /// [`LogError::Io`], [`LogError::Failed`], [`LogError::EpochOutOfRange`].
     pub fn promise(&mut self, promise: Promise) -> Result<Verdict, LogError> {
-        if !self.admits(promise) {
+        if !self.admits(promise)? {
             return Ok(Verdict::Refused);
         }
         if self.position.promised != Some(promise) {
             let complete = self.position.complete;
             let frame = Frame { kind: Kind::Promise, promised: Some(promise), complete, body: 0 };
-            self.write(frame, &[])?;
+            // Twice, in one write: records that damage takes are elsewhere, a promise is not.
+            self.write(frame, &frame.encode())?;
         }
         Ok(Verdict::Done)
+    }
+
+    /// Makes the first file, when there is none: from then on a folder without files is one that
+    /// somebody emptied. On `Ok` it survives a crash.
+    ///
+    /// # Errors
+    /// As [`Self::promise`].
+    pub fn begin(&mut self) -> Result<(), LogError> {
+        if self.last_file > 0 {
+            return Ok(());
+        }
+        let Position { promised, complete, .. } = self.position;
+        let frame = Frame { kind: Kind::Promise, promised, complete, body: 0 };
+        self.write(frame, &[]).map(|_| ())
     }
 
     /// Appends records. Those that are there already are passed over; those of older epochs that
@@ -197,10 +231,11 @@ impl LogCopy {
     ///
     /// # Errors
     /// [`LogError::Record`] when the records are no records, [`LogError::Diverged`],
-    /// [`LogError::Damaged`], [`LogError::Io`], [`LogError::Failed`].
+    /// [`LogError::Damaged`], [`LogError::Io`], [`LogError::Failed`],
+    /// [`LogError::EpochOutOfRange`].
     pub fn append(&mut self, append: &Append) -> Result<Verdict, LogError> {
         let Append { promise, after, hash, records, committed } = append;
-        if !self.admits(*promise) {
+        if !self.admits(*promise)? {
             return Ok(Verdict::Refused);
         }
         if *after > self.position.tail.seq {
@@ -254,7 +289,7 @@ impl LogCopy {
         let mut records = Vec::new();
         let mut bytes = 0;
         let mut prev = None;
-        for seq in after + 1..=self.position.tail.seq {
+        for seq in after.saturating_add(1)..=self.position.tail.seq {
             let record = self.record(seq)?;
             let raw = RawRecord::decode(seq, &record).map_err(LogError::Damaged)?;
             if raw.seq != seq || prev.is_some_and(|prev| prev != raw.prev) {
@@ -288,11 +323,14 @@ impl LogCopy {
         Ok(())
     }
 
-    fn admits(&self, promise: Promise) -> bool {
-        match self.position.promised {
+    fn admits(&self, promise: Promise) -> Result<bool, LogError> {
+        if promise.epoch > LogEpoch::MAX {
+            return Err(LogError::EpochOutOfRange { epoch: promise.epoch });
+        }
+        Ok(match self.position.promised {
             None => true,
             Some(given) => given == promise || given.epoch < promise.epoch,
-        }
+        })
     }
 
     /// The end of the copy as it was after record `seq`, which it has.
@@ -376,16 +414,23 @@ impl LogCopy {
                 let complete = self.position.complete;
                 let promised = self.position.promised;
                 bytes = Frame { kind, promised, complete, body: 0 }.encode();
+                if let Some(spoiled) = self.spoiled {
+                    self.disk.remove(&file_name(spoiled))?;
+                    self.spoiled = None;
+                }
                 // Counted before it is made: a name whose making failed is not tried again.
                 self.last_file += 1;
                 end = (self.last_file, 0);
-                self.disk.create(&file_name(self.last_file))?
+                let file = self.disk.create(&file_name(self.last_file))?;
+                self.spoiled = Some(self.last_file);
+                file
             }
         };
         bytes.extend_from_slice(&frame.encode());
         let place = (end.0, end.1 + bytes.len() as u64);
         bytes.extend_from_slice(body);
         file.append(&bytes)?;
+        self.spoiled = None;
         self.current = Some(file);
         self.end = (end.0, end.1 + bytes.len() as u64);
         Ok(place)

@@ -33,6 +33,9 @@ pub trait LogDisk: Send + Sync + fmt::Debug {
     fn read_at(&self, name: &str, offset: u64, length: usize) -> io::Result<Vec<u8>>;
     /// Makes a file that must not exist. On `Ok` its name survives a crash.
     fn create(&self, name: &str) -> io::Result<Box<dyn LogFile>>;
+    /// Removes a file that nothing counts on: after a crash it may be there again. One that is not
+    /// there is no error.
+    fn remove(&self, name: &str) -> io::Result<()>;
     /// Opens a file to append to it. On `Ok` its name and what is in it now survive a crash.
     fn open(&self, name: &str) -> io::Result<Box<dyn LogFile>>;
     /// Removes a file. After a crash it may be there again, as it was.
@@ -100,6 +103,13 @@ impl LogDisk for DirDisk {
         let file = options.open(self.path.join(name))?;
         File::open(&self.path)?.sync_all()?;
         Ok(Box::new(DirFile(file)))
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        match std::fs::remove_file(self.path.join(name)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
     }
 
     fn open(&self, name: &str) -> io::Result<Box<dyn LogFile>> {

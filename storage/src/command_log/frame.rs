@@ -22,7 +22,7 @@ use crate::ids::{LogEpoch, LogWriter};
 
 use super::record::Reader;
 
-const MAGIC: &[u8; 4] = b"BLF1";
+pub(super) const MAGIC: &[u8; 4] = b"BLF1";
 /// Bytes before the body.
 pub const HEADER_BYTES: usize = 52;
 const COMPLETE: u8 = 1;

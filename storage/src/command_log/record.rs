@@ -26,7 +26,7 @@ use crate::ids::{Epoch, LogEpoch};
 /// - 2: rows are deleted and segments replaced; `DeleteRows`, `ReplaceSegments`, delete vectors
 ///   columns have defaults and lengths, tables have keys
 /// - 3: slices have partners and copies move; `PlaceSlices`, `MoveCopies`, `DrainWorker`,
-///   `RemoveWorker`
+///   `RemoveWorker`, `DescribeWorker`
 /// - 4: the log has members; `SetLogMembers`, the epoch of the log in every record
 pub const FORMAT_VERSION: u16 = 4;
 

@@ -255,6 +255,80 @@ fn damage_is_found_while_the_copy_is_open() {
 }
 
 #[test]
+fn a_promise_outlives_damage_at_any_place() {
+    for records in [0, 1, 7] {
+        let (writer, disk, mut copy) = filled(records);
+        let new = Writer::new(7).promise;
+        copy.promise(new).unwrap();
+        for (name, bytes) in disk.files() {
+            for at in 0..bytes.len() {
+                let disk = disk.power_on();
+                disk.edit(&name, |bytes| bytes[at] ^= 0x20);
+                let mut copy = open(&disk);
+                assert_eq!(copy.position().promised, Some(new), "{name} byte {at}");
+                assert_eq!(copy.promise(writer.promise).unwrap(), Verdict::Refused);
+                copy.promise(Writer::new(8).promise).unwrap();
+                let again = open(&disk.power_on()).position();
+                assert_eq!(again.promised.unwrap().epoch, LogEpoch(8), "{name} byte {at}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_disk_that_stays_full_does_not_fill_with_files() {
+    let (mut writer, disk, mut copy) = filled(2);
+    writer.write("does not fit");
+    let before = disk.files().len();
+    for kept in 0..150 {
+        disk.fail(Fault::Full(kept));
+        assert!(matches!(copy.append(&writer.from(2)), Err(LogError::Io { .. })));
+    }
+    assert!(disk.files().len() <= before + 1, "{:?}", disk.files().keys());
+    check_has(&open(&disk.power_on()), &writer.records[..2]);
+    assert_eq!(copy.append(&writer.from(2)).unwrap(), Verdict::Done);
+    check_has(&open(&disk.power_on()), &writer.records);
+}
+
+#[test]
+fn zeros_where_a_write_was_torn_hide_nothing_that_was_answered() {
+    for kept in [0, 20, 52, 70] {
+        let (mut writer, disk, mut copy) = filled(4);
+        writer.write("torn");
+        disk.fail(Fault::PowerFails(kept));
+        let _torn = copy.append(&writer.from(4));
+        let disk = disk.power_on();
+        let last = disk.files().into_keys().last().unwrap();
+        disk.edit(&last, |bytes| bytes.extend([0; 4096]));
+        let mut again = open(&disk);
+        check_has(&again, &writer.records[..4]);
+        // It cannot be told from damage, so the copy vouches for nothing until it is filled.
+        assert!(!again.position().complete);
+        assert_eq!(again.append(&writer.from(4)).unwrap(), Verdict::Done);
+        check_has(&open(&disk.power_on()), &writer.records);
+    }
+}
+
+#[test]
+fn an_epoch_that_nobody_could_follow_is_refused() {
+    let (_, disk, mut copy) = filled(1);
+    let before = disk.files();
+    let absurd = Writer::new(u64::MAX).promise;
+    assert!(matches!(copy.promise(absurd), Err(LogError::EpochOutOfRange { .. })));
+    let append = Append { promise: absurd, ..filled(1).0.from(1) };
+    assert!(matches!(copy.append(&append), Err(LogError::EpochOutOfRange { .. })));
+    assert_eq!(disk.files(), before);
+}
+
+#[test]
+fn nothing_is_read_after_the_end() {
+    let (_, _, copy) = filled(3);
+    for after in [3, 4, u64::MAX] {
+        assert!(copy.read(after, usize::MAX).unwrap().is_empty(), "{after}");
+    }
+}
+
+#[test]
 fn files_that_are_cut_swapped_or_gone_never_make_another_log() {
     let (writer, disk, _) = filled(9);
     let names: Vec<_> = disk.files().into_keys().collect();

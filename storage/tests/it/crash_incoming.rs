@@ -184,6 +184,28 @@ fn a_process_that_dies_at_any_step_leaves_nothing_that_the_next_takes_for_durabl
 }
 
 #[test]
+fn what_is_confirmed_survives_also_where_the_process_before_died_at_any_step() {
+    let mut confirmed = 0;
+    for case in cases() {
+        for step in 1..=case.steps() + 1 {
+            let (vfs, first) = case.start();
+            vfs.plan(Plan { freeze_at: Some(step), ..Plan::default() });
+            let _ = case.send(&first);
+            drop(first);
+            vfs.plan(Plan::default());
+            let second = store(&vfs);
+            if second.confirm_segment(&copy_of(&case.segment)).unwrap().is_good() {
+                confirmed += 1;
+                drop(second);
+                let restarted = store(&vfs.crash(Loss::All));
+                assert!(check(&restarted, &case.segment).is_good(), "step {step}");
+            }
+        }
+    }
+    assert!(confirmed >= cases().len());
+}
+
+#[test]
 fn a_full_or_failing_disk_at_any_step_is_an_error_and_leaves_nothing_half() {
     for (number, case) in cases().iter().enumerate() {
         for kind in [ErrorKind::StorageFull, ErrorKind::Other] {

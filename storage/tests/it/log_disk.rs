@@ -150,6 +150,11 @@ impl LogDisk for MemDisk {
         Ok(Box::new(MemFile { disk: self.clone(), name: name.to_owned() }))
     }
 
+    fn remove(&self, name: &str) -> io::Result<()> {
+        self.state().files.remove(name);
+        Ok(())
+    }
+
     fn open(&self, name: &str) -> io::Result<Box<dyn LogFile>> {
         if self.state().is_off {
             return Err(off());

@@ -105,7 +105,7 @@ impl Fetcher {
         sources: &[Source],
     ) -> Result<u64, FetchError> {
         let (store, of) = (Arc::clone(&self.store), copy.clone());
-        let check = tokio::task::spawn_blocking(move || store.check_segment(&of, ReadFrom::Media));
+        let check = tokio::task::spawn_blocking(move || store.confirm_segment(&of));
         let check =
             check.await.map_err(|error| StorageError::invalid_request(error.to_string()))??;
         if check.is_good() {
@@ -137,7 +137,8 @@ impl Fetcher {
         copy: &SegmentCopy,
         source: &Source,
     ) -> Result<u64, Failure> {
-        let channel = self.channels.get(&source.url).map_err(|e| Failure::Source(e.to_string()))?;
+        let channel = self.channels.worker(source.worker, &source.url);
+        let channel = channel.map_err(|error| Failure::Source(error.to_string()))?;
         let mut peer = Peer {
             client: ChunksClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX),
             epoch,

@@ -112,7 +112,8 @@ impl ReplicaSender {
         let url = target.endpoints.get(&partner).ok_or_else(|| {
             SqlError::new(ErrorCode::Unavailable, "it cannot be reached".to_owned())
         })?;
-        let channel = self.channels.get(url).map_err(|error| internal(error.to_string()))?;
+        let channel =
+            self.channels.worker(partner, url).map_err(|error| internal(error.to_string()))?;
         let mut client = ReplicasClient::new(channel).max_encoding_message_size(MESSAGE_BYTES_MAX);
         let (sender, receiver) = mpsc::channel(PARTS_IN_FLIGHT);
         let call = SpawnedTask::spawn(async move {

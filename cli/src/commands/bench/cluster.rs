@@ -87,6 +87,11 @@ impl Target {
         !matches!(self.kind, Kind::Remote)
     }
 
+    /// Whether it is in this process.
+    pub(super) fn is_embedded(&self) -> bool {
+        matches!(self.kind, Kind::Embedded(..))
+    }
+
     /// What it is, for the report.
     pub(super) fn description(&self) -> &str {
         &self.description

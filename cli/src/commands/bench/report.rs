@@ -5,6 +5,7 @@ use std::fmt::Write;
 use anyhow::bail;
 use serde::Serialize;
 
+use super::cost::Cost;
 use crate::machine::Machine;
 use crate::shell::grouped;
 
@@ -18,6 +19,8 @@ pub(super) struct QueryResult {
     pub(super) basalt_ms: Vec<f64>,
     pub(super) datafusion_ms: Vec<f64>,
     pub(super) duckdb_ms: Vec<f64>,
+    /// What each of Basalt's runs cost this process: all that the cluster did, if it is in it.
+    pub(super) costs: Vec<Cost>,
 }
 
 impl QueryResult {
@@ -31,6 +34,7 @@ impl QueryResult {
             basalt_ms: vec![],
             datafusion_ms: vec![],
             duckdb_ms: vec![],
+            costs: vec![],
         }
     }
 
@@ -50,6 +54,13 @@ pub(super) struct LoadResult {
     pub(super) duckdb_ms: Vec<f64>,
 }
 
+/// Loading all tables with one copy and with two; times in milliseconds.
+#[derive(Debug, Clone, Default, Serialize)]
+pub(super) struct CopiesResult {
+    pub(super) one_ms: Vec<f64>,
+    pub(super) two_ms: Vec<f64>,
+}
+
 /// A whole measurement.
 #[derive(Debug, Clone, Serialize)]
 pub(super) struct Report {
@@ -61,6 +72,9 @@ pub(super) struct Report {
     pub(super) duckdb_version: Option<String>,
     pub(super) runs: u16,
     pub(super) load: LoadResult,
+    pub(super) copies: Option<CopiesResult>,
+    /// Whether the cluster is in this process, so that what it cost is known.
+    pub(super) is_embedded: bool,
     pub(super) queries: Vec<QueryResult>,
 }
 
@@ -89,6 +103,7 @@ impl Report {
         }
         writeln!(text, "; medians of {} hot runs", self.runs)?;
         self.write_load(&mut text)?;
+        self.write_copies(&mut text)?;
         self.write_queries(&mut text)?;
         Ok(text)
     }
@@ -114,6 +129,38 @@ impl Report {
         writeln!(text, " (medians of {runs})")
     }
 
+    fn write_copies(&self, text: &mut String) -> std::fmt::Result {
+        let Some(CopiesResult { one_ms, two_ms }) = &self.copies else { return Ok(()) };
+        let [one, two] = [one_ms, two_ms].map(|times| median(times));
+        writeln!(
+            text,
+            "loaded with one copy in {:.2} s, with two in {:.2} s: ratio {:.2} (medians of {})",
+            one / 1000.0,
+            two / 1000.0,
+            two / one,
+            one_ms.len()
+        )
+    }
+
+    /// What verification costs, in time of processors: where nothing waits for a disk, a query is
+    /// faster without it by no larger a part.
+    fn write_verification(&self, text: &mut String) -> std::fmt::Result {
+        if !self.is_embedded {
+            return Ok(());
+        }
+        let costs = || self.queries.iter().flat_map(|query| &query.costs);
+        let cpu: f64 = costs().map(|cost| cost.cpu_ms).sum();
+        let verification: f64 = costs().map(|cost| cost.verification_ms).sum();
+        if cpu <= 0.0 {
+            return writeln!(text, "checksums of what was read: this system does not tell");
+        }
+        writeln!(
+            text,
+            "checksums of what was read: {verification:.0} of {cpu:.0} ms of processor time, {:.2} %",
+            100.0 * verification / cpu
+        )
+    }
+
     fn write_queries(&self, text: &mut String) -> std::fmt::Result {
         let mut header = " query |     rows | basalt ms | datafusion ms | ratio".to_owned();
         if self.duckdb_version.is_some() {
@@ -129,7 +176,8 @@ impl Report {
             writeln!(text, "{line}{warning}")?;
             totals.add(&medians);
         }
-        writeln!(text, "{}", totals.line("total", ""))
+        writeln!(text, "{}", totals.line("total", ""))?;
+        self.write_verification(text)
     }
 
     /// A figure for a wrong answer is worth nothing.

@@ -18,7 +18,7 @@ use super::{Run, calls, damage, kills, power, replicas, wire};
 type Scenario = fn(Run) -> Pin<Box<dyn Future<Output = anyhow::Result<Figures>>>>;
 
 /// Each scenario with its number of trials.
-const SCENARIOS: [(&str, u64, Scenario); 14] = [
+const SCENARIOS: [(&str, u64, Scenario); 15] = [
     ("random kills", 150, |run| Box::pin(kills::random_kills(run))),
     ("kills at steps", 150, |run| Box::pin(kills::kills_at_steps(run))),
     ("pauses at steps", 30, |run| Box::pin(kills::pauses_at_steps(run))),
@@ -33,6 +33,7 @@ const SCENARIOS: [(&str, u64, Scenario); 14] = [
     ("power of one", 20, |run| Box::pin(replicas::power_of_one(run))),
     ("copies", 20, |run| Box::pin(replicas::no_copy_over_a_cut_link(run))),
     ("repairs", 200, |run| Box::pin(replicas::repairs(run))),
+    ("coordinator's disk", 20, |run| Box::pin(replicas::coordinator_disk_lost(run))),
 ];
 
 #[tokio::test(flavor = "multi_thread")]

@@ -108,7 +108,8 @@ async fn a_link_between_two_workers_is_cut_alone() {
     shape.proxied = true;
     let cluster = Cluster::start(shape, dir.path()).unwrap();
     let mut client = Client::connect(&cluster.url()).await.unwrap();
-    let sql = "CREATE TABLE t REPLICAS 1 AS SELECT value AS n FROM generate_series(1, 1000)";
+    let sql =
+        "CREATE TABLE t DISTKEY(n) REPLICAS 1 AS SELECT value AS n FROM generate_series(1, 1000)";
     client.execute_update(sql).await.unwrap();
     // One row of nearly every pair has to go from one worker to the other.
     client.execute_update("SET one_task_rows = 0").await.unwrap();
@@ -129,12 +130,17 @@ async fn a_link_between_two_workers_is_cut_alone() {
     let refused = Link { refuse: true, ..Link::pass() };
     network.set_between(NodeId::Worker(0), NodeId::Worker(1), refused);
     network.reset_now_between(NodeId::Worker(0), NodeId::Worker(1));
-    // Planned again it may need no row to cross; whatever it does, it is not short of any.
-    match client.query_all(join).await {
-        Ok(answer) => assert_eq!(count(answer), 999),
-        Err(error) => assert_eq!(error.code(), Some("UNAVAILABLE"), "{error}"),
+    // The first query may be through before its connection is cut. Planned again it may need no row
+    // to cross; whatever it does, it is not short of any.
+    let mut tries = 0;
+    while between(network).1 == 0 {
+        match client.query_all(join).await {
+            Ok(answer) => assert_eq!(count(answer), 999),
+            Err(error) => assert_eq!(error.code(), Some("UNAVAILABLE"), "{error}"),
+        }
+        tries += 1;
+        assert!(tries < 50, "nobody tried the link that was cut");
     }
-    assert!(between(network).1 > 0, "nobody tried the link that was cut");
     let counted = client.query_all("SELECT count(*) FROM t").await.unwrap();
     assert_eq!(count(counted), 1_000, "both still reach the coordinator");
 
@@ -166,7 +172,6 @@ pub(super) async fn flips(run: Run) -> anyhow::Result<Figures> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "nothing checks what internal RPCs carry yet: a flipped bit in a row is stored"]
 async fn a_bit_that_is_flipped_on_the_wire_is_never_stored_and_never_answered() {
     let run = Run::of(4);
     report("flips on the wire", run, &flips(run).await.unwrap());

@@ -16,6 +16,7 @@ use super::super::command::{CopyMove, NewCluster};
 use super::super::error::CatalogError;
 use super::super::state::ClusterState;
 use super::Draft;
+use crate::placement::Candidate;
 
 /// The most workers a cluster can have: the slice map and every snapshot list them.
 const WORKERS_MAX: usize = 1_024;
@@ -50,6 +51,23 @@ impl Draft<'_> {
             return Err(CatalogError::LimitReached { what: "workers", limit: WORKERS_MAX });
         }
         workers.insert(worker);
+        Ok(())
+    }
+
+    pub(super) fn describe_worker(
+        &mut self,
+        worker: WorkerId,
+        candidate: Candidate,
+    ) -> Result<(), CatalogError> {
+        let cluster = self.cluster()?;
+        if !cluster.workers.contains(&worker) {
+            return Err(CatalogError::UnknownWorker { worker });
+        }
+        // What is said of nobody in particular is kept for nobody.
+        match candidate == Candidate::default() {
+            true => cluster.described.remove(&worker),
+            false => cluster.described.insert(worker, candidate),
+        };
         Ok(())
     }
 
@@ -137,8 +155,15 @@ impl Draft<'_> {
             let problem = format!("worker {worker} has slices or copies still");
             return Err(CatalogError::invalid(problem));
         }
+        // Older sets have no say any more once this is committed.
+        if self.next.log_sets.current.workers.contains(&worker) {
+            let problem = format!("worker {worker} keeps a copy of the command log still");
+            return Err(CatalogError::invalid(problem));
+        }
+        let cluster = self.cluster()?;
         cluster.workers.remove(&worker);
         cluster.draining.remove(&worker);
+        cluster.described.remove(&worker);
         Ok(())
     }
 

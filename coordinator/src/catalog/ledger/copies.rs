@@ -38,7 +38,7 @@ pub enum Ask {
         after: u64,
         /// The records; `None`: those of the own copy, from the disk.
         run: Option<Run>,
-        /// The last record known to be durable.
+        /// The last record that may be acknowledged: a copy without it is not complete.
         committed: u64,
     },
     /// To hand out records.
@@ -82,6 +82,8 @@ pub(super) struct Progress {
     pub(super) since: Duration,
     /// When it last answered well, or when we began to care.
     pub(super) heard: Duration,
+    /// When the newest question was asked that it answered as ours.
+    confirmed: Option<Duration>,
     pub(super) failures: u32,
     pub(super) retry_at: Duration,
     /// Since when it is promised to somebody else, and at which epoch.
@@ -103,6 +105,7 @@ impl Progress {
             asked_at: None,
             since: now,
             heard: now,
+            confirmed: None,
             failures: 0,
             retry_at: now,
             refused: None,
@@ -190,10 +193,15 @@ impl<T> Ledger<T> {
         if after == last && !is_due && !is_refused && progress.failures == 0 {
             return None;
         }
-        // One that is promised elsewhere is only asked whether it still is.
-        let last = if is_refused { after } else { last };
+        // One that is promised elsewhere is only asked whether it still is: at our end, which is never
+        // read from the disk.
         let run = self.recent.run(after, last);
-        Some(Ask::Append { after, run, committed: self.committed.seq.min(last) })
+        // Until our epoch has begun, all that was taken over may be durable.
+        let committed = match self.phase {
+            Phase::Leading => self.committed.seq,
+            _ => self.chain.seq,
+        };
+        Some(Ask::Append { after, run, committed })
     }
 
     /// A member answered, or did not.
@@ -219,8 +227,24 @@ impl<T> Ledger<T> {
             }
             Answer::Position { verdict: Verdict::Mismatch, position, .. } => {
                 // What it had of ours it has no more, or has not yet.
-                progress.acked = 0;
+                (progress.acked, progress.refused) = (0, None);
                 let behind = position.tail.seq;
+                let sets = self.state.log_sets();
+                if behind >= progress.after
+                    && position.complete
+                    // Epochs of two histories do not compare.
+                    && sets.forced > LogEpoch(0)
+                    && !sets.workers().contains(&worker)
+                {
+                    progress.is_foreign = true;
+                    progress.problem = Some(
+                        "it has log records that an operator has given up, and they may be the only \
+                         copy: to replace them, stop it and remove log and LOG_IDENTITY from its \
+                         data directory"
+                            .to_owned(),
+                    );
+                    return;
+                }
                 if behind < progress.after {
                     progress.after = behind;
                 } else {
@@ -230,6 +254,7 @@ impl<T> Ledger<T> {
             }
             Answer::Position { upto, position, .. } => {
                 progress.complete = position.complete;
+                progress.confirmed = progress.asked_at;
                 progress.acked = progress.acked.max(upto);
                 (progress.after, progress.back, progress.refused) = (upto, 1, None);
             }
@@ -257,6 +282,8 @@ impl<T> Ledger<T> {
         }
         let Some(progress) = self.progress.get_mut(&worker) else { return };
         progress.retry_at = now + self.timing.retry;
+        // Where it is then is not known: whoever it is promised to may write.
+        (progress.after, progress.back) = (u64::MAX, 1);
         // We write all records of our epoch: a newer one is another coordinator's.
         if position.tail.log_epoch > self.chain.log_epoch {
             if self.state.log_sets().workers().contains(&worker) {
@@ -284,8 +311,26 @@ impl<T> Ledger<T> {
         let lasting =
             lasting.filter(|(since, _)| now.saturating_sub(*since) >= self.timing.reclaim_after);
         if let Some(epoch) = lasting.map(|(_, epoch)| epoch).max() {
-            self.ask_for_promises(LogEpoch(epoch.max(self.ballot).0 + 1), now);
+            self.ask_for_promises(epoch.max(self.ballot).next(), now);
         }
+    }
+
+    /// Until when it is certain that nobody else has written the log: enough members, asked then or
+    /// later, were promised to nobody else. For ever when there are none.
+    pub fn confirmed(&self) -> Option<Duration> {
+        if !self.is_leading() {
+            return None;
+        }
+        let sets = self.state.log_sets();
+        if sets.is_alone() {
+            return Some(Duration::MAX);
+        }
+        let at = |worker| self.progress.get(&worker).and_then(|progress| progress.confirmed);
+        let mut times: Vec<_> = sets.workers().into_iter().filter_map(at).collect();
+        times.sort_unstable_by(|a, b| b.cmp(a));
+        times.into_iter().find(|time| {
+            sets.is_durable(self.own, |worker| at(worker).is_some_and(|seen| seen >= *time))
+        })
     }
 
     /// Why the log cannot be written now.

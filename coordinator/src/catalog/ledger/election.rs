@@ -65,7 +65,7 @@ impl<T> Ledger<T> {
     /// everything.
     pub(super) fn ask_for_members(&mut self, workers: BTreeSet<WorkerId>, now: Duration) {
         let newest = self.ballot.max(self.chain.log_epoch);
-        self.ask_for_promises(LogEpoch(newest.0 + 1), now);
+        self.ask_for_promises(newest.next(), now);
         if let Phase::Promising { wanted, .. } = &mut self.phase {
             *wanted = Some(workers);
         }
@@ -84,7 +84,7 @@ impl<T> Ledger<T> {
     pub(super) fn outbid(&mut self, position: Position, now: Duration) {
         let theirs = position.promised.map_or(LogEpoch(0), |promise| promise.epoch);
         if matches!(self.phase, Phase::Promising { .. }) && theirs >= self.ballot {
-            self.ask_for_promises(LogEpoch(theirs.0 + 1), now);
+            self.ask_for_promises(theirs.next(), now);
             // Whoever else asks gets the time to finish, or else neither ever would.
             let wait = now + self.timing.outbid_wait(self.writer, self.ballot);
             for progress in self.progress.values_mut() {
@@ -113,6 +113,13 @@ impl<T> Ledger<T> {
         let newer = best.filter(|(_, position)| age(&position.tail) > age(&self.chain));
         match newer.map(|(worker, position)| (*worker, *position)) {
             Some((worker, _)) if *adopting == Some(worker) => {}
+            Some((worker, position)) if position.tail.seq <= self.chain.seq => {
+                // Where it ends, ours has a record of an older epoch, which nobody waits for.
+                let epoch = position.tail.log_epoch;
+                let reason =
+                    format!("worker {worker} has a log that another one wrote, at epoch {epoch}");
+                self.stop(reason, true);
+            }
             Some((worker, position)) => {
                 tracing::info!(%worker, from = self.chain.seq, to = position.tail.seq,
                     "records are taken over from a log member");
@@ -130,7 +137,7 @@ impl<T> Ledger<T> {
             Phase::Promising { adopting, .. } if *adopting == Some(from) => {}
             _ => return,
         }
-        if self.written != self.chain.seq || records.is_empty() {
+        if self.written != self.chain.seq {
             return;
         }
         for bytes in records {
@@ -144,6 +151,11 @@ impl<T> Ledger<T> {
             }
         }
         if self.group.records.is_empty() {
+            // Not at once again: it has said that it has more than it hands out.
+            let retry_at = now + self.timing.retry;
+            if let Some(progress) = self.progress.get_mut(&from) {
+                progress.retry_at = retry_at;
+            }
             return self.give_up_adopting(from);
         }
         self.group.since.get_or_insert(now);

@@ -2,16 +2,22 @@
 //!
 //! A set of two is never made smaller: the one that is left could not tell a later coordinator
 //! that there were records without it. So a cluster of one worker waits for it, while in a larger
-//! one the death of a member costs no commit any time.
+//! one the death of a member costs no commit any time. A member that is drained goes when another
+//! worker has taken its place, or when nobody could.
+//!
+//! A set that was left counts until a record of another kind follows. So one is made at once: a
+//! quiet cluster whose dead member was replaced must not need that member to be restored.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use basalt_storage::ids::WorkerId;
+use basalt_storage::ids::{TxnId, WorkerId};
 
 use super::Ledger;
 use super::copies::Progress;
+use crate::catalog::command::Command;
 use crate::catalog::members::LogSet;
+use crate::catalog::{serialise, wall_clock_ms};
 
 /// Workers that are filled at the same time beyond those wanted: one that cannot be filled does
 /// not hold up another one.
@@ -30,12 +36,23 @@ impl<T> Ledger<T> {
         if !self.is_leading() || !self.is_settled() || self.group.since.is_some() {
             return;
         }
+        if self.is_to_publish() {
+            return;
+        }
+        if !self.state.log_sets().unsettled.is_empty() {
+            return self.settle_sets(now);
+        }
         self.hold_for_newcomers(now);
         let current = &self.state.log_sets().current;
         let mut workers: BTreeSet<_> = current.workers.clone();
         workers.retain(|worker| !self.is_to_leave(*worker, now));
         let filled = self.filled_newcomers(now);
         let wanted = usize::from(current.copies);
+        let is_replaced = match self.newcomers().is_empty() {
+            true => workers.iter().any(|worker| !self.is_drained(*worker)),
+            false => !filled.is_empty(),
+        };
+        workers.retain(|worker| !is_replaced || !self.is_drained(*worker));
         workers.extend(filled.iter().take(wanted.saturating_sub(workers.len())));
         if workers == current.workers {
             return;
@@ -59,9 +76,10 @@ impl<T> Ledger<T> {
         let Some(cluster) = self.state.cluster() else { return Vec::new() };
         let members = self.state.log_sets().workers();
         let current = &self.state.log_sets().current;
-        let silent = current.workers.iter().filter(|worker| !self.reachable.contains(worker));
+        let stays =
+            |worker: &&WorkerId| self.reachable.contains(worker) && !self.is_drained(**worker);
         let wanted = usize::from(current.copies);
-        let missing = wanted.saturating_sub(current.workers.len() - silent.count());
+        let missing = wanted.saturating_sub(current.workers.iter().filter(stays).count());
         if missing == 0 {
             return Vec::new();
         }
@@ -73,7 +91,7 @@ impl<T> Ledger<T> {
         };
         let mut candidates: Vec<_> = (self.reachable.iter().copied())
             .filter(|worker| cluster.workers.contains(worker) && !members.contains(worker))
-            .filter(|worker| !is_foreign(worker))
+            .filter(|worker| !is_foreign(worker) && !self.is_drained(*worker))
             .collect();
         candidates.sort_by_key(|worker| (failures(worker), *worker));
         candidates.truncate(missing + SPARE_NEWCOMERS);
@@ -132,6 +150,21 @@ impl<T> Ledger<T> {
                 progress.refused.is_none()
                     && now.saturating_sub(progress.heard) < self.timing.leave_out_after
             })
+    }
+
+    /// Puts a record of no change under way, after which older sets have no say.
+    fn settle_sets(&mut self, now: Duration) {
+        let command = Command::new(TxnId::generate(), wall_clock_ms(), Vec::new());
+        let applied =
+            serialise(&command).and_then(|payload| self.apply(command, &payload).map(|_| ()));
+        match applied {
+            Ok(()) => self.begin_group(now),
+            Err(error) => self.stop(format!("log members cannot be settled: {error}"), false),
+        }
+    }
+
+    fn is_drained(&self, worker: WorkerId) -> bool {
+        self.state.cluster().is_some_and(|cluster| cluster.draining.contains(&worker))
     }
 
     /// Whether a member has been silent for long, or has left the cluster.

@@ -237,7 +237,8 @@ impl Simulation {
             self.disks.entry(*id).or_default().insert(key, true);
         }
         let (bytes, heat) = (self.random.below(5) as u64, self.random.below(3) as u64);
-        self.world.segments.push(Owned { key, bytes, holders, wanted, heat });
+        let everywhere = self.random.below(4) == 0;
+        self.world.segments.push(Owned { key, bytes, holders, wanted, everywhere, heat });
     }
 
     /// Workers that are away keep their slices; lost and drained ones do not.
@@ -265,10 +266,10 @@ impl Simulation {
                     self.seen.copies += 1;
                     let holds = self.holders(*segment).contains(to);
                     self.require(!holds, || format!("a second copy: {step:?}"));
-                    self.require(
-                        *reason == CopyReason::Placement || self.is_short(*segment),
-                        || format!("a copy too many: {step:?}"),
-                    );
+                    let is_spare = matches!(reason, CopyReason::Placement | CopyReason::Everywhere);
+                    self.require(is_spare || self.is_short(*segment), || {
+                        format!("a copy too many: {step:?}")
+                    });
                     self.begin(*segment, sources, *to);
                 }
                 Step::Rebuild { segment, worker, sources } => {
@@ -333,7 +334,7 @@ impl Simulation {
     }
 
     fn forget(&mut self, key: SegmentKey, id: WorkerId, reason: ForgetReason) {
-        let usable = self.workers_in(&[Live, Away]).len();
+        let members = self.workers_in(&[Live, Away, Lost]).len();
         let mut flights = self.world.in_flight.iter().filter(|copy| copy.segment == key);
         let is_read = flights.any(|copy| copy.from == id || copy.to == id);
         self.require(!is_read, || format!("{id} is forgotten in the middle of a copy of {key}"));
@@ -347,7 +348,7 @@ impl Simulation {
         let left = self.holders(key).iter();
         let good = left.filter(|holder| self.is_good(key, **holder, &[Live])).count();
         let enough = match reason {
-            ForgetReason::Drained => wanted.min(usable).max(1),
+            ForgetReason::Drained => wanted.min(members).max(1),
             ForgetReason::Surplus | ForgetReason::Bad | ForgetReason::Lost => wanted,
         };
         self.require(good >= enough, || {
@@ -406,7 +407,8 @@ impl Simulation {
         // Each round makes a copy where any is missing, and every segment is forgotten by those
         // who should not have it in as many rounds as it has holders, as far as steps allow.
         let holders = self.world.segments.iter().map(|segment| segment.holders.len());
-        let bound = holders.sum::<usize>() + self.world.segments.len() * (self.copies + 2) + 1;
+        let copies = self.copies.max(self.world.states.len());
+        let bound = holders.sum::<usize>() + self.world.segments.len() * (copies + 2) + 1;
         let mut rounds = 0;
         loop {
             let plan = self.round();
@@ -437,7 +439,8 @@ impl Simulation {
                 lost += 1;
                 continue;
             }
-            let is_whole = good.len() == segment.wanted.min(usable.len());
+            let wanted = if segment.everywhere { usable.len() } else { segment.wanted };
+            let is_whole = good.len() == wanted.min(usable.len());
             let has_rest = usable.is_empty() || usable.len() < segment.wanted;
             let is_clean = holders.len() == good.len() || has_rest;
             self.require(is_whole && is_clean, || format!("{segment:?} of {usable:?}"));
@@ -445,8 +448,11 @@ impl Simulation {
             let placed = &placed[..segment.wanted.min(placed.len())];
             let is_placed = placed.iter().all(|id| good.contains(id));
             self.require(is_placed, || format!("{segment:?} is not on {placed:?}"));
+            // What is drained becomes empty, unless others are lost that would have to have copies.
             let drained = holders.iter().filter(|id| self.world.states.get(id) == Some(&Draining));
-            self.require(usable.is_empty() || drained.count() == 0, || format!("{segment:?}"));
+            let members = usable.len() + self.workers_in(&[Lost]).len();
+            let waits = usable.is_empty() || usable.len() < segment.wanted.min(members);
+            self.require(waits || drained.count() == 0, || format!("{segment:?}"));
         }
         let plan = self.world.plan();
         let progress = plan.progress;

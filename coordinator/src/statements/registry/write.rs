@@ -6,6 +6,7 @@
 use std::sync::{Arc, OnceLock};
 
 use basalt_engine::error::{ErrorCode, SqlError};
+use basalt_engine::settings::WriteConsistency;
 use basalt_storage::digest::Digest;
 use basalt_storage::ids::TxnId;
 
@@ -70,6 +71,19 @@ impl RunNotes {
             run.write = Some(Write { request: key, commit: Commit::Nothing });
         });
         Self { request, ..self.clone() }
+    }
+
+    /// The same run under its statement's own `WITH CONSISTENCY`.
+    pub(in crate::statements) fn with_consistency(
+        self,
+        consistency: Option<WriteConsistency>,
+    ) -> Self {
+        Self { consistency, ..self }
+    }
+
+    /// The `WITH CONSISTENCY` of its statement.
+    pub(in crate::statements) fn consistency(&self) -> Option<WriteConsistency> {
+        self.consistency
     }
 
     /// What the run's client calls it.

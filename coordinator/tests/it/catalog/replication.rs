@@ -11,12 +11,13 @@ use basalt_coordinator::catalog::ledger::{Answer, Ask, Timing};
 use basalt_coordinator::catalog::links::{MemberLinks, Question};
 use basalt_coordinator::catalog::restore::{Certainty, LogSource, detach, restore};
 use basalt_coordinator::catalog::{
-    Catalog, CatalogError, Change, LogStatus, NewCluster, Readable, verify,
+    Catalog, CatalogError, Change, LogStatus, NewCluster, Readable, RequestKey, verify,
 };
 use basalt_engine::log_protocol::MemberPosition;
 use basalt_engine::secret::ClusterSecret;
 use basalt_storage::command_log::{Append, LogCopy, Position};
-use basalt_storage::ids::{ClusterId, WorkerId};
+use basalt_storage::digest::Digest;
+use basalt_storage::ids::{ClusterId, Epoch, WorkerId};
 use bytes::Bytes;
 use tempfile::TempDir;
 use url::Url;
@@ -32,6 +33,8 @@ struct Machines(Arc<Mutex<Inner>>);
 struct Inner {
     copies: BTreeMap<WorkerId, LogCopy>,
     down: BTreeSet<WorkerId>,
+    /// They promise, and take no records.
+    is_full: bool,
     appends: usize,
 }
 
@@ -66,6 +69,9 @@ impl MemberLinks for Machines {
                 return Answer::Failed("it is down".to_owned());
             };
             let promise = question.ask.promise;
+            if inner.is_full && matches!(question.ask.ask, Ask::Append { .. }) {
+                return Answer::Failed("its disk is full".to_owned());
+            }
             let (verdict, upto) = match (question.ask.ask, run) {
                 (Ask::Read { after }, _) => return Answer::Records(copy.read(after, 100).unwrap()),
                 (Ask::Append { committed, .. }, Some((after, run))) => {
@@ -136,8 +142,13 @@ impl Cluster {
 fn open(path: &Path, machines: &Machines, workers: &[WorkerId]) -> Catalog {
     let catalog = Catalog::open_timed(path, timing()).unwrap();
     catalog.replicate(Arc::new(machines.clone()));
-    catalog.set_worker_urls(workers.iter().map(|worker| (*worker, url(*worker))).collect());
+    reach(&catalog, workers);
     catalog
+}
+
+/// Tells a coordinator which workers can be reached.
+fn reach(catalog: &Catalog, workers: &[WorkerId]) {
+    catalog.set_worker_urls(workers.iter().map(|worker| (*worker, url(*worker))).collect());
 }
 
 async fn commit(catalog: &Catalog, name: &str) -> Result<u64, CatalogError> {
@@ -155,6 +166,12 @@ fn members(status: &LogStatus) -> Vec<WorkerId> {
 
 async fn wait_for(catalog: &Catalog, wanted: impl FnMut(&LogStatus) -> bool) {
     let waited = tokio::time::timeout(Duration::from_secs(30), catalog.wait_for_log(wanted)).await;
+    waited.unwrap_or_else(|_| panic!("{:?}", catalog.log_status()));
+}
+
+async fn wait_shown(catalog: &Catalog, name: &str) {
+    let shown = catalog.wait_for(|snapshot| snapshot.schemas.contains_key(name));
+    let waited = tokio::time::timeout(Duration::from_secs(30), shown).await;
     waited.unwrap_or_else(|_| panic!("{:?}", catalog.log_status()));
 }
 
@@ -183,7 +200,7 @@ async fn with_one_worker_both_have_every_commit_and_without_it_there_is_none() {
     assert!(has(&cluster.catalog, "a"));
     // The one whose outcome was unknown is there in the end, the one that was refused is not.
     cluster.machines.set_down(worker, false);
-    cluster.catalog.wait_for(|snapshot| snapshot.schemas.contains_key("b")).await;
+    wait_shown(&cluster.catalog, "b").await;
     cluster.commit("d").await.unwrap();
     assert!(!has(&cluster.catalog, "c"));
 }
@@ -219,6 +236,76 @@ async fn a_third_worker_takes_the_place_of_a_dead_member() {
     })
     .await;
     assert_eq!(members(&cluster.catalog.log_status()).len(), 2);
+}
+
+fn drain(worker: WorkerId) -> Change {
+    Change::DrainWorker { worker, drain: true }
+}
+
+#[tokio::test]
+async fn a_drained_member_leaves_when_another_worker_has_its_place_and_only_then_the_cluster() {
+    let cluster = Cluster::start(3).await;
+    let drained = members(&cluster.catalog.log_status())[0];
+    let others = cluster.workers.iter().copied().filter(|worker| *worker != drained);
+    let owners = others.cycle().take(16).collect();
+    let assign = Change::AssignSlices { epoch: Epoch(2), owners };
+    cluster.catalog.commit(command(vec![assign])).await.unwrap();
+    let remove = || command(vec![Change::RemoveWorker { worker: drained }]);
+    let refused = cluster.catalog.commit(remove()).await.unwrap_err().to_string();
+    assert!(refused.contains("keeps a copy of the command log still"), "{refused}");
+    cluster.catalog.commit(command(vec![drain(drained)])).await.unwrap();
+    let has_left = |status: &LogStatus| {
+        let members = members(status);
+        members.len() == 2 && !members.contains(&drained)
+    };
+    wait_for(&cluster.catalog, has_left).await;
+    cluster.catalog.commit(remove()).await.unwrap();
+    cluster.commit("a").await.unwrap();
+}
+
+#[tokio::test]
+async fn the_last_member_stays_one_though_it_is_drained() {
+    let cluster = Cluster::start(1).await;
+    let only = cluster.workers[0];
+    cluster.catalog.commit(command(vec![drain(only)])).await.unwrap();
+    let version = cluster.commit("a").await.unwrap();
+    assert_eq!(members(&cluster.catalog.log_status()), [only]);
+    assert_eq!(cluster.machines.position(only).tail.seq, version);
+}
+
+#[tokio::test]
+async fn a_quiet_cluster_is_restored_without_the_member_that_was_replaced() {
+    let cluster = Cluster::start(3).await;
+    let dead = members(&cluster.catalog.log_status())[0];
+    cluster.machines.set_down(dead, true);
+    wait_for(&cluster.catalog, |status| {
+        !members(status).contains(&dead) && members(status).len() == 2
+    })
+    .await;
+    let secret = cluster.catalog.secret().clone();
+    loop {
+        let seq = cluster.catalog.log_status().seq;
+        let dir = tempfile::tempdir().unwrap();
+        if restore(dir.path(), &secret, &sources(&cluster), Certainty::Required).is_ok() {
+            break;
+        }
+        // Nobody commits anything: what settles the new set is the catalog's own.
+        wait_for(&cluster.catalog, |status| status.seq > seq).await;
+    }
+}
+
+#[tokio::test]
+async fn only_a_coordinator_that_members_answer_is_confirmed() {
+    let cluster = Cluster::start(2).await;
+    cluster.catalog.confirm().await.unwrap();
+    let secret = cluster.catalog.secret().clone();
+    let dir = tempfile::tempdir().unwrap();
+    restore(dir.path(), &secret, &sources(&cluster), Certainty::Required).unwrap();
+    let new = open(dir.path(), &cluster.machines, &cluster.workers);
+    new.confirm().await.unwrap();
+    let refused = cluster.catalog.confirm().await.unwrap_err();
+    assert!(matches!(refused, CatalogError::Stopped { .. }), "{refused}");
+    new.confirm().await.unwrap();
 }
 
 #[tokio::test]
@@ -270,13 +357,70 @@ async fn what_only_a_member_has_after_a_crash_is_taken_over() {
     cluster.commit("a").await.unwrap();
     let Cluster { dir, catalog, machines, workers } = cluster;
     drop(catalog);
-    // The members wrote faster than the coordinator's own disk.
+    // The members wrote faster than the coordinator's own disk, in one start of it: an image of an
+    // earlier one is another coordinator (`log/owner.rs`).
     std::fs::write(&path, older).unwrap();
     let catalog = open(dir.path(), &machines, &workers);
-    catalog.wait_for(|snapshot| snapshot.schemas.contains_key("a")).await;
+    wait_shown(&catalog, "a").await;
     commit(&catalog, "b").await.unwrap();
     drop(catalog);
     assert!(verify(dir.path()).unwrap().is_sound());
+}
+
+#[tokio::test]
+async fn a_retry_under_its_key_is_not_answered_by_what_is_not_durable() {
+    let cluster = Cluster::start(1).await;
+    let worker = cluster.workers[0];
+    let version = cluster.commit("a").await.unwrap();
+    let labelled = || {
+        let key = RequestKey::new("label").unwrap();
+        let create = Change::CreateSchema { name: "b".to_owned() };
+        command(vec![create]).with_request(key, Digest::of(b"b"))
+    };
+    cluster.machines.set_down(worker, true);
+    let unknown = cluster.catalog.commit(labelled()).await.unwrap_err();
+    assert!(matches!(unknown, CatalogError::OutcomeUnknown { .. }), "{unknown}");
+    for _ in 0..3 {
+        let refused = cluster.catalog.commit(labelled()).await.unwrap_err();
+        assert!(matches!(refused, CatalogError::LogUnavailable { .. }), "{refused}");
+        assert!(cluster.catalog.requests().await.unwrap().is_empty());
+    }
+    assert_eq!(cluster.catalog.snapshot().version, version);
+    cluster.machines.set_down(worker, false);
+    wait_shown(&cluster.catalog, "b").await;
+    let again = cluster.catalog.commit(labelled()).await.unwrap();
+    assert!(again.replayed && again.version == version + 1, "{again:?}");
+}
+
+#[tokio::test]
+async fn a_coordinator_that_stalls_on_its_first_record_leads_when_members_take_it() {
+    let cluster = Cluster::start(1).await;
+    cluster.commit("a").await.unwrap();
+    let Cluster { dir, catalog, machines, workers } = cluster;
+    drop(catalog);
+    machines.with(|inner| inner.is_full = true);
+    let catalog = open(dir.path(), &machines, &workers);
+    for _ in 0..3 {
+        let refused = commit(&catalog, "b").await.unwrap_err();
+        assert!(matches!(refused, CatalogError::LogUnavailable { .. }), "{refused}");
+    }
+    machines.with(|inner| inner.is_full = false);
+    wait_for(&catalog, |status| status.is_leading).await;
+    commit(&catalog, "c").await.unwrap();
+}
+
+#[tokio::test]
+async fn a_catalog_that_waits_for_members_is_dropped_at_once() {
+    let cluster = Cluster::start(2).await;
+    let Cluster { dir, catalog, machines, workers } = cluster;
+    drop(catalog);
+    for worker in workers {
+        machines.set_down(worker, true);
+    }
+    let catalog = Catalog::open(dir.path()).unwrap();
+    let began = std::time::Instant::now();
+    drop(catalog);
+    assert!(began.elapsed() < Duration::from_secs(6), "{:?}", began.elapsed());
 }
 
 struct Source {
@@ -328,6 +472,7 @@ async fn a_coordinator_whose_disk_is_gone_comes_back_with_everything_and_the_old
     assert!(verify(dir.path()).unwrap().is_sound());
     let new = open(dir.path(), &old.machines, &old.workers);
     new.readable().await.unwrap();
+    wait_for(&new, |status| status.is_leading).await;
     assert_eq!(new.snapshot().schemas.len(), seen.schemas.len());
     assert_eq!(new.secret(), &secret);
     commit(&new, "after").await.unwrap();
@@ -341,6 +486,128 @@ async fn a_coordinator_whose_disk_is_gone_comes_back_with_everything_and_the_old
     let again = open(old_dir.path(), &machines, &workers);
     wait_for(&again, |status| matches!(status.readable, Readable::No(_))).await;
     commit(&new, "and_on").await.unwrap();
+}
+
+#[tokio::test]
+async fn a_restored_coordinator_shows_nothing_before_members_have_promised() {
+    let old = Cluster::start(2).await;
+    old.commit("a").await.unwrap();
+    let secret = old.catalog.secret().clone();
+    let dir = tempfile::tempdir().unwrap();
+    restore(dir.path(), &secret, &sources(&old), Certainty::Required).unwrap();
+    let Cluster { dir: _old, catalog, machines, workers } = old;
+    drop(catalog);
+    for worker in &workers {
+        machines.set_down(*worker, true);
+    }
+    // Also when it was started before and nobody answered.
+    for _ in 0..2 {
+        let new = open(dir.path(), &machines, &workers);
+        assert!(matches!(new.log_status().readable, Readable::NotYet(_)));
+        assert!(!has(&new, "a"));
+    }
+    for worker in &workers {
+        machines.set_down(*worker, false);
+    }
+    let new = open(dir.path(), &machines, &workers);
+    new.readable().await.unwrap();
+    assert!(has(&new, "a"));
+}
+
+#[tokio::test]
+async fn a_copied_coordinator_shows_nothing_before_members_have_promised() {
+    let Cluster { dir, catalog, machines, workers } = Cluster::start(2).await;
+    commit(&catalog, "a").await.unwrap();
+    drop(catalog);
+    let copy = tempfile::tempdir().unwrap();
+    for entry in std::fs::read_dir(dir.path()).unwrap() {
+        let entry = entry.unwrap();
+        std::fs::copy(entry.path(), copy.path().join(entry.file_name())).unwrap();
+    }
+    workers.iter().for_each(|worker| machines.set_down(*worker, true));
+    let readable =
+        |dir: &tempfile::TempDir| open(dir.path(), &machines, &workers).log_status().readable;
+    assert!(matches!(readable(&copy), Readable::NotYet(_)), "the other one may have gone on");
+    assert_eq!(readable(&dir), Readable::Yes, "all of it is known to be durable");
+}
+
+#[tokio::test]
+async fn a_large_log_that_was_restored_opens_after_a_crash() {
+    let old = Cluster::start(2).await;
+    for number in 0..6 {
+        let (schema, name) = ("public".to_owned(), format!("v{number}"));
+        let query = format!("SELECT '{}'", "x".repeat(1_000_000));
+        let view = Change::CreateView { schema, name, query };
+        old.catalog.commit(command(vec![view])).await.unwrap();
+    }
+    let secret = old.catalog.secret().clone();
+    let dir = tempfile::tempdir().unwrap();
+    restore(dir.path(), &secret, &sources(&old), Certainty::Required).unwrap();
+    let new = open(dir.path(), &old.machines, &old.workers);
+    new.readable().await.unwrap();
+    let path = dir.path().join("catalog.redb");
+    let image = std::fs::read(&path).unwrap();
+    drop(new);
+    std::fs::write(&path, image).unwrap();
+    let again = open(dir.path(), &old.machines, &old.workers);
+    commit(&again, "a").await.unwrap();
+}
+
+#[tokio::test]
+async fn a_takeover_makes_a_new_epoch_of_the_slices_too() {
+    let old = Cluster::start(2).await;
+    let before = old.catalog.cluster();
+    assert!(!before.slice_owners.is_empty());
+    let secret = old.catalog.secret().clone();
+    let dir = tempfile::tempdir().unwrap();
+    restore(dir.path(), &secret, &sources(&old), Certainty::Required).unwrap();
+    let epoch = |catalog: &Catalog| catalog.cluster().epoch;
+    let new = open(dir.path(), &old.machines, &old.workers);
+    new.readable().await.unwrap();
+    assert_eq!(epoch(&new), Epoch(before.epoch.0 + 1), "plans of the old one are stale");
+    assert_eq!(new.cluster().slice_owners, before.slice_owners);
+    drop(new);
+    let again = open(dir.path(), &old.machines, &old.workers);
+    again.readable().await.unwrap();
+    assert_eq!(epoch(&again), Epoch(before.epoch.0 + 1), "a restart takes over from nobody");
+}
+
+#[tokio::test]
+async fn records_that_an_operator_gave_up_are_not_overwritten() {
+    let cluster = Cluster::start(2).await;
+    let (lost, left) = (cluster.workers[0], cluster.workers[1]);
+    cluster.machines.set_down(left, true);
+    cluster.commit("only_on_the_lost").await.unwrap();
+    cluster.machines.set_down(lost, true);
+    cluster.machines.set_down(left, false);
+    let secret = cluster.catalog.secret().clone();
+    let dir = tempfile::tempdir().unwrap();
+    restore(dir.path(), &secret, &sources(&cluster), Certainty::Waived).unwrap();
+    let Cluster { dir: _old, catalog, machines, workers } = cluster;
+    drop(catalog);
+    let new = open(dir.path(), &machines, &workers);
+    commit(&new, "b").await.unwrap();
+    let tail = machines.position(lost).tail;
+    machines.set_down(lost, false);
+    let is_told = |status: &LogStatus| {
+        let found = status.members.iter().find(|member| member.worker == lost);
+        let problem = found.and_then(|member| member.problem.as_deref());
+        problem.is_some_and(|problem| problem.contains("an operator has given up"))
+    };
+    wait_for(&new, is_told).await;
+    commit(&new, "c").await.unwrap();
+    assert_eq!(machines.position(lost).tail, tail);
+    // Emptied and started again, it is filled like any other.
+    machines.with(|inner| {
+        inner.copies.insert(lost, LogCopy::open(Arc::new(MemDisk::default())).unwrap())
+    });
+    reach(&new, &[left]);
+    tokio::time::sleep(timing().heartbeat).await;
+    reach(&new, &workers);
+    let is_filled = |status: &LogStatus| {
+        status.members.iter().any(|it| it.worker == lost && it.is_member && it.problem.is_none())
+    };
+    wait_for(&new, is_filled).await;
 }
 
 #[tokio::test]

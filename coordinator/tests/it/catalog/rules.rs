@@ -39,6 +39,12 @@ fn check_table(edit: impl FnOnce(&mut NewTable), message: &str) {
 }
 
 fn check_segment(edit: impl FnOnce(&mut SegmentRecord), problem: &str) {
+    let error = refused_segment(edit);
+    assert!(error.to_string().contains(problem), "{error}");
+}
+
+/// What is said to a segment with something wrong in it.
+fn refused_segment(edit: impl FnOnce(&mut SegmentRecord)) -> CatalogError {
     let (mut state, worker) = state();
     let txn = TxnId::generate();
     let mut record = segment(TableId(1), txn, 3, worker);
@@ -46,8 +52,7 @@ fn check_segment(edit: impl FnOnce(&mut SegmentRecord), problem: &str) {
     let add = Change::AddSegments { table: TableId(1), schema_version: 1, segments: vec![record] };
     let mut command = command(vec![add]);
     command.txn = txn;
-    let error = state.apply(command).unwrap_err();
-    assert!(error.to_string().contains(problem), "{error}");
+    state.apply(command).unwrap_err()
 }
 
 fn named(name: &str) -> Change {
@@ -88,6 +93,12 @@ fn a_table_definition_must_mean_something() {
 }
 
 #[test]
+fn a_segment_on_a_worker_that_is_no_member_any_more_is_to_be_written_again() {
+    let error = refused_segment(|s| s.holders[0] = WorkerId::generate());
+    assert!(error.is_retryable(), "{error}");
+}
+
+#[test]
 fn a_segment_must_fit_its_table() {
     check_segment(|s| s.table = TableId(2), "names another table");
     check_segment(|s| s.txn = TxnId::generate(), "written by another transaction");
@@ -96,7 +107,6 @@ fn a_segment_must_fit_its_table() {
     check_segment(|s| s.row_groups = vec![3, 0], "do not add up");
     check_segment(|s| s.holders.clear(), "has no holder");
     check_segment(|s| s.holders.push(s.holders[0]), "has no holder, or one twice");
-    check_segment(|s| s.holders[0] = WorkerId::generate(), "a holder that is no worker");
     check_segment(
         |s| {
             s.columns.remove(&ColumnId(2));

@@ -350,6 +350,8 @@ impl SqlBackend for FakeBackend {
             slice_partners: Vec::new(),
             members: 0,
             workers: BTreeMap::new(),
+            domains: [].into(),
+            moved: [].into(),
         };
         Arc::new(Snapshot { version: 1, cluster: Arc::new(cluster), schemas, pin: Arc::default() })
     }

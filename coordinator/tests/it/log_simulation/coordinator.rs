@@ -29,7 +29,7 @@ pub(super) struct LocalLog {
 
 impl LocalLog {
     /// A new cluster's.
-    pub(super) fn found() -> Self {
+    pub(super) fn found(own: CoordinatorId) -> Self {
         let changes = vec![
             Change::CreateCluster(NewCluster::generate()),
             Change::CreateSchema { name: "public".to_owned() },
@@ -40,7 +40,7 @@ impl LocalLog {
         state.apply(founding).unwrap();
         let mut chain = Chain::start();
         let record = chain.append(state.epoch(), state.log_epoch(), &payload).unwrap();
-        let (own, records) = (CoordinatorId::generate(), vec![record.into()]);
+        let records = vec![record.into()];
         Self { own, records, committed: Mark::at(chain) }
     }
 
@@ -99,6 +99,8 @@ pub(super) struct Coordinator {
     pub(super) is_gone: bool,
     /// The last record that was acknowledged when it started.
     pub(super) floor: u64,
+    /// Up to where readers have seen that chain in this run.
+    pub(super) shown: u64,
     /// Hash of each record of the chain it has shown or may show.
     pub(super) hashes: BTreeMap<u64, basalt_storage::digest::Digest>,
 }
@@ -114,24 +116,27 @@ impl Coordinator {
             held: Vec::new(),
             is_gone: false,
             floor: 0,
+            shown: 0,
             hashes: BTreeMap::new(),
         }
     }
 
-    /// Opens the own copy. Returns its end when readers may see it at once.
-    pub(super) fn start(&mut self, now: Duration) -> Option<Chain> {
+    /// Opens the own copy. Returns what is in its snapshots at once, and whether readers may see it.
+    pub(super) fn start(&mut self, writer: LogWriter, now: Duration) -> (Chain, bool) {
         let (state, chain) = self.log.replay();
-        let is_shown = state.log_sets().is_alone() || self.log.committed == Mark::at(chain);
-        let opening = Opening {
-            own: self.log.own,
-            writer: LogWriter::generate(),
-            state,
-            chain,
-            committed: Some(self.log.committed),
+        let is_whole = state.log_sets().is_alone() || self.log.committed == Mark::at(chain);
+        let shown = match is_whole {
+            true => chain,
+            // Without a mark the founding is known, as in `Log::open`.
+            false => self.log.replay_to(self.log.committed.seq.max(1)).1,
         };
+        let committed = if is_whole { Mark::at(chain) } else { Mark::at(shown) };
+        let opening =
+            Opening { own: self.log.own, writer, state, chain, committed: Some(committed) };
         self.ledger = Some(Ledger::new(opening, Timing::default(), now));
         self.incarnation += 1;
-        is_shown.then_some(chain)
+        self.shown = 0;
+        (shown, is_whole)
     }
 
     pub(super) fn crash(&mut self) {

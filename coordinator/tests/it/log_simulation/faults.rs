@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use basalt_coordinator::catalog::State;
 use basalt_coordinator::catalog::record::{Mark, command};
 use basalt_coordinator::catalog::restore::doubts;
+use basalt_coordinator::catalog::{Change, State};
 use basalt_storage::command_log::{Chain, Position, RawRecord};
 use basalt_storage::ids::{CoordinatorId, WorkerId};
+use uuid::Uuid;
 
 use super::coordinator::{Coordinator, LocalLog};
 use super::world::{Event, Profile, World};
@@ -25,6 +26,12 @@ impl Choices {
         (z ^ (z >> 31)) % end
     }
 
+    /// An id of anything: a seed gives the same ids, and so the same order of them.
+    pub(super) fn id(&mut self) -> Uuid {
+        let half = |choices: &mut Self| u128::from(choices.below(u64::MAX));
+        Uuid::from_u128(half(self) << 64 | half(self))
+    }
+
     pub(super) fn one_in(&mut self, n: u64) -> bool {
         self.below(n) == 0
     }
@@ -40,7 +47,7 @@ impl World {
         self.at(delay, Event::Fault);
         let worker = self.choices.below(self.workers.len() as u64) as usize;
         let coordinator = self.choices.below(self.coordinators.len() as u64) as usize;
-        match self.choices.below(12) {
+        match self.choices.below(14) {
             0..3 => self.crash_worker(worker),
             3..5 => self.crash_coordinator(coordinator),
             5..7 => self.pause(coordinator),
@@ -55,7 +62,8 @@ impl World {
             9 if self.profile != Profile::Crashes => self.lose_coordinator(coordinator),
             10 if self.profile == Profile::LostWorkers => self.lose_worker(worker),
             10 if self.profile == Profile::CopiedCoordinators => self.copy_coordinator(coordinator),
-            11 => self.operator(),
+            11 if self.profile != Profile::Crashes => self.operator(),
+            12 => self.drain_or_remove(coordinator, worker),
             _ => {}
         }
     }
@@ -119,13 +127,29 @@ impl World {
         }
     }
 
+    /// A worker is drained, or taken back; one that is drained and keeps no copy is removed, and
+    /// registers again.
+    fn drain_or_remove(&mut self, coordinator: usize, at: usize) {
+        let (worker, drain) = (self.workers[at].id, self.choices.one_in(2));
+        let Some(ledger) = &self.coordinators[coordinator].ledger else { return };
+        let Some(cluster) = ledger.state().cluster() else { return };
+        let is_free = !ledger.state().log_sets().current.workers.contains(&worker);
+        let change = match cluster.draining.contains(&worker) {
+            true if is_free => Change::RemoveWorker { worker },
+            _ if cluster.workers.contains(&worker) => Change::DrainWorker { worker, drain },
+            _ => return,
+        };
+        self.counts.removals += u64::from(matches!(change, Change::RemoveWorker { .. }));
+        self.change(coordinator, change);
+    }
+
     /// Somebody starts a copy of a coordinator's folder elsewhere.
     fn copy_coordinator(&mut self, at: usize) {
         let mut log = self.coordinators[at].log.clone();
         if self.coordinators[at].is_gone || log.is_alone() || self.is_crowded() {
             return;
         }
-        log.own = CoordinatorId::generate();
+        log.own = CoordinatorId(self.choices.id());
         self.add_coordinator(log);
     }
 
@@ -186,7 +210,7 @@ impl World {
             self.check_has_everything(&records).unwrap();
         }
         self.counts.restores += 1;
-        let own = CoordinatorId::generate();
+        let own = CoordinatorId(self.choices.id());
         let committed = Mark::at(Chain::start());
         self.add_coordinator(LocalLog { own, records, committed });
     }
@@ -206,6 +230,10 @@ impl World {
         for at in 0..self.coordinators.len() {
             self.at(0, Event::Resume(at));
             self.at(1, Event::StartCoordinator(at));
+        }
+        // Where nothing was lost, it goes on by itself.
+        if self.profile == Profile::Crashes {
+            return;
         }
         // When every coordinator is lost or superseded, the operator restores one.
         for delay in [10_000, 20_000, 30_000, 40_000] {

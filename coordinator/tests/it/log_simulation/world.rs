@@ -8,7 +8,7 @@ use basalt_coordinator::catalog::record::Mark;
 use basalt_coordinator::catalog::{CatalogError, Change, Command, Committed};
 use basalt_storage::command_log::{Append, Chain, LogCopy};
 use basalt_storage::digest::Digest;
-use basalt_storage::ids::{TxnId, WorkerId};
+use basalt_storage::ids::{CoordinatorId, LogEpoch, LogWriter, TxnId, WorkerId};
 use bytes::Bytes;
 
 use super::coordinator::{Coordinator, LocalLog, Token, Writing};
@@ -40,7 +40,7 @@ impl Profile {
 }
 
 /// What happened in some runs.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Counts {
     pub(super) acknowledged: u64,
     pub(super) unknown: u64,
@@ -53,6 +53,7 @@ pub(super) struct Counts {
     pub(super) torn_writes: u64,
     pub(super) coordinator_crashes: u64,
     pub(super) lost_messages: u64,
+    pub(super) removals: u64,
 }
 
 impl Counts {
@@ -68,6 +69,7 @@ impl Counts {
         self.torn_writes += other.torn_writes;
         self.coordinator_crashes += other.coordinator_crashes;
         self.lost_messages += other.lost_messages;
+        self.removals += other.removals;
     }
 
     pub(super) fn check_that_everything_happened(&self) {
@@ -83,6 +85,7 @@ impl Counts {
             self.torn_writes,
             self.coordinator_crashes,
             self.lost_messages,
+            self.removals,
         ];
         assert!(all.iter().all(|count| *count > 0), "{self:?}");
     }
@@ -166,13 +169,14 @@ impl World {
     pub(super) fn new(seed: u64) -> Self {
         let mut choices = Choices(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(1));
         let workers = 1 + choices.below(4) as usize;
+        let own = CoordinatorId(choices.id());
         let mut world = Self {
             choices,
             profile: Profile::of(seed),
             now: Duration::ZERO,
             events: BTreeMap::new(),
             next_event: 0,
-            coordinators: vec![Coordinator::new(LocalLog::found())],
+            coordinators: vec![Coordinator::new(LocalLog::found(own))],
             workers: Vec::new(),
             cut: BTreeSet::new(),
             is_healed: false,
@@ -193,7 +197,8 @@ impl World {
 
     pub(super) fn new_worker(&mut self) {
         let (disk, index) = (MemDisk::default(), self.workers.len());
-        self.workers.push(Worker { id: WorkerId::generate(), disk, copy: None, is_gone: false });
+        let id = WorkerId(self.choices.id());
+        self.workers.push(Worker { id, disk, copy: None, is_gone: false });
         let delay = self.choices.below(1500);
         self.at(delay, Event::StartWorker(index));
     }
@@ -300,15 +305,14 @@ impl World {
         if it.ledger.is_some() || it.is_gone {
             return Ok(());
         }
-        let shown = it.start(now);
+        let shown = it.start(LogWriter(self.choices.id()), now);
         it.floor = self.acknowledged.values().map(|mark| mark.seq).max().unwrap_or(0);
         let incarnation = it.incarnation;
         self.note_hashes(index);
         self.at(0, Event::Tick { coordinator: index, incarnation });
-        match shown {
-            Some(chain) => self.show(index, chain),
-            None => Ok(()),
-        }
+        // Readers wait when it is not whole, but it is durable.
+        let (chain, _is_whole) = shown;
+        self.show(index, chain)
     }
 
     fn note_hashes(&mut self, index: usize) {
@@ -373,6 +377,18 @@ impl World {
         }
     }
 
+    /// Somebody changes something, if the coordinator takes it.
+    pub(super) fn change(&mut self, index: usize, change: Change) {
+        let now = self.now;
+        let Some(ledger) = &mut self.coordinators[index].ledger else { return };
+        if matches!(ledger.readiness(now), Readiness::Ready) {
+            let command = Command::new(TxnId::generate(), 0, vec![change]);
+            let payload = serde_json::to_vec(&command).unwrap();
+            ledger.commit(command, &payload, Token::Worker);
+            ledger.begin_group(now);
+        }
+    }
+
     pub(super) fn do_steps(&mut self, index: usize) -> Result<(), String> {
         loop {
             let it = &mut self.coordinators[index];
@@ -393,7 +409,14 @@ impl World {
                 }
                 Step::Ask(ask) => self.send(index, incarnation, ask),
                 Step::Publish => {
-                    let chain = it.ledger.as_ref().unwrap().chain();
+                    let ledger = it.ledger.as_ref().unwrap();
+                    let (chain, version) = (ledger.chain(), ledger.state().version());
+                    if version > it.log.records.len() as u64 {
+                        return Err(format!(
+                            "coordinator {index} shows record {version}, which is on no disk"
+                        ));
+                    }
+                    self.check_durable(index, chain)?;
                     self.show(index, chain)?;
                     // What a paused one shows when it wakes up may be old, but not what it shows of
                     // the time before it was started.
@@ -519,7 +542,9 @@ impl World {
             Readiness::Busy => return Ok(()),
             Readiness::Refused(_) => {
                 self.counts.refused += 1;
-                return Ok(());
+                // As the writer does with messages that it refuses.
+                ledger.begin_group(now);
+                return self.do_steps(index);
             }
             Readiness::Ready => {}
         }
@@ -564,8 +589,10 @@ impl World {
 
     /// Readers of a coordinator see its chain.
     fn show(&mut self, index: usize, chain: Chain) -> Result<(), String> {
-        let it = &self.coordinators[index];
-        for (seq, hash) in it.hashes.range(..=chain.seq).rev().take(8) {
+        let it = &mut self.coordinators[index];
+        let fresh = (it.shown + 1).min(chain.seq)..=chain.seq;
+        it.shown = chain.seq;
+        for (seq, hash) in it.hashes.range(fresh) {
             let mark = Mark { seq: *seq, hash: *hash };
             if let Some(other) = self.seen.insert(mark.seq, mark.hash)
                 && other != mark.hash
@@ -579,6 +606,22 @@ impl World {
             return Err(format!("coordinator {index} shows something and is superseded: {reason}"));
         }
         Ok(())
+    }
+
+    /// What is published is on enough disks, of those that can be looked at.
+    fn check_durable(&self, index: usize, chain: Chain) -> Result<(), String> {
+        let it = &self.coordinators[index];
+        let Some(ledger) = &it.ledger else { return Ok(()) };
+        let has = |worker: WorkerId| {
+            let found = self.workers.iter().find(|other| other.id == worker);
+            // One that is down, or lost its disk since it answered, is not asked.
+            let copy = found.and_then(|worker| worker.copy.as_ref());
+            copy.is_none_or(|copy| copy.position().tail.seq >= chain.seq)
+        };
+        match ledger.state().log_sets().is_durable(it.log.own, has) {
+            true => Ok(()),
+            false => Err(format!("coordinator {index} shows {}, which is not durable", chain.seq)),
+        }
     }
 
     fn see(&mut self, index: usize, mark: Mark) -> Result<(), String> {
@@ -605,15 +648,21 @@ impl World {
         Ok(())
     }
 
-    /// The log of whoever leads at the end has everything.
+    fn newest_epoch(&self) -> LogEpoch {
+        let epochs = self.coordinators.iter().filter_map(|it| it.ledger.as_ref());
+        epochs.map(|ledger| ledger.state().log_epoch()).max().unwrap_or(LogEpoch(0))
+    }
+
+    /// The log of whoever leads at the end has everything, however long it is.
     fn check_end(&self) -> Result<(), String> {
         for it in &self.coordinators {
             let leads = it.ledger.as_ref().is_some_and(|ledger| {
                 ledger.is_leading() && ledger.is_settled() && !ledger.state().log_sets().is_alone()
             });
-            let is_newest =
-                self.seen.keys().max().is_some_and(|seq| *seq <= it.log.records.len() as u64);
-            if leads && is_newest {
+            let is_last = it.ledger.as_ref().is_some_and(|ledger| {
+                ledger.state().log_epoch() == self.newest_epoch() && ledger.superseded().is_none()
+            });
+            if leads && is_last {
                 self.check_has_everything(&it.log.records)?;
             }
         }
@@ -621,6 +670,7 @@ impl World {
     }
 
     /// Tells of a single seed what happens.
+    #[expect(clippy::print_stdout, reason = "what happened, for who asks for a seed")]
     pub(super) fn note(&self, what: &str) {
         if self.is_told {
             println!("{:>9.3} s: {what}", self.now.as_secs_f64());

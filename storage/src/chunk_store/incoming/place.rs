@@ -97,18 +97,7 @@ impl IncomingSegment {
     fn replace(&self, files: &[&ChunkFile<'_>], meta: bool) -> Result<()> {
         let store = self.store.as_ref();
         let vfs = store.vfs.as_ref();
-        let dir = match self.copy.layout {
-            Layout::Wide => {
-                let dir = store.root.join(self.copy.key.wide_dir());
-                store.writer.make_dir(vfs, &dir)?;
-                dir
-            }
-            Layout::Packed => {
-                let dir = store.root.join(self.copy.key.slice_dir());
-                store.writer.ensure_dir(vfs, &dir)?;
-                dir
-            }
-        };
+        let dir = store.durable_dir(&self.copy)?;
         let files: Vec<_> = files.iter().map(|file| self.replacement(&file.path)).collect();
         let meta = meta.then(|| self.replacement(&self.meta_path()));
         let replaced = store.writer.replace(vfs, &dir, &files, meta.as_ref());

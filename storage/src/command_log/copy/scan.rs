@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 
 use super::super::disk::LogDisk;
-use super::super::frame::{Frame, Kind, Promise};
+use super::super::frame::{Frame, Kind, MAGIC, Promise};
 use super::super::parts;
 use super::super::record::{Chain, RawRecord, RecordError, has_checksum};
 use super::{BODY_AT, LogError};
@@ -103,7 +103,7 @@ impl Scan {
         (whole && file == self.last_file).then_some(file)
     }
 
-    /// Reads one file up to its first bad frame.
+    /// Reads one file up to its first bad frame, and promises beyond that.
     fn file(&mut self, file: u32, bytes: Bytes, disk: &dyn LogDisk) -> Result<(), LogError> {
         // There is a file after the one that ended early.
         self.torn = false;
@@ -152,7 +152,18 @@ impl Scan {
                 }
             }
         }
+        self.salvage_promises(&bytes[at..]);
         Ok(())
+    }
+
+    /// Takes the promises of all headers that are whole after the first bad frame, wherever they
+    /// are: what follows damage is void, but a promise is never taken back. No record has the bytes
+    /// of a header, because a command is text.
+    fn salvage_promises(&mut self, rest: &[u8]) {
+        let starts = (0..rest.len()).filter(|at| rest[*at..].starts_with(MAGIC));
+        for frame in starts.filter_map(|at| Frame::decode(&rest[at..])) {
+            self.promise(frame.promised);
+        }
     }
 
     fn ends_early(&mut self, file: u32, at: usize, what: &str) {
