@@ -6,6 +6,7 @@
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use basalt_engine::commit_protocol::{RecordsPosition, mark_from_wire, put_answer_to_wire};
 use basalt_engine::error::to_status;
@@ -52,6 +53,22 @@ impl CommitRecordService {
     /// The gRPC service.
     pub fn into_server(self) -> CommitRecordsServer<Self> {
         CommitRecordsServer::new(self).max_decoding_message_size(MESSAGE_BYTES_MAX)
+    }
+
+    /// Reads the records again every so often. What is damaged is written anew by the coordinator
+    /// with the next commit.
+    pub async fn scrub(self, every: Duration) {
+        loop {
+            tokio::time::sleep(every).await;
+            match self.with_records(CommitRecords::verify).await {
+                Ok(None) => tracing::debug!("the commit records are sound"),
+                Ok(Some(problem)) => tracing::error!(%problem, "the commit records were damaged"),
+                Err(status) => {
+                    let problem = status.message();
+                    tracing::warn!(problem, "the commit records cannot be checked");
+                }
+            }
+        }
     }
 
     fn check_cluster(&self, cluster: &[u8], message: &'static str) -> Result<(), Status> {

@@ -134,7 +134,9 @@ impl Worker {
         // The server's own option does not reach connections that come from outside of it, and
         // with Nagle's algorithm every small exchange waits 40 ms for a delayed acknowledgement.
         let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-        let log_scrub = tokio::spawn(log.clone().scrub(LOG_SCRUB_EVERY));
+        let (log_scrub, commits_scrub) =
+            (log.clone().scrub(LOG_SCRUB_EVERY), commits.clone().scrub(LOG_SCRUB_EVERY));
+        let log_scrub = tokio::spawn(async { tokio::join!(log_scrub, commits_scrub).0 });
         let server = Server::builder()
             .initial_stream_window_size(WINDOW_BYTES)
             .initial_connection_window_size(WINDOW_BYTES)

@@ -113,6 +113,10 @@ fn lose_the_catalog(cluster: &mut Cluster) {
     std::fs::remove_dir_all(cluster.home(NodeId::Coordinator)).unwrap();
     for worker in cluster.workers() {
         std::fs::remove_dir_all(cluster.home(worker).join("log")).unwrap();
+        let note = cluster.home(worker).join("LOG_IDENTITY");
+        if note.try_exists().unwrap() {
+            std::fs::remove_file(note).unwrap();
+        }
     }
 }
 
@@ -179,4 +183,63 @@ async fn a_missing_worker_is_a_doubt_that_must_be_accepted() {
     std::fs::remove_dir_all(lost).unwrap();
     cluster.start_missing().unwrap();
     assert_eq!(answers(&mut session).await, before);
+}
+
+fn copy_folder(from: &Path, to: &Path) {
+    std::fs::create_dir(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_that_no_record_names_are_in_the_schema_recovered() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut cluster, mut session, secret) = loaded(dir.path()).await;
+    let before = answers(&mut session).await;
+    let kept = |worker: NodeId| dir.path().join(format!("kept-{worker}"));
+    for worker in cluster.workers() {
+        copy_folder(&cluster.home(worker).join("commits"), &kept(worker));
+    }
+    for sql in [
+        "INSERT INTO small SELECT value, 1 FROM generate_series(1, 300)",
+        "CREATE TABLE late (k BIGINT, t VARCHAR) REPLICAS 2",
+        "INSERT INTO late SELECT value, 'row ' || value FROM generate_series(1, 100)",
+    ] {
+        session.write_until_acknowledged(sql).await.unwrap();
+    }
+    let after = answers(&mut session).await;
+    // The records know nothing of the last commits.
+    lose_the_catalog(&mut cluster);
+    for worker in cluster.workers() {
+        let commits = cluster.home(worker).join("commits");
+        std::fs::remove_dir_all(&commits).unwrap();
+        copy_folder(&kept(worker), &commits);
+    }
+
+    let (home, from) = (cluster.home(NodeId::Coordinator).to_owned(), folders(&cluster));
+    let rebuilt = catalog("rebuild", &home, &secret, &from, &[]);
+    let said = text(&rebuilt);
+    assert!(rebuilt.status.success(), "{said}");
+    assert!(said.contains("with 300 rows, in recovered.\"public_small\""), "{said}");
+    cluster.start_missing().unwrap();
+    assert_eq!(answers(&mut session).await, before);
+    let late = session.read_until_answered(
+        "SELECT count(*) FROM information_schema.tables \
+         WHERE table_schema = 'recovered' AND table_name LIKE 'table%'",
+    );
+    assert_eq!(late.await.unwrap(), [[1]], "{said}");
+    let rows = session.read_until_answered(
+        "SELECT count(*), sum(n), sum(m) FROM recovered.public_small",
+    );
+    assert_eq!(rows.await.unwrap(), [[300, 45_150, 300]]);
+
+    // They are rows like others: copies are made again, and they can be taken over.
+    session.write_until_acknowledged("DELETE FROM recovered.public_small WHERE n > 300").await.unwrap();
+    let taken = "INSERT INTO small SELECT * FROM recovered.public_small";
+    session.write_until_acknowledged(taken).await.unwrap();
+    assert_eq!(answers(&mut session).await, after);
+    session.write_until_acknowledged("DROP TABLE recovered.public_small").await.unwrap();
+    assert_eq!(answers(&mut session).await, after);
 }

@@ -102,7 +102,9 @@ impl<'a> Draft<'a> {
             Change::RebuildCluster { cluster, tables, next_table } => {
                 self.rebuild_cluster(cluster, tables, next_table)
             }
-            Change::RebuildSegments { table, segments } => self.rebuild_segments(table, segments),
+            Change::RebuildSegments { table, written_for, segments } => {
+                self.rebuild_segments(table, written_for, segments)
+            }
             Change::CreateSchema { name } => self.create_schema(name),
             Change::DropSchema { name } => self.drop_schema(&name),
             Change::CreateTable(new) => self.create_table(new),

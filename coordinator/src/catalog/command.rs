@@ -163,7 +163,7 @@ pub enum Change {
         count: u16,
     },
     /// Makes the cluster as it was before its catalog was lost: the first change of a log that
-    /// `basalt catalog rebuild` writes. (Since format 4.)
+    /// `basalt catalog rebuild` writes. (Since format 5.)
     RebuildCluster {
         /// The cluster, with its workers and its slice map.
         cluster: ClusterState,
@@ -173,10 +173,13 @@ pub enum Change {
         next_table: u64,
     },
     /// Puts segments back that were committed before the catalog was lost, with what is deleted of
-    /// them. Only in a log that `basalt catalog rebuild` writes. (Since format 4.)
+    /// them. Only in a log that `basalt catalog rebuild` writes. (Since format 5.)
     RebuildSegments {
         /// The table.
         table: TableId,
+        /// The table that they were written for, whose id their files have: another one when they
+        /// were salvaged.
+        written_for: TableId,
         /// The segments.
         segments: Vec<SegmentRecord>,
     },
@@ -340,6 +343,9 @@ pub enum SliceHash {
     #[serde(rename = "xxh3-v1")]
     Xxh3V1,
 }
+
+/// Copies of a table unless REPLICAS says otherwise: any one worker may be lost.
+pub const REPLICAS_DEFAULT: u16 = 2;
 
 /// A table to create.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

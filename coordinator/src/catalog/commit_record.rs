@@ -258,9 +258,9 @@ pub fn definition(table: &TableSnapshot) -> NewTable {
     }
 }
 
-fn live(record: &SegmentRecord) -> LiveSegment {
-    let SegmentRecord { segment, table, .. } = *record;
-    LiveSegment { segment, table, rows_deleted: record.rows_deleted() }
+/// A segment of `table`, which it need not have been written for: it may have been salvaged.
+fn live(table: TableId, record: &SegmentRecord) -> LiveSegment {
+    LiveSegment { segment: record.segment, table, rows_deleted: record.rows_deleted() }
 }
 
 fn add_segments(
@@ -276,8 +276,8 @@ fn add_segments(
         if before.is_some_and(|before| Arc::ptr_eq(before, record)) {
             continue;
         }
-        if before.is_none_or(|before| live(before) != live(record)) {
-            parts.room_for(ID_BYTES).live.push(live(record));
+        if before.is_none_or(|before| live(after.id, before) != live(after.id, record)) {
+            parts.room_for(ID_BYTES).live.push(live(after.id, record));
         }
         let held_before = before.filter(|before| before.holders.contains(&worker));
         if record.holders.contains(&worker) {
@@ -415,7 +415,8 @@ impl KnownCatalog {
             }
             stays
         });
-        self.held.retain(|_, segment| !dropped.contains(&segment.table));
+        let live = &self.live;
+        self.held.retain(|id, _| live.contains_key(id));
         self.tables_gone.extend(dropped);
     }
 }

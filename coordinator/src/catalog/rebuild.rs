@@ -14,17 +14,19 @@
 //! nothing. Nor are request keys: a write that is sent again under its key is a new one. Where
 //! copies of the command log are left, [`restore`](super::restore) gives more.
 //!
-//! - [`rebuild`] and its types: pure
+//! - [`rebuild`] and its types, and [`salvage`] of what lies on disks beside it: pure
 //! - [`found`]: writes the catalog
 
 mod doubt;
 mod found;
+pub mod salvage;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use basalt_storage::command_log::Chain;
 use basalt_storage::ids::{ClusterId, Epoch, LogEpoch, SegmentId, TableId, WorkerId};
-use basalt_storage::manifest::SegmentRecord;
+use basalt_storage::layout::SegmentKey;
+use basalt_storage::manifest::{Layout, SegmentRecord};
 
 use super::command::NewTable;
 use super::commit_record::{KnownCatalog, LiveSegment, ViewName};
@@ -32,13 +34,14 @@ use super::error::CatalogError;
 use super::state::ClusterState;
 pub use doubt::Doubt;
 pub use found::found;
+use salvage::Recovered;
 
 /// Table ids that are passed over behind the highest known one: those of tables that came after
 /// the newest record, and of the blocks that were set aside.
 const TABLE_IDS_SKIPPED: u64 = 1_024;
 
-/// A segment on a disk.
-pub type OnDisk = BTreeMap<SegmentId, TableId>;
+/// The segments on a disk.
+pub type OnDisk = BTreeMap<SegmentId, (SegmentKey, Layout)>;
 
 /// What one worker has.
 #[derive(Debug, Clone)]
@@ -85,6 +88,8 @@ pub struct Rebuilt {
     pub schemas: BTreeSet<String>,
     /// The tables, by id.
     pub tables: Vec<RebuiltTable>,
+    /// What was salvaged; nothing yet.
+    pub recovered: Recovered,
     /// The views.
     pub views: BTreeMap<ViewName, String>,
     /// The first table id that is free.
@@ -143,6 +148,7 @@ pub fn rebuild(workers: &[WorkerRecords]) -> Result<Rebuilt, CatalogError> {
         log_epoch: newest_log_epoch(workers),
         schemas: newest.known.schemas.clone(),
         tables: tables.into_values().collect(),
+        recovered: Recovered::default(),
         views: newest.known.views.clone(),
         next_table: next_table(workers),
         workers: workers.iter().map(|worker| (worker.worker, worker.at)).collect(),
@@ -188,7 +194,7 @@ fn newest_log_epoch(workers: &[WorkerRecords]) -> LogEpoch {
 fn next_table(workers: &[WorkerRecords]) -> u64 {
     let known = workers.iter().flat_map(|worker| {
         let known = worker.known.tables.keys().chain(&worker.known.tables_gone);
-        known.chain(worker.on_disk.values())
+        known.chain(worker.on_disk.values().map(|(key, _)| &key.table))
     });
     known.map(|id| id.0).max().unwrap_or(0).saturating_add(TABLE_IDS_SKIPPED)
 }

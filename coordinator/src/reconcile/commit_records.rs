@@ -27,7 +27,6 @@ use basalt_storage::ids::WorkerId;
 use datafusion_distributed::grpc::BoxCloneSyncChannel;
 use futures::stream;
 use tokio_util::sync::CancellationToken;
-use url::Url;
 
 use super::Reconciler;
 use crate::catalog::commit_record::{CommitView, difference};
@@ -153,7 +152,7 @@ impl Reconciler {
         view: &CommitView,
         at: Chain,
     ) -> Result<(), SqlError> {
-        let mut client = self.records_client(&member.url)?;
+        let mut client = self.records_client(member)?;
         let before = match self.delivery(member) {
             Some(sent) => Some(sent),
             None => {
@@ -199,8 +198,9 @@ impl Reconciler {
         Ok(position.known)
     }
 
-    fn records_client(&self, url: &Url) -> Result<Client, SqlError> {
-        let channel = self.inner.channels.get(url).map_err(from_datafusion)?;
+    fn records_client(&self, member: &Member) -> Result<Client, SqlError> {
+        let channel = self.inner.channels.worker(member.worker, &member.url);
+        let channel = channel.map_err(from_datafusion)?;
         Ok(CommitRecordsClient::new(channel).max_encoding_message_size(MESSAGE_BYTES_MAX))
     }
 

@@ -7,6 +7,7 @@ mod directory;
 pub(crate) mod fixtures;
 mod model;
 mod rebuild;
+mod salvage;
 mod recovery;
 mod replication;
 mod rows;

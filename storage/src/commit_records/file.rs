@@ -150,6 +150,34 @@ impl CommitRecords {
         self.damage.as_deref()
     }
 
+    /// Reads the file that counts again, and says what is damaged, if anything is. It ends before
+    /// the damage from now on, and only a full put can follow.
+    ///
+    /// # Errors
+    /// [`CommitRecordsError::Io`] when it cannot be read.
+    pub fn verify(&mut self) -> Result<Option<String>, CommitRecordsError> {
+        let Some(current) = &mut self.current else { return Ok(None) };
+        let name = file_name(current.number);
+        let read = |offset, length| self.disk.read_at(&name, offset, length);
+        let scan = Scan::run(current.bytes, read, |_, _| ());
+        let scan = scan.map_err(CommitRecordsError::io("reading"))?;
+        if scan.at == Some(current.at) && scan.damage.is_none() {
+            return Ok(None);
+        }
+        let problem = match scan.damage {
+            Some(Damage::Bytes(problem)) => problem,
+            Some(Damage::Torn) | None => "a part of them is missing".to_owned(),
+        };
+        match scan.at {
+            Some(at) => {
+                (current.at, current.bytes, current.handle) = (at, scan.valid, None);
+            }
+            None => self.current = None,
+        }
+        self.damage = Some(problem.clone());
+        Ok(Some(problem))
+    }
+
     /// Begins a put that makes commit `at` known: a full one, or one that follows the commit with
     /// the log record `after`. One that was under way is given up.
     ///

@@ -191,6 +191,19 @@ fn a_full_disk_passes_and_a_failed_sync_lasts_until_a_restart() {
 }
 
 #[test]
+fn damage_that_comes_later_is_found_and_a_whole_state_follows() {
+    let (disk, mut records) = filled();
+    assert_eq!(records.verify().unwrap(), None);
+    let name = disk.files().into_keys().next().unwrap();
+    disk.edit(&name, |bytes| *bytes.last_mut().unwrap() ^= 1);
+    assert!(records.verify().unwrap().is_some());
+    assert_eq!((records.position().at, records.position().appendable), (Some(at(1, 7)), false));
+    assert_eq!(put(&mut records, at(2, 10), Some(at(2, 9)), &["x"]), Ok(Verdict::Mismatch));
+    assert_eq!(put(&mut records, at(2, 10), None, &["all"]), Ok(Verdict::Done));
+    assert_eq!((records.verify().unwrap(), records.damage()), (None, None));
+}
+
+#[test]
 fn a_flipped_bit_anywhere_ends_the_records_before_it_and_is_named() {
     let (disk, _) = filled();
     let (name, bytes) = disk.files().into_iter().next().unwrap();

@@ -4,8 +4,8 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
-use basalt_coordinator::catalog::rebuild::{Rebuilt, WorkerRecords, found, rebuild};
-use basalt_coordinator::commit_sources::{WorkerFolder, ask_worker};
+use basalt_coordinator::catalog::rebuild::{Rebuilt, found, rebuild};
+use basalt_coordinator::commit_sources::{CommitSource, salvage_from};
 use basalt_engine::channels::Channels;
 use basalt_engine::secret::ClusterSecret;
 use clap::Args;
@@ -22,6 +22,10 @@ use crate::roles::http_url;
 /// sent again under their labels are new ones. When more than that is doubtful, it is printed and
 /// nothing is written. Then start the coordinator in the new data folder, at the address that the
 /// workers know.
+///
+/// Segments on the disks of workers that no record names become tables in the schema `recovered`:
+/// they may be of newer commits, of none, or of rows that were deleted. Look at them, take over what
+/// you want with INSERT ... SELECT, and drop them.
 #[derive(Debug, Args)]
 pub(super) struct RebuildArgs {
     /// The coordinator's new data folder; made when missing
@@ -37,12 +41,16 @@ pub(super) struct RebuildArgs {
     /// good
     #[arg(long)]
     accept_loss: bool,
+    /// Leave segments that no record names where they are: they are removed like other garbage
+    #[arg(long)]
+    no_salvage: bool,
 }
 
 pub(super) fn run(args: &RebuildArgs, runtime: &Handle) -> anyhow::Result<()> {
     let secret = ClusterSecret::read(&args.secret_file)?;
-    let sources = Sources::open(&args.from, &secret, runtime)?;
-    let rebuilt = rebuild(&sources.records)?;
+    let sources = open(&args.from, &secret, runtime)?;
+    let records: Vec<_> = sources.iter().map(|source| source.records.clone()).collect();
+    let mut rebuilt = rebuild(&records)?;
     let mut out = std::io::stdout();
     print_doubts(&rebuilt, &mut out)?;
     let is_doubtful = rebuilt.doubts.iter().any(|doubt| !doubt.is_harmless());
@@ -51,34 +59,29 @@ pub(super) fn run(args: &RebuildArgs, runtime: &Handle) -> anyhow::Result<()> {
             "nothing was written: with --accept-loss what is there would be, without what is doubtful"
         );
     }
+    if !args.no_salvage {
+        runtime.block_on(salvage_from(&sources, &mut rebuilt));
+    }
     found(&args.data_dir, &secret, &rebuilt)?;
     print_rebuilt(&rebuilt, &args.data_dir, &mut out)
 }
 
-/// The workers, and the locks of their folders.
-struct Sources {
-    records: Vec<WorkerRecords>,
-    _folders: Vec<WorkerFolder>,
-}
-
-impl Sources {
-    fn open(from: &[String], secret: &ClusterSecret, runtime: &Handle) -> anyhow::Result<Self> {
-        let channels = Channels::new(secret)?;
-        let (mut records, mut folders) = (Vec::new(), Vec::new());
-        for from in from {
-            if Path::new(from).is_dir() {
-                let folder = WorkerFolder::open(Path::new(from)).map_err(anyhow::Error::msg)?;
-                records.push(folder.records.clone());
-                folders.push(folder);
-            } else {
-                let url = http_url(from)
-                    .with_context(|| format!("{from} is neither a folder nor an address"))?;
-                let asked = runtime.block_on(ask_worker(&channels, &url));
-                records.push(asked.map_err(anyhow::Error::msg)?);
-            }
+/// The workers; those that are folders stay locked.
+fn open(
+    from: &[String],
+    secret: &ClusterSecret,
+    runtime: &Handle,
+) -> anyhow::Result<Vec<CommitSource>> {
+    let channels = Channels::new(secret)?;
+    let open = |from: &String| {
+        if Path::new(from).is_dir() {
+            return CommitSource::open(Path::new(from)).map_err(anyhow::Error::msg);
         }
-        Ok(Self { records, _folders: folders })
-    }
+        let url =
+            http_url(from).with_context(|| format!("{from} is neither a folder nor an address"))?;
+        runtime.block_on(CommitSource::ask(&channels, &url)).map_err(anyhow::Error::msg)
+    };
+    from.iter().map(open).collect()
 }
 
 fn print_doubts(rebuilt: &Rebuilt, out: &mut impl Write) -> anyhow::Result<()> {
@@ -95,7 +98,7 @@ fn print_doubts(rebuilt: &Rebuilt, out: &mut impl Write) -> anyhow::Result<()> {
 }
 
 fn print_rebuilt(rebuilt: &Rebuilt, folder: &Path, out: &mut impl Write) -> anyhow::Result<()> {
-    let Rebuilt { at, cluster, tables, views, .. } = rebuilt;
+    let Rebuilt { at, cluster, tables, views, recovered, .. } = rebuilt;
     let folder = folder.display();
     let segments = || tables.iter().flat_map(|table| &table.segments);
     let rows: u64 = segments().map(|segment| segment.live_rows()).sum();
@@ -107,6 +110,20 @@ fn print_rebuilt(rebuilt: &Rebuilt, folder: &Path, out: &mut impl Write) -> anyh
         views.len(),
         segments().count()
     )?;
+    for table in &recovered.tables {
+        let definition = &table.definition;
+        let rows: u64 = table.segments.iter().map(|segment| segment.rows).sum();
+        writeln!(
+            out,
+            "no record names them: {} segments with {rows} rows, in {}.\"{}\"",
+            table.segments.len(),
+            definition.schema,
+            definition.name
+        )?;
+    }
+    for left in &recovered.left {
+        writeln!(out, "not salvaged: {left}")?;
+    }
     writeln!(out, "what was committed after that is not in it, and labels are not known any more")?;
     writeln!(out, "start it: basalt coordinator --data-dir {folder} --listen <the old address>")?;
     Ok(())

@@ -36,18 +36,23 @@ impl Draft<'_> {
     pub(super) fn rebuild_segments(
         &mut self,
         id: TableId,
+        written_for: TableId,
         segments: Vec<SegmentRecord>,
     ) -> Result<(), CatalogError> {
         let (entry, table) = self.table(id)?;
         let mut table = TableSnapshot { version: self.version, ..TableSnapshot::clone(table) };
         for segment in segments {
-            self.check_rebuilt(&segment, id)?;
+            self.check_rebuilt(&segment, written_for)?;
             table.segments.push(Arc::new(segment));
         }
         self.put_relation(&entry.schema, &entry.name, Some(Relation::Table(Arc::new(table))))
     }
 
-    fn check_rebuilt(&mut self, record: &SegmentRecord, id: TableId) -> Result<(), CatalogError> {
+    fn check_rebuilt(
+        &mut self,
+        record: &SegmentRecord,
+        written_for: TableId,
+    ) -> Result<(), CatalogError> {
         let segment = record.segment;
         let invalid =
             |problem: &str| Err(CatalogError::invalid(format!("segment {segment} {problem}")));
@@ -59,7 +64,7 @@ impl Draft<'_> {
         if !holders.iter().all(|holder| cluster.workers.contains(holder)) {
             return invalid("has a holder that is no worker");
         }
-        if record.table != id || record.slice.0 >= cluster.slices {
+        if record.table != written_for || record.slice.0 >= cluster.slices {
             return invalid("is of another table, or of no slice");
         }
         let rows: u64 = record.row_groups.iter().map(|rows| u64::from(*rows)).sum();

@@ -54,12 +54,13 @@ pub fn found(path: &Path, secret: &ClusterSecret, rebuilt: &Rebuilt) -> Result<(
 
 /// The changes of each record.
 fn records(rebuilt: &Rebuilt) -> Vec<Vec<Change>> {
-    let Rebuilt { cluster, schemas, tables, views, next_table, .. } = rebuilt;
-    let ids: BTreeSet<TableId> = tables.iter().map(|table| table.definition.id).collect();
+    let Rebuilt { cluster, schemas, tables, recovered, views, next_table, .. } = rebuilt;
+    let tables = || tables.iter().chain(&recovered.tables);
+    let ids: BTreeSet<TableId> = tables().map(|table| table.definition.id).collect();
     let (cluster, next_table) = (cluster.clone(), *next_table);
     let mut records = vec![vec![Change::RebuildCluster { cluster, tables: ids, next_table }]];
     let schemas = schemas.iter().map(|name| Change::CreateSchema { name: name.clone() });
-    let defined = tables.iter().map(|table| Change::CreateTable(table.definition.clone()));
+    let defined = tables().map(|table| Change::CreateTable(table.definition.clone()));
     let views = views.iter().map(|(name, query)| Change::CreateView {
         schema: name.schema.clone(),
         name: name.name.clone(),
@@ -67,11 +68,15 @@ fn records(rebuilt: &Rebuilt) -> Vec<Vec<Change>> {
     });
     let definitions: Vec<_> = schemas.chain(defined).chain(views).collect();
     records.extend(definitions.chunks(CHANGES_AT_ONCE).map(<[_]>::to_vec));
-    for table in tables {
+    for table in tables() {
         let id = table.definition.id;
-        records.extend(table.segments.chunks(SEGMENTS_AT_ONCE).map(|segments| {
-            vec![Change::RebuildSegments { table: id, segments: segments.to_vec() }]
-        }));
+        // Salvaged once and rebuilt again, a table has segments that were written for several.
+        for same in table.segments.chunk_by(|a, b| a.table == b.table) {
+            records.extend(same.chunks(SEGMENTS_AT_ONCE).map(|segments| {
+                let written_for = segments.first().map_or(id, |segment| segment.table);
+                vec![Change::RebuildSegments { table: id, written_for, segments: segments.to_vec() }]
+            }));
+        }
     }
     records
 }

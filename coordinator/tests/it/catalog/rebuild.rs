@@ -21,17 +21,18 @@ use basalt_storage::ids::{
     ClusterId, ColumnId, ColumnVersion, Epoch, LogEpoch, SegmentId, SliceId, TableId, TxnId,
     WorkerId,
 };
+use basalt_storage::layout::SegmentKey;
 use basalt_storage::manifest::{ColumnRecord, Layout, SegmentRecord};
 use basalt_storage::schema::{Column, TableSchema};
 use basalt_storage::zone_map::ZoneMap;
 use proptest::prelude::*;
 
 /// A catalog with three workers, and what they have.
-struct Scene {
+pub(super) struct Scene {
     state: State,
     log_epoch: u64,
     history: BTreeMap<u64, CommitView>,
-    workers: Vec<WorkerRecords>,
+    pub(super) workers: Vec<WorkerRecords>,
     told: Vec<Option<CommitView>>,
 }
 
@@ -43,7 +44,7 @@ fn view(state: &State) -> CommitView {
     }
 }
 
-fn table(id: TableId, name: &str) -> NewTable {
+pub(super) fn table(id: TableId, name: &str) -> NewTable {
     let column = Column {
         id: ColumnId(1),
         name: "id".to_owned(),
@@ -80,8 +81,13 @@ fn record(table: TableId, txn: TxnId, rows: u32, holders: Vec<WorkerId>) -> Segm
     }
 }
 
+/// A segment as a disk has it.
+fn on_disk(table: TableId, segment: SegmentId) -> (SegmentKey, Layout) {
+    (SegmentKey { table, slice: SliceId(0), segment }, Layout::Packed)
+}
+
 impl Scene {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let new = NewCluster::generate();
         let ids: Vec<_> = (0..3).map(|_| WorkerId::generate()).collect();
         let records = |worker: &WorkerId| WorkerRecords {
@@ -112,7 +118,7 @@ impl Scene {
         scene
     }
 
-    fn commit(&mut self, changes: Vec<Change>) {
+    pub(super) fn commit(&mut self, changes: Vec<Change>) {
         self.commit_as(TxnId::generate(), changes);
     }
 
@@ -121,13 +127,13 @@ impl Scene {
         self.history.insert(self.state.version(), view(&self.state));
     }
 
-    fn create(&mut self, id: u64, name: &str) -> TableId {
+    pub(super) fn create(&mut self, id: u64, name: &str) -> TableId {
         self.commit(vec![Change::CreateTable(table(TableId(id), name))]);
         TableId(id)
     }
 
     /// A segment on some of the workers, by their places.
-    fn append(&mut self, table: TableId, rows: u32, holders: &[usize]) -> SegmentId {
+    pub(super) fn append(&mut self, table: TableId, rows: u32, holders: &[usize]) -> SegmentId {
         let ids = holders.iter().map(|place| self.workers[*place].worker).collect();
         let txn = TxnId::generate();
         let segment = record(table, txn, rows, ids);
@@ -135,7 +141,7 @@ impl Scene {
         let segments = vec![segment];
         self.commit_as(txn, vec![Change::AddSegments { table, schema_version: 1, segments }]);
         for place in holders {
-            self.workers[*place].on_disk.insert(id, table);
+            self.workers[*place].on_disk.insert(id, on_disk(table, id));
         }
         id
     }
@@ -157,7 +163,7 @@ impl Scene {
             remove: vec![self.workers[from].worker],
         }];
         self.commit(vec![Change::MoveCopies { moves }]);
-        self.workers[to].on_disk.insert(segment, table);
+        self.workers[to].on_disk.insert(segment, on_disk(table, segment));
     }
 
     fn mark(&self, version: u64) -> Chain {
@@ -167,7 +173,7 @@ impl Scene {
     }
 
     /// Brings some workers' records to the newest commit.
-    fn tell(&mut self, places: &[usize]) {
+    pub(super) fn tell(&mut self, places: &[usize]) {
         let newest = view(&self.state);
         for place in places {
             let worker = &mut self.workers[*place];
@@ -184,12 +190,12 @@ impl Scene {
         }
     }
 
-    fn rebuild(&self) -> Rebuilt {
+    pub(super) fn rebuild(&self) -> Rebuilt {
         rebuild(&self.workers).unwrap()
     }
 }
 
-fn all_tables(view: &CommitView) -> Vec<Arc<TableSnapshot>> {
+pub(super) fn all_tables(view: &CommitView) -> Vec<Arc<TableSnapshot>> {
     let relations = view.schemas.values().flat_map(|schema| schema.relations.values());
     let mut tables: Vec<_> = relations
         .filter_map(|relation| match relation {
@@ -318,7 +324,8 @@ fn records_without_files_and_files_without_records_make_nothing_live() {
     scene.tell(&[0, 1, 2]);
     scene.workers[0].on_disk.clear();
     scene.workers[1].on_disk.clear();
-    scene.workers[2].on_disk.insert(SegmentId::generate(), table);
+    let orphan = SegmentId::generate();
+    scene.workers[2].on_disk.insert(orphan, on_disk(table, orphan));
     let rebuilt = scene.rebuild();
     assert!(rebuilt_segments(&rebuilt).is_empty());
     let key = live_segments(&view(&scene.state))[&lost].key();
