@@ -5,7 +5,7 @@
 //! - [`config`]: what a worker is started with
 //! - [`process`]: starting and stopping one
 //! - [`registration`]: joining the cluster and staying alive in it
-//! - [`fragment_gate`], [`fragments`]: running parts of plans
+//! - [`fragment_gate`], [`fragments`]: running parts of plans, with what is `lent` to them
 //! - [`chunk_source`], [`chunk_service`]: chunks for our scans, and for peers'; small ones are kept (`small_chunks`)
 //! - [`staging`], [`append_sink`], [`ingest_service`]: rows on their way into segments
 //! - [`log_service`], `early_log`: a copy of the coordinator's command log
@@ -23,6 +23,7 @@ mod error;
 pub mod fragment_gate;
 pub mod fragments;
 pub mod ingest_service;
+mod lent;
 pub mod log_service;
 pub mod panics;
 pub mod process;

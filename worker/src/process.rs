@@ -37,6 +37,7 @@ use crate::early_log::EarlyLog;
 use crate::fragment_gate::FragmentGate;
 use crate::fragments::fragment_runner;
 use crate::ingest_service::IngestService;
+use crate::lent::Lender;
 use crate::log_service::LogService;
 use crate::panics::CatchPanics;
 use crate::registration::{Heartbeats, Joined, Registration};
@@ -70,6 +71,7 @@ pub struct Worker {
     stop: Option<oneshot::Sender<()>>,
     server: JoinHandle<Result<(), tonic::transport::Error>>,
     store: Weak<()>,
+    lender: Option<Lender>,
     _heartbeats: Heartbeats,
     log_scrub: JoinHandle<()>,
 }
@@ -111,13 +113,14 @@ impl Worker {
             fetcher.clone(),
             registration.incarnation,
         );
+        let healer = Healer::start(fetcher.clone());
+        let lender = Lender::new(
+            WorkerChunks::new(Arc::clone(&store), channels.clone(), healer),
+            AppendSink::new(id, Arc::clone(&staging), channels.clone()),
+        );
         let services = WorkerServices {
-            chunks: Arc::new(WorkerChunks::new(
-                Arc::clone(&store),
-                channels.clone(),
-                Healer::start(fetcher.clone()),
-            )),
-            sink: Arc::new(AppendSink::new(id, Arc::clone(&staging), channels.clone())),
+            chunks: lender.chunks(),
+            sink: lender.sink(),
             allowed_roots: config.allowed_roots.clone(),
             channels,
             fence: fence.clone(),
@@ -172,6 +175,7 @@ impl Worker {
             stop: Some(stop),
             server,
             store: held,
+            lender: Some(lender),
             _heartbeats: heartbeats,
             log_scrub,
         })
@@ -198,6 +202,7 @@ impl Worker {
             self.server.abort();
         }
         self.log_scrub.abort();
+        self.lender = None;
         // Tasks that were told to end do so when the runtime comes to them.
         let store = self.store.clone();
         let released = async {

@@ -3,14 +3,18 @@
 //! RULES 15, 19, 35).
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use basalt_engine::channels::LocalWorkers;
 use basalt_engine::files::AllowedRoots;
 use basalt_engine::protocol::{HeartbeatRequest, HeartbeatResponse, RegisterRequest, WireId};
 use basalt_engine::runtime::Resources;
 use basalt_sql_tests::client::Client;
+use basalt_sql_tests::cluster::{EmbeddedCluster, EmbeddedConfig};
+use basalt_storage::chunk_store::ChunkStore;
 use basalt_storage::error::StorageError;
 use basalt_storage::ids::ClusterId;
+use basalt_storage::vfs::RealVfs;
 use basalt_worker::{Worker, WorkerConfig, WorkerError};
 use tonic::Code;
 
@@ -135,6 +139,25 @@ async fn a_directory_of_another_cluster_is_refused_and_stays_as_it_was() {
     assert!(refused.to_string().contains("belongs to cluster"), "{refused}");
     assert_eq!(std::fs::read(config.data_dir.join("IDENTITY.json")).unwrap(), before);
     scene.still_answers().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_has_run_queries_frees_its_directory_when_it_stops() {
+    let dir = tempfile::tempdir().unwrap();
+    let cluster = EmbeddedCluster::start(&EmbeddedConfig::new(dir.path(), 2)).await.unwrap();
+    let mut client = Client::connect(&cluster.url()).await.unwrap();
+    client
+        .execute_update("CREATE TABLE t AS SELECT value AS x FROM generate_series(1, 1000)")
+        .await
+        .unwrap();
+    client.query_all("SELECT x % 10, count(*) FROM t GROUP BY 1 ORDER BY 1").await.unwrap();
+    // Plans of queries are still in the caches of those who made and ran them.
+    cluster.stop().await;
+    for number in 0..2 {
+        let folder = dir.path().join(format!("worker-{number}"));
+        let identity = ChunkStore::read_identity(&folder, &RealVfs).unwrap().unwrap();
+        ChunkStore::open(&folder, identity, Arc::new(RealVfs)).unwrap();
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
