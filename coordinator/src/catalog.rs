@@ -28,6 +28,7 @@
 //! - [`lookup`]: finding relations by name
 //! - `verify`: the offline check
 //! - [`restore`]: a catalog made again from the copies of log members
+//! - [`commit_record`], [`rebuild`]: what workers are told of commits, and a catalog made again from it
 //! - [`error`]: what can go wrong
 
 use std::collections::{BTreeMap, VecDeque};
@@ -45,6 +46,7 @@ use url::Url;
 mod apply;
 mod checkpoint;
 pub mod command;
+pub mod commit_record;
 mod directory;
 pub mod error;
 pub mod ledger;
@@ -52,6 +54,7 @@ pub mod links;
 mod log;
 pub mod lookup;
 pub mod members;
+pub mod rebuild;
 pub mod record;
 pub mod restore;
 mod rules;

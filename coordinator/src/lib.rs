@@ -5,6 +5,7 @@
 //! - [`process`]: starting and stopping a coordinator
 //! - [`catalog`]: what the cluster is made of, durable, changed by one writer
 //! - [`log_links`], [`log_scrub`], [`log_sources`]: the workers that keep copies of the catalog's log
+//! - [`commit_sources`]: what workers have left for a rebuilt catalog
 //! - [`membership`], [`membership_service`]: which workers there are and which slices they own
 //! - [`placement`]: which workers each slice should have, a pure function
 //! - [`reconcile`]: slices and copies brought to where they should be
@@ -16,6 +17,7 @@
 
 pub mod backend;
 pub mod catalog;
+pub mod commit_sources;
 pub mod flight;
 pub mod log_links;
 pub mod log_scrub;

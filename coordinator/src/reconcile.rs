@@ -15,8 +15,10 @@
 //!   most (`heat`) first
 //! - `steps`: these steps taken
 //! - `scrub`: every copy read again
+//! - `commit_records`: what workers are told of commits
 //! - [`garbage`]: what no snapshot names any more, and no write under way (`open_writes`)
 
+mod commit_records;
 pub(crate) mod copies;
 pub mod garbage;
 mod heat;
@@ -37,6 +39,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::catalog::{Catalog, CatalogError};
 use crate::membership::Members;
+use commit_records::Deliveries;
+pub use commit_records::RecordsState;
 use copies::Copies;
 pub use copies::{RepairRun, RepairState};
 use heat::Heat;
@@ -103,6 +107,7 @@ struct Inner {
     heat: Mutex<Heat>,
     tasks: Mutex<Tasks>,
     scrubs: Mutex<Scrubs>,
+    deliveries: Mutex<Deliveries>,
     writes: OpenWrites,
 }
 
@@ -124,6 +129,7 @@ impl Reconciler {
             tasks: Mutex::default(),
             heat: Mutex::default(),
             scrubs: Mutex::default(),
+            deliveries: Mutex::default(),
             writes: OpenWrites::default(),
         };
         Self { inner: Arc::new(inner) }
@@ -171,6 +177,10 @@ impl Reconciler {
 
     /// Works until `stop` is cancelled.
     pub async fn run(&self, stop: CancellationToken) {
+        tokio::join!(self.keep_commit_records(stop.clone()), self.run_rounds(stop));
+    }
+
+    async fn run_rounds(&self, stop: CancellationToken) {
         let mut ticks = tokio::time::interval(self.inner.options.every);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         while stop.run_until_cancelled(ticks.tick()).await.is_some() {
@@ -211,6 +221,10 @@ impl Reconciler {
 
     fn scrubs(&self) -> std::sync::MutexGuard<'_, Scrubs> {
         self.inner.scrubs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn deliveries(&self) -> std::sync::MutexGuard<'_, Deliveries> {
+        self.inner.deliveries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn heat(&self) -> std::sync::MutexGuard<'_, Heat> {

@@ -30,7 +30,7 @@ use crate::membership::Members;
 use crate::reconcile::Reconciler;
 use crate::statements::registry::{Registry, RunState, Write};
 
-const NAMES: [&str; 10] = [
+const NAMES: [&str; 11] = [
     "workers",
     "slices",
     "tables",
@@ -41,6 +41,7 @@ const NAMES: [&str; 10] = [
     "repairs",
     "scrubs",
     "log_members",
+    "commit_records",
 ];
 
 /// The tables of `sys` as one statement sees them.
@@ -74,6 +75,9 @@ impl SysSchema {
             "tables" => tables(&self.snapshot)?,
             "segments" => segments(&self.snapshot)?,
             "queries" => queries(&self.registry)?,
+            "commit_records" => {
+                copies::commit_records(&self.snapshot, &self.reconciler.commit_records())?
+            }
             "log_members" => log_members(&self.catalog.log_status())?,
             "scrubs" => copies::scrubs(&self.reconciler.scrub_states())?,
             "chunks" => copies::chunks(&self.snapshot, &self.reconciler.bad_copies())?,

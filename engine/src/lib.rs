@@ -23,7 +23,8 @@
 //! - `filter_routes`: filters that find their column, where columns share a name
 //! - `guarded`: a fragment's panics are errors
 //! - [`codec`], `recursive`, [`plan_gate`], [`allow_list`], [`ipc`]: plans and rows on the wire
-//! - [`protocol`], [`log_protocol`], [`secret`], [`addressee`], [`channels`], [`fence`]: the internal gRPC contracts
+//! - [`protocol`], [`log_protocol`], [`commit_protocol`], [`secret`], [`addressee`], [`channels`],
+//!   [`fence`]: the internal gRPC contracts
 
 pub mod addressee;
 pub mod allow_list;
@@ -31,6 +32,7 @@ pub mod arithmetic;
 pub mod channels;
 pub mod chunks;
 pub mod codec;
+pub mod commit_protocol;
 mod constant_filters;
 mod decimals_beside_floats;
 pub mod defaults;

@@ -57,6 +57,9 @@ pub struct ScanTable {
 /// One segment as the snapshot names it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ScanSegment {
+    /// The table that it was written for, whose id its files have: another one than that which is
+    /// scanned when it was salvaged.
+    pub table: TableId,
     /// The slice.
     pub slice: SliceId,
     /// The segment.
@@ -119,6 +122,7 @@ impl ScanSegment {
     /// What a scan of `columns` must know of a segment.
     pub fn new(ordinal: u32, record: &SegmentRecord, columns: &[ColumnId]) -> Self {
         Self {
+            table: record.table,
             slice: record.slice,
             segment: record.segment,
             layout: record.layout,
@@ -179,6 +183,7 @@ mod tests {
 
     fn segment(row_groups: Vec<u32>) -> ScanSegment {
         ScanSegment {
+            table: TableId(1),
             slice: SliceId(0),
             segment: SegmentId::generate(),
             layout: Layout::Wide,

@@ -18,6 +18,7 @@
 //! - [`chunk_store`]: segments on this disk
 //! - [`vfs`], `durable_write`: the file system, and the rules by which bytes become durable
 //! - [`command_log`]: the records of the catalog's log, and a member's copy of it
+//! - [`commit_records`]: what a worker keeps of commits, to make a lost catalog again
 //! - [`fail_point`]: named steps of a write, where a test ends the process
 //! - [`error`]: what can go wrong
 //!
@@ -25,6 +26,7 @@
 
 pub mod chunk_store;
 pub mod command_log;
+pub mod commit_records;
 pub mod delete_vector;
 pub mod digest;
 pub mod durable_write;

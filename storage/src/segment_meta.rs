@@ -27,9 +27,9 @@ use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
 
 use crate::digest::Digest;
 use crate::error::{Result, StorageError};
-use crate::ids::{ChunkId, ClusterId, ColumnId, ColumnVersion, TxnId};
+use crate::ids::{ChunkId, ClusterId, ColumnId, ColumnVersion, TxnId, WorkerId};
 use crate::layout::{BLOCK_BYTES, SegmentKey};
-use crate::manifest::{ColumnRecord, Layout};
+use crate::manifest::{ColumnRecord, Layout, SegmentRecord};
 use crate::zone_map::ZoneMap;
 
 pub(crate) use codec::encode;
@@ -196,6 +196,25 @@ impl SegmentMeta {
     /// All columns, by id.
     pub fn columns(&self) -> impl ExactSizeIterator<Item = &ColumnMeta> {
         self.columns.values()
+    }
+
+    /// What a commit says of the segment, when its metadata file has the digest `meta_digest`, and
+    /// `holders` have it.
+    pub fn record(&self, meta_digest: Digest, holders: Vec<WorkerId>) -> SegmentRecord {
+        SegmentRecord {
+            table: self.key.table,
+            slice: self.key.slice,
+            segment: self.key.segment,
+            txn: self.txn,
+            layout: self.layout,
+            rows: self.rows,
+            row_groups: self.row_groups.to_vec(),
+            bytes: self.chunk_files().iter().map(|file| file.meta.length).sum(),
+            meta_digest,
+            columns: self.columns.iter().map(|(id, column)| (*id, column.record())).collect(),
+            holders,
+            deleted: None,
+        }
     }
 
     /// The files of the segment beside its metadata: one per column by ascending id, or the one of

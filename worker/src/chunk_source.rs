@@ -65,8 +65,8 @@ impl WorkerChunks {
         Self { store, channels, healer, metas, small: SmallChunks::default() }
     }
 
-    fn key(table: &ScanTable, segment: &ScanSegment) -> SegmentKey {
-        SegmentKey { table: table.table, slice: segment.slice, segment: segment.segment }
+    fn key(segment: &ScanSegment) -> SegmentKey {
+        SegmentKey { table: segment.table, slice: segment.slice, segment: segment.segment }
     }
 
     fn is_local(&self, segment: &ScanSegment) -> bool {
@@ -107,9 +107,8 @@ impl WorkerChunks {
         Ok(ChunksClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX))
     }
 
-    async fn local_meta(&self, table: &ScanTable, segment: &ScanSegment) -> Result<Bytes, String> {
-        let (store, key, layout) =
-            (Arc::clone(&self.store), Self::key(table, segment), segment.layout);
+    async fn local_meta(&self, segment: &ScanSegment) -> Result<Bytes, String> {
+        let (store, key, layout) = (Arc::clone(&self.store), Self::key(segment), segment.layout);
         let read = tokio::task::spawn_blocking(move || store.read_segment_meta(key, layout));
         read.await.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
     }
@@ -122,7 +121,7 @@ impl WorkerChunks {
     ) -> Result<Bytes, Status> {
         let request = SegmentMetaRequest {
             epoch: table.epoch.0,
-            table: table.table.0,
+            table: segment.table.0,
             slice: u32::from(segment.slice.0),
             segment: segment.segment.to_wire(),
             packed: segment.layout == Layout::Packed,
@@ -145,7 +144,7 @@ impl WorkerChunks {
     ) -> Result<Bytes, Status> {
         let request = ExtentRequest {
             epoch: table.epoch.0,
-            table: table.table.0,
+            table: segment.table.0,
             slice: u32::from(segment.slice.0),
             segment: segment.segment.to_wire(),
             packed: segment.layout == Layout::Packed,
@@ -198,18 +197,14 @@ impl ChunkSource for WorkerChunks {
         let key = (segment.segment, segment.meta_digest);
         if let Some(meta) = self.metas.get(&key) {
             // The digest is the same; another plan may still say other things about it.
-            check_described(&meta, table, segment).map_err(engine_error)?;
+            check_described(&meta, segment).map_err(engine_error)?;
             return Ok(meta);
         }
         let mut tried = Vec::new();
         let mut found = None;
         let mut is_bad_here = false;
         if self.is_local(segment) {
-            match self
-                .local_meta(table, segment)
-                .await
-                .map(|bytes| check_meta(&bytes, table, segment))
-            {
+            match self.local_meta(segment).await.map(|bytes| check_meta(&bytes, segment)) {
                 Ok(Ok(meta)) => found = Some(meta),
                 Ok(Err(error)) => tried.push(format!("this worker: {error}")),
                 Err(error) => tried.push(format!("this worker: {error}")),
@@ -219,7 +214,7 @@ impl ChunkSource for WorkerChunks {
         if found.is_none() {
             for peer in self.peers(segment) {
                 let fetched = self.peer_meta(table, segment, peer).await;
-                match fetched.map(|bytes| check_meta(&bytes, table, segment)) {
+                match fetched.map(|bytes| check_meta(&bytes, segment)) {
                     Ok(Ok(meta)) => {
                         found = Some(meta);
                         break;
@@ -351,23 +346,15 @@ fn column_meta<'a>(meta: &'a SegmentMeta, read: &ChunkRead) -> Result<&'a Column
 }
 
 /// Metadata must be what the plan names: the digest says so, and the ids and rows are compared too.
-fn check_meta(
-    bytes: &[u8],
-    table: &ScanTable,
-    segment: &ScanSegment,
-) -> Result<Arc<SegmentMeta>, StorageError> {
+fn check_meta(bytes: &[u8], segment: &ScanSegment) -> Result<Arc<SegmentMeta>, StorageError> {
     let meta = SegmentMeta::decode(bytes, segment.meta_digest)?;
-    check_described(&meta, table, segment)?;
+    check_described(&meta, segment)?;
     Ok(meta)
 }
 
 /// Metadata describes the very segment that a plan names.
-fn check_described(
-    meta: &SegmentMeta,
-    table: &ScanTable,
-    segment: &ScanSegment,
-) -> Result<(), StorageError> {
-    let key = SegmentKey { table: table.table, slice: segment.slice, segment: segment.segment };
+fn check_described(meta: &SegmentMeta, segment: &ScanSegment) -> Result<(), StorageError> {
+    let key = SegmentKey { table: segment.table, slice: segment.slice, segment: segment.segment };
     if meta.key() != key || meta.rows() != segment.rows || meta.row_groups() != segment.row_groups {
         let path = key.meta_path(segment.layout);
         return Err(StorageError::corrupt(path, "it describes another segment than the catalog"));

@@ -9,12 +9,14 @@
 //! - [`chunk_source`], [`chunk_service`]: chunks for our scans, and for peers'; small ones are kept (`small_chunks`)
 //! - [`staging`], [`append_sink`], [`ingest_service`]: rows on their way into segments
 //! - [`log_service`], `early_log`: a copy of the coordinator's command log
+//! - [`commit_record_service`]: what is kept of commits, to make a lost catalog again
 //! - [`replicas`]: copies of segments, to and from peers
 //! - [`panics`]: requests that panic
 
 pub mod append_sink;
 pub mod chunk_service;
 pub mod chunk_source;
+pub mod commit_record_service;
 pub mod config;
 mod early_log;
 mod error;

@@ -32,6 +32,7 @@ use uuid::Uuid;
 use crate::append_sink::AppendSink;
 use crate::chunk_service::ChunkService;
 use crate::chunk_source::WorkerChunks;
+use crate::commit_record_service::CommitRecordService;
 use crate::early_log::EarlyLog;
 use crate::fragment_gate::FragmentGate;
 use crate::fragments::fragment_runner;
@@ -96,6 +97,7 @@ impl Worker {
         let local_workers = config.local_workers.clone();
         let channels = Channels::new(&config.secret)?.with_local(local_workers.clone());
         let fence = Fence::new(joined.cluster, Epoch(joined.epoch));
+        let commits = CommitRecordService::open(&config.data_dir, store.identity(), fence.clone())?;
         let fetcher = Fetcher::new(Arc::clone(&store), channels.clone());
         let replicas = Arc::new(ReplicaSender::new(channels.clone()));
         let staging = Arc::new(Staging::new(
@@ -135,7 +137,9 @@ impl Worker {
         // The server's own option does not reach connections that come from outside of it, and
         // with Nagle's algorithm every small exchange waits 40 ms for a delayed acknowledgement.
         let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-        let log_scrub = tokio::spawn(log.clone().scrub(LOG_SCRUB_EVERY));
+        let (log_scrub, commits_scrub) =
+            (log.clone().scrub(LOG_SCRUB_EVERY), commits.clone().scrub(LOG_SCRUB_EVERY));
+        let log_scrub = tokio::spawn(async { tokio::join!(log_scrub, commits_scrub).0 });
         let server = Server::builder()
             .initial_stream_window_size(WINDOW_BYTES)
             .initial_connection_window_size(WINDOW_BYTES)
@@ -149,6 +153,7 @@ impl Worker {
             .layer(CatchPanics)
             .add_service(FragmentGate::new(fragments))
             .add_service(log.into_server())
+            .add_service(commits.into_server())
             .add_service(ChunksServer::new(ChunkService::new(store)))
             .add_service(ReplicasServer::new(copies).max_decoding_message_size(MESSAGE_BYTES_MAX))
             .add_service(

@@ -1,5 +1,7 @@
 //! `basalt catalog`: a coordinator's catalog while no coordinator runs.
 
+mod rebuild;
+
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -27,6 +29,8 @@ enum CatalogCommand {
     Verify(VerifyArgs),
     /// Make the catalog of a coordinator whose disk is gone again
     Restore(RestoreArgs),
+    /// Make the catalog again from the workers' commit records, when nothing else is left of it
+    Rebuild(rebuild::RebuildArgs),
     /// Go on without the workers that keep copies of the catalog's log
     Detach(DetachArgs),
 }
@@ -82,6 +86,7 @@ pub(super) async fn run(args: CatalogArgs) -> anyhow::Result<()> {
     let work = move || match args.command {
         CatalogCommand::Verify(args) => run_verify(&args.data_dir),
         CatalogCommand::Restore(args) => run_restore(&args, &runtime),
+        CatalogCommand::Rebuild(args) => rebuild::run(&args, &runtime),
         CatalogCommand::Detach(args) => run_detach(&args.data_dir),
     };
     tokio::task::spawn_blocking(work).await?

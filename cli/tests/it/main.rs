@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a helper of a test may fail it")]
 
 mod catalog;
+mod catalog_rebuild;
 mod command_line;
 mod faults;
 mod format;

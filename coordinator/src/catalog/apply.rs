@@ -5,6 +5,7 @@
 
 mod cluster;
 mod log_members;
+mod rebuild;
 mod rows;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
@@ -84,7 +85,8 @@ impl<'a> Draft<'a> {
     }
 
     pub(super) fn change(&mut self, change: Change) -> Result<(), CatalogError> {
-        if self.next.cluster.is_none() && !matches!(change, Change::CreateCluster(_)) {
+        let founds = matches!(change, Change::CreateCluster(_) | Change::RebuildCluster { .. });
+        if self.next.cluster.is_none() && !founds {
             return Err(CatalogError::invalid("there is no cluster yet"));
         }
         match change {
@@ -97,6 +99,12 @@ impl<'a> Draft<'a> {
             Change::RemoveWorker { worker } => self.remove_worker(worker),
             Change::MoveCopies { moves } => self.move_copies(moves),
             Change::ReserveTableIds { count } => self.reserve_table_ids(count),
+            Change::RebuildCluster { cluster, tables, next_table } => {
+                self.rebuild_cluster(cluster, tables, next_table)
+            }
+            Change::RebuildSegments { table, written_for, segments } => {
+                self.rebuild_segments(table, written_for, segments)
+            }
             Change::CreateSchema { name } => self.create_schema(name),
             Change::DropSchema { name } => self.drop_schema(&name),
             Change::CreateTable(new) => self.create_table(new),

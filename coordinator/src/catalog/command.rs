@@ -5,6 +5,7 @@
 //! [`FORMAT_VERSION`](super::record::FORMAT_VERSION), and unknown ones are refused, never skipped.
 //! What a command means is in [`State::apply`](super::state::State::apply).
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use basalt_engine::dialect::{LABEL_BYTES_MAX, label_problem};
@@ -18,6 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use super::error::CatalogError;
 use super::members::LogSet;
+use super::state::ClusterState;
 use crate::placement::Candidate;
 
 /// One transaction: all of its changes become visible in one step, or none.
@@ -159,6 +161,27 @@ pub enum Change {
     ReserveTableIds {
         /// How many.
         count: u16,
+    },
+    /// Makes the cluster as it was before its catalog was lost: the first change of a log that
+    /// `basalt catalog rebuild` writes. (Since format 5.)
+    RebuildCluster {
+        /// The cluster, with its workers and its slice map.
+        cluster: ClusterState,
+        /// The ids of the tables that are created again.
+        tables: BTreeSet<TableId>,
+        /// The first id that is free.
+        next_table: u64,
+    },
+    /// Puts segments back that were committed before the catalog was lost, with what is deleted of
+    /// them. Only in a log that `basalt catalog rebuild` writes. (Since format 5.)
+    RebuildSegments {
+        /// The table.
+        table: TableId,
+        /// The table that they were written for, whose id their files have: another one when they
+        /// were salvaged.
+        written_for: TableId,
+        /// The segments.
+        segments: Vec<SegmentRecord>,
     },
     /// Creates an empty schema.
     CreateSchema {
@@ -320,6 +343,9 @@ pub enum SliceHash {
     #[serde(rename = "xxh3-v1")]
     Xxh3V1,
 }
+
+/// Copies of a table unless REPLICAS says otherwise: any one worker may be lost.
+pub const REPLICAS_DEFAULT: u16 = 2;
 
 /// A table to create.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -196,6 +196,12 @@ pub enum CatalogError {
         /// What is missing.
         problem: String,
     },
+    /// The commit records of workers do not make a catalog.
+    #[error("the catalog cannot be rebuilt: {problem}")]
+    CannotRebuild {
+        /// What is wrong.
+        problem: String,
+    },
     /// Stored state fails its checks. Nothing was repaired, skipped or guessed.
     #[error("the catalog is corrupt: {place} {problem}")]
     Corrupt {
@@ -265,7 +271,9 @@ impl CatalogError {
             | Self::RequestKeyReused { .. }
             | Self::UnknownWorker { .. } => ErrorCode::InvalidParameter,
             Self::TooLarge { .. } | Self::LimitReached { .. } => ErrorCode::FeatureNotSupported,
-            Self::Corrupt { .. } | Self::CannotRestore { .. } => ErrorCode::DataCorrupted,
+            Self::Corrupt { .. } | Self::CannotRestore { .. } | Self::CannotRebuild { .. } => {
+                ErrorCode::DataCorrupted
+            }
             Self::OutcomeUnknown { .. } => ErrorCode::OutcomeUnknown,
             Self::InvalidCommand { .. } => ErrorCode::Internal,
             Self::Stopped { .. } | Self::LogUnavailable { .. } => ErrorCode::Unavailable,
@@ -320,7 +328,7 @@ impl CatalogError {
     }
 
     /// A record of the log that fails a check.
-    pub(super) fn corrupt_record(seq: u64, problem: impl Into<String>) -> Self {
+    pub(crate) fn corrupt_record(seq: u64, problem: impl Into<String>) -> Self {
         Self::Corrupt { place: format!("log record {seq}"), problem: problem.into() }
     }
 

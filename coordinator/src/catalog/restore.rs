@@ -294,7 +294,10 @@ pub fn detach(path: &Path) -> Result<Vec<WorkerId>, CatalogError> {
 }
 
 /// Writes the secret beside the catalog, unless it is there already.
-fn keep_secret(directory: &Directory, secret: &ClusterSecret) -> Result<(), CatalogError> {
+pub(super) fn keep_secret(
+    directory: &Directory,
+    secret: &ClusterSecret,
+) -> Result<(), CatalogError> {
     if !directory.has_secret()? {
         return Ok(secret.write_new(&directory.secret())?);
     }

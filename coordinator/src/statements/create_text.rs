@@ -9,7 +9,7 @@ use basalt_engine::types::{column_type_name, identifier, type_name};
 use basalt_storage::ids::ColumnId;
 use basalt_storage::schema::{Column, KeyKind, TableKey};
 
-use super::definition::REPLICAS_DEFAULT;
+use crate::catalog::command::REPLICAS_DEFAULT;
 
 /// The statement that creates a relation.
 pub(super) fn create_text(relation: &Relation) -> Result<String, SqlError> {

@@ -23,10 +23,8 @@ use super::declared::declare;
 use super::registry::RunNotes;
 use super::replan::Attempts;
 use super::session::Pinned;
+use crate::catalog::command::REPLICAS_DEFAULT;
 use crate::catalog::{Change, NewTable, find_relation, find_schema};
-
-/// Copies of a table unless REPLICAS says otherwise: any one worker may be lost.
-pub(super) const REPLICAS_DEFAULT: u16 = 2;
 
 /// Columns that cannot be stored that one error lists; the rest is counted.
 const REFUSED_SHOWN: usize = 100;

@@ -1,5 +1,5 @@
-//! `sys.chunks`, `sys.repairs` and `sys.scrubs`: who has copies, who lacks them, and what is done
-//! about it.
+//! `sys.chunks`, `sys.repairs`, `sys.scrubs` and `sys.commit_records`: who has copies, who lacks
+//! them, and what is done about it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -12,8 +12,8 @@ use basalt_storage::ids::{TableId, WorkerId};
 use basalt_storage::layout::SegmentKey;
 use datafusion::error::Result;
 
-use super::{numbers, stored, strings};
-use crate::reconcile::{RepairRun, RepairState, ScrubState};
+use super::{numbers, numbers_or_null, stored, strings, strings_or_null};
+use crate::reconcile::{RecordsState, RepairRun, RepairState, ScrubState};
 
 /// One row per column chunk.
 pub(super) fn chunks(
@@ -114,5 +114,23 @@ pub(super) fn scrubs(states: &[ScrubState]) -> Result<RecordBatch> {
         ("checked", numbers(states.iter().map(|state| state.checked)), false),
         ("mended", numbers(states.iter().map(|state| state.mended)), false),
         ("failed", numbers(states.iter().map(|state| state.failed)), false),
+    ])?)
+}
+
+/// One row per member: up to which commit it knows what would be needed to make a catalog again.
+pub(super) fn commit_records(snapshot: &Snapshot, records: &[RecordsState]) -> Result<RecordBatch> {
+    let behind = |state: &RecordsState| state.known.map(|at| snapshot.version.saturating_sub(at));
+    let state = |state: &RecordsState| match behind(state) {
+        Some(0) => "current",
+        Some(_) => "behind",
+        None => "unknown",
+    };
+    let problems = records.iter().map(|state| state.problem.clone());
+    Ok(RecordBatch::try_from_iter_with_nullable([
+        ("worker", strings(records.iter().map(|state| state.worker.to_string())), false),
+        ("state", strings(records.iter().map(|of| state(of).to_owned())), false),
+        ("known_commit", numbers_or_null(records.iter().map(|state| state.known)), true),
+        ("behind", numbers_or_null(records.iter().map(behind)), true),
+        ("problem", strings_or_null(problems), true),
     ])?)
 }

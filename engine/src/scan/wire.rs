@@ -132,6 +132,7 @@ fn decode_schema(bytes: &[u8]) -> Result<Schema> {
 
 fn segment_to_wire(segment: &ScanSegment) -> WireSegment {
     WireSegment {
+        table: segment.table.0,
         slice: u32::from(segment.slice.0),
         segment: segment.segment.to_wire(),
         packed: segment.layout == Layout::Packed,
@@ -155,6 +156,7 @@ fn segment_from_wire(message: &WireSegment, columns: usize) -> Result<ScanSegmen
     }
     let versions = message.column_versions.iter();
     Ok(ScanSegment {
+        table: TableId(message.table),
         slice: SliceId(u16::try_from(message.slice).map_err(|_| malformed("slice"))?),
         segment: SegmentId::from_wire(&message.segment, MESSAGE, "segment")?,
         layout: if message.packed { Layout::Packed } else { Layout::Wide },

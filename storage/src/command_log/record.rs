@@ -28,7 +28,7 @@ use crate::ids::{Epoch, LogEpoch};
 /// - 3: slices have partners and copies move; `PlaceSlices`, `MoveCopies`, `DrainWorker`,
 ///   `RemoveWorker`, `DescribeWorker`
 /// - 4: the log has members; `SetLogMembers`, the epoch of the log in every record
-pub const FORMAT_VERSION: u16 = 4;
+pub const FORMAT_VERSION: u16 = 5;
 
 const MAGIC: &[u8; 4] = b"BLOG";
 /// Bytes before the payload, before and since format 4.

@@ -17,7 +17,7 @@ use crate::encoding::ChunkEncoding;
 use crate::error::{Result, StorageError};
 use crate::ids::{ColumnId, ColumnVersion};
 use crate::layout::{BLOCK_BYTES, FORMAT_VERSION, PACKED_ROWS_BELOW, SegmentKey, WIDE_COLUMNS_MAX};
-use crate::manifest::{Layout, SegmentRecord};
+use crate::manifest::Layout;
 use crate::parallel::for_each_mut;
 use crate::parquet_footer::{column_extents, column_footer};
 use crate::schema::Column;
@@ -63,20 +63,7 @@ pub(super) fn assemble(
         Layout::Packed => packed_file(spec, encoders, &mut meta)?,
     };
     let meta_bytes = Bytes::from(segment_meta::encode(&meta)?);
-    let record = SegmentRecord {
-        table: spec.table,
-        slice: spec.slice,
-        segment: spec.segment,
-        txn: spec.txn,
-        layout,
-        rows,
-        row_groups: row_groups.to_vec(),
-        bytes: files.iter().map(|file| file.bytes.len() as u64).sum(),
-        meta_digest: Digest::of(&meta_bytes),
-        columns: meta.columns.iter().map(|(id, column)| (*id, column.record())).collect(),
-        holders: vec![spec.holder],
-        deleted: None,
-    };
+    let record = meta.record(Digest::of(&meta_bytes), vec![spec.holder]);
     Ok(EncodedSegment { record, meta: Arc::new(meta), meta_bytes, files })
 }
 

@@ -150,16 +150,20 @@ impl LogDisk for MemDisk {
         Ok(Box::new(MemFile { disk: self.clone(), name: name.to_owned() }))
     }
 
-    fn remove(&self, name: &str) -> io::Result<()> {
-        self.state().files.remove(name);
-        Ok(())
-    }
-
     fn open(&self, name: &str) -> io::Result<Box<dyn LogFile>> {
         if self.state().is_off {
             return Err(off());
         }
         assert!(self.state().files.contains_key(name), "{name} does not exist");
         Ok(Box::new(MemFile { disk: self.clone(), name: name.to_owned() }))
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        let mut state = self.state();
+        if state.is_off {
+            return Err(off());
+        }
+        state.files.remove(name);
+        Ok(())
     }
 }

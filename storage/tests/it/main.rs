@@ -6,6 +6,7 @@
 mod arrays;
 mod check;
 mod command_log;
+mod commit_records;
 mod corruption;
 mod crash;
 mod crash_incoming;

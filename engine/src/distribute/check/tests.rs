@@ -21,6 +21,7 @@ const PARTITIONS: usize = 2;
 
 fn segment() -> ScanSegment {
     ScanSegment {
+        table: TableId(1),
         slice: SliceId(0),
         segment: SegmentId::generate(),
         layout: Layout::Wide,
