@@ -69,7 +69,11 @@ fn commit() -> Option<String> {
 
 fn date() -> String {
     let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
-    let seconds = i64::try_from(seconds).unwrap_or(0);
+    utc(i64::try_from(seconds).unwrap_or(0))
+}
+
+/// A time in seconds since 1970, for people; empty where there is no such date.
+pub(crate) fn utc(seconds: i64) -> String {
     arrow::temporal_conversions::timestamp_s_to_datetime(seconds)
         .map_or_else(String::new, |date| date.format("%Y-%m-%d %H:%M:%S UTC").to_string())
 }

@@ -410,6 +410,10 @@ impl Catalog {
     pub async fn confirm(&self) -> Result<(), CatalogError> {
         self.readable().await?;
         let called = self.inner.started.elapsed();
+        if let Some(queue) = &self.inner.queue {
+            // Or they would be asked with the next heartbeat. A writer that has ended asks nobody.
+            let _ended = queue.send(Message::Doubt).await;
+        }
         let is_confirmed = |status: &LogStatus| status.confirmed.is_some_and(|at| at >= called);
         let is_over = |status: &LogStatus| matches!(status.readable, Readable::No(_));
         let decided = self.wait_for_log(|status| is_confirmed(status) || is_over(status));

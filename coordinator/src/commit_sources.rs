@@ -1,6 +1,7 @@
 //! What workers have left for a rebuilt catalog: asked from a worker that runs, or read from the
 //! data folder of one that does not.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -18,7 +19,8 @@ use basalt_storage::chunk_store::{ChunkStore, Identity};
 use basalt_storage::command_log::{DirDisk, LOG_DIR, LogCopy, Position};
 use basalt_storage::commit_records::{COMMITS_DIR, CommitRecords, Contents};
 use basalt_storage::digest::Digest;
-use basalt_storage::ids::{Epoch, LogEpoch, SegmentId, SliceId, TableId};
+use basalt_storage::error::StorageError;
+use basalt_storage::ids::{Epoch, LogEpoch, SegmentId, SliceId, TableId, WorkerId};
 use basalt_storage::layout::SegmentKey;
 use basalt_storage::manifest::Layout;
 use basalt_storage::segment_meta::{SEGMENT_META_BYTES_MAX, SegmentMeta};
@@ -32,6 +34,9 @@ use crate::catalog::rebuild::salvage::{FoundSegment, Orphan, orphans, salvage};
 use crate::catalog::rebuild::{OnDisk, Rebuilt, WorkerRecords};
 use crate::log_links::{in_time, log_client};
 
+/// How often a worker is asked for metadata.
+const ASKED_TIMES: u32 = 3;
+
 /// Bytes of records that are read from a folder at once.
 const READ_BYTES_MAX: usize = 16 << 20;
 
@@ -44,20 +49,20 @@ enum Place {
     Running { channels: Channels, url: Url },
 }
 
-/// A worker's leftovers.
-#[derive(Debug)]
-pub struct CommitSource {
-    /// What it knows.
-    pub records: WorkerRecords,
-    place: Place,
+/// What workers have left.
+#[derive(Debug, Default)]
+pub struct CommitSources {
+    /// What each knows.
+    pub records: Vec<WorkerRecords>,
+    places: BTreeMap<WorkerId, Place>,
 }
 
-impl CommitSource {
-    /// The data folder of a worker that does not run. Blocks.
+impl CommitSources {
+    /// Adds the data folder of a worker that does not run. Blocks.
     ///
     /// # Errors
     /// A folder that is none of a worker, or that a worker has open, or cannot be read.
-    pub fn open(folder: &Path) -> Result<Self, String> {
+    pub fn open(&mut self, folder: &Path) -> Result<(), String> {
         let failed = |problem: &dyn std::fmt::Display| {
             format!("data folder {}: {problem}", folder.display())
         };
@@ -75,19 +80,21 @@ impl CommitSource {
         let on_disk = on_disk.into_iter().map(|copy| (copy.0.segment, copy)).collect();
         let bytes = read_all(&file).map_err(|error| failed(&error))?;
         let found = Found { identity, log: log.position(), epoch: Epoch(0), on_disk };
-        let records = found.records(bytes, file.damage().map(str::to_owned));
-        Ok(Self { records, place: Place::Folder(store) })
+        let records = found.records(&bytes, file.damage().map(str::to_owned));
+        self.add(records, Place::Folder(store));
+        Ok(())
     }
 
-    /// The worker at `url`, which runs and has been let into its cluster.
+    /// Adds the worker at `url`, which runs and has been let into its cluster.
     ///
     /// # Errors
     /// When it does not answer as it should.
-    pub async fn ask(channels: &Channels, url: &Url) -> Result<Self, String> {
+    pub async fn ask(&mut self, channels: &Channels, url: &Url) -> Result<(), String> {
         match ask(channels, url).await {
             Ok(records) => {
                 let place = Place::Running { channels: channels.clone(), url: url.clone() };
-                Ok(Self { records, place })
+                self.add(records, place);
+                Ok(())
             }
             Err(status) if status.code() == Code::Unimplemented => Err(format!(
                 "the worker at {url} waits for its coordinator, and tells nothing of commits \
@@ -97,45 +104,67 @@ impl CommitSource {
         }
     }
 
-    /// The metadata of a segment on this worker's disk, which no catalog vouches for. Blocks where
-    /// it is a folder.
+    fn add(&mut self, records: WorkerRecords, place: Place) {
+        self.places.insert(records.worker, place);
+        self.records.push(records);
+    }
+
+    /// Puts what lies on the workers' disks and is not in `rebuilt` into tables of its own. Blocks
+    /// where that is a folder.
     ///
     /// # Errors
-    /// When it cannot be read, or is damaged, or is that of another segment.
-    pub async fn segment_meta(&self, orphan: &Orphan) -> Result<FoundSegment, String> {
-        let bytes = match &self.place {
-            Place::Folder(store) => store
-                .read_segment_meta(orphan.key, orphan.layout)
-                .map_err(|error| error.to_string())?,
-            Place::Running { channels, url } => {
-                ask_meta(channels, url, orphan).await.map_err(|status| told(&status))?
+    /// When metadata cannot be read: the rows may be there. What is no metadata is only
+    /// [left](super::catalog::rebuild::salvage::Recovered::left).
+    pub async fn salvage(&self, rebuilt: &mut Rebuilt) -> Result<(), String> {
+        let mut found = Vec::new();
+        for orphan in orphans(&self.records, rebuilt) {
+            let Some(place) = self.places.get(&orphan.worker) else { continue };
+            let named = |problem: &dyn std::fmt::Display| {
+                format!("segment {} of worker {}: {problem}", orphan.key, orphan.worker)
+            };
+            let bytes = place.segment_meta(&orphan).await.map_err(|problem| named(&problem))?;
+            match bytes
+                .map_or_else(|| Err("it has no metadata".to_owned()), |b| meta_of(&orphan, &b))
+            {
+                Ok(segment) => found.push(segment),
+                Err(problem) => rebuilt.recovered.left.push(named(&problem)),
             }
-        };
-        let meta = SegmentMeta::decode_unvouched(&bytes).map_err(|error| error.to_string())?;
-        if meta.key() != orphan.key || meta.layout() != orphan.layout {
-            return Err(format!("its metadata is that of segment {}", meta.key()));
         }
-        Ok(FoundSegment { worker: orphan.worker, meta, meta_digest: Digest::of(&bytes) })
+        salvage(rebuilt, found);
+        Ok(())
     }
 }
 
-/// Puts what lies on the workers' disks and is not in `rebuilt` into tables of its own.
-pub async fn salvage_from(sources: &[CommitSource], rebuilt: &mut Rebuilt) {
-    let workers: Vec<_> = sources.iter().map(|source| source.records.clone()).collect();
-    let mut found = Vec::new();
-    for orphan in orphans(&workers, rebuilt) {
-        let source = sources.iter().find(|source| source.records.worker == orphan.worker);
-        let Some(source) = source else { continue };
-        match source.segment_meta(&orphan).await {
-            Ok(segment) => found.push(segment),
-            Err(problem) => {
-                let (key, worker) = (orphan.key, orphan.worker);
-                let left = format!("segment {key} of worker {worker}: {problem}");
-                rebuilt.recovered.left.push(left);
+impl Place {
+    /// The bytes of a segment's metadata, which no catalog vouches for; `None` when there are none.
+    async fn segment_meta(&self, orphan: &Orphan) -> Result<Option<Bytes>, String> {
+        match self {
+            Self::Folder(store) => match store.read_segment_meta(orphan.key, orphan.layout) {
+                Ok(bytes) => Ok(Some(bytes)),
+                Err(StorageError::Missing { .. }) => Ok(None),
+                Err(error) => Err(error.to_string()),
+            },
+            Self::Running { channels, url } => {
+                let mut tries = 1;
+                loop {
+                    match ask_meta(channels, url, orphan).await {
+                        Ok(bytes) => return Ok(Some(bytes)),
+                        Err(status) if status.code() == Code::NotFound => return Ok(None),
+                        Err(status) if tries == ASKED_TIMES => return Err(told(&status)),
+                        Err(_) => tries += 1,
+                    }
+                }
             }
         }
     }
-    salvage(rebuilt, found);
+}
+
+fn meta_of(orphan: &Orphan, bytes: &Bytes) -> Result<FoundSegment, String> {
+    let meta = SegmentMeta::decode_unvouched(bytes).map_err(|error| error.to_string())?;
+    if meta.key() != orphan.key || meta.layout() != orphan.layout {
+        return Err(format!("its metadata is that of segment {}", meta.key()));
+    }
+    Ok(FoundSegment { worker: orphan.worker, meta, meta_digest: Digest::of(bytes) })
 }
 
 fn told(status: &Status) -> String {
@@ -187,9 +216,9 @@ struct Found {
 }
 
 impl Found {
-    fn records(self, bytes: Bytes, damage: Option<String>) -> WorkerRecords {
+    fn records(self, bytes: &Bytes, damage: Option<String>) -> WorkerRecords {
         let Self { identity, log, epoch, on_disk } = self;
-        let (at, known, unreadable) = KnownCatalog::read(&Contents::of(&bytes));
+        let (at, known, unreadable) = KnownCatalog::read(&Contents::of(bytes));
         let promised = log.promised.map_or(LogEpoch(0), |promise| promise.epoch);
         WorkerRecords {
             cluster: identity.cluster,
@@ -224,7 +253,7 @@ async fn ask(channels: &Channels, url: &Url) -> Result<WorkerRecords, Status> {
     let on_disk = inventory(ReplicasClient::new(channel)).await?;
     let identity = Identity { cluster: position.cluster, worker: position.worker };
     let found = Found { identity, log, epoch: position.epoch, on_disk };
-    Ok(found.records(bytes.freeze(), position.damage))
+    Ok(found.records(&bytes.freeze(), position.damage))
 }
 
 async fn inventory(

@@ -35,6 +35,7 @@ use std::time::{Duration, Instant};
 use basalt_engine::channels::Channels;
 use basalt_storage::ids::{TableId, TxnId, WorkerId};
 use basalt_storage::layout::SegmentKey;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::catalog::{Catalog, CatalogError};
@@ -52,6 +53,11 @@ use steps::Tasks;
 
 /// How often the disk of every worker is compared with the catalog, at least.
 const INVENTORY_EVERY_MAX: Duration = Duration::from_secs(60);
+
+/// How long copies that end are gathered before the next ones begin, at least.
+const GATHER_MIN: Duration = Duration::from_millis(50);
+/// How many times as long as planning takes, which looks at all segments and must not cost a core.
+const GATHER_TIMES: u32 = 9;
 
 /// How a cluster is kept as it should be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,6 +112,8 @@ struct Inner {
     copies: Mutex<Copies>,
     heat: Mutex<Heat>,
     tasks: Mutex<Tasks>,
+    /// A copy has ended, well or not.
+    copy_ended: Arc<Notify>,
     scrubs: Mutex<Scrubs>,
     deliveries: Mutex<Deliveries>,
     writes: OpenWrites,
@@ -127,6 +135,7 @@ impl Reconciler {
             started: Instant::now(),
             copies: Mutex::default(),
             tasks: Mutex::default(),
+            copy_ended: Arc::default(),
             heat: Mutex::default(),
             scrubs: Mutex::default(),
             deliveries: Mutex::default(),
@@ -183,8 +192,26 @@ impl Reconciler {
     async fn run_rounds(&self, stop: CancellationToken) {
         let mut ticks = tokio::time::interval(self.inner.options.every);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        while stop.run_until_cancelled(ticks.tick()).await.is_some() {
-            if let Some(Err(error)) = stop.run_until_cancelled(self.round()).await {
+        let mut gather = GATHER_MIN;
+        loop {
+            let is_round = tokio::select! {
+                () = stop.cancelled() => return,
+                _ = ticks.tick() => true,
+                () = self.inner.copy_ended.notified() => false,
+            };
+            let work = async {
+                if is_round {
+                    return self.round().await;
+                }
+                // What is small would wait for the next round much longer than it takes. Copies that
+                // end together are one commit.
+                tokio::time::sleep(gather).await;
+                let began = Instant::now();
+                let repaired = self.repair().await;
+                gather = GATHER_MIN.max(began.elapsed().saturating_mul(GATHER_TIMES));
+                repaired
+            };
+            if let Some(Err(error)) = stop.run_until_cancelled(work).await {
                 // The next round sees what is then.
                 tracing::warn!(%error, "a round of repair ended early");
             }

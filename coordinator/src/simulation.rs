@@ -12,8 +12,8 @@
 //! processes that die, hang and return, disks that lose what was not synced, rot or are replaced.
 //! A worker's staging area is played too, by the rules of `worker/src/staging.rs`.
 //!
-//! A run is a function of its seed. One that fails prints the line that repeats it. `PLANTED.md`
-//! says which bugs, planted by hand, it finds.
+//! A run is a function of its seed. One that fails prints the line that repeats it.
+//! `sql-tests/planted/PLANTED.md` says which bugs, planted by hand, it finds.
 //!
 //! - `random`: all the randomness there is; `seen`: what happened, counted
 //! - `messages`, `network`: who says what to whom, and what becomes of it

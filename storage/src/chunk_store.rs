@@ -37,6 +37,7 @@ use crate::segment_meta::{ByteRange, SEGMENT_META_BYTES_MAX, SegmentMeta};
 use crate::segment_writer::EncodedSegment;
 use crate::vfs::{Vfs, VfsLock};
 
+pub(crate) use check::lacks_resources;
 pub use check::{BadPart, ReadFrom, SegmentCheck};
 pub use identity::Identity;
 pub use incoming::{IncomingSegment, SegmentCopy};

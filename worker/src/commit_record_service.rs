@@ -18,7 +18,7 @@ use basalt_engine::protocol::{
     BYTES_PART_MAX, BytesPart, CommitPosition, CommitPositionRequest, CommitPutAnswer,
     CommitPutHeader, CommitPutPart, CommitReadRequest, MESSAGE_BYTES_MAX, MalformedMessage, WireId,
 };
-use basalt_storage::chunk_store::Identity;
+use basalt_storage::chunk_store::{ChunkStore, Identity};
 use basalt_storage::command_log::{DirDisk, Verdict};
 use basalt_storage::commit_records::frame::Kind;
 use basalt_storage::commit_records::{COMMITS_DIR, CommitRecords, CommitRecordsError, PutId};
@@ -34,6 +34,8 @@ pub struct CommitRecordService {
     identity: Identity,
     fence: Fence,
     records: Arc<Mutex<CommitRecords>>,
+    /// Holds the folder's lock until the last write has ended.
+    folder: Arc<ChunkStore>,
 }
 
 impl CommitRecordService {
@@ -41,13 +43,18 @@ impl CommitRecordService {
     ///
     /// # Errors
     /// [`WorkerError::DataDir`] when the folder cannot be had or read; damage is none.
-    pub fn open(data_dir: &Path, identity: Identity, fence: Fence) -> Result<Self, WorkerError> {
+    pub fn open(
+        data_dir: &Path,
+        folder: Arc<ChunkStore>,
+        fence: Fence,
+    ) -> Result<Self, WorkerError> {
         let path = data_dir.join(COMMITS_DIR);
         let failed = |source| WorkerError::DataDir { path: path.clone(), source };
         let disk = DirDisk::new(&path).map_err(failed)?;
         let records = CommitRecords::open(Arc::new(disk))
             .map_err(|error| failed(std::io::Error::other(error)))?;
-        Ok(Self { identity, fence, records: Arc::new(Mutex::new(records)) })
+        let (identity, records) = (folder.identity(), Arc::new(Mutex::new(records)));
+        Ok(Self { identity, fence, records, folder })
     }
 
     /// The gRPC service.
@@ -93,8 +100,11 @@ impl CommitRecordService {
         &self,
         f: impl FnOnce(&mut CommitRecords) -> Result<T, CommitRecordsError> + Send + 'static,
     ) -> Result<T, Status> {
-        let records = Arc::clone(&self.records);
-        let work = move || f(&mut records.lock().unwrap_or_else(PoisonError::into_inner));
+        let (records, folder) = (Arc::clone(&self.records), Arc::clone(&self.folder));
+        let work = move || {
+            let _folder = folder;
+            f(&mut records.lock().unwrap_or_else(PoisonError::into_inner))
+        };
         match tokio::task::spawn_blocking(work).await {
             Ok(result) => result.map_err(|error| status(&error)),
             Err(error) => Err(Status::internal(error.to_string())),

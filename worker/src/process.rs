@@ -97,7 +97,7 @@ impl Worker {
         let local_workers = config.local_workers.clone();
         let channels = Channels::new(&config.secret)?.with_local(local_workers.clone());
         let fence = Fence::new(joined.cluster, Epoch(joined.epoch));
-        let commits = CommitRecordService::open(&config.data_dir, store.identity(), fence.clone())?;
+        let commits = open_commits(&config.data_dir, &store, &fence).await?;
         let fetcher = Fetcher::new(Arc::clone(&store), channels.clone());
         let replicas = Arc::new(ReplicaSender::new(channels.clone()));
         let staging = Arc::new(Staging::new(
@@ -238,6 +238,21 @@ fn advertised(config: &WorkerConfig, listener: &TcpListener) -> Result<Url, Work
     let address = listener.local_addr().map_err(listen)?;
     Url::parse(&format!("http://{address}"))
         .map_err(|error| listen(io::Error::new(io::ErrorKind::InvalidInput, error)))
+}
+
+/// Opens the commit records, all of which are read, on a thread that may wait.
+async fn open_commits(
+    dir: &Path,
+    store: &Arc<ChunkStore>,
+    fence: &Fence,
+) -> Result<CommitRecordService, WorkerError> {
+    let (path, store, fence) = (dir.to_owned(), Arc::clone(store), fence.clone());
+    let open = move || CommitRecordService::open(&path, store, fence);
+    let opened = tokio::task::spawn_blocking(open).await;
+    opened.unwrap_or_else(|error| {
+        let source = io::Error::other(error);
+        Err(WorkerError::DataDir { path: dir.to_owned(), source })
+    })
 }
 
 /// Opens the copy of the command log, all of which is read, on a thread that may wait.

@@ -23,6 +23,7 @@ use std::sync::Arc;
 use basalt_engine::snapshot::{Relation, SchemaSnapshot, TableSnapshot, ViewSnapshot};
 use basalt_storage::command_log::Chain;
 use basalt_storage::commit_records::{Contents, Damage};
+use basalt_storage::digest::Digest;
 use basalt_storage::ids::{SegmentId, TableId, WorkerId};
 use basalt_storage::manifest::SegmentRecord;
 use serde::{Deserialize, Serialize};
@@ -35,7 +36,7 @@ pub const FORMAT: u16 = 1;
 
 /// A part is closed when it has about so many bytes: a few messages' worth, far below
 /// [`basalt_storage::commit_records::BODY_BYTES_MAX`], which bounds the largest single thing in one.
-const PART_BYTES: usize = 4 << 20;
+pub(crate) const PART_BYTES: usize = 4 << 20;
 
 /// The catalog at a durable commit, without a pin: it does not keep files that it names.
 #[derive(Debug, Clone)]
@@ -78,10 +79,13 @@ pub struct LiveSegment {
     pub segment: SegmentId,
     /// Its table.
     pub table: TableId,
-    /// How many of its rows are deleted. Deletes only ever add up, so the number identifies the
-    /// delete vector.
+    /// How many of its rows are deleted.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub rows_deleted: u64,
+    /// Which ones: the beginning of the delete vector's BLAKE3 digest, 0 without one. Two logs may
+    /// have deleted as many rows, and others.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub deletes: u64,
 }
 
 fn is_zero(number: &u64) -> bool {
@@ -95,6 +99,9 @@ fn is_zero(number: &u64) -> bool {
 pub struct Part {
     /// [`FORMAT`] of who wrote it.
     format: u16,
+    /// When it was sent, in milliseconds since 1970 by the coordinator's clock.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    told_ms: u64,
     /// The cluster.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     cluster: Option<ClusterState>,
@@ -161,7 +168,7 @@ impl Parts {
 const ID_BYTES: usize = 96;
 
 /// About how many bytes of JSON a segment's record takes.
-fn record_bytes(record: &SegmentRecord) -> usize {
+pub(in crate::catalog) fn record_bytes(record: &SegmentRecord) -> usize {
     // An estimate decides only where parts end.
     let deleted = usize::try_from(record.rows_deleted()).unwrap_or(usize::MAX).min(1 << 20);
     512 + record.columns.len() * 224 + record.holders.len() * 40 + deleted * 3
@@ -260,7 +267,8 @@ pub fn definition(table: &TableSnapshot) -> NewTable {
 
 /// A segment of `table`, which it need not have been written for: it may have been salvaged.
 fn live(table: TableId, record: &SegmentRecord) -> LiveSegment {
-    LiveSegment { segment: record.segment, table, rows_deleted: record.rows_deleted() }
+    let (rows_deleted, deletes) = (record.rows_deleted(), deletes_of(record));
+    LiveSegment { segment: record.segment, table, rows_deleted, deletes }
 }
 
 fn add_segments(
@@ -295,11 +303,24 @@ fn add_segments(
     }
 }
 
+/// [`LiveSegment::deletes`] of a record.
+pub(in crate::catalog) fn deletes_of(record: &SegmentRecord) -> u64 {
+    let digest = record.deleted.as_ref().map(|deleted| Digest::of(&deleted.to_bytes()));
+    digest.and_then(|digest| digest.as_bytes().first_chunk().copied()).map_or(0, u64::from_le_bytes)
+}
+
 impl Part {
     /// Its bytes.
-    pub fn encode(&self) -> Vec<u8> {
-        // Strings, numbers and maps with string keys: nothing that JSON cannot have.
-        serde_json::to_vec(self).unwrap_or_default()
+    ///
+    /// # Errors
+    /// What cannot be written as JSON.
+    pub fn encode(&self) -> Result<Vec<u8>, String> {
+        serde_json::to_vec(self).map_err(|error| error.to_string())
+    }
+
+    /// Says when it was sent, in milliseconds since 1970.
+    pub fn told_at(&mut self, ms: u64) {
+        self.told_ms = ms;
     }
 
     /// Reads what [`Self::encode`] made.
@@ -326,6 +347,8 @@ impl Part {
 /// What a worker's records say.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct KnownCatalog {
+    /// When the worker was told of it last, in milliseconds since 1970.
+    pub told_ms: u64,
     /// The cluster.
     pub cluster: Option<ClusterState>,
     /// The schemas.
@@ -373,6 +396,7 @@ impl KnownCatalog {
 
     /// Takes in a part.
     pub fn apply(&mut self, part: Part) {
+        self.told_ms = self.told_ms.max(part.told_ms);
         self.cluster = part.cluster.or(self.cluster.take());
         self.schemas.extend(part.schemas);
         for name in part.schemas_gone {

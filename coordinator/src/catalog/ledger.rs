@@ -184,6 +184,9 @@ pub struct Ledger<T> {
     ballot: LogEpoch,
     progress: BTreeMap<WorkerId, Progress>,
     reachable: BTreeSet<WorkerId>,
+    /// Members asked before this are asked again at once: somebody wants to know whether they are
+    /// still ours.
+    doubted_at: Option<Duration>,
     /// When commands last began to wait for a newcomer.
     held_at: Option<Duration>,
     recent: Recent,
@@ -210,6 +213,7 @@ impl<T> Ledger<T> {
             ballot: chain.log_epoch,
             progress: BTreeMap::new(),
             reachable: BTreeSet::new(),
+            doubted_at: None,
             held_at: None,
             recent: Recent::new(chain),
             steps: VecDeque::new(),
@@ -333,6 +337,12 @@ impl<T> Ledger<T> {
             }
         }
         self.reachable = workers;
+    }
+
+    /// Asks members at once whether they are still ours, for [`Self::confirmed`] to say.
+    pub fn doubt(&mut self, now: Duration) {
+        self.doubted_at = Some(now);
+        self.ask_members(now);
     }
 
     /// Looks at the clock: asks members, gives up waiting, changes the set.

@@ -10,8 +10,8 @@
 //! what differs: a [`Doubt`] for each segment whose record is missing or of another moment. Nothing
 //! becomes live that a commit record does not name, whatever lies on the disks.
 //!
-//! What was committed after `M` is not in it: records follow commits by a moment and vouch for
-//! nothing. Nor are request keys: a write that is sent again under its key is a new one. Where
+//! What was committed after `M` is not in it, deletes included: records follow commits by a moment,
+//! or by longer where a worker could not write them, and vouch for nothing. Nor are request keys: a write that is sent again under its key is a new one. Where
 //! copies of the command log are left, [`restore`](super::restore) gives more.
 //!
 //! - [`rebuild`] and its types, and [`salvage`] of what lies on disks beside it: pure
@@ -29,7 +29,7 @@ use basalt_storage::layout::SegmentKey;
 use basalt_storage::manifest::{Layout, SegmentRecord};
 
 use super::command::NewTable;
-use super::commit_record::{KnownCatalog, LiveSegment, ViewName};
+use super::commit_record::{KnownCatalog, LiveSegment, ViewName, deletes_of};
 use super::error::CatalogError;
 use super::state::ClusterState;
 pub use doubt::Doubt;
@@ -94,6 +94,8 @@ pub struct Rebuilt {
     pub views: BTreeMap<ViewName, String>,
     /// The first table id that is free.
     pub next_table: u64,
+    /// When a worker was told of that commit last, in milliseconds since 1970.
+    pub told_ms: u64,
     /// Up to where every worker knew.
     pub workers: BTreeMap<WorkerId, Option<Chain>>,
     /// Why something may be missing, or other than it was at the newest commit.
@@ -151,6 +153,7 @@ pub fn rebuild(workers: &[WorkerRecords]) -> Result<Rebuilt, CatalogError> {
         recovered: Recovered::default(),
         views: newest.known.views.clone(),
         next_table: next_table(workers),
+        told_ms: newest.known.told_ms,
         workers: workers.iter().map(|worker| (worker.worker, worker.at)).collect(),
         doubts,
     })
@@ -205,14 +208,15 @@ fn segment(
     workers: &[WorkerRecords],
     cluster: &ClusterState,
 ) -> Result<(SegmentRecord, Option<Doubt>), Doubt> {
-    let LiveSegment { segment, table, rows_deleted } = *live;
+    let LiveSegment { segment, table, rows_deleted, deletes } = *live;
     // First those of the right moment, and of them the newest, which knows holders best.
     let best = workers
         .iter()
         .filter_map(|worker| {
             let record = worker.known.held.get(&segment)?;
             let at = worker.at.as_ref().map(order);
-            Some(((record.rows_deleted() == rows_deleted, at), record))
+            let is_right = record.rows_deleted() == rows_deleted && deletes_of(record) == deletes;
+            Some(((is_right, at), record))
         })
         .max_by_key(|(rank, _)| *rank);
     let Some(((is_right, _), record)) = best else {

@@ -53,6 +53,8 @@ pub(super) enum Message {
     Request { key: RequestKey, reply: Reply<Option<RequestOutcome>> },
     /// What came of all requests that are remembered.
     Requests { reply: Reply<Vec<(RequestKey, RequestOutcome)>> },
+    /// Ask the log's members whether they are still ours.
+    Doubt,
     /// Take no more commits.
     Stop { reason: String },
 }
@@ -198,6 +200,10 @@ impl Writer {
                 }
                 Message::Requests { reply } => {
                     let _caller_gone = reply.send(Ok(self.durable_requests()));
+                }
+                Message::Doubt => {
+                    let now = self.now();
+                    self.ledger.doubt(now);
                 }
                 Message::Stop { reason } => self.ledger.write_failed(&reason),
                 Message::Commit { command, payload, reply } => {

@@ -13,7 +13,8 @@
 //! Only durable commits are sent, so records never name what a later log does not have.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use basalt_engine::commit_protocol::{RecordsPosition, mark_to_wire, put_answer_from_wire};
 use basalt_engine::error::{ErrorCode, SqlError, from_datafusion, from_status};
@@ -25,18 +26,24 @@ use basalt_storage::command_log::{Chain, RawRecord, Verdict};
 use basalt_storage::commit_records::Known;
 use basalt_storage::ids::WorkerId;
 use datafusion_distributed::grpc::BoxCloneSyncChannel;
-use futures::stream;
+use futures::{StreamExt, stream};
 use tokio_util::sync::CancellationToken;
 
 use super::Reconciler;
-use crate::catalog::commit_record::{CommitView, difference};
-use crate::catalog::{CatalogError, Readable};
+use crate::catalog::commit_record::{CommitView, PART_BYTES, Part, difference};
+use crate::catalog::{CatalogError, Readable, wall_clock_ms};
 use crate::log_links::in_time;
 use crate::membership::{Incarnation, Member, MemberState};
 
 /// Records are written anew when what was added to them has so many bytes, or as many as they began
 /// with if that is more: so at most twice as much is written as is needed.
 const DELTA_BYTES_MIN: u64 = 4 << 20;
+
+/// How often a worker is asked whether it still has what it was sent.
+const CHECK_EVERY: Duration = Duration::from_secs(60);
+
+/// Workers that are told at a time: one that hangs keeps few others waiting.
+const WORKERS_AT_ONCE: usize = 8;
 
 /// How far the records of a worker are.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,6 +71,8 @@ struct Delivery {
     /// The catalog at that commit.
     view: CommitView,
     known: Known,
+    /// When the worker said so; `None`: it was sent something since, and did not answer.
+    checked: Option<Instant>,
 }
 
 type Client = CommitRecordsClient<BoxCloneSyncChannel>;
@@ -102,8 +111,11 @@ impl Reconciler {
                 && view.cluster.workers.contains(&member.worker)
         };
         let members: Vec<_> = self.inner.members.members().into_iter().filter(is_served).collect();
-        let is_done =
-            |member: &Member| self.delivery(member).is_some_and(|sent| sent.at.seq == view.version);
+        let is_member = |worker: &WorkerId, _: &mut _| view.cluster.workers.contains(worker);
+        self.deliveries().sent.retain(is_member);
+        let is_done = |member: &Member| {
+            self.delivery(member).is_some_and(|sent| sent.at.seq == view.version && sent.is_fresh())
+        };
         if members.iter().all(is_done) {
             return;
         }
@@ -114,18 +126,29 @@ impl Reconciler {
                 return;
             }
         };
-        for member in members.iter().filter(|member| !is_done(member)) {
-            let told = self.bring_up(member, &view, at).await;
-            let mut deliveries = self.deliveries();
-            match told {
-                Ok(()) => {
-                    deliveries.problems.remove(&member.worker);
+        let due: Vec<_> = members.into_iter().filter(|member| !is_done(member)).collect();
+        let tell = |member: Member| {
+            let view = &view;
+            async move {
+                let told = self.bring_up(&member, view, at).await;
+                self.note_told(member.worker, told);
+            }
+        };
+        stream::iter(due).for_each_concurrent(WORKERS_AT_ONCE, tell).await;
+    }
+
+    fn note_told(&self, worker: WorkerId, told: Result<(), SqlError>) {
+        let mut deliveries = self.deliveries();
+        match told {
+            Ok(()) => {
+                deliveries.problems.remove(&worker);
+            }
+            Err(error) => {
+                tracing::debug!(%worker, %error, "a worker was not told of commits");
+                if let Some(sent) = deliveries.sent.get_mut(&worker) {
+                    sent.checked = None;
                 }
-                Err(error) => {
-                    tracing::debug!(worker = %member.worker, %error, "a worker was not told of commits");
-                    deliveries.sent.remove(&member.worker);
-                    deliveries.problems.insert(member.worker, error.message);
-                }
+                deliveries.problems.insert(worker, error.message);
             }
         }
     }
@@ -154,26 +177,25 @@ impl Reconciler {
     ) -> Result<(), SqlError> {
         let mut client = self.records_client(member)?;
         let before = match self.delivery(member) {
-            Some(sent) => Some(sent),
-            None => {
+            Some(sent) if sent.is_fresh() => Some(sent),
+            // What it has may be damaged, or other than what was sent last.
+            sent => {
                 let known = self.position(&mut client, member).await?;
                 if known.at == Some(at) && known.appendable {
                     self.note(member, at, view, known);
                     return Ok(());
                 }
-                None
+                let is_where_it_was =
+                    |sent: &Delivery| known.at == Some(sent.at) && known.appendable;
+                sent.filter(is_where_it_was)
             }
         };
         let before = before.filter(|sent| is_worth_adding_to(&sent.known));
         let after = before.as_ref().map(|sent| sent.at);
         let (worker, newer) = (member.worker, view.clone());
-        let encode = move || {
-            let parts = difference(before.map(|sent| sent.view).as_ref(), &newer, worker);
-            parts.iter().map(|part| part.encode()).collect::<Vec<_>>()
-        };
-        let bodies = tokio::task::spawn_blocking(encode).await;
-        let bodies =
-            bodies.map_err(|error| SqlError::new(ErrorCode::Internal, error.to_string()))?;
+        let compare = move || difference(before.map(|sent| sent.view).as_ref(), &newer, worker);
+        let parts = tokio::task::spawn_blocking(compare).await;
+        let parts = parts.map_err(|error| internal(error.to_string()))?;
         let header = CommitPutHeader {
             epoch: view.cluster.epoch.0,
             cluster: view.cluster.cluster.to_wire(),
@@ -181,7 +203,7 @@ impl Reconciler {
             at: Some(mark_to_wire(at)),
             after: after.map(mark_to_wire),
         };
-        let known = put(&mut client, header, bodies).await?;
+        let known = put(&mut client, header, parts).await?;
         self.note(member, at, view, known);
         Ok(())
     }
@@ -205,7 +227,8 @@ impl Reconciler {
     }
 
     fn note(&self, member: &Member, at: Chain, view: &CommitView, known: Known) {
-        let delivery = Delivery { to: member.incarnation, at, view: view.clone(), known };
+        let (view, checked) = (view.clone(), Some(Instant::now()));
+        let delivery = Delivery { to: member.incarnation, at, view, known, checked };
         self.deliveries().sent.insert(member.worker, delivery);
     }
 
@@ -214,6 +237,17 @@ impl Reconciler {
         let deliveries = self.deliveries();
         deliveries.sent.get(&member.worker).filter(|sent| sent.to == member.incarnation).cloned()
     }
+}
+
+impl Delivery {
+    /// Whether the worker has said lately that this is what it has.
+    fn is_fresh(&self) -> bool {
+        self.checked.is_some_and(|checked| checked.elapsed() < CHECK_EVERY)
+    }
+}
+
+fn internal(problem: String) -> SqlError {
+    SqlError::new(ErrorCode::Internal, problem)
 }
 
 fn is_worth_adding_to(known: &Known) -> bool {
@@ -225,17 +259,30 @@ fn is_worth_adding_to(known: &Known) -> bool {
 async fn put(
     client: &mut Client,
     header: CommitPutHeader,
-    bodies: Vec<Vec<u8>>,
+    parts: Vec<Part>,
 ) -> Result<Known, SqlError> {
-    let bytes = bodies.iter().map(|body| body.len() as u64).sum();
-    let last = bodies.len().saturating_sub(1);
+    let (last, bytes) = (parts.len().saturating_sub(1), parts.len() * PART_BYTES);
+    let told_at = wall_clock_ms();
     let mut header = Some(header);
-    let parts = bodies.into_iter().enumerate().map(move |(number, body)| CommitPutPart {
-        header: header.take(),
-        body,
-        is_last: number == last,
+    // One after the other: all of them as text would take many times the memory of a part.
+    let unwritten = Arc::new(Mutex::new(None));
+    let note = Arc::clone(&unwritten);
+    let messages = parts.into_iter().enumerate().map_while(move |(number, mut part)| {
+        part.told_at(told_at);
+        match part.encode() {
+            Ok(body) => {
+                Some(CommitPutPart { header: header.take(), body, is_last: number == last })
+            }
+            Err(problem) => {
+                *note.lock().unwrap_or_else(PoisonError::into_inner) = Some(problem);
+                None
+            }
+        }
     });
-    let answer = in_time(bytes, client.put(stream::iter(parts))).await;
+    let answer = in_time(bytes as u64, client.put(stream::iter(messages))).await;
+    if let Some(problem) = unwritten.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        return Err(internal(problem));
+    }
     let answer = answer.map_err(|status| from_status(&status))?;
     let (verdict, position) =
         put_answer_from_wire(answer.get_ref()).map_err(|error| from_status(&error.into()))?;

@@ -3,12 +3,13 @@
 //! Which steps, and what follows from how one ended, is decided in [`copies`](super::copies).
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use basalt_engine::protocol::replicas_client::ReplicasClient;
 use basalt_engine::protocol::{Endpoint, FetchRequest, SegmentRef, WireId};
 use basalt_engine::snapshot::Snapshot;
-use basalt_storage::ids::{SegmentId, WorkerId};
+use basalt_storage::ids::{SegmentId, TableId, WorkerId};
 use basalt_storage::manifest::{Layout, SegmentRecord};
 use futures::FutureExt;
 use tokio::task::JoinHandle;
@@ -54,6 +55,13 @@ impl Tasks {
     }
 }
 
+/// A segment, and the table that lists it.
+#[derive(Debug, Clone, Copy)]
+struct OfTable<'a> {
+    table: TableId,
+    record: &'a SegmentRecord,
+}
+
 /// A segment that is copied, as messages name it.
 fn to_wire(record: &SegmentRecord) -> SegmentRef {
     SegmentRef {
@@ -83,24 +91,26 @@ impl Reconciler {
         let steps = self.copies().next_steps(&snapshot, &cluster, standings, limits);
         let Some(steps) = steps else { return Ok(()) };
         let chosen: HashSet<_> = steps.iter().map(segment_of).collect();
-        let records: HashMap<_, _> = snapshot
-            .segments()
-            .filter(|record| chosen.contains(&record.key()))
-            .map(|record| (record.key(), record))
+        // By the table that lists a segment, which need not be the one that it was written for.
+        let listed: HashMap<_, _> = snapshot
+            .tables()
+            .flat_map(|table| table.segments.iter().map(|record| (table.id, record)))
+            .filter(|(_, record)| chosen.contains(&record.key()))
+            .map(|(table, record)| (record.key(), OfTable { table, record }))
             .collect();
         let mut forget = Vec::new();
         for step in steps {
-            let Some(record) = records.get(&segment_of(&step)) else { continue };
+            let Some(segment) = listed.get(&segment_of(&step)) else { continue };
             match step {
                 Step::Copy { sources, to, reason, .. } => {
-                    self.begin(&snapshot, record, &sources, to, copy_reason(reason));
+                    self.begin(&snapshot, segment, &sources, to, copy_reason(reason));
                 }
                 Step::Rebuild { sources, worker, .. } => {
-                    self.begin(&snapshot, record, &sources, worker, "bad copy");
+                    self.begin(&snapshot, segment, &sources, worker, "bad copy");
                 }
                 Step::Forget { worker, .. } => forget.push(CopyMove {
-                    table: record.table,
-                    segment: record.segment,
+                    table: segment.table,
+                    segment: segment.record.segment,
                     add: vec![],
                     remove: vec![worker],
                 }),
@@ -163,11 +173,12 @@ impl Reconciler {
     fn begin(
         &self,
         snapshot: &Snapshot,
-        record: &SegmentRecord,
+        segment: &OfTable<'_>,
         sources: &[WorkerId],
         to: WorkerId,
         reason: &str,
     ) {
+        let OfTable { table, record } = *segment;
         let rate = self.inner.options.bytes_per_second;
         let Some(from) = sources.first().copied() else { return };
         if !self.copies().may_start(record.bytes, rate, Instant::now()) {
@@ -175,7 +186,7 @@ impl Reconciler {
         }
         let Some(fetch) = self.fetch(snapshot, record, sources, to) else { return };
         let run = RepairRun {
-            table: record.table,
+            table,
             segment: record.segment,
             worker: to,
             reason: reason.to_owned(),
@@ -186,6 +197,12 @@ impl Reconciler {
         };
         let key = (run.segment, run.worker);
         self.copies().start(run, InFlight { segment: record.key(), from, to }, Instant::now());
+        let ended = Arc::clone(&self.inner.copy_ended);
+        let fetch = async move {
+            let fetched = fetch.await;
+            ended.notify_one();
+            fetched
+        };
         self.tasks().start(key, tokio::spawn(fetch));
     }
 }

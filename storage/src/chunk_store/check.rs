@@ -225,14 +225,16 @@ impl ChunkStore {
 
 /// What was found out of a file, apart from what only says that the process could not read it.
 pub(super) fn judged<T>(found: Result<T>) -> Result<Result<T>> {
-    let is_of_the_process = |error: &io::Error| {
-        let errno = Errno::from_io_error(error);
-        errno.is_some_and(|e| matches!(e, Errno::MFILE | Errno::NFILE | Errno::NOMEM))
-    };
     match found {
-        Err(StorageError::Io { source, op, path }) if is_of_the_process(&source) => {
+        Err(StorageError::Io { source, op, path }) if lacks_resources(&source) => {
             Err(StorageError::Io { op, path, source })
         }
         found => Ok(found),
     }
+}
+
+/// Whether an error says that the process lacks descriptors or memory, and nothing of the file.
+pub(crate) fn lacks_resources(error: &io::Error) -> bool {
+    let errno = Errno::from_io_error(error);
+    errno.is_some_and(|e| matches!(e, Errno::MFILE | Errno::NFILE | Errno::NOMEM))
 }

@@ -28,6 +28,7 @@ use crate::ids::{Epoch, LogEpoch};
 /// - 3: slices have partners and copies move; `PlaceSlices`, `MoveCopies`, `DrainWorker`,
 ///   `RemoveWorker`, `DescribeWorker`
 /// - 4: the log has members; `SetLogMembers`, the epoch of the log in every record
+/// - 5: catalogs that were rebuilt; `RebuildCluster`, `RebuildSegments`
 pub const FORMAT_VERSION: u16 = 5;
 
 const MAGIC: &[u8; 4] = b"BLOG";

@@ -103,7 +103,8 @@ impl CommitRecords {
     /// Opens the records on `disk`, and checks all of the file that counts: the newest one that
     /// holds a whole full put.
     ///
-    /// What a crash tore off is left out, and so is what is damaged and all after it. On `Ok`
+    /// What a crash tore off is left out, and so is what is damaged or cannot be read, and all after
+    /// it. On `Ok`
     /// everything in [`Self::position`] survives a crash.
     ///
     /// # Errors
@@ -150,12 +151,15 @@ impl CommitRecords {
         self.damage.as_deref()
     }
 
-    /// Reads the file that counts again, and says what is damaged, if anything is. It ends before
-    /// the damage from now on, and only a full put can follow.
+    /// Reads the file that counts again, and says what is damaged, missing or cannot be read, if
+    /// anything is. It ends before that from now on, and only a full put can follow.
     ///
     /// # Errors
-    /// [`CommitRecordsError::Io`] when it cannot be read.
+    /// [`CommitRecordsError::Io`] without free descriptors or memory.
     pub fn verify(&mut self) -> Result<Option<String>, CommitRecordsError> {
+        if self.writing.is_some() {
+            return Ok(None);
+        }
         let Some(current) = &mut self.current else { return Ok(None) };
         let name = file_name(current.number);
         let read = |offset, length| self.disk.read_at(&name, offset, length);
@@ -245,8 +249,10 @@ impl CommitRecords {
         };
         let bytes = frame::encode(writing.kind, writing.parts, is_last, writing.at, body);
         if let Err(source) = writing.handle.append(&bytes) {
-            self.writing = None;
-            return Err(self.note_failure(source));
+            let failed = self.writing.take();
+            let error = self.note_failure(source);
+            failed.into_iter().for_each(|writing| self.discard(writing));
+            return Err(error);
         }
         writing.parts += 1;
         writing.bytes += (HEADER_BYTES + body.len()) as u64;
@@ -304,12 +310,27 @@ impl CommitRecords {
     }
 
     fn give_up(&mut self) {
-        let Some(Writing { kind, parts: 0, handle, .. }) = self.writing.take() else { return };
-        // Nothing was written, so the file can be appended to still.
-        if kind == Kind::Delta
-            && let Some(current) = &mut self.current
+        match self.writing.take() {
+            None => {}
+            // Nothing was written, so the file can be appended to still.
+            Some(Writing { kind: Kind::Delta, parts: 0, handle, .. }) => {
+                if let Some(current) = &mut self.current {
+                    current.handle = Some(handle);
+                }
+            }
+            Some(writing) => self.discard(writing),
+        }
+    }
+
+    /// Removes the file of a full put that does not get done: a disk that is full would not get
+    /// emptier by the parts of one after the other.
+    fn discard(&self, writing: Writing) {
+        let Writing { kind, number, handle, .. } = writing;
+        drop(handle);
+        if kind == Kind::Full
+            && let Err(error) = self.disk.remove(&file_name(number))
         {
-            current.handle = Some(handle);
+            tracing::warn!(%error, file = file_name(number), "a part of commit records stays");
         }
     }
 

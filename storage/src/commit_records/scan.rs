@@ -8,6 +8,7 @@ use std::io;
 use bytes::Bytes;
 
 use super::frame::{HEADER_BYTES, Header, Kind};
+use crate::chunk_store::lacks_resources;
 use crate::command_log::Chain;
 
 /// Why a file ends before its bytes do.
@@ -95,7 +96,13 @@ impl Scan {
         let mut scan = Self::default();
         let (mut offset, mut before) = (0, None);
         while offset < length {
-            match next(length, offset, &mut read)? {
+            let found = match next(length, offset, &mut read) {
+                // The process lacks something, not the file.
+                Err(error) if lacks_resources(&error) => return Err(error),
+                Err(error) => Err(Damage::Bytes(format!("it cannot be read at {offset}: {error}"))),
+                Ok(found) => found,
+            };
+            match found {
                 Ok((header, body)) => {
                     if !follows(before.as_ref(), &header) {
                         let problem = "a frame does not follow the one before it".to_owned();

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use basalt_storage::command_log::{Chain, Verdict};
+use basalt_storage::command_log::{Chain, LogDisk, Verdict};
 use basalt_storage::commit_records::frame::{HEADER_BYTES, Kind};
 use basalt_storage::commit_records::{CommitRecords, Contents, Damage, PutRead};
 use basalt_storage::digest::Digest;
@@ -201,6 +201,37 @@ fn damage_that_comes_later_is_found_and_a_whole_state_follows() {
     assert_eq!(put(&mut records, at(2, 10), Some(at(2, 9)), &["x"]), Ok(Verdict::Mismatch));
     assert_eq!(put(&mut records, at(2, 10), None, &["all"]), Ok(Verdict::Done));
     assert_eq!((records.verify().unwrap(), records.damage()), (None, None));
+}
+
+#[test]
+fn a_disk_that_stays_full_does_not_fill_with_parts() {
+    let (disk, mut records) = filled();
+    for _ in 0..5 {
+        disk.fail(Fault::Full(10));
+        put(&mut records, at(2, 10), None, &["all", "of", "it"]).unwrap_err();
+        let given_up = records.begin(Kind::Full, at(2, 10), None).unwrap().unwrap();
+        records.part(given_up, b"half", false).unwrap();
+    }
+    assert_eq!(put(&mut records, at(2, 10), None, &["all"]), Ok(Verdict::Done));
+    assert_eq!(disk.files().len(), 1, "{:?}", disk.files().keys());
+}
+
+#[test]
+fn a_file_that_is_cut_or_gone_is_damage_while_it_is_open_and_at_the_next_start() {
+    for keeps_some in [true, false] {
+        let (disk, mut records) = filled();
+        let name = disk.files().into_keys().next().unwrap();
+        match keeps_some {
+            true => disk.edit(&name, |bytes| bytes.truncate(bytes.len() - 1)),
+            false => disk.remove(&name).unwrap(),
+        }
+        let before = keeps_some.then(|| at(1, 7));
+        assert!(records.verify().unwrap().is_some());
+        assert_eq!((records.position().at, records.position().appendable), (before, false));
+        assert_eq!(open(&disk.power_on()).position().at, before);
+        assert_eq!(put(&mut records, at(2, 10), None, &["all"]), Ok(Verdict::Done));
+        assert_eq!(open(&disk.power_on()).position().at, Some(at(2, 10)));
+    }
 }
 
 #[test]

@@ -5,12 +5,13 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use basalt_coordinator::catalog::rebuild::{Rebuilt, found, rebuild};
-use basalt_coordinator::commit_sources::{CommitSource, salvage_from};
+use basalt_coordinator::commit_sources::CommitSources;
 use basalt_engine::channels::Channels;
 use basalt_engine::secret::ClusterSecret;
 use clap::Args;
 use tokio::runtime::Handle;
 
+use crate::machine::utc;
 use crate::roles::http_url;
 
 /// Make the catalog again from the workers' commit records, when nothing else is left of it
@@ -18,8 +19,8 @@ use crate::roles::http_url;
 /// For the day when the coordinator's disk is gone and `basalt catalog restore` finds too few
 /// copies of its log. Name all workers: those that run by their address, those that do not, or that
 /// wait for their coordinator, by their data folder. What comes out is the database at the newest
-/// commit that any of them knows; commits of the last moment may be missing, and writes that are
-/// sent again under their labels are new ones. When more than that is doubtful, it is printed and
+/// commit that any of them knows, which is printed with its time; what was committed after it is
+/// missing, deletes too, and writes that are sent again under their labels are new ones. When more than that is doubtful, it is printed and
 /// nothing is written. Then start the coordinator in the new data folder, at the address that the
 /// workers know.
 ///
@@ -49,8 +50,7 @@ pub(super) struct RebuildArgs {
 pub(super) fn run(args: &RebuildArgs, runtime: &Handle) -> anyhow::Result<()> {
     let secret = ClusterSecret::read(&args.secret_file)?;
     let sources = open(&args.from, &secret, runtime)?;
-    let records: Vec<_> = sources.iter().map(|source| source.records.clone()).collect();
-    let mut rebuilt = rebuild(&records)?;
+    let mut rebuilt = rebuild(&sources.records)?;
     let mut out = std::io::stdout();
     print_doubts(&rebuilt, &mut out)?;
     let is_doubtful = rebuilt.doubts.iter().any(|doubt| !doubt.is_harmless());
@@ -60,7 +60,11 @@ pub(super) fn run(args: &RebuildArgs, runtime: &Handle) -> anyhow::Result<()> {
         );
     }
     if !args.no_salvage {
-        runtime.block_on(salvage_from(&sources, &mut rebuilt));
+        let salvaged = runtime.block_on(sources.salvage(&mut rebuilt));
+        salvaged.map_err(anyhow::Error::msg).context(
+            "nothing was written: try again, or leave what no record names with --no-salvage, and \
+             it is removed",
+        )?;
     }
     found(&args.data_dir, &secret, &rebuilt)?;
     print_rebuilt(&rebuilt, &args.data_dir, &mut out)
@@ -71,17 +75,19 @@ fn open(
     from: &[String],
     secret: &ClusterSecret,
     runtime: &Handle,
-) -> anyhow::Result<Vec<CommitSource>> {
+) -> anyhow::Result<CommitSources> {
     let channels = Channels::new(secret)?;
-    let open = |from: &String| {
+    let mut sources = CommitSources::default();
+    for from in from {
         if Path::new(from).is_dir() {
-            return CommitSource::open(Path::new(from)).map_err(anyhow::Error::msg);
+            sources.open(Path::new(from)).map_err(anyhow::Error::msg)?;
+            continue;
         }
         let url =
             http_url(from).with_context(|| format!("{from} is neither a folder nor an address"))?;
-        runtime.block_on(CommitSource::ask(&channels, &url)).map_err(anyhow::Error::msg)
-    };
-    from.iter().map(open).collect()
+        runtime.block_on(sources.ask(&channels, &url)).map_err(anyhow::Error::msg)?;
+    }
+    Ok(sources)
 }
 
 fn print_doubts(rebuilt: &Rebuilt, out: &mut impl Write) -> anyhow::Result<()> {
@@ -98,11 +104,13 @@ fn print_doubts(rebuilt: &Rebuilt, out: &mut impl Write) -> anyhow::Result<()> {
 }
 
 fn print_rebuilt(rebuilt: &Rebuilt, folder: &Path, out: &mut impl Write) -> anyhow::Result<()> {
-    let Rebuilt { at, cluster, tables, views, recovered, .. } = rebuilt;
+    let Rebuilt { at, told_ms, cluster, tables, views, recovered, .. } = rebuilt;
+    let told = utc(i64::try_from(told_ms / 1_000).unwrap_or(0));
     let folder = folder.display();
     let segments = || tables.iter().flat_map(|table| &table.segments);
     let rows: u64 = segments().map(|segment| segment.live_rows()).sum();
-    writeln!(out, "cluster {}: rebuilt as of commit {} into {folder}", cluster.cluster, at.seq)?;
+    let (cluster, seq) = (cluster.cluster, at.seq);
+    writeln!(out, "cluster {cluster}: rebuilt as of commit {seq} of {told} into {folder}")?;
     writeln!(
         out,
         "tables: {}, views: {}, segments: {}, rows: {rows}",
@@ -124,7 +132,11 @@ fn print_rebuilt(rebuilt: &Rebuilt, folder: &Path, out: &mut impl Write) -> anyh
     for left in &recovered.left {
         writeln!(out, "not salvaged: {left}")?;
     }
-    writeln!(out, "what was committed after that is not in it, and labels are not known any more")?;
+    writeln!(
+        out,
+        "what was committed after that is not in it, rows that were deleted after it are back, and \
+         labels are not known any more"
+    )?;
     writeln!(out, "start it: basalt coordinator --data-dir {folder} --listen <the old address>")?;
     Ok(())
 }

@@ -188,7 +188,9 @@ impl<T> Ledger<T> {
         let last = if is_held_back { self.written } else { self.chain.seq };
         // Where it is, is not known at first: an append of nothing finds out.
         let after = progress.after.min(last);
-        let is_due = progress.asked_at.is_none_or(|at| now >= at + self.timing.heartbeat);
+        let is_due = progress.asked_at.is_none_or(|at| {
+            now >= at + self.timing.heartbeat || self.doubted_at.is_some_and(|doubted| at < doubted)
+        });
         let is_refused = progress.refused.is_some();
         if after == last && !is_due && !is_refused && progress.failures == 0 {
             return None;

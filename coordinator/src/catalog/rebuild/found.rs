@@ -5,9 +5,11 @@ use std::path::Path;
 
 use basalt_engine::secret::ClusterSecret;
 use basalt_storage::ids::{TableId, TxnId};
+use basalt_storage::manifest::SegmentRecord;
 
 use super::Rebuilt;
 use crate::catalog::command::{Change, Command};
+use crate::catalog::commit_record::record_bytes;
 use crate::catalog::directory::Directory;
 use crate::catalog::error::CatalogError;
 use crate::catalog::log::{Log, Missing, Opened};
@@ -20,8 +22,8 @@ use crate::catalog::{serialise, wall_clock_ms};
 /// Changes of one record. The widest table's definition has a few MiB.
 const CHANGES_AT_ONCE: usize = 16;
 
-/// Segments of one record, far below what a record can hold even when they have many columns.
-const SEGMENTS_AT_ONCE: usize = 1_000;
+/// About how many bytes of segments one record has, of the 256 MiB that it can have.
+const SEGMENT_BYTES_AT_ONCE: usize = 32 << 20;
 
 /// Writes the catalog into `path`, which must hold none. Blocks.
 ///
@@ -72,7 +74,7 @@ fn records(rebuilt: &Rebuilt) -> Vec<Vec<Change>> {
         let id = table.definition.id;
         // Salvaged once and rebuilt again, a table has segments that were written for several.
         for same in table.segments.chunk_by(|a, b| a.table == b.table) {
-            records.extend(same.chunks(SEGMENTS_AT_ONCE).map(|segments| {
+            records.extend(by_bytes(same, SEGMENT_BYTES_AT_ONCE).map(|segments| {
                 let written_for = segments.first().map_or(id, |segment| segment.table);
                 vec![Change::RebuildSegments {
                     table: id,
@@ -85,6 +87,24 @@ fn records(rebuilt: &Rebuilt) -> Vec<Vec<Change>> {
     records
 }
 
+/// Runs of segments whose records have about `bytes` bytes each: at least one segment.
+fn by_bytes(segments: &[SegmentRecord], bytes: usize) -> impl Iterator<Item = &[SegmentRecord]> {
+    let mut rest = segments;
+    std::iter::from_fn(move || {
+        let mut left = bytes;
+        let fits = |segment: &&SegmentRecord| {
+            let size = record_bytes(segment);
+            let fits = size <= left;
+            left = left.saturating_sub(size);
+            fits
+        };
+        let count = rest.iter().take_while(fits).count().max(1).min(rest.len());
+        let (run, after) = rest.split_at(count);
+        rest = after;
+        (!run.is_empty()).then_some(run)
+    })
+}
+
 /// Appends one record. There is nobody else yet: what is on this disk is durable.
 fn append(log: &mut Log, state: &mut State, changes: Vec<Change>) -> Result<(), CatalogError> {
     let command = Command::new(TxnId::generate(), wall_clock_ms(), changes);
@@ -93,4 +113,40 @@ fn append(log: &mut Log, state: &mut State, changes: Vec<Change>) -> Result<(), 
     let mut chain = log.chain();
     let record = chain.append(state.epoch(), state.log_epoch(), &payload)?;
     log.append(chain, &[record.into()], Mark::at(chain))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use basalt_storage::digest::Digest;
+    use basalt_storage::ids::{SegmentId, SliceId, WorkerId};
+    use basalt_storage::manifest::Layout;
+
+    use super::*;
+
+    #[test]
+    fn segments_are_cut_into_records_by_their_bytes() {
+        let segment = SegmentRecord {
+            table: TableId(1),
+            slice: SliceId(0),
+            segment: SegmentId::generate(),
+            txn: TxnId::generate(),
+            layout: Layout::Packed,
+            rows: 1,
+            row_groups: vec![1],
+            bytes: 1,
+            meta_digest: Digest::of(b""),
+            columns: BTreeMap::new(),
+            holders: vec![WorkerId::generate()],
+            deleted: None,
+        };
+        let segments = vec![segment; 10];
+        let each = record_bytes(&segments[0]);
+        let runs = |bytes| by_bytes(&segments, bytes).map(<[_]>::len).collect::<Vec<_>>();
+        assert_eq!(runs(3 * each), [3, 3, 3, 1]);
+        assert_eq!(runs(1), [1; 10], "one that is larger than all is a record of its own");
+        assert_eq!(runs(usize::MAX), [10]);
+        assert_eq!(by_bytes(&[], each).count(), 0);
+    }
 }

@@ -179,7 +179,7 @@ impl Scene {
             let worker = &mut self.workers[*place];
             let before = self.told[*place].replace(newest.clone());
             for part in difference(before.as_ref(), &newest, worker.worker) {
-                worker.known.apply(Part::decode(&part.encode()).unwrap());
+                worker.known.apply(Part::decode(&part.encode().unwrap()).unwrap());
             }
             worker.at = Some(Chain {
                 seq: newest.version,
@@ -290,6 +290,27 @@ fn a_segment_whose_newest_records_are_gone_is_named() {
     let key = live_segments(&view(&scene.state))[&old].key();
     assert!(rebuilt.doubts.contains(&Doubt::OtherDeletes { segment: key, known: 0, deleted: 2 }));
     assert!(!rebuilt.doubts.iter().all(Doubt::is_harmless));
+}
+
+#[test]
+fn as_many_other_rows_that_another_log_deleted_are_a_doubt() {
+    let mut scene = Scene::new();
+    let table = scene.create(1, "t");
+    let segment = scene.append(table, 10, &[1, 2]);
+    scene.tell(&[0, 1, 2]);
+    let before = scene.state.clone();
+    scene.delete(table, segment, &[0, 1]);
+    scene.tell(&[1]);
+    // A catalog that was rebuilt without this worker, and deletes as many other rows.
+    (scene.state, scene.log_epoch) = (before, 2);
+    scene.delete(table, segment, &[5, 6]);
+    scene.told[0] = None;
+    scene.workers[0].known = KnownCatalog::default();
+    scene.tell(&[0]);
+    let rebuilt = scene.rebuild();
+    let key = live_segments(&view(&scene.state))[&segment].key();
+    let doubt = Doubt::OtherDeletes { segment: key, known: 2, deleted: 2 };
+    assert!(rebuilt.doubts.contains(&doubt), "{:?}", rebuilt.doubts);
 }
 
 #[test]

@@ -202,7 +202,7 @@ fn salvaged_tables_are_tables_and_survive_another_rebuild() {
     for worker in &mut scene.workers {
         let mut known = KnownCatalog::default();
         for part in difference(None, &after, worker.worker) {
-            known.apply(Part::decode(&part.encode()).unwrap());
+            known.apply(Part::decode(&part.encode().unwrap()).unwrap());
         }
         known.apply(Part::decode(br#"{"format": 1, "tables_gone": [1]}"#).unwrap());
         (worker.known, worker.log_epoch) = (known, rebuilt.log_epoch);

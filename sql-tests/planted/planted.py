@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
-"""Plants the bugs of planted/*.patch, one at a time, and prints which of them the simulation finds.
+"""Plants the bugs of *.patch, one at a time, and prints which of them the tests find.
 
 Works in a scratch copy of what is committed: the tree here is not touched, and the scratch is restored
 after each. To be run from anywhere inside the repository:
 
-    coordinator/src/simulation/planted.py [--scratch DIR] [--only TEXT] [--command SHELL]
+    sql-tests/planted/planted.py [--scratch DIR] [--only TEXT ...]
 
-A build and a run take one to a few minutes each. `--command` replaces the usual
-`cargo test`; it runs in the scratch copy, and its output is looked through for the REPRO line.
+A patch begins with what the bug is (`Bug:`) and the command that is to find it (`Test:`); without
+them it is one for the simulation. The first build takes as long as any (CARGO_TARGET_DIR, if it is set,
+must not be that of another tree), the others and their tests one to a few minutes each.
 """
 
 import argparse
@@ -19,7 +20,7 @@ import sys
 import tempfile
 
 HERE = pathlib.Path(__file__).resolve().parent
-COMMAND = "cargo test -p basalt-coordinator --locked --lib simulation::nothing -- --nocapture"
+SIMULATION = "cargo test --workspace --locked --lib simulation::nothing -- --nocapture"
 
 
 def run(command, cwd, **options):
@@ -30,10 +31,16 @@ def copy(root, scratch):
     """What is committed, as a repository of its own, so that it can be restored."""
     archive = run(["git", "archive", "HEAD"], root, capture_output=True).stdout
     run(["tar", "-x"], scratch, input=archive)
-    run(["git", "init", "-q"], scratch)
+    if not (scratch / ".git").exists():
+        run(["git", "init", "-q"], scratch)
     run(["git", "add", "-A"], scratch)
     who = ["-c", "user.name=planted", "-c", "user.email=planted@localhost"]
-    run(["git", *who, "commit", "-qm", "as committed"], scratch)
+    run(["git", *who, "commit", "-q", "--allow-empty", "-m", "as committed"], scratch)
+
+
+def header(patch, field):
+    found = re.search(rf"^{field}: (.*)$", patch.read_text(), re.M)
+    return found.group(1) if found else None
 
 
 def place(patch):
@@ -51,31 +58,36 @@ def place(patch):
     return f"{file}:{line}"
 
 
-def find(patch, scratch, command):
-    """What the simulation says of one bug."""
+def find(patch, scratch):
+    """What the tests say of one bug."""
     run(["git", "apply", str(patch)], scratch)
+    command = header(patch, "Test") or SIMULATION
     try:
         ran = subprocess.run(command, cwd=scratch, shell=True, capture_output=True, text=True)
     finally:
         run(["git", "checkout", "-q", "--", "."], scratch)
     output = ran.stdout + ran.stderr
-    repro = re.findall(r"REPRO seed=(\d+)", output)
+    repro = re.findall(r"REPRO seed=(\d+)", output) if command == SIMULATION else []
     if repro:
         seed = min(map(int, repro))
         said = re.search(rf"^seed {seed} at \d+ ms: (.*)$", output, re.M)
         return f"seed {seed}", said.group(1) if said else ""
-    if "test result: ok. 1 passed" in output:
-        return "not found", ""
     if "hardly seen" in output:
         return "by what was not seen", re.search(r"hardly seen: (.*)", output).group(1)
+    failed = sorted(set(re.findall(r"^test (\S+) \.\.\. FAILED$", output, re.M)))
+    if failed:
+        more = f" and {len(failed) - 1} more" if len(failed) > 1 else ""
+        said = re.search(rf"^thread '{failed[0]}'.* panicked at .*:\n(.*)$", output, re.M)
+        return f"`{failed[0]}`{more}", said.group(1) if said else ""
+    if ran.returncode == 0 and re.search(r"test result: ok\. [1-9]", output):
+        return "not found", ""
     return "NO RESULT", output[-600:].replace("\n", " ")
 
 
 def main():
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     options.add_argument("--scratch", type=pathlib.Path)
-    options.add_argument("--only", default="")
-    options.add_argument("--command", default=COMMAND)
+    options.add_argument("--only", nargs="*", default=[""])
     options = options.parse_args()
     root = run(["git", "rev-parse", "--show-toplevel"], HERE, capture_output=True, text=True)
     scratch = options.scratch or pathlib.Path(tempfile.mkdtemp(prefix="planted-"))
@@ -83,11 +95,11 @@ def main():
     try:
         copy(root.stdout.strip(), scratch)
         print("| bug | file and line | found by | what it says |\n|---|---|---|---|")
-        for patch in sorted((HERE / "planted").glob("*.patch")):
-            if options.only in patch.stem:
-                seed, said = find(patch, scratch, options.command)
+        for patch in sorted(HERE.glob("*.patch")):
+            if any(text in patch.stem for text in options.only):
+                found, said = find(patch, scratch)
                 said = re.sub(r"[0-9a-f]{32}", "X", said)[:150].replace("|", "/")
-                print(f"| {patch.stem} | `{place(patch)}` | {seed} | {said} |")
+                print(f"| {patch.stem} | `{place(patch)}` | {found} | {said} |")
                 sys.stdout.flush()
     finally:
         if not options.scratch:
