@@ -44,6 +44,8 @@ pub struct Figures {
     pub damage: BTreeMap<FileKind, DamageSeen>,
     /// From the end of each fault until a write was acknowledged.
     pub recoveries: Vec<Duration>,
+    /// From the return of a worker without its disk until every chunk had all of its copies.
+    pub replications: Vec<Duration>,
     /// The longest time between two acknowledged writes.
     pub write_stall: Duration,
     /// The longest time between two answered queries.
@@ -71,6 +73,7 @@ impl Figures {
             all.repaired += seen.repaired;
         }
         self.recoveries.extend(other.recoveries);
+        self.replications.extend(other.replications);
         self.write_stall = self.write_stall.max(other.write_stall);
         self.read_stall = self.read_stall.max(other.read_stall);
         self.skipped.extend(other.skipped);
@@ -100,16 +103,17 @@ impl Figures {
     fn violations_of(&self, kind: Kind) -> u64 {
         self.violations.get(&kind).copied().unwrap_or(0)
     }
+}
 
-    fn recovery(&self) -> String {
-        let mut recoveries = self.recoveries.clone();
-        recoveries.sort_unstable();
-        match (recoveries.get(recoveries.len() / 2), recoveries.last()) {
-            (Some(median), Some(longest)) => {
-                format!("median {:.2} s, longest {:.2} s", seconds(*median), seconds(*longest))
-            }
-            _ => "-".to_owned(),
+/// The median and the longest of some times, as text.
+fn spread(times: &[Duration]) -> String {
+    let mut times = times.to_vec();
+    times.sort_unstable();
+    match (times.get(times.len() / 2), times.last()) {
+        (Some(median), Some(longest)) => {
+            format!("median {:.2} s, longest {:.2} s", seconds(*median), seconds(*longest))
         }
+        _ => "-".to_owned(),
     }
 }
 
@@ -160,7 +164,11 @@ impl fmt::Display for Figures {
             let note = format!("made / noticed or harmless / repaired; {refused} refused by name");
             row(&format!("damage: {}", kind.name()), value, note)?;
         }
-        row("from heal to an acknowledged write", self.recovery(), String::new())?;
+        row("from heal to an acknowledged write", spread(&self.recoveries), String::new())?;
+        if !self.replications.is_empty() {
+            let name = "from a wiped disk to full replication";
+            row(name, spread(&self.replications), String::new())?;
+        }
         let stalls =
             format!("{:.2} s / {:.2} s", seconds(self.write_stall), seconds(self.read_stall));
         row("longest stall of writes / of reads", stalls, String::new())?;

@@ -51,14 +51,17 @@ pub(super) async fn wiped_disks(run: Run) -> anyhow::Result<Figures> {
     let mut runner = Runner::start(test, run.seed, repairing(), light_workload).await?;
     runner.reads_must_not_fail();
     let first = run.seed.wrapping_sub(1);
+    let mut replications = Vec::new();
     for trial in 0..run.trials {
         let seed = run.seed.wrapping_add(trial);
         let number = first.wrapping_add(trial) % WORKERS as u64;
         let nemesis = Nemesis::Wipe(NodeId::Worker(usize::try_from(number)?));
         runner.trial(seed, &nemesis, &mut Choices::new(seed)).await?;
+        let returned = Instant::now();
         wait_replicated(&mut Session::new(&runner.cluster().url())).await?;
+        replications.push(returned.elapsed());
     }
-    Ok(runner.finish())
+    Ok(Figures { replications, ..runner.finish() })
 }
 
 /// Chunks that have fewer copies than they should, or one that is known to be bad.
