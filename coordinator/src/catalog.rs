@@ -411,8 +411,8 @@ impl Catalog {
         self.readable().await?;
         let called = self.inner.started.elapsed();
         if let Some(queue) = &self.inner.queue {
-            // Or they would be asked with the next heartbeat. A writer that has ended asks nobody.
-            let _ended = queue.send(Message::Doubt).await;
+            // Or they are asked with the next heartbeat. A writer that has ended asks nobody.
+            let _ended_or_full = queue.try_send(Message::Doubt);
         }
         let is_confirmed = |status: &LogStatus| status.confirmed.is_some_and(|at| at >= called);
         let is_over = |status: &LogStatus| matches!(status.readable, Readable::No(_));

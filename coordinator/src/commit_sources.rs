@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use basalt_engine::channels::Channels;
 use basalt_engine::commit_protocol::RecordsPosition;
+use basalt_engine::error::to_status;
 use basalt_engine::log_protocol::MemberPosition;
 use basalt_engine::protocol::chunks_client::ChunksClient;
 use basalt_engine::protocol::commit_records_client::CommitRecordsClient;
@@ -141,7 +142,8 @@ impl Place {
         match self {
             Self::Folder(store) => match store.read_segment_meta(orphan.key, orphan.layout) {
                 Ok(bytes) => Ok(Some(bytes)),
-                Err(StorageError::Missing { .. }) => Ok(None),
+                // Not there, or what is there cannot be metadata.
+                Err(StorageError::Missing { .. } | StorageError::Corrupt { .. }) => Ok(None),
                 Err(error) => Err(error.to_string()),
             },
             Self::Running { channels, url } => {
@@ -149,7 +151,9 @@ impl Place {
                 loop {
                     match ask_meta(channels, url, orphan).await {
                         Ok(bytes) => return Ok(Some(bytes)),
-                        Err(status) if status.code() == Code::NotFound => return Ok(None),
+                        Err(status) if matches!(status.code(), Code::NotFound | Code::DataLoss) => {
+                            return Ok(None);
+                        }
                         Err(status) if tries == ASKED_TIMES => return Err(told(&status)),
                         Err(_) => tries += 1,
                     }
@@ -173,7 +177,7 @@ fn told(status: &Status) -> String {
 
 async fn ask_meta(channels: &Channels, url: &Url, orphan: &Orphan) -> Result<Bytes, Status> {
     let channel = channels.worker(orphan.worker, url);
-    let channel = channel.map_err(|error| Status::unavailable(error.to_string()))?;
+    let channel = channel.map_err(to_status)?;
     let mut client = ChunksClient::new(channel).max_decoding_message_size(BYTES_PART_MAX + 4096);
     let request = SegmentMetaRequest {
         // Reading takes any: bytes never change.
@@ -235,7 +239,7 @@ impl Found {
 }
 
 async fn ask(channels: &Channels, url: &Url) -> Result<WorkerRecords, Status> {
-    let channel = channels.get(url).map_err(|error| Status::unavailable(error.to_string()))?;
+    let channel = channels.get(url).map_err(to_status)?;
     let mut client =
         CommitRecordsClient::new(channel.clone()).max_decoding_message_size(BYTES_PART_MAX + 4096);
     let position = in_time(0, client.position(CommitPositionRequest {})).await?;

@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use basalt_engine::channels::Channels;
+use basalt_engine::error::to_status;
 use basalt_engine::log_protocol::answer_from_wire;
 use basalt_engine::protocol::command_log_client::CommandLogClient;
 use basalt_engine::protocol::{
@@ -58,7 +59,7 @@ pub(crate) fn log_client(
         Some(worker) => channels.worker(worker, url),
         None => channels.get(url),
     };
-    let channel = channel.map_err(|error| Status::unavailable(error.to_string()))?;
+    let channel = channel.map_err(to_status)?;
     Ok(CommandLogClient::new(channel).max_decoding_message_size(BYTES_PART_MAX + 4096))
 }
 

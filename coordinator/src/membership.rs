@@ -121,7 +121,8 @@ impl Members {
         self.refresh();
         let cluster = self.catalog.cluster();
         tracing::info!(%worker, epoch = %cluster.epoch, "a worker registered");
-        if cluster.workers.len() == 1 {
+        let more_to_come = cluster.workers_expected.is_some_and(|expected| expected > 1);
+        if cluster.workers.len() == 1 && !more_to_come {
             tracing::warn!(
                 "the cluster has one worker, so each chunk has one copy: add a worker, and the second is made"
             );

@@ -56,7 +56,7 @@ const INVENTORY_EVERY_MAX: Duration = Duration::from_secs(60);
 
 /// How long copies that end are gathered before the next ones begin, at least.
 const GATHER_MIN: Duration = Duration::from_millis(50);
-/// How many times as long as planning takes, which looks at all segments and must not cost a core.
+/// How many times as long as planning takes.
 const GATHER_TIMES: u32 = 9;
 
 /// How a cluster is kept as it should be.
@@ -112,7 +112,7 @@ struct Inner {
     copies: Mutex<Copies>,
     heat: Mutex<Heat>,
     tasks: Mutex<Tasks>,
-    /// A copy has ended, well or not.
+    /// A copy was made.
     copy_ended: Arc<Notify>,
     scrubs: Mutex<Scrubs>,
     deliveries: Mutex<Deliveries>,
@@ -192,24 +192,32 @@ impl Reconciler {
     async fn run_rounds(&self, stop: CancellationToken) {
         let mut ticks = tokio::time::interval(self.inner.options.every);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut gather = GATHER_MIN;
+        // Planning looks at all segments, and must not cost a core.
+        let mut planning = Duration::ZERO;
+        let mut gathered_at: Option<Instant> = None;
         loop {
+            let gathering = gathered_at.unwrap_or_else(Instant::now);
             let is_round = tokio::select! {
                 () = stop.cancelled() => return,
                 _ = ticks.tick() => true,
-                () = self.inner.copy_ended.notified() => false,
-            };
-            let work = async {
-                if is_round {
-                    return self.round().await;
+                // What is small would wait for the next round much longer than it takes. Copies that end
+                // together are one commit.
+                () = self.inner.copy_ended.notified(), if gathered_at.is_none() => {
+                    let gather = planning.saturating_mul(GATHER_TIMES).max(GATHER_MIN);
+                    gathered_at = Some(Instant::now() + gather.min(self.inner.options.every));
+                    continue;
                 }
-                // What is small would wait for the next round much longer than it takes. Copies that
-                // end together are one commit.
-                tokio::time::sleep(gather).await;
-                let began = Instant::now();
-                let repaired = self.repair().await;
-                gather = GATHER_MIN.max(began.elapsed().saturating_mul(GATHER_TIMES));
-                repaired
+                () = tokio::time::sleep_until(gathering.into()), if gathered_at.is_some() => false,
+            };
+            gathered_at = None;
+            let work = async {
+                match is_round {
+                    true => self.round().await,
+                    false => {
+                        planning = self.repair().await?;
+                        Ok(())
+                    }
+                }
             };
             if let Some(Err(error)) = stop.run_until_cancelled(work).await {
                 // The next round sees what is then.

@@ -129,6 +129,27 @@ impl CommitRecordService {
         self.with_records(move |records| records.begin(kind, at, after)).await
     }
 
+    /// Writes the parts of a put up to its last one.
+    async fn take_parts(
+        &self,
+        put: PutId,
+        mut next: Option<CommitPutPart>,
+        parts: &mut Streaming<CommitPutPart>,
+    ) -> Result<(), Status> {
+        let malformed = |field| MalformedMessage::new("CommitPutPart", field);
+        while let Some(CommitPutPart { header, body, is_last }) = next {
+            if header.is_some() {
+                return Err(malformed("header").into());
+            }
+            self.with_records(move |records| records.part(put, &body, is_last)).await?;
+            if is_last {
+                return Ok(());
+            }
+            next = parts.message().await?;
+        }
+        Err(malformed("is_last").into())
+    }
+
     async fn answer(&self, verdict: Verdict) -> Result<Response<CommitPutAnswer>, Status> {
         let position = self.records_position().await?;
         Ok(Response::new(put_answer_to_wire(verdict, &position)))
@@ -169,17 +190,16 @@ impl CommitRecordsRpc for CommitRecordService {
             Ok(put) => put,
             Err(verdict) => return self.answer(verdict).await,
         };
-        while let Some(CommitPutPart { header, body, is_last }) = next {
-            if header.is_some() {
-                return Err(malformed("header").into());
-            }
-            self.with_records(move |records| records.part(put, &body, is_last)).await?;
-            if is_last {
-                return self.answer(Verdict::Done).await;
-            }
-            next = parts.message().await?;
+        let taken = self.take_parts(put, next, &mut parts).await;
+        if taken.is_err() {
+            let abandon = move |records: &mut CommitRecords| {
+                records.abandon(put);
+                Ok(())
+            };
+            self.with_records(abandon).await?;
         }
-        Err(malformed("is_last").into())
+        taken?;
+        self.answer(Verdict::Done).await
     }
 
     type ReadStream = BoxStream<'static, Result<BytesPart, Status>>;

@@ -13,6 +13,7 @@ use basalt_engine::channels::Channels;
 use basalt_engine::secret::ClusterSecret;
 use clap::{Args, Subcommand};
 use tokio::runtime::Handle;
+use url::Url;
 
 use crate::roles::http_url;
 
@@ -118,20 +119,40 @@ fn run_verify(folder: &Path) -> anyhow::Result<()> {
     bail!("the catalog in {} is damaged: {}", folder.display(), report.problems.join("; "))
 }
 
+/// Where a worker is that `--from` names.
+enum WorkerAt<'a> {
+    /// Its data folder.
+    Folder(&'a Path),
+    /// Its address.
+    Url(Url),
+}
+
+fn worker_at(from: &str) -> anyhow::Result<WorkerAt<'_>> {
+    let folder = Path::new(from);
+    if folder.is_dir() {
+        return Ok(WorkerAt::Folder(folder));
+    }
+    let neither = || format!("{from} is neither a folder nor an address");
+    // Anything is an address to those who parse addresses.
+    if from.starts_with(['/', '.']) {
+        bail!(neither());
+    }
+    Ok(WorkerAt::Url(http_url(from).with_context(neither)?))
+}
+
 fn run_restore(args: &RestoreArgs, runtime: &Handle) -> anyhow::Result<()> {
     let secret = ClusterSecret::read(&args.secret_file)?;
     let channels = Channels::new(&secret)?;
     let mut sources: Vec<Box<dyn LogSource>> = Vec::new();
     for from in &args.from {
-        if Path::new(from).is_dir() {
-            match FolderSource::open(Path::new(from)) {
+        match worker_at(from)? {
+            WorkerAt::Folder(folder) => match FolderSource::open(folder) {
                 Ok(source) => sources.push(Box::new(source)),
                 Err(problem) => bail!(problem),
+            },
+            WorkerAt::Url(url) => {
+                sources.push(Box::new(WorkerSource::new(url, channels.clone(), runtime.clone())));
             }
-        } else {
-            let url = http_url(from)
-                .with_context(|| format!("{from} is neither a folder nor an address"))?;
-            sources.push(Box::new(WorkerSource::new(url, channels.clone(), runtime.clone())));
         }
     }
     let certainty = if args.accept_loss { Certainty::Waived } else { Certainty::Required };

@@ -130,4 +130,12 @@ fn a_folder_without_a_catalog_is_refused_by_name() {
     check(&output, 1, &dir.path().display().to_string());
     let path = dir.path().display().to_string();
     check(&catalog(&["detach", "--data-dir", &path]), 1, &path);
+    let secret = dir.path().join("secret");
+    basalt_engine::secret::ClusterSecret::generate().unwrap().write_new(&secret).unwrap();
+    let (secret, none) = (secret.display().to_string(), format!("{path}/no-worker"));
+    for command in ["restore", "rebuild"] {
+        let new = format!("{path}/new");
+        let args = [command, "--data-dir", &new, "--secret-file", &secret, "--from", none.as_str()];
+        check(&catalog(&args), 1, "neither a folder nor an address");
+    }
 }

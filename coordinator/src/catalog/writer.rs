@@ -186,7 +186,7 @@ impl Writer {
 
     /// Takes `first` and what waits behind it, up to the limits of a group.
     fn serve(&mut self, first: Message, queue: &mut mpsc::Receiver<Message>) {
-        let (mut commands, mut bytes) = (0, 0);
+        let (mut commands, mut bytes, mut is_doubted) = (0, 0, false);
         let mut next = Some(first);
         while let Some(message) = next {
             match message {
@@ -201,10 +201,8 @@ impl Writer {
                 Message::Requests { reply } => {
                     let _caller_gone = reply.send(Ok(self.durable_requests()));
                 }
-                Message::Doubt => {
-                    let now = self.now();
-                    self.ledger.doubt(now);
-                }
+                // Not in the middle of a group.
+                Message::Doubt => is_doubted = true,
                 Message::Stop { reason } => self.ledger.write_failed(&reason),
                 Message::Commit { command, payload, reply } => {
                     match self.ledger.readiness(self.now()) {
@@ -223,6 +221,9 @@ impl Writer {
         }
         let now = self.now();
         self.ledger.begin_group(now);
+        if is_doubted {
+            self.ledger.doubt(now);
+        }
     }
 
     fn request(&self, key: &RequestKey) -> Result<Option<RequestOutcome>, CatalogError> {

@@ -42,8 +42,13 @@ const DELTA_BYTES_MIN: u64 = 4 << 20;
 /// How often a worker is asked whether it still has what it was sent.
 const CHECK_EVERY: Duration = Duration::from_secs(60);
 
-/// Workers that are told at a time: one that hangs keeps few others waiting.
-const WORKERS_AT_ONCE: usize = 8;
+/// Workers that are told at a time: one that hangs does not keep all others waiting, and a whole state
+/// takes memory.
+const WORKERS_AT_ONCE: usize = 2;
+
+/// The first wait after a worker was not told, and the longest: it doubles each time.
+const AGAIN_AFTER: Duration = Duration::from_secs(1);
+const AGAIN_AFTER_MAX: Duration = Duration::from_secs(60);
 
 /// How far the records of a worker are.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,7 +65,15 @@ pub struct RecordsState {
 #[derive(Debug, Default)]
 pub(super) struct Deliveries {
     sent: BTreeMap<WorkerId, Delivery>,
-    problems: BTreeMap<WorkerId, String>,
+    problems: BTreeMap<WorkerId, Problem>,
+}
+
+/// Why a worker was not told.
+#[derive(Debug, Clone)]
+struct Problem {
+    message: String,
+    tries: u32,
+    again_at: Instant,
 }
 
 /// What one run of a worker has.
@@ -95,7 +108,7 @@ impl Reconciler {
         let state = |worker: WorkerId| RecordsState {
             worker,
             known: deliveries.sent.get(&worker).map(|sent| sent.at.seq),
-            problem: deliveries.problems.get(&worker).cloned(),
+            problem: deliveries.problems.get(&worker).map(|problem| problem.message.clone()),
         };
         members.into_iter().map(state).collect()
     }
@@ -126,7 +139,9 @@ impl Reconciler {
                 return;
             }
         };
-        let due: Vec<_> = members.into_iter().filter(|member| !is_done(member)).collect();
+        let due =
+            members.into_iter().filter(|member| !is_done(member) && self.is_due(member.worker));
+        let due: Vec<_> = due.collect();
         let tell = |member: Member| {
             let view = &view;
             async move {
@@ -148,9 +163,19 @@ impl Reconciler {
                 if let Some(sent) = deliveries.sent.get_mut(&worker) {
                     sent.checked = None;
                 }
-                deliveries.problems.insert(worker, error.message);
+                let tries = deliveries.problems.get(&worker).map_or(0, |problem| problem.tries);
+                let wait = AGAIN_AFTER.saturating_mul(1 << tries.min(16)).min(AGAIN_AFTER_MAX);
+                let (message, again_at) = (error.message, Instant::now() + wait);
+                let problem = Problem { message, tries: tries + 1, again_at };
+                deliveries.problems.insert(worker, problem);
             }
         }
+    }
+
+    /// Whether a worker that was not told may be tried again.
+    fn is_due(&self, worker: WorkerId) -> bool {
+        let deliveries = self.deliveries();
+        deliveries.problems.get(&worker).is_none_or(|problem| problem.again_at <= Instant::now())
     }
 
     /// The end of the log with commit `version`.

@@ -76,8 +76,8 @@ fn to_wire(record: &SegmentRecord) -> SegmentRef {
 
 impl Reconciler {
     /// Commits the copies that were made since the last round, forgets holders that count no
-    /// longer, and begins the next copies.
-    pub(super) async fn repair(&self) -> Result<(), CatalogError> {
+    /// longer, and begins the next copies. Returns how long planning took.
+    pub(super) async fn repair(&self) -> Result<Duration, CatalogError> {
         let (standings, now) = (self.standings(), Instant::now());
         for key in self.copies().abandon(&standings, now) {
             self.tasks().abort(key);
@@ -88,8 +88,9 @@ impl Reconciler {
         let (snapshot, cluster) = (self.inner.catalog.snapshot(), self.inner.catalog.cluster());
         let limits = (self.inner.options.copies_at_once, Instant::now());
         self.copies().heat = self.heat().all(now);
+        let began = Instant::now();
         let steps = self.copies().next_steps(&snapshot, &cluster, standings, limits);
-        let Some(steps) = steps else { return Ok(()) };
+        let Some(steps) = steps else { return Ok(began.elapsed()) };
         let chosen: HashSet<_> = steps.iter().map(segment_of).collect();
         // By the table that lists a segment, which need not be the one that it was written for.
         let listed: HashMap<_, _> = snapshot
@@ -98,6 +99,7 @@ impl Reconciler {
             .filter(|(_, record)| chosen.contains(&record.key()))
             .map(|(table, record)| (record.key(), OfTable { table, record }))
             .collect();
+        let planning = began.elapsed();
         let mut forget = Vec::new();
         for step in steps {
             let Some(segment) = listed.get(&segment_of(&step)) else { continue };
@@ -116,7 +118,8 @@ impl Reconciler {
                 }),
             }
         }
-        self.move_copies(forget).await
+        self.move_copies(forget).await?;
+        Ok(planning)
     }
 
     /// Removes members that are lost and have nothing any more.
@@ -200,7 +203,11 @@ impl Reconciler {
         let ended = Arc::clone(&self.inner.copy_ended);
         let fetch = async move {
             let fetched = fetch.await;
-            ended.notify_one();
+            // One that failed waits for the next round, or a target that always fails would be asked for one
+            // segment after the other.
+            if fetched.is_ok() {
+                ended.notify_one();
+            }
             fetched
         };
         self.tasks().start(key, tokio::spawn(fetch));

@@ -182,6 +182,13 @@ impl CommitRecords {
         Ok(Some(problem))
     }
 
+    /// Gives up a put, if it is under way still.
+    pub fn abandon(&mut self, id: PutId) {
+        if self.writing.as_ref().is_some_and(|writing| writing.id == id) {
+            self.give_up();
+        }
+    }
+
     /// Begins a put that makes commit `at` known: a full one, or one that follows the commit with
     /// the log record `after`. One that was under way is given up.
     ///

@@ -11,8 +11,8 @@ use basalt_engine::secret::ClusterSecret;
 use clap::Args;
 use tokio::runtime::Handle;
 
+use super::{WorkerAt, worker_at};
 use crate::machine::utc;
-use crate::roles::http_url;
 
 /// Make the catalog again from the workers' commit records, when nothing else is left of it
 ///
@@ -79,13 +79,11 @@ fn open(
     let channels = Channels::new(secret)?;
     let mut sources = CommitSources::default();
     for from in from {
-        if Path::new(from).is_dir() {
-            sources.open(Path::new(from)).map_err(anyhow::Error::msg)?;
-            continue;
-        }
-        let url =
-            http_url(from).with_context(|| format!("{from} is neither a folder nor an address"))?;
-        runtime.block_on(sources.ask(&channels, &url)).map_err(anyhow::Error::msg)?;
+        let added = match worker_at(from)? {
+            WorkerAt::Folder(folder) => sources.open(folder),
+            WorkerAt::Url(url) => runtime.block_on(sources.ask(&channels, &url)),
+        };
+        added.map_err(anyhow::Error::msg)?;
     }
     Ok(sources)
 }
