@@ -8,7 +8,8 @@ after each. To be run from anywhere inside the repository:
 
 A patch begins with what the bug is (`Bug:`) and the command that is to find it (`Test:`); without
 them it is one for the simulation. The first build takes as long as any (CARGO_TARGET_DIR, if it is set,
-must not be that of another tree), the others and their tests one to a few minutes each.
+must not be that of another tree, whose programs would have the bugs then), the others and their tests
+one to a few minutes each.
 """
 
 import argparse
