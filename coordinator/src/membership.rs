@@ -121,8 +121,9 @@ impl Members {
         self.refresh();
         let cluster = self.catalog.cluster();
         tracing::info!(%worker, epoch = %cluster.epoch, "a worker registered");
-        let more_to_come = cluster.workers_expected.is_some_and(|expected| expected > 1);
-        if cluster.workers.len() == 1 && !more_to_come {
+        // Before the first slice map nothing can be written, and those that are expected are on their way.
+        let is_forming = cluster.slice_owners.is_empty();
+        if cluster.workers.len() == 1 && !is_forming {
             tracing::warn!(
                 "the cluster has one worker, so each chunk has one copy: add a worker, and the second is made"
             );

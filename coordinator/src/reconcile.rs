@@ -214,6 +214,8 @@ impl Reconciler {
                 match is_round {
                     true => self.round().await,
                     false => {
+                        // As in a round: another coordinator may have taken over since.
+                        self.inner.catalog.readable().await?;
                         planning = self.repair().await?;
                         Ok(())
                     }

@@ -124,8 +124,9 @@ impl Reconciler {
                 && view.cluster.workers.contains(&member.worker)
         };
         let members: Vec<_> = self.inner.members.members().into_iter().filter(is_served).collect();
-        let is_member = |worker: &WorkerId, _: &mut _| view.cluster.workers.contains(worker);
-        self.deliveries().sent.retain(is_member);
+        let is_member = |worker: &WorkerId| view.cluster.workers.contains(worker);
+        self.deliveries().sent.retain(|worker, _| is_member(worker));
+        self.deliveries().problems.retain(|worker, _| is_member(worker));
         let is_done = |member: &Member| {
             self.delivery(member).is_some_and(|sent| sent.at.seq == view.version && sent.is_fresh())
         };

@@ -104,8 +104,7 @@ impl CommitRecords {
     /// holds a whole full put.
     ///
     /// What a crash tore off is left out, and so is what is damaged or cannot be read, and all after
-    /// it. On `Ok`
-    /// everything in [`Self::position`] survives a crash.
+    /// it. On `Ok` everything in [`Self::position`] survives a crash.
     ///
     /// # Errors
     /// [`CommitRecordsError::Io`].
