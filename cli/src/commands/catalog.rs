@@ -46,15 +46,9 @@ struct VerifyArgs {
     data_dir: PathBuf,
 }
 
-/// Make the catalog of a coordinator whose disk is gone again
-///
-/// Name all workers that kept copies of its log, as far as they are left: those that run by their
-/// address, those that do not by their data folder. When every acknowledged commit is certain to
-/// be among what they have, the catalog is written into the new data folder; else nothing is, and
-/// what is missing is printed. Then start the coordinator there, at the address that the workers
-/// know.
+// No doc comment: a flattened one would replace that of the command.
 #[derive(Debug, Args)]
-struct RestoreArgs {
+struct EndsArgs {
     /// The coordinator's new data folder; made when missing
     #[arg(long, value_name = "DIR")]
     data_dir: PathBuf,
@@ -64,6 +58,19 @@ struct RestoreArgs {
     /// Address or data folder of a worker (repeatable)
     #[arg(long, value_name = "URL|DIR", required = true)]
     from: Vec<String>,
+}
+
+/// Make the catalog of a coordinator whose disk is gone again
+///
+/// Name all workers that kept copies of its log, as far as they are left: those that run by their
+/// address, those that do not by their data folder. When every acknowledged commit is certain to
+/// be among what they have, the catalog is written into the new data folder; else nothing is, and
+/// what is missing is printed. Then start the coordinator there, at the address that the workers
+/// know.
+#[derive(Debug, Args)]
+struct RestoreArgs {
+    #[command(flatten)]
+    ends: EndsArgs,
     /// Restore what is there although acknowledged commits may be missing: only when the other
     /// workers and the old coordinator are gone for good
     #[arg(long)]
@@ -141,10 +148,10 @@ fn worker_at(from: &str) -> anyhow::Result<WorkerAt<'_>> {
 }
 
 fn run_restore(args: &RestoreArgs, runtime: &Handle) -> anyhow::Result<()> {
-    let secret = ClusterSecret::read(&args.secret_file)?;
+    let secret = ClusterSecret::read(&args.ends.secret_file)?;
     let channels = Channels::new(&secret)?;
     let mut sources: Vec<Box<dyn LogSource>> = Vec::new();
-    for from in &args.from {
+    for from in &args.ends.from {
         match worker_at(from)? {
             WorkerAt::Folder(folder) => match FolderSource::open(folder) {
                 Ok(source) => sources.push(Box::new(source)),
@@ -157,9 +164,9 @@ fn run_restore(args: &RestoreArgs, runtime: &Handle) -> anyhow::Result<()> {
     }
     let certainty = if args.accept_loss { Certainty::Waived } else { Certainty::Required };
     let Restored { cluster, records, answered, doubts } =
-        restore(&args.data_dir, &secret, &sources, certainty)?;
+        restore(&args.ends.data_dir, &secret, &sources, certainty)?;
     let mut out = std::io::stdout();
-    let folder = args.data_dir.display();
+    let folder = args.ends.data_dir.display();
     writeln!(out, "cluster {cluster}: {records} log records restored into {folder}")?;
     for worker in answered {
         writeln!(out, "  copy of worker {worker}")?;

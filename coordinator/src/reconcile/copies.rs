@@ -255,9 +255,12 @@ impl Copies {
         if self.is_at_rest(snapshot.version, &standings) {
             return None;
         }
+        // Those of tables that were dropped meanwhile: nothing is tried again.
+        self.held_back.retain(|_, (_, again)| now < *again + AGAIN_AFTER_MAX);
         let Plan { steps, lost, progress } =
             self.plan(snapshot, cluster, &standings, (at_once, now));
-        if steps.is_empty() && self.running.is_empty() && self.held_back.is_empty() {
+        let is_waiting = !self.held_back.is_empty() || self.garbage.is_removing();
+        if steps.is_empty() && self.running.is_empty() && !is_waiting {
             self.at_rest = Some((snapshot.version, standings));
         }
         self.note_progress(progress, &lost);
@@ -297,9 +300,16 @@ impl Copies {
         let mut plan = plan(segments, &desired, &observed, limits);
         let mut begun = 0;
         plan.steps.retain(|step| {
-            let copies = !matches!(step, Step::Forget { .. });
-            begun += usize::from(copies);
-            !copies || begun <= room
+            let to = match step {
+                Step::Copy { to, .. } => *to,
+                Step::Rebuild { worker, .. } => *worker,
+                Step::Forget { .. } => return true,
+            };
+            if self.garbage.is_leaving(to, segment_of(step).segment) {
+                return false;
+            }
+            begun += 1;
+            begun <= room
         });
         plan
     }
@@ -375,4 +385,132 @@ fn segments_wanted<'a>(
             heat,
         })
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use basalt_engine::snapshot::{
+        ClusterView, DEFAULT_SCHEMA, Pin, Relation, SchemaSnapshot, TableSnapshot,
+    };
+    use basalt_storage::digest::Digest;
+    use basalt_storage::ids::{ClusterId, Epoch, SliceId, TxnId};
+    use basalt_storage::manifest::{Layout, SegmentRecord};
+    use basalt_storage::schema::TableSchema;
+
+    use super::super::garbage::Listed;
+    use super::*;
+    use crate::catalog::SliceHash;
+
+    /// A table of one segment that one of two workers has, and both should.
+    struct Scene {
+        snapshot: Snapshot,
+        cluster: ClusterState,
+        segment: SegmentId,
+        other: WorkerId,
+    }
+
+    impl Scene {
+        fn new() -> Self {
+            let (holder, other) = (WorkerId::generate(), WorkerId::generate());
+            let (cluster, txn) = (ClusterId::generate(), TxnId::generate());
+            let segment = SegmentRecord {
+                table: TableId(1),
+                slice: SliceId(0),
+                segment: SegmentId::generate(),
+                txn,
+                layout: Layout::Packed,
+                rows: 1,
+                row_groups: vec![1],
+                columns: BTreeMap::new(),
+                meta_digest: Digest::of(b""),
+                bytes: 1,
+                holders: vec![holder],
+                deleted: None,
+            };
+            let id = segment.segment;
+            let table = TableSnapshot {
+                id: TableId(1),
+                schema_name: DEFAULT_SCHEMA.to_owned(),
+                name: "t".to_owned(),
+                version: 1,
+                schema: Arc::new(TableSchema { version: 1, columns: vec![], keys: vec![] }),
+                distribution: Distribution::Even,
+                sort_key: vec![],
+                replicas: 2,
+                segments: vec![Arc::new(segment)],
+            };
+            let relations = BTreeMap::from([("t".to_owned(), Relation::Table(Arc::new(table)))]);
+            let schema = Arc::new(SchemaSnapshot { relations });
+            let view = ClusterView {
+                cluster,
+                epoch: Epoch(1),
+                slice_owners: vec![holder],
+                slice_partners: vec![vec![other]],
+                members: 2,
+                workers: BTreeMap::new(),
+                domains: BTreeMap::new(),
+                moved: HashMap::new(),
+            };
+            let snapshot = Snapshot {
+                version: 7,
+                cluster: Arc::new(view),
+                schemas: BTreeMap::from([(DEFAULT_SCHEMA.to_owned(), schema)]),
+                pin: Arc::new(Pin),
+            };
+            let cluster = ClusterState {
+                cluster,
+                slices: 1,
+                slice_hash: SliceHash::Xxh3V1,
+                workers_expected: None,
+                epoch: Epoch(1),
+                slice_owners: vec![holder],
+                slice_partners: vec![vec![other]],
+                workers: BTreeSet::from([holder, other]),
+                draining: BTreeSet::new(),
+                described: BTreeMap::new(),
+                assigned_by: txn,
+            };
+            Self { snapshot, cluster, segment: id, other }
+        }
+
+        fn copies_begun(&self, copies: &mut Copies) -> usize {
+            let standings = self.cluster.workers.iter().map(|w| (*w, Standing::Good)).collect();
+            let limits = (4, Instant::now());
+            let steps = copies.next_steps(&self.snapshot, &self.cluster, standings, limits);
+            steps.unwrap_or_default().len()
+        }
+
+        /// What may go of the other worker's disk, where the segment is garbage of an earlier time.
+        fn judge(&self, copies: &mut Copies) -> Vec<SegmentId> {
+            copies.judge(&Listed {
+                worker: self.other,
+                before: &HashMap::new(),
+                here: &HashSet::from([self.segment]),
+                snapshot: &self.snapshot,
+                oldest_pinned: self.snapshot.version,
+                oldest_write: None,
+                clock: (Instant::now(), Duration::ZERO),
+            })
+        }
+    }
+
+    #[test]
+    fn nothing_is_copied_to_a_worker_that_may_be_removing_it() {
+        let (scene, mut copies) = (Scene::new(), Copies::default());
+        assert_eq!(scene.judge(&mut copies), [scene.segment]);
+        assert_eq!(scene.copies_begun(&mut copies), 0, "it could be what goes");
+        copies.left(scene.other);
+        assert_eq!(scene.copies_begun(&mut copies), 1);
+    }
+
+    #[test]
+    fn a_worker_that_is_removing_is_not_told_again() {
+        let (scene, mut copies) = (Scene::new(), Copies::default());
+        assert_eq!(scene.judge(&mut copies), [scene.segment]);
+        assert_eq!(scene.judge(&mut copies), []);
+        copies.left(scene.other);
+        assert_eq!(scene.judge(&mut copies), [scene.segment]);
+    }
 }

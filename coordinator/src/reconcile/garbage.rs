@@ -26,9 +26,12 @@ use url::Url;
 use super::Reconciler;
 use super::copies::Copies;
 
-/// How long a worker may take to list its disk: the others wait. To remove is not cut short, as it
-/// would go on nevertheless.
+/// How long a worker may take to list its disk: the others wait.
 const LISTED_WITHIN: Duration = Duration::from_secs(10);
+
+/// How long a round waits for a worker that removes. To remove is not cut short, as the worker would
+/// go on nevertheless: what it was told to remove is [leaving](Copies::left) until it answers.
+const REMOVED_WITHIN: Duration = Duration::from_secs(5);
 
 /// Segments that one request removes; each is an fsync.
 const REMOVED_AT_ONCE: usize = 100;
@@ -48,6 +51,8 @@ struct Since {
 #[derive(Debug, Default)]
 pub(crate) struct Garbage {
     found: HashMap<(WorkerId, SegmentId), Since>,
+    /// What workers were told to remove and may be removing.
+    leaving: HashMap<WorkerId, HashSet<SegmentId>>,
 }
 
 impl Garbage {
@@ -101,7 +106,8 @@ pub(crate) struct Listed<'a> {
 }
 
 impl Copies {
-    /// Notes what lacks on a worker's disk and what is garbage there, and says what may go.
+    /// Notes what lacks on a worker's disk and what is garbage there, and says what may go. That is
+    /// leaving until [`Self::left`]; nothing else of this worker goes meanwhile.
     pub(crate) fn judge(&mut self, listed: &Listed<'_>) -> Vec<SegmentId> {
         let Listed { worker, before, here, snapshot, .. } = *listed;
         let named = held_by(snapshot, worker);
@@ -115,7 +121,26 @@ impl Copies {
             .copied()
             .collect();
         let Listed { oldest_pinned, oldest_write, clock, .. } = *listed;
-        self.garbage.due(worker, &garbage, snapshot.version, oldest_pinned, oldest_write, clock)
+        let due = self.garbage.due(
+            worker,
+            &garbage,
+            snapshot.version,
+            oldest_pinned,
+            oldest_write,
+            clock,
+        );
+        match due.is_empty() || self.garbage.leaving.contains_key(&worker) {
+            true => Vec::new(),
+            false => {
+                self.garbage.leaving.insert(worker, due.iter().copied().collect());
+                due
+            }
+        }
+    }
+
+    /// Notes that a worker removes nothing any more.
+    pub(crate) fn left(&mut self, worker: WorkerId) {
+        self.garbage.leaving.remove(&worker);
     }
 }
 
@@ -124,6 +149,16 @@ impl Garbage {
     /// no longer.
     pub(super) fn forget(&mut self, worker: WorkerId, segment: SegmentId) {
         self.found.remove(&(worker, segment));
+    }
+
+    /// Whether a worker may be removing a segment: a copy that is made there now could be what goes.
+    pub(super) fn is_leaving(&self, worker: WorkerId, segment: SegmentId) -> bool {
+        self.leaving.get(&worker).is_some_and(|leaving| leaving.contains(&segment))
+    }
+
+    /// Whether anything is leaving.
+    pub(super) fn is_removing(&self) -> bool {
+        !self.leaving.is_empty()
     }
 }
 
@@ -169,26 +204,65 @@ impl Reconciler {
             oldest_write: self.inner.writes.oldest(),
             clock: (Instant::now(), self.inner.options.garbage_after),
         };
-        let mut due = self.copies().judge(&listed);
-        if !due.is_empty() {
-            // Another coordinator may have taken over, whose commits name what is none here.
-            self.inner.catalog.confirm().await.map_err(SqlError::from)?;
-            // And a commit whose outcome was not known may be known by now.
-            let named = held_by(&self.inner.catalog.snapshot(), worker);
-            due.retain(|segment| !named.contains_key(segment));
+        let due = self.copies().judge(&listed);
+        if due.is_empty() {
+            return Ok(0);
         }
-        let mut removed = 0;
-        for part in due.chunks(REMOVED_AT_ONCE) {
-            let segments = part.iter().filter_map(|segment| here.get(segment).cloned()).collect();
-            let request = RemoveRequest { epoch: snapshot.cluster.epoch.0, segments };
-            let answer = client.remove(request).await.map_err(|status| from_status(&status))?;
-            removed += answer.into_inner().removed;
+        let leaving = Leaving { reconciler: self.clone(), worker };
+        // Another coordinator may have taken over, whose commits name what is none here.
+        self.inner.catalog.confirm().await.map_err(SqlError::from)?;
+        // And a commit whose outcome was not known may be known by now.
+        let named = held_by(&self.inner.catalog.snapshot(), worker);
+        let due = due.iter().filter(|segment| !named.contains_key(segment));
+        let due: Vec<_> = due.filter_map(|segment| here.get(segment).cloned()).collect();
+        let epoch = snapshot.cluster.epoch.0;
+        let removing = tokio::spawn(async move {
+            let removed = remove(client, epoch, &due).await;
+            drop(leaving);
+            if let Err(error) = &removed {
+                tracing::warn!(%worker, %error, "a worker did not remove what no snapshot names");
+            }
+            removed
+        });
+        match tokio::time::timeout(REMOVED_WITHIN, removing).await {
+            Ok(Ok(removed)) => removed,
+            Ok(Err(error)) => Err(SqlError::new(ErrorCode::Internal, error.to_string())),
+            Err(_) => {
+                tracing::warn!(%worker, "a worker takes long to remove what no snapshot names");
+                Ok(0)
+            }
         }
-        if removed > 0 {
-            tracing::info!(%worker, removed, "segments that no snapshot names were removed");
-        }
-        Ok(removed)
     }
+}
+
+/// Segments of a worker that are leaving, until this is dropped.
+struct Leaving {
+    reconciler: Reconciler,
+    worker: WorkerId,
+}
+
+impl Drop for Leaving {
+    fn drop(&mut self) {
+        self.reconciler.copies().left(self.worker);
+    }
+}
+
+/// Has a worker remove segments; returns how many it removed.
+async fn remove(
+    mut client: ReplicasClient<BoxCloneSyncChannel>,
+    epoch: u64,
+    due: &[SegmentRef],
+) -> Result<u32, SqlError> {
+    let mut removed = 0;
+    for part in due.chunks(REMOVED_AT_ONCE) {
+        let request = RemoveRequest { epoch, segments: part.to_vec() };
+        let answer = client.remove(request).await.map_err(|status| from_status(&status))?;
+        removed += answer.into_inner().removed;
+    }
+    if removed > 0 {
+        tracing::info!(removed, "segments that no snapshot names were removed");
+    }
+    Ok(removed)
 }
 
 /// The segments on a worker's disk.

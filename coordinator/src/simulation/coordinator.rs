@@ -79,7 +79,7 @@ pub(super) enum Waiting {
     Fetch(SegmentId, WorkerId),
     Check(WorkerId, SegmentKey),
     Listed(WorkerId),
-    Removed,
+    Removed(WorkerId),
     Read(u64),
 }
 
@@ -217,7 +217,7 @@ impl World {
                 Some(Waiting::Fetch(segment, to)) => self.fetched((segment, to), answer),
                 Some(Waiting::Check(worker, key)) => self.checked(worker, key, answer),
                 Some(Waiting::Listed(worker)) => self.listed(worker, answer),
-                Some(Waiting::Removed) => self.removed(answer),
+                Some(Waiting::Removed(worker)) => self.removed(worker),
                 Some(Waiting::Read(read)) => self.read_answered(read, answer),
             },
         }

@@ -179,7 +179,7 @@ impl World {
         let ask = Ask::Remove { epoch: snapshot.cluster.epoch, segments: due };
         let to = Address::Worker(worker, url.unwrap_or(0));
         let call = self.ask(Node::Coordinator, to, ask, REMOVED_WITHIN);
-        self.brain().calls.insert(call, Waiting::Removed);
+        self.brain().calls.insert(call, Waiting::Removed(worker));
     }
 
     fn note_kept(
@@ -199,7 +199,8 @@ impl World {
         }
     }
 
-    pub(super) fn removed(&mut self, _: Result<Reply, SqlError>) {
+    pub(super) fn removed(&mut self, worker: WorkerId) {
+        self.brain().copies.left(worker);
         self.list_next_disk();
     }
 

@@ -1,7 +1,7 @@
 //! `basalt catalog rebuild`: a catalog made again from what workers keep of its commits.
 
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, bail};
 use basalt_coordinator::catalog::rebuild::{Rebuilt, found, rebuild};
@@ -11,7 +11,7 @@ use basalt_engine::secret::ClusterSecret;
 use clap::Args;
 use tokio::runtime::Handle;
 
-use super::{WorkerAt, worker_at};
+use super::{EndsArgs, WorkerAt, worker_at};
 use crate::machine::utc;
 
 /// Make the catalog again from the workers' commit records, when nothing else is left of it
@@ -20,24 +20,17 @@ use crate::machine::utc;
 /// copies of its log. Name all workers: those that run by their address, those that do not, or that
 /// wait for their coordinator, by their data folder. What comes out is the database at the newest
 /// commit that any of them knows, which is printed with its time; what was committed after it is
-/// missing, deletes too, and writes that are sent again under their labels are new ones. When more than that is doubtful, it is printed and
-/// nothing is written. Then start the coordinator in the new data folder, at the address that the
-/// workers know.
+/// missing, deletes too, and writes that are sent again under their labels are new ones. When more
+/// than that is doubtful, it is printed and nothing is written. Then start the coordinator in the new
+/// data folder, at the address that the workers know.
 ///
 /// Segments on the disks of workers that no record names become tables in the schema `recovered`:
 /// they may be of newer commits, of none, or of rows that were deleted. Look at them, take over what
 /// you want with INSERT ... SELECT, and drop them.
 #[derive(Debug, Args)]
 pub(super) struct RebuildArgs {
-    /// The coordinator's new data folder; made when missing
-    #[arg(long, value_name = "DIR")]
-    data_dir: PathBuf,
-    /// A copy of the cluster.secret that the workers were started with
-    #[arg(long, value_name = "FILE")]
-    secret_file: PathBuf,
-    /// Address or data folder of a worker (repeatable)
-    #[arg(long, value_name = "URL|DIR", required = true)]
-    from: Vec<String>,
+    #[command(flatten)]
+    ends: EndsArgs,
     /// Rebuild what is there although more may be missing: only when the other workers are gone for
     /// good
     #[arg(long)]
@@ -48,8 +41,8 @@ pub(super) struct RebuildArgs {
 }
 
 pub(super) fn run(args: &RebuildArgs, runtime: &Handle) -> anyhow::Result<()> {
-    let secret = ClusterSecret::read(&args.secret_file)?;
-    let sources = open(&args.from, &secret, runtime)?;
+    let secret = ClusterSecret::read(&args.ends.secret_file)?;
+    let sources = open(&args.ends.from, &secret, runtime)?;
     let mut rebuilt = rebuild(&sources.records)?;
     let mut out = std::io::stdout();
     print_doubts(&rebuilt, &mut out)?;
@@ -66,8 +59,8 @@ pub(super) fn run(args: &RebuildArgs, runtime: &Handle) -> anyhow::Result<()> {
              it is removed",
         )?;
     }
-    found(&args.data_dir, &secret, &rebuilt)?;
-    print_rebuilt(&rebuilt, &args.data_dir, &mut out)
+    found(&args.ends.data_dir, &secret, &rebuilt)?;
+    print_rebuilt(&rebuilt, &args.ends.data_dir, &mut out)
 }
 
 /// The workers; those that are folders stay locked.
