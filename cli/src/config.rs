@@ -12,6 +12,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use crate::exit::UsageError;
+use crate::memory::{Memory, MemoryFlags};
 use crate::timing::TimingFlags;
 
 /// Where Flight SQL is served by default.
@@ -38,6 +39,8 @@ pub struct ClusterConfig {
     pub allow_path: Vec<PathBuf>,
     /// Number of workers, at least 1.
     pub workers: usize,
+    /// Memory of all workers together.
+    pub memory: Memory,
 }
 
 /// A coordinator process.
@@ -72,7 +75,14 @@ pub struct WorkerConfig {
     pub domain: Option<String>,
     /// Its relative capacity.
     pub weight: u32,
+    /// Its memory.
+    pub memory: Memory,
 }
+
+/// A worker process uses this part of the machine's memory, so that a few fit on one machine.
+const WORKER_MEMORY_PART: usize = 4;
+/// A cluster in one process uses this part.
+pub const CLUSTER_MEMORY_PART: usize = 2;
 
 /// Flags that every server role has.
 #[derive(Debug, Clone, Default, clap::Args)]
@@ -121,6 +131,9 @@ pub struct WorkerFlags {
     /// Relative capacity: a worker of 2 gets twice the rows of one of 1 [1 to 1000]
     #[arg(long, value_name = "N")]
     pub weight: Option<u32>,
+    /// Its memory
+    #[command(flatten)]
+    pub memory: MemoryFlags,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -130,6 +143,8 @@ struct ClusterFile {
     listen: Option<SocketAddr>,
     allow_path: Option<Vec<PathBuf>>,
     workers: Option<usize>,
+    memory: Option<String>,
+    column_cache: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -156,6 +171,8 @@ struct WorkerFile {
     advertise: Option<String>,
     domain: Option<String>,
     weight: Option<u32>,
+    memory: Option<String>,
+    column_cache: Option<String>,
 }
 
 impl ClusterConfig {
@@ -166,9 +183,11 @@ impl ClusterConfig {
     pub fn resolve(
         flags: ServerFlags,
         workers: Option<usize>,
+        memory: MemoryFlags,
         default_data_dir: &str,
     ) -> Result<Self, UsageError> {
         let file: ClusterFile = read(flags.config.as_deref())?;
+        let in_file = MemoryFlags::parse(file.memory, file.column_cache)?;
         let workers = workers.or(file.workers).unwrap_or(DEFAULT_WORKERS);
         if workers == 0 {
             return Err(UsageError("workers must be at least 1".into()));
@@ -178,6 +197,7 @@ impl ClusterConfig {
             listen: flags.listen.or(file.listen).unwrap_or(DEFAULT_LISTEN),
             allow_path: paths(flags.allow_path, file.allow_path, &[PathBuf::from(".")]),
             workers,
+            memory: memory.resolve(in_file, CLUSTER_MEMORY_PART)?,
         })
     }
 }
@@ -211,6 +231,7 @@ impl WorkerConfig {
     /// A file that cannot be read, an unknown key, no coordinator or no secret named.
     pub fn resolve(flags: ServerFlags, worker: WorkerFlags) -> Result<Self, UsageError> {
         let file: WorkerFile = read(flags.config.as_deref())?;
+        let in_file = MemoryFlags::parse(file.memory, file.column_cache)?;
         let missing = |flag: &str, what: &str| {
             UsageError(format!("a worker needs --{flag}, or {flag} in its --config file: {what}"))
         };
@@ -228,6 +249,7 @@ impl WorkerConfig {
             advertise: worker.advertise.or(file.advertise),
             domain: domain(worker.domain.or(file.domain))?,
             weight: weight(worker.weight.or(file.weight))?,
+            memory: worker.memory.resolve(in_file, WORKER_MEMORY_PART)?,
         })
     }
 }
@@ -279,7 +301,7 @@ mod tests {
     fn flags_win_over_the_file_and_the_file_over_defaults() {
         let (_file, mut flags) = file("workers = 5\nlisten = \"127.0.0.1:1\"\nallow-path = []\n");
         flags.listen = Some(local(2));
-        let config = ClusterConfig::resolve(flags, None, "d").unwrap();
+        let config = ClusterConfig::resolve(flags, None, MemoryFlags::default(), "d").unwrap();
         assert_eq!((config.workers, config.listen), (5, local(2)));
         assert!(config.allow_path.is_empty(), "an empty list in the file is a decision");
     }
@@ -287,7 +309,9 @@ mod tests {
     #[test]
     fn an_unknown_key_is_an_error_that_names_it() {
         let (_file, flags) = file("worker = 5\n");
-        let error = ClusterConfig::resolve(flags, None, "d").unwrap_err().to_string();
+        let error = ClusterConfig::resolve(flags, None, MemoryFlags::default(), "d")
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("unknown field `worker`"), "{error}");
         let (_file, flags) = file("workers = 5\n");
         assert!(
@@ -322,7 +346,9 @@ mod tests {
 
     #[test]
     fn an_embedded_cluster_may_read_the_current_folder_only() {
-        let config = ClusterConfig::resolve(ServerFlags::default(), None, "d").unwrap();
+        let config =
+            ClusterConfig::resolve(ServerFlags::default(), None, MemoryFlags::default(), "d")
+                .unwrap();
         assert_eq!(config.allow_path, [PathBuf::from(".")]);
         let config = CoordinatorConfig::resolve(ServerFlags::default(), TimingFlags::default());
         let config = config.unwrap();

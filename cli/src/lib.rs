@@ -19,6 +19,7 @@ pub mod exit;
 pub mod format;
 pub mod logging;
 pub mod machine;
+pub mod memory;
 pub mod roles;
 pub mod serve;
 pub mod shell;

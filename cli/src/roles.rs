@@ -62,6 +62,8 @@ pub async fn start_cluster(config: ClusterConfig) -> anyhow::Result<Running> {
     let embedded = EmbeddedConfig {
         listen: config.listen,
         allowed_roots: allowed_roots(&config.allow_path)?,
+        memory_bytes: config.memory.memory_bytes,
+        column_cache_bytes: config.memory.column_cache_bytes,
         ..EmbeddedConfig::new(config.data_dir, workers)
     };
     let cluster = EmbeddedCluster::start(&embedded).await?;
@@ -74,7 +76,8 @@ pub async fn start_cluster(config: ClusterConfig) -> anyhow::Result<Running> {
 /// # Errors
 /// As [`start_cluster`].
 pub async fn start_coordinator(config: CoordinatorConfig) -> anyhow::Result<Running> {
-    let resources = resources(&config.data_dir, COORDINATOR_MEMORY_PART);
+    let memory_bytes = machine_memory_bytes() / COORDINATOR_MEMORY_PART;
+    let resources = resources(&config.data_dir, memory_bytes);
     let coordinator = Coordinator::start(basalt_coordinator::CoordinatorConfig {
         data_dir: config.data_dir,
         listen: config.listen,
@@ -95,7 +98,7 @@ pub async fn start_coordinator(config: CoordinatorConfig) -> anyhow::Result<Runn
 /// # Errors
 /// As [`start_cluster`]; also a coordinator that cannot be reached or refuses the secret.
 pub async fn start_worker(config: WorkerConfig) -> anyhow::Result<Running> {
-    let resources = resources(&config.data_dir, WORKER_MEMORY_PART);
+    let resources = resources(&config.data_dir, config.memory.memory_bytes);
     let worker = Worker::start(basalt_worker::WorkerConfig {
         data_dir: config.data_dir,
         listen: config.listen,
@@ -107,6 +110,7 @@ pub async fn start_worker(config: WorkerConfig) -> anyhow::Result<Running> {
         allowed_roots: allowed_roots(&config.allow_path)?,
         staging_bytes_max: resources.memory_bytes / 2,
         resources,
+        column_cache_bytes: config.memory.column_cache_bytes,
         local_workers: LocalWorkers::default(),
     })
     .await?;
@@ -115,20 +119,13 @@ pub async fn start_worker(config: WorkerConfig) -> anyhow::Result<Running> {
     Ok(running(url, async move { worker.stop().await }))
 }
 
-/// A worker process uses this part of the machine's memory for queries, so that a few fit on one
-/// machine.
-const WORKER_MEMORY_PART: usize = 4;
-/// A coordinator only merges.
+/// A coordinator process uses this part of the machine's memory for queries: it only merges.
 const COORDINATOR_MEMORY_PART: usize = 16;
 /// Spill space of a process, in bytes.
 const SPILL_BYTES_MAX: u64 = 100 << 30;
 
-fn resources(data_dir: &Path, part: usize) -> Resources {
-    Resources {
-        memory_bytes: machine_memory_bytes() / part,
-        spill_dir: data_dir.join("spill"),
-        spill_bytes_max: SPILL_BYTES_MAX,
-    }
+fn resources(data_dir: &Path, memory_bytes: usize) -> Resources {
+    Resources { memory_bytes, spill_dir: data_dir.join("spill"), spill_bytes_max: SPILL_BYTES_MAX }
 }
 
 fn allowed_roots(paths: &[PathBuf]) -> anyhow::Result<AllowedRoots> {

@@ -14,10 +14,11 @@
 //!
 //! Not here: fencing of old epochs on the workers.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use basalt_engine::column_cache::ColumnCacheUse;
 use basalt_engine::snapshot::{Relation, Snapshot};
 use basalt_storage::ids::{ClusterId, Epoch, TxnId, WorkerId};
 use thiserror::Error;
@@ -80,6 +81,8 @@ pub struct Members {
     roster: Mutex<Roster>,
     /// Workers that were let in before the catalog could record anything.
     unrecorded: Mutex<BTreeSet<WorkerId>>,
+    /// How workers said that they use their column caches.
+    column_caches: Mutex<BTreeMap<WorkerId, ColumnCacheUse>>,
     started: Instant,
     /// All members, whenever one changed its state.
     changes: watch::Sender<Arc<[Member]>>,
@@ -93,6 +96,7 @@ impl Members {
             catalog,
             roster: Mutex::new(roster),
             unrecorded: Mutex::default(),
+            column_caches: Mutex::default(),
             started: Instant::now(),
             changes: watch::Sender::new(Arc::from([])),
         })
@@ -184,6 +188,24 @@ impl Members {
             self.refresh();
         }
         beat
+    }
+
+    /// Notes how a worker that was heard of uses its column cache.
+    pub(crate) fn note_column_cache(&self, worker: WorkerId, usage: ColumnCacheUse) {
+        let mut caches = self.column_caches.lock().unwrap_or_else(PoisonError::into_inner);
+        caches.insert(worker, usage);
+    }
+
+    /// How live workers use their column caches, as their last heartbeats said.
+    pub(crate) fn column_caches(&self) -> BTreeMap<WorkerId, ColumnCacheUse> {
+        let members = self.members();
+        let is_live = |worker| {
+            let live = |member: &Member| member.state == MemberState::Live;
+            members.iter().any(|member| member.worker == worker && live(member))
+        };
+        let mut caches = self.column_caches.lock().unwrap_or_else(PoisonError::into_inner);
+        caches.retain(|worker, _| is_live(*worker));
+        caches.clone()
     }
 
     /// A worker stops in good order: it counts as dead at once.

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use basalt_engine::channels::PEER_ADDRESS_BYTES_MAX;
+use basalt_engine::column_cache::ColumnCacheUse;
 use basalt_engine::protocol::membership_server::{Membership, MembershipServer};
 use basalt_engine::protocol::{
     HeartbeatRequest, HeartbeatResponse, MalformedMessage, RegisterRequest, RegisterResponse,
@@ -120,7 +121,12 @@ impl Membership for MembershipService {
         let incarnation = incarnation(&request.incarnation, MESSAGE)?;
         let beat = self.members.heartbeat(worker, incarnation, Epoch(request.epoch));
         let register_again = match beat {
-            Beat::Alive { .. } => false,
+            Beat::Alive { .. } => {
+                if let Some(usage) = request.column_cache {
+                    self.members.note_column_cache(worker, ColumnCacheUse::from_wire(usage));
+                }
+                false
+            }
             Beat::Register => true,
             Beat::FutureEpoch => {
                 return Err(Status::failed_precondition(

@@ -14,9 +14,12 @@ use std::fmt;
 use std::sync::{Arc, OnceLock};
 use std::time::UNIX_EPOCH;
 
-use arrow::array::{ArrayRef, BooleanArray, StringArray, TimestampMicrosecondArray, UInt64Array};
+use arrow::array::{
+    ArrayRef, BooleanArray, Float64Array, StringArray, TimestampMicrosecondArray, UInt64Array,
+};
 use arrow::record_batch::RecordBatch;
 use async_trait::async_trait;
+use basalt_engine::column_cache::ColumnCacheUse;
 use basalt_engine::error::SqlError;
 use basalt_engine::snapshot::{Distribution, Snapshot, TableSnapshot};
 use basalt_storage::ids::WorkerId;
@@ -30,7 +33,7 @@ use crate::membership::Members;
 use crate::reconcile::Reconciler;
 use crate::statements::registry::{Registry, RunState, Write};
 
-const NAMES: [&str; 11] = [
+const NAMES: [&str; 12] = [
     "workers",
     "slices",
     "tables",
@@ -42,6 +45,7 @@ const NAMES: [&str; 11] = [
     "scrubs",
     "log_members",
     "commit_records",
+    "cache",
 ];
 
 /// The tables of `sys` as one statement sees them.
@@ -79,6 +83,7 @@ impl SysSchema {
                 copies::commit_records(&self.snapshot, &self.reconciler.commit_records())?
             }
             "log_members" => log_members(&self.catalog.log_status())?,
+            "cache" => cache(&self.members.column_caches())?,
             "scrubs" => copies::scrubs(&self.reconciler.scrub_states())?,
             "chunks" => copies::chunks(&self.snapshot, &self.reconciler.bad_copies())?,
             "repairs" => copies::repairs(&self.snapshot, &self.reconciler.repairs())?,
@@ -181,6 +186,27 @@ fn workers(
         ("segments", numbers(rows.iter().map(|row| held(&row.0).0)), false),
         ("bytes", numbers(rows.iter().map(|row| held(&row.0).1)), false),
         ("silent_ms", Arc::new(silent) as ArrayRef, true),
+    ])?)
+}
+
+/// The column caches of live workers.
+fn cache(caches: &BTreeMap<WorkerId, ColumnCacheUse>) -> Result<RecordBatch> {
+    let each = |of: fn(&ColumnCacheUse) -> u64| numbers(caches.values().map(of));
+    #[expect(clippy::cast_precision_loss, reason = "a rate needs no more precision")]
+    let hit_rate = |usage: &ColumnCacheUse| {
+        let asked = usage.hits + usage.misses;
+        (asked > 0).then(|| usage.hits as f64 / asked as f64)
+    };
+    let hit_rate: Float64Array = caches.values().map(hit_rate).collect();
+    Ok(RecordBatch::try_from_iter_with_nullable([
+        ("worker", strings(caches.keys().map(ToString::to_string)), false),
+        ("budget_bytes", each(|usage| usage.budget_bytes), false),
+        ("room_bytes", each(|usage| usage.room_bytes), false),
+        ("bytes", each(|usage| usage.bytes), false),
+        ("columns", each(|usage| usage.columns), false),
+        ("hits", each(|usage| usage.hits), false),
+        ("misses", each(|usage| usage.misses), false),
+        ("hit_rate", Arc::new(hit_rate) as ArrayRef, true),
     ])?)
 }
 

@@ -33,6 +33,8 @@ pub struct ReadCost {
     pub local_bytes: u64,
     /// Bytes fetched from a peer.
     pub peer_bytes: u64,
+    /// Bytes of decoded columns that needed no reading.
+    pub cached_bytes: u64,
 }
 
 /// Reads chunks that a plan names.

@@ -11,7 +11,7 @@
 //! - [`arithmetic`]: integer arithmetic and sums that never wrap, extremes in any order
 //! - `snapshot_catalog`, `information_schema`, `session_functions`: what names mean in a session
 //! - [`session`]: the sessions that plans are made and run in, with [`runtime`] limits
-//! - [`table`], [`scan`], [`chunks`]: reading stored tables
+//! - [`table`], [`scan`], [`chunks`], [`column_cache`]: reading stored tables
 //! - [`plan_size`], `functions`, `window_memory`: limits of plans, functions and windows
 //! - [`files`]: reading files from outside
 //! - [`mod@write`]: rows into segments
@@ -32,6 +32,7 @@ pub mod arithmetic;
 pub mod channels;
 pub mod chunks;
 pub mod codec;
+pub mod column_cache;
 pub mod commit_protocol;
 mod constant_filters;
 mod decimals_beside_floats;

@@ -3,17 +3,22 @@
 //! DataFusion's defaults are an unbounded memory pool and a `file://` store; both are wrong for a
 //! server (RULES 20, FAULTS A5). Files from outside are read by our own leaf only.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use datafusion::common::not_impl_err;
 use datafusion::error::Result;
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
-use datafusion::execution::memory_pool::{FairSpillPool, TrackConsumersPool};
+use datafusion::execution::memory_pool::{
+    FairSpillPool, MemoryConsumer, MemoryLimit, MemoryPool, MemoryReservation, TrackConsumersPool,
+};
 use datafusion::execution::object_store::ObjectStoreRegistry;
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use object_store::ObjectStore;
 use url::Url;
+
+use crate::column_cache::ColumnCache;
 
 /// What queries of one process may use.
 #[derive(Debug, Clone)]
@@ -32,9 +37,20 @@ const TRACKED_CONSUMERS: usize = 5;
 impl Resources {
     /// The DataFusion runtime with these limits.
     pub fn runtime(&self) -> Result<Arc<RuntimeEnv>> {
+        self.runtime_with(FairSpillPool::new(self.memory_bytes))
+    }
+
+    /// The DataFusion runtime with these limits, whose memory `columns` has as far as queries do not
+    /// need it.
+    pub fn runtime_beside(&self, columns: Arc<ColumnCache>) -> Result<Arc<RuntimeEnv>> {
+        let queries = FairSpillPool::new(self.memory_bytes);
+        self.runtime_with(QueriesFirst { queries, memory_bytes: self.memory_bytes, columns })
+    }
+
+    fn runtime_with(&self, pool: impl MemoryPool) -> Result<Arc<RuntimeEnv>> {
         let consumers =
             std::num::NonZeroUsize::new(TRACKED_CONSUMERS).unwrap_or(std::num::NonZeroUsize::MIN);
-        let pool = TrackConsumersPool::new(FairSpillPool::new(self.memory_bytes), consumers);
+        let pool = TrackConsumersPool::new(pool, consumers);
         let disk = DiskManagerBuilder::default()
             .with_mode(DiskManagerMode::Directories(vec![self.spill_dir.clone()]))
             .with_max_temp_directory_size(self.spill_bytes_max);
@@ -43,6 +59,65 @@ impl Resources {
             .with_disk_manager_builder(disk)
             .with_object_store_registry(Arc::new(NoObjectStores))
             .build_arc()
+    }
+}
+
+/// Memory that queries and the column cache share: the cache gives back what queries reserve.
+#[derive(Debug)]
+struct QueriesFirst {
+    queries: FairSpillPool,
+    memory_bytes: usize,
+    columns: Arc<ColumnCache>,
+}
+
+impl QueriesFirst {
+    fn leave_room(&self) {
+        let free = self.memory_bytes.saturating_sub(self.queries.reserved());
+        self.columns.leave_room(free as u64);
+    }
+}
+
+impl fmt::Display for QueriesFirst {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.queries)
+    }
+}
+
+impl MemoryPool for QueriesFirst {
+    fn name(&self) -> &'static str {
+        "queries_first"
+    }
+
+    fn register(&self, consumer: &MemoryConsumer) {
+        self.queries.register(consumer);
+    }
+
+    fn unregister(&self, consumer: &MemoryConsumer) {
+        self.queries.unregister(consumer);
+    }
+
+    fn grow(&self, reservation: &MemoryReservation, additional: usize) {
+        self.queries.grow(reservation, additional);
+        self.leave_room();
+    }
+
+    fn shrink(&self, reservation: &MemoryReservation, shrink: usize) {
+        self.queries.shrink(reservation, shrink);
+        self.leave_room();
+    }
+
+    fn try_grow(&self, reservation: &MemoryReservation, additional: usize) -> Result<()> {
+        self.queries.try_grow(reservation, additional)?;
+        self.leave_room();
+        Ok(())
+    }
+
+    fn reserved(&self) -> usize {
+        self.queries.reserved()
+    }
+
+    fn memory_limit(&self) -> MemoryLimit {
+        self.queries.memory_limit()
     }
 }
 
@@ -57,5 +132,41 @@ impl ObjectStoreRegistry for NoObjectStores {
 
     fn get_store(&self, url: &Url) -> Result<Arc<dyn ObjectStore>> {
         not_impl_err!("object stores are not available to plans: {}", url.scheme())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::{ArrayRef, Int64Array};
+    use arrow::datatypes::DataType;
+    use basalt_storage::digest::Digest;
+    use basalt_storage::ids::{ColumnId, SegmentId};
+
+    use super::*;
+    use crate::column_cache::{ColumnKey, DecodedColumn};
+
+    const MEMORY: usize = 64 << 20;
+
+    #[test]
+    fn the_column_cache_gives_queries_all_of_the_memory() {
+        let columns = Arc::new(ColumnCache::new(MEMORY as u64 / 2));
+        let resources =
+            Resources { memory_bytes: MEMORY, spill_dir: std::env::temp_dir(), spill_bytes_max: 0 };
+        let runtime = resources.runtime_beside(Arc::clone(&columns)).unwrap();
+        let segment = SegmentId::generate();
+        for row_group in 0..100 {
+            let meta_digest = Digest::of(b"");
+            let key = ColumnKey { segment, meta_digest, column: ColumnId(1), row_group };
+            let values: ArrayRef = Arc::new(Int64Array::from(vec![0; 32 << 10]));
+            columns.keep(key, Arc::new(DecodedColumn::new(DataType::Int64, vec![values])));
+        }
+        assert!(columns.usage().bytes > MEMORY as u64 / 4);
+
+        let query = MemoryConsumer::new("a query").register(&runtime.memory_pool);
+        query.try_grow(MEMORY).unwrap();
+        assert_eq!(columns.usage().bytes, 0);
+        assert!(query.try_grow(1).is_err(), "no more than all of it");
+        drop(query);
+        assert_eq!(columns.usage().room_bytes, columns.usage().budget_bytes);
     }
 }

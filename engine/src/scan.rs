@@ -11,7 +11,9 @@
 //! task's scan (RULES 1). A scan never asks which segments exist and never claims hash
 //! partitioning (DESIGN.md, traps).
 
+mod ahead;
 mod column_rows;
+mod columns;
 mod exec;
 mod open_row_group;
 mod predicate;

@@ -130,7 +130,8 @@ impl TableProvider for SegmentTable {
             })
             .collect();
         let partitions = state.config().target_partitions();
-        let scan = SegmentScanExec::new(Arc::new(table), segments, partitions, statistics);
+        let scan = SegmentScanExec::new(Arc::new(table), segments, partitions, statistics)
+            .with_records(records);
         let scan: Arc<dyn ExecutionPlan> = Arc::new(scan);
         Ok(match limit {
             Some(_) => scan.with_fetch(limit).unwrap_or(scan),

@@ -46,6 +46,8 @@ pub struct EmbeddedConfig {
     pub allowed_roots: AllowedRoots,
     /// Memory that queries of all workers may use together, in bytes.
     pub memory_bytes: usize,
+    /// How much of it may hold decoded columns.
+    pub column_cache_bytes: u64,
     /// Spill space of each role, in bytes.
     pub spill_bytes_max: u64,
     /// How its roles reach each other.
@@ -61,6 +63,7 @@ impl EmbeddedConfig {
             workers,
             allowed_roots: AllowedRoots::none(),
             memory_bytes: machine_memory_bytes() / 2,
+            column_cache_bytes: machine_memory_bytes() as u64 / 4,
             spill_bytes_max: 100 << 30,
             links: Links::default(),
         }
@@ -159,6 +162,8 @@ impl EmbeddedCluster {
                 secret: coordinator.secret().clone(),
                 allowed_roots: config.allowed_roots.clone(),
                 staging_bytes_max: worker_memory / 2,
+                column_cache_bytes: (config.column_cache_bytes / u64::from(config.workers.max(1)))
+                    .min(worker_memory as u64),
                 local_workers: local_workers(),
             };
             workers.push(Worker::start(worker).await?);

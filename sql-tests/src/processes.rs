@@ -192,6 +192,8 @@ pub struct ProcessClusterConfig {
     pub workers: usize,
     /// Folders that server-side COPY may read.
     pub allow_path: Vec<PathBuf>,
+    /// More flags of every worker.
+    pub worker_args: Vec<String>,
 }
 
 impl ProcessCluster {
@@ -209,6 +211,7 @@ impl ProcessCluster {
             let mut args = arguments("worker", &data_dir, &config.allow_path);
             args.extend(["--coordinator".into(), cluster.coordinator.url.clone()]);
             args.extend(["--secret-file".into(), text(&home.join("cluster.secret"))]);
+            args.extend(config.worker_args.iter().cloned());
             cluster.workers.push(Process::spawn(&config.binary, &args)?);
         }
         Ok(cluster)

@@ -30,6 +30,8 @@ pub struct WorkerConfig {
     pub allowed_roots: AllowedRoots,
     /// What queries may use.
     pub resources: Resources,
+    /// How much of their memory may hold decoded columns while they do not need it, in bytes.
+    pub column_cache_bytes: u64,
     /// Rows waiting in memory to be encoded, of all loads together, in bytes.
     pub staging_bytes_max: usize,
     /// Workers of this process, where it adds itself; empty when it has a process of its own.

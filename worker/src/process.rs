@@ -10,6 +10,7 @@ use std::time::Duration;
 use basalt_engine::addressee;
 use basalt_engine::channels::checksums::Checksums;
 use basalt_engine::channels::{Channels, LocalWorkers};
+use basalt_engine::column_cache::ColumnCache;
 use basalt_engine::fence::Fence;
 use basalt_engine::protocol::MESSAGE_BYTES_MAX;
 use basalt_engine::protocol::chunks_server::ChunksServer;
@@ -118,14 +119,17 @@ impl Worker {
             WorkerChunks::new(Arc::clone(&store), channels.clone(), healer),
             AppendSink::new(id, Arc::clone(&staging), channels.clone()),
         );
+        let columns = Arc::new(ColumnCache::new(config.column_cache_bytes));
         let services = WorkerServices {
             chunks: lender.chunks(),
+            columns: Arc::clone(&columns),
             sink: lender.sink(),
             allowed_roots: config.allowed_roots.clone(),
             channels,
             fence: fence.clone(),
         };
-        let (runner, sessions) = fragment_runner(services, config.resources.runtime()?)?;
+        let runtime = config.resources.runtime_beside(Arc::clone(&columns))?;
+        let (runner, sessions) = fragment_runner(services, runtime)?;
         let fragments = runner
             .clone()
             .into_worker_server()
@@ -165,7 +169,7 @@ impl Worker {
                 let _ = stopped.await;
             });
         let server = tokio::spawn(server);
-        let heartbeats = Heartbeats::start(registration, joined, fence)?;
+        let heartbeats = Heartbeats::start(registration, joined, fence, columns)?;
         local_workers.add(url.clone(), runner, sessions);
         tracing::info!(worker = %id, %url, cluster = %joined.cluster, "worker joined the cluster");
         Ok(Self {

@@ -3,10 +3,12 @@
 //! Heartbeats run on a thread of their own with a runtime of their own, so that a worker whose
 //! query threads are all busy is not taken for dead (RULES 24).
 
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use basalt_engine::channels::Channels;
+use basalt_engine::column_cache::ColumnCache;
 use basalt_engine::fence::Fence;
 use basalt_engine::protocol::membership_client::MembershipClient;
 use basalt_engine::protocol::{
@@ -114,7 +116,13 @@ impl Registration {
     }
 
     /// Sends heartbeats until `stop` changes.
-    async fn beat(mut self, joined: Joined, fence: Fence, mut stop: watch::Receiver<bool>) {
+    async fn beat(
+        mut self,
+        joined: Joined,
+        fence: Fence,
+        columns: Arc<ColumnCache>,
+        mut stop: watch::Receiver<bool>,
+    ) {
         let mut client = None;
         loop {
             tokio::select! {
@@ -129,6 +137,7 @@ impl Registration {
                 worker: self.worker.to_wire(),
                 incarnation: self.incarnation.as_bytes().to_vec(),
                 epoch: fence.epoch().0,
+                column_cache: Some(columns.usage().to_wire()),
             };
             match open.heartbeat(request).await {
                 Ok(answer) => {
@@ -167,7 +176,7 @@ pub struct Heartbeats {
 }
 
 impl Heartbeats {
-    /// Starts the thread. What the coordinator answers advances `fence`.
+    /// Starts the thread. What the coordinator answers advances `fence`; how `columns` is used is told.
     ///
     /// # Errors
     /// [`WorkerError::Thread`] when the machine has none left.
@@ -175,6 +184,7 @@ impl Heartbeats {
         registration: Registration,
         joined: Joined,
         fence: Fence,
+        columns: Arc<ColumnCache>,
     ) -> Result<Self, WorkerError> {
         let (stop, stopped) = watch::channel(false);
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -183,7 +193,7 @@ impl Heartbeats {
             .map_err(WorkerError::Thread)?;
         let thread = std::thread::Builder::new()
             .name("heartbeats".to_owned())
-            .spawn(move || runtime.block_on(registration.beat(joined, fence, stopped)))
+            .spawn(move || runtime.block_on(registration.beat(joined, fence, columns, stopped)))
             .map_err(WorkerError::Thread)?;
         Ok(Self { stop, thread: Some(thread) })
     }

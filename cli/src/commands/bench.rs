@@ -11,6 +11,8 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use arrow::array::{Array, AsArray};
+use arrow::datatypes::Int64Type;
 use basalt_sql_tests::client::Client;
 use clap::{Args, ValueEnum};
 
@@ -21,7 +23,7 @@ use cluster::{ClusterChoice, Target};
 use cost::Cost;
 use datafusion::PlainDataFusion;
 use duckdb::DuckDb;
-use report::{CopiesResult, LoadResult, QueryResult, Report};
+use report::{CacheResult, CopiesResult, LoadResult, QueryResult, Report};
 
 /// Measure a cluster against its peers on the same files
 ///
@@ -48,6 +50,9 @@ pub struct BenchArgs {
     copies: bool,
     #[command(flatten)]
     cluster: ClusterChoice,
+    /// Measure DataFusion on the rows in memory too, which takes several times the files' bytes
+    #[arg(long)]
+    in_memory: bool,
     /// Measure DuckDB too, with this Python, which has the package `duckdb`
     #[arg(long, value_name = "PYTHON")]
     duckdb: Option<PathBuf>,
@@ -69,6 +74,10 @@ pub(super) async fn run(args: BenchArgs) -> anyhow::Result<()> {
     }
     let mut peers = Peers {
         datafusion: PlainDataFusion::open(&args.data).await?,
+        in_memory: match args.in_memory {
+            true => Some(PlainDataFusion::open_in_memory(&args.data).await?),
+            false => None,
+        },
         duckdb: match &args.duckdb {
             Some(python) => Some(DuckDb::start(python, &args.data, args.cluster.data_dir()).await?),
             None => None,
@@ -95,6 +104,7 @@ pub(super) async fn run(args: BenchArgs) -> anyhow::Result<()> {
 /// What the cluster is measured against.
 struct Peers {
     datafusion: PlainDataFusion,
+    in_memory: Option<PlainDataFusion>,
     duckdb: Option<DuckDb>,
 }
 
@@ -116,6 +126,7 @@ async fn measure(args: &BenchArgs, target: &Target, peers: &mut Peers) -> anyhow
         bar.inc(1);
     }
     bar.finish_and_clear();
+    let cache = cache_use(&mut client).await?;
     Ok(Report {
         suite: "tpch",
         cluster: target.description().to_owned(),
@@ -126,6 +137,7 @@ async fn measure(args: &BenchArgs, target: &Target, peers: &mut Peers) -> anyhow
         runs: args.runs,
         load,
         copies,
+        cache,
         is_embedded: target.is_embedded(),
         queries,
     })
@@ -183,7 +195,21 @@ async fn measure_copies(
     Ok(result)
 }
 
-/// One query on all sides: one run each to warm up, then alternating, so that what slows the
+/// How the column caches of all workers are used; a cluster that was just queried heard of it by the
+/// next heartbeat, which is not waited for.
+async fn cache_use(client: &mut Client) -> anyhow::Result<CacheResult> {
+    let sql = "SELECT coalesce(sum(budget_bytes), 0)::BIGINT, coalesce(sum(bytes), 0)::BIGINT, \
+               coalesce(sum(hits), 0)::BIGINT, coalesce(sum(misses), 0)::BIGINT FROM sys.cache";
+    let (_, batches) = client.query_all(sql).await?;
+    let value = |column: usize| {
+        let values = batches.first().map(|batch| batch.column(column).as_primitive::<Int64Type>());
+        values.filter(|values| !values.is_empty()).map_or(0, |values| values.value(0))
+    };
+    let [budget_bytes, bytes, hits, misses] = std::array::from_fn(value);
+    Ok(CacheResult { budget_bytes, bytes, hits, misses })
+}
+
+/// One query on all sides: first to warm up, then alternating, so that what slows the
 /// machine down slows all of them.
 async fn measure_query(
     client: &mut Client,
@@ -193,6 +219,8 @@ async fn measure_query(
 ) -> anyhow::Result<QueryResult> {
     let mut result = QueryResult::new(query.name);
     (result.basalt_rows, _) = tpch::run(client, query).await?;
+    // Columns of which few rows are wanted are cached the second time.
+    tpch::run(client, query).await?;
     result.datafusion_rows = peers.datafusion.run(query).await?;
     if let Some(duckdb) = &mut peers.duckdb {
         result.duckdb_rows = Some(duckdb.run(query).await?.1);
@@ -205,6 +233,11 @@ async fn measure_query(
         let start = Instant::now();
         peers.datafusion.run(query).await?;
         result.datafusion_ms.push(milliseconds(start.elapsed()));
+        if let Some(in_memory) = &peers.in_memory {
+            let start = Instant::now();
+            in_memory.run(query).await?;
+            result.in_memory_ms.push(milliseconds(start.elapsed()));
+        }
         if let Some(duckdb) = &mut peers.duckdb {
             result.duckdb_ms.push(duckdb.run(query).await?.0);
         }

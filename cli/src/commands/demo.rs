@@ -12,6 +12,7 @@ use clap::Args;
 use crate::config::{ClusterConfig, ServerFlags};
 use crate::exit::Interrupted;
 use crate::format::{self, Format, TableOptions};
+use crate::memory::MemoryFlags;
 use crate::shell::{duration_text, grouped};
 use crate::{data_dir, roles, serve, terminal, tpch};
 
@@ -35,12 +36,14 @@ pub struct DemoArgs {
     #[arg(long)]
     exit: bool,
     #[command(flatten)]
+    memory: MemoryFlags,
+    #[command(flatten)]
     server: ServerFlags,
 }
 
 pub(super) async fn run(args: DemoArgs) -> anyhow::Result<()> {
     let workers = args.workers.map(usize::from);
-    let mut config = ClusterConfig::resolve(args.server, workers, "basalt-data")?;
+    let mut config = ClusterConfig::resolve(args.server, workers, args.memory, "basalt-data")?;
     let home = config.data_dir;
     let files = home.join(format!("tpch-sf{}", args.scale));
     config.data_dir = home.join(format!("demo-sf{}-w{}", args.scale, config.workers));

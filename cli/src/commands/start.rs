@@ -3,6 +3,7 @@
 use clap::Args;
 
 use crate::config::{ClusterConfig, ServerFlags};
+use crate::memory::MemoryFlags;
 use crate::{data_dir, roles, serve};
 
 /// Serve an embedded cluster: coordinator and workers in this process
@@ -16,12 +17,14 @@ pub struct StartArgs {
     /// Number of workers; fixed when the data folder is made [default: 3]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     workers: Option<u16>,
+    #[command(flatten)]
+    memory: MemoryFlags,
 }
 
 pub(super) async fn run(args: StartArgs) -> anyhow::Result<()> {
     args.server.arm_fail_point();
     let workers = args.workers.map(usize::from);
-    let config = ClusterConfig::resolve(args.server, workers, "basalt-data/cluster")?;
+    let config = ClusterConfig::resolve(args.server, workers, args.memory, "basalt-data/cluster")?;
     data_dir::claim(&config.data_dir, config.workers)?;
     let running = roles::start_cluster(config).await?;
     serve::until_stopped("cluster", running).await

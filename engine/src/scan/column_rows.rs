@@ -1,19 +1,22 @@
-//! The values of one column of a row group: decoded, NULL where the segment lacks the column, or
-//! the rows' own ids.
+//! The values of one column of a row group: being decoded, decoded before, NULL where the segment
+//! lacks the column, or the rows' own ids.
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, UInt64Array};
+use arrow::array::{Array, ArrayRef, UInt64Array, new_empty_array};
+use arrow::compute::concat;
 use arrow::datatypes::DataType;
 use basalt_storage::row_group::{RowGroupColumn, RowSelection};
 use datafusion::common::internal_err;
 use datafusion::error::Result;
 
+use crate::column_cache::{ColumnCache, ColumnKey, DecodedColumn};
 use crate::error::storage_error;
 
 /// The values of one column of a row group, in order.
 pub(super) enum ColumnRows {
-    Stored(Box<RowGroupColumn>),
+    Decoding(Box<Decoding>),
+    Decoded(DecodedRows),
     Absent(DataType),
     /// Ids of rows that follow each other, from this one.
     Ids(u64),
@@ -40,7 +43,8 @@ impl ColumnRows {
     pub(super) fn take(&mut self, rows: usize) -> Result<ArrayRef> {
         match self {
             Self::Absent(data_type) => Ok(arrow::array::new_null_array(data_type, rows)),
-            Self::Stored(reader) => reader.take(rows).map_err(storage_error),
+            Self::Decoding(column) => column.take(rows),
+            Self::Decoded(column) => column.take(rows),
             Self::Ids(next) => {
                 let first = *next;
                 *next += rows as u64;
@@ -52,6 +56,126 @@ impl ColumnRows {
                     return internal_err!("a row group has fewer row ids than rows");
                 }
                 Ok(Arc::new(UInt64Array::from(taken)))
+            }
+        }
+    }
+}
+
+/// A column that is decoded as it is read, and kept once all of it was.
+pub(super) struct Decoding {
+    reader: RowGroupColumn,
+    data_type: DataType,
+    rows_left: usize,
+    pieces: Vec<ArrayRef>,
+    keep: Option<(Arc<ColumnCache>, ColumnKey)>,
+}
+
+impl Decoding {
+    /// A column of `rows` rows; with `keep`, where to keep it.
+    pub(super) fn new(
+        reader: RowGroupColumn,
+        data_type: DataType,
+        rows: usize,
+        keep: Option<(Arc<ColumnCache>, ColumnKey)>,
+    ) -> Self {
+        Self { reader, data_type, rows_left: rows, pieces: Vec::new(), keep }
+    }
+
+    fn take(&mut self, rows: usize) -> Result<ArrayRef> {
+        let values = self.reader.take(rows).map_err(storage_error)?;
+        if self.keep.is_none() {
+            return Ok(values);
+        }
+        self.pieces.push(Arc::clone(&values));
+        self.rows_left = self.rows_left.saturating_sub(rows);
+        if self.rows_left == 0
+            && let Some((cache, key)) = self.keep.take()
+        {
+            let pieces = std::mem::take(&mut self.pieces);
+            cache.keep(key, Arc::new(DecodedColumn::new(self.data_type.clone(), pieces)));
+        }
+        Ok(values)
+    }
+}
+
+/// A column that was decoded before.
+pub(super) struct DecodedRows {
+    column: Arc<DecodedColumn>,
+    /// The piece that the next value is in, and its place there.
+    piece: usize,
+    offset: usize,
+}
+
+impl DecodedRows {
+    pub(super) fn new(column: Arc<DecodedColumn>) -> Self {
+        Self { column, piece: 0, offset: 0 }
+    }
+
+    pub(super) fn data_type(&self) -> &DataType {
+        self.column.data_type()
+    }
+
+    /// Exactly `rows` more values; copied only when pieces of another size are asked for.
+    pub(super) fn take(&mut self, rows: usize) -> Result<ArrayRef> {
+        let mut taken: Vec<ArrayRef> = Vec::with_capacity(1);
+        let mut wanted = rows;
+        while wanted > 0 {
+            let Some(piece) = self.column.pieces().get(self.piece) else {
+                return internal_err!("a cached column has {wanted} rows fewer than its row group");
+            };
+            let here = wanted.min(piece.len() - self.offset);
+            taken.push(match here == piece.len() {
+                true => Arc::clone(piece),
+                false => piece.slice(self.offset, here),
+            });
+            wanted -= here;
+            self.offset += here;
+            if self.offset == piece.len() {
+                (self.piece, self.offset) = (self.piece + 1, 0);
+            }
+        }
+        match taken.as_slice() {
+            [] => Ok(new_empty_array(self.column.data_type())),
+            [piece] => Ok(Arc::clone(piece)),
+            many => Ok(concat(&many.iter().map(AsRef::as_ref).collect::<Vec<_>>())?),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::{AsArray, Int64Array};
+    use arrow::datatypes::Int64Type;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_decoded_column_gives_its_values_in_any_pieces(
+            made in prop::collection::vec(1usize..50, 1..8),
+            asked in prop::collection::vec(0usize..40, 1..20),
+        ) {
+            let rows: usize = made.iter().sum();
+            let mut next = 0_i64;
+            let pieces = made.iter().map(|rows| {
+                let first = next;
+                next += i64::try_from(*rows).unwrap();
+                Arc::new(Int64Array::from_iter_values(first..next)) as ArrayRef
+            });
+            let column = Arc::new(DecodedColumn::new(DataType::Int64, pieces.collect()));
+            let mut column = DecodedRows::new(column);
+            let mut seen = 0;
+            for rows_asked in asked {
+                if seen + rows_asked > rows {
+                    prop_assert!(column.take(rows_asked).is_err());
+                    break;
+                }
+                let values = column.take(rows_asked).unwrap();
+                let values: Vec<_> = values.as_primitive::<Int64Type>().values().to_vec();
+                let expected: Vec<_> = (seen..seen + rows_asked).map(|n| n as i64).collect();
+                prop_assert_eq!(values, expected);
+                seen += rows_asked;
             }
         }
     }

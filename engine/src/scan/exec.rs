@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
+use basalt_storage::manifest::SegmentRecord;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::common::{Statistics, internal_err};
 use datafusion::config::ConfigOptions;
@@ -24,6 +25,7 @@ use datafusion::physical_plan::{
 };
 
 use super::properties::{plan_properties, scan_statistics};
+use super::pruning::segments_that_may_match;
 use super::stream::open_partition;
 use super::{ScanSegment, ScanTable, ScanUnit, spread_units};
 use crate::codec::is_serialisable;
@@ -43,6 +45,10 @@ pub struct SegmentScanExec {
     pub(super) limit: Option<usize>,
     /// Over the read columns, before the predicate.
     statistics: Arc<Statistics>,
+    /// What the catalog says of each segment; empty on workers, and in the variants of tasks.
+    records: Arc<Vec<Arc<SegmentRecord>>>,
+    /// Segments of the table that the predicate ruled out.
+    segments_pruned: usize,
     properties: Arc<PlanProperties>,
     metrics: ExecutionPlanMetricsSet,
 }
@@ -77,6 +83,8 @@ impl SegmentScanExec {
             predicate: None,
             limit: None,
             statistics: Arc::new(statistics),
+            records: Arc::default(),
+            segments_pruned: 0,
             properties,
             metrics: ExecutionPlanMetricsSet::new(),
         }
@@ -125,12 +133,41 @@ impl SegmentScanExec {
         );
         variant.predicate = self.predicate.clone();
         variant.limit = self.limit;
+        variant.segments_pruned = self.segments_pruned;
         variant
     }
 
     pub(super) fn with_predicate(mut self, predicate: Option<Arc<dyn PhysicalExpr>>) -> Self {
         self.predicate = predicate;
         self
+    }
+
+    /// Says what the catalog knows of the segments, in their order: those that a predicate rules out
+    /// will not be scanned.
+    #[must_use]
+    pub fn with_records(mut self, records: Vec<Arc<SegmentRecord>>) -> Self {
+        self.records = Arc::new(records);
+        self
+    }
+
+    /// This scan without the segments that its predicate rules out.
+    fn without_pruned(mut self) -> Result<Self> {
+        let Some(predicate) = &self.predicate else { return Ok(self) };
+        if self.records.len() != self.segments.len() {
+            return Ok(self);
+        }
+        let kept = segments_that_may_match(predicate, &self.table, &self.records)?;
+        let pruned = kept.iter().filter(|kept| !**kept).count();
+        if pruned == 0 {
+            return Ok(self);
+        }
+        let of_kept = || kept.iter().copied();
+        self.segments = Arc::new(only(&self.segments, of_kept()));
+        self.records = Arc::new(only(&self.records, of_kept()));
+        let indexed: Vec<_> = (0..).zip(self.segments.iter()).collect();
+        self.partitions = spread_units(&indexed, self.partitions.len());
+        self.segments_pruned += pruned;
+        Ok(self)
     }
 
     pub(super) fn with_limit(mut self, limit: Option<usize>) -> Self {
@@ -171,6 +208,11 @@ impl SegmentScanExec {
     }
 }
 
+/// The items that are kept.
+fn only<T: Clone>(items: &[T], kept: impl Iterator<Item = bool>) -> Vec<T> {
+    items.iter().zip(kept).filter(|(_, kept)| *kept).map(|(item, _)| item.clone()).collect()
+}
+
 impl DisplayAs for SegmentScanExec {
     fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let names: Vec<_> =
@@ -186,6 +228,9 @@ impl DisplayAs for SegmentScanExec {
         )?;
         if let Some(predicate) = &self.predicate {
             write!(f, ", predicate={predicate}")?;
+        }
+        if self.segments_pruned > 0 {
+            write!(f, ", segments_pruned={}", self.segments_pruned)?;
         }
         if let Some(limit) = self.limit {
             write!(f, ", limit={limit}")?;
@@ -305,7 +350,7 @@ impl ExecutionPlan for SegmentScanExec {
             self.predicate.iter().cloned().chain(filters.into_iter().flatten()).collect();
         match conjunction_opt(accepted) {
             Some(predicate) if self.limit.is_none() => {
-                let scan = self.clone().with_predicate(Some(predicate));
+                let scan = self.clone().with_predicate(Some(predicate)).without_pruned()?;
                 Ok(propagation.with_updated_node(Arc::new(scan)))
             }
             // A limit counts rows before any filter that comes later, so none may sink below it.

@@ -3,7 +3,7 @@
 //! Only the columns that it names are decoded for it. A row passes when the predicate is true:
 //! NULL does not pass.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use arrow::array::{Array, ArrayRef, BooleanArray};
 use arrow::buffer::BooleanBuffer;
@@ -18,6 +18,7 @@ use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::expressions::Column;
 use datafusion::physical_expr::utils::collect_columns;
 
+use super::ahead::SharedPruner;
 use super::column_rows::ColumnRows;
 use super::pruning::ZonePruner;
 
@@ -28,7 +29,7 @@ pub(super) struct Predicate {
     /// Indexes into the read columns, ascending.
     pub(super) columns: Vec<usize>,
     schema: SchemaRef,
-    pub(super) pruner: ZonePruner,
+    pub(super) pruner: SharedPruner,
 }
 
 /// A batch of the predicate's columns and which of its rows pass.
@@ -47,6 +48,7 @@ impl Predicate {
         let schema: SchemaRef = Arc::new(read_schema.project(&columns)?);
         let expr = reassign_by_index(predicate, &columns, &schema)?;
         let pruner = ZonePruner::new(Arc::clone(predicate), Arc::clone(read_schema));
+        let pruner = Arc::new(Mutex::new(pruner));
         Ok(Self { expr, columns, schema, pruner })
     }
 

@@ -1,4 +1,5 @@
-//! Skipping row groups whose zone maps rule out every row.
+//! Skipping segments and row groups whose zone maps rule out every row: segments where a statement is
+//! planned, from the catalog, before any worker hears of it; row groups where they would be read.
 //!
 //! The predicate may change while the scan runs (dynamic filters of joins and top-k sorts), so
 //! the pruning form is rebuilt when the predicate's generation changes. Anything the zone maps
@@ -9,6 +10,8 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, BooleanArray, UInt64Array};
 use arrow::datatypes::{DataType, SchemaRef};
+use basalt_storage::ids::ColumnId;
+use basalt_storage::manifest::SegmentRecord;
 use basalt_storage::segment_meta::SegmentMeta;
 use basalt_storage::zone_map::{ZoneMap, ZoneValue, zone_array};
 use datafusion::common::pruning::PruningStatistics;
@@ -38,6 +41,12 @@ impl ZonePruner {
         Self { predicate, schema, generation: None, pruning: None }
     }
 
+    /// Whether the predicate may change while the scan runs.
+    pub(super) fn is_dynamic(&self) -> bool {
+        // 0 is that of what never changes.
+        snapshot_generation(&self.predicate) != 0
+    }
+
     /// Whether a row group may hold a row for which the predicate is true.
     pub(super) fn may_match(
         &mut self,
@@ -47,28 +56,50 @@ impl ZonePruner {
     ) -> Result<bool> {
         let generation = snapshot_generation(&self.predicate);
         if self.generation != Some(generation) {
-            self.pruning = match keeps_order(&self.predicate)? {
-                false => None,
-                true => PruningPredicateBuilder::new()
-                    .with_file_schema(Arc::clone(&self.schema))
-                    .try_build(Arc::clone(&self.predicate))
-                    .ok()
-                    .filter(|pruning| !pruning.always_true()),
-            };
+            self.pruning = pruning_form(&self.predicate, &self.schema)?;
             self.generation = Some(generation);
         }
         let Some(pruning) = &self.pruning else { return Ok(true) };
-        let statistics = RowGroupStatistics { table, meta, row_group };
-        match pruning.prune(&statistics) {
-            Ok(kept) => Ok(kept.into_iter().any(|keep| keep)),
-            // DataFusion's form of the predicate may fail where the predicate does not; one that
-            // does says so when it is evaluated for the rows.
-            Err(error) => {
-                tracing::debug!(%error, predicate = %self.predicate, "a predicate does not prune");
-                Ok(true)
-            }
-        }
+        let row_group = RowGroupZones { meta, row_group };
+        Ok(kept(pruning, &Zones { table, of: &row_group }).into_iter().any(|keep| keep))
     }
+}
+
+/// Which segments may hold a row for which a predicate over the read columns is true, by what the
+/// catalog says of them.
+pub(super) fn segments_that_may_match(
+    predicate: &Arc<dyn PhysicalExpr>,
+    table: &ScanTable,
+    segments: &[Arc<SegmentRecord>],
+) -> Result<Vec<bool>> {
+    match pruning_form(predicate, &table.schema)? {
+        Some(pruning) if !segments.is_empty() => Ok(kept(&pruning, &Zones { table, of: segments })),
+        _ => Ok(vec![true; segments.len()]),
+    }
+}
+
+/// A predicate in the form that zone maps can answer; `None` when it says nothing that they decide.
+fn pruning_form(
+    predicate: &Arc<dyn PhysicalExpr>,
+    schema: &SchemaRef,
+) -> Result<Option<PruningPredicate>> {
+    if !keeps_order(predicate)? {
+        return Ok(None);
+    }
+    let form = PruningPredicateBuilder::new()
+        .with_file_schema(Arc::clone(schema))
+        .try_build(Arc::clone(predicate));
+    Ok(form.ok().filter(|pruning| !pruning.always_true()))
+}
+
+/// Which containers must be kept.
+fn kept(pruning: &PruningPredicate, zones: &impl PruningStatistics) -> Vec<bool> {
+    pruning.prune(zones).unwrap_or_else(|error| {
+        // DataFusion's form of the predicate may fail where the predicate does not; one that does says
+        // so when it is evaluated for the rows.
+        tracing::debug!(%error, "a predicate does not prune");
+        vec![true; zones.num_containers()]
+    })
 }
 
 /// Whether bounds may be looked at through the casts of a predicate. DataFusion does so through every
@@ -88,27 +119,74 @@ fn keeps_order(predicate: &Arc<dyn PhysicalExpr>) -> Result<bool> {
     Ok(!predicate.exists(loses_order)?)
 }
 
-/// The zone maps of one row group, as DataFusion's pruning asks for them.
-struct RowGroupStatistics<'a> {
-    table: &'a ScanTable,
+/// Runs of rows that have zone maps.
+trait Zoned {
+    /// How many.
+    fn count(&self) -> usize;
+    /// A column's zone map in each; `None` where it is not known.
+    fn zones(&self, column: ColumnId) -> impl Iterator<Item = Option<&ZoneMap>>;
+    /// Rows of each.
+    fn rows(&self) -> impl Iterator<Item = u64>;
+}
+
+/// One row group of a segment.
+struct RowGroupZones<'a> {
     meta: &'a SegmentMeta,
     row_group: usize,
 }
 
-impl RowGroupStatistics<'_> {
-    fn zone(&self, column: &Column) -> Option<&ZoneMap> {
-        let index = self.table.schema.index_of(&column.name).ok()?;
-        self.meta.column(self.table.columns[index])?.zone(self.row_group)
+impl Zoned for RowGroupZones<'_> {
+    fn count(&self) -> usize {
+        1
     }
 
-    fn bound(&self, column: &Column, pick: fn(&ZoneMap) -> Option<&ZoneValue>) -> Option<ArrayRef> {
-        let field = self.table.schema.field_with_name(&column.name).ok()?;
-        let value = pick(self.zone(column)?);
-        zone_array(field.data_type(), std::iter::once(value)).ok()
+    fn zones(&self, column: ColumnId) -> impl Iterator<Item = Option<&ZoneMap>> {
+        let zone = self.meta.column(column).and_then(|column| column.zone(self.row_group));
+        std::iter::once(zone)
+    }
+
+    fn rows(&self) -> impl Iterator<Item = u64> {
+        let rows = self.meta.row_groups().get(self.row_group).copied();
+        std::iter::once(u64::from(rows.unwrap_or(u32::MAX)))
     }
 }
 
-impl PruningStatistics for RowGroupStatistics<'_> {
+/// Segments as the catalog knows them.
+impl Zoned for [Arc<SegmentRecord>] {
+    fn count(&self) -> usize {
+        self.len()
+    }
+
+    fn zones(&self, column: ColumnId) -> impl Iterator<Item = Option<&ZoneMap>> {
+        self.iter().map(move |segment| segment.columns.get(&column).map(|column| &column.zone))
+    }
+
+    fn rows(&self) -> impl Iterator<Item = u64> {
+        // Deleted ones too: zone maps are of all.
+        self.iter().map(|segment| segment.rows)
+    }
+}
+
+/// Zone maps as DataFusion's pruning asks for them.
+struct Zones<'a, Z: ?Sized> {
+    table: &'a ScanTable,
+    of: &'a Z,
+}
+
+impl<Z: Zoned + ?Sized> Zones<'_, Z> {
+    fn column(&self, column: &Column) -> Option<(ColumnId, &DataType)> {
+        let index = self.table.schema.index_of(&column.name).ok()?;
+        Some((self.table.columns[index], self.table.schema.field(index).data_type()))
+    }
+
+    fn bound(&self, column: &Column, pick: fn(&ZoneMap) -> Option<&ZoneValue>) -> Option<ArrayRef> {
+        let (column, data_type) = self.column(column)?;
+        let bounds: Vec<_> = self.of.zones(column).map(|zone| pick(zone?)).collect();
+        zone_array(data_type, bounds.into_iter()).ok()
+    }
+}
+
+impl<Z: Zoned + ?Sized> PruningStatistics for Zones<'_, Z> {
     fn min_values(&self, column: &Column) -> Option<ArrayRef> {
         self.bound(column, |zone| zone.min.as_ref())
     }
@@ -118,19 +196,102 @@ impl PruningStatistics for RowGroupStatistics<'_> {
     }
 
     fn num_containers(&self) -> usize {
-        1
+        self.of.count()
     }
 
     fn null_counts(&self, column: &Column) -> Option<ArrayRef> {
-        Some(Arc::new(UInt64Array::from(vec![self.zone(column)?.null_count])))
+        let (column, _) = self.column(column)?;
+        let counts = self.of.zones(column).map(|zone| zone.map(|zone| zone.null_count));
+        Some(Arc::new(counts.collect::<UInt64Array>()))
     }
 
     fn row_counts(&self) -> Option<ArrayRef> {
-        let rows = self.meta.row_groups().get(self.row_group)?;
-        Some(Arc::new(UInt64Array::from(vec![u64::from(*rows)])))
+        Some(Arc::new(self.of.rows().map(Some).collect::<UInt64Array>()))
     }
 
     fn contained(&self, _: &Column, _: &HashSet<ScalarValue>) -> Option<BooleanArray> {
         None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use arrow::datatypes::{Field, Schema};
+    use basalt_storage::digest::Digest;
+    use basalt_storage::ids::{ColumnVersion, Epoch, SegmentId, SliceId, TableId, TxnId};
+    use basalt_storage::manifest::{ColumnRecord, Layout};
+    use datafusion::common::ToDFSchema;
+    use datafusion::execution::context::ExecutionProps;
+    use datafusion::logical_expr::{Expr, col, lit};
+    use datafusion::physical_expr::create_physical_expr;
+
+    use super::*;
+
+    /// Rows of each segment: segment `n` has the values from `100 * n`.
+    const ROWS: i64 = 100;
+    const SEGMENTS: i64 = 100;
+
+    fn table() -> ScanTable {
+        let fields = ["a", "added later"].map(|name| Field::new(name, DataType::Int64, true));
+        ScanTable {
+            epoch: Epoch(1),
+            table: TableId(1),
+            name: "public.t".to_owned(),
+            columns: vec![ColumnId(1), ColumnId(2)],
+            schema: Arc::new(Schema::new(fields.to_vec())),
+            endpoints: BTreeMap::new(),
+        }
+    }
+
+    fn segment(number: i64) -> Arc<SegmentRecord> {
+        let first = number * ROWS;
+        let zone = ZoneMap {
+            null_count: 0,
+            min: Some(ZoneValue::Int(first)),
+            max: Some(ZoneValue::Int(first + ROWS - 1)),
+        };
+        let column = ColumnRecord { version: ColumnVersion(1), bytes: 1, zone };
+        Arc::new(SegmentRecord {
+            table: TableId(1),
+            slice: SliceId(0),
+            segment: SegmentId::generate(),
+            txn: TxnId::generate(),
+            layout: Layout::Packed,
+            rows: ROWS as u64,
+            row_groups: vec![100],
+            columns: BTreeMap::from([(ColumnId(1), column)]),
+            meta_digest: Digest::of(b""),
+            bytes: 1,
+            holders: vec![],
+            deleted: None,
+        })
+    }
+
+    /// The segments of a hundred that may match.
+    fn kept(predicate: &Expr) -> Vec<usize> {
+        let (table, segments) = (table(), (0..SEGMENTS).map(segment).collect::<Vec<_>>());
+        let schema = Arc::clone(&table.schema).to_dfschema().unwrap();
+        let predicate = create_physical_expr(predicate, &schema, &ExecutionProps::new()).unwrap();
+        let kept = segments_that_may_match(&predicate, &table, &segments).unwrap();
+        (0..).zip(kept).filter(|(_, kept)| *kept).map(|(number, _)| number).collect()
+    }
+
+    #[test]
+    fn a_range_keeps_the_segments_that_have_it_and_no_other() {
+        assert_eq!(kept(&col("a").between(lit(250_i64), lit(410_i64))), [2, 3, 4]);
+        assert_eq!(kept(&col("a").eq(lit(9_999_i64))), [99]);
+        assert_eq!(kept(&col("a").lt(lit(0_i64))), [0; 0]);
+        assert_eq!(kept(&col("a").is_null()), [0; 0]);
+    }
+
+    #[test]
+    fn what_bounds_cannot_decide_keeps_all() {
+        let all = usize::try_from(SEGMENTS).unwrap();
+        let added = Expr::Column("\"added later\"".into());
+        assert_eq!(kept(&added.clone().gt(lit(5_i64))).len(), all, "no bounds are known");
+        assert_eq!(kept(&added.is_null()).len(), all);
+        assert_eq!(kept(&(col("a") % lit(7_i64)).eq(lit(3_i64))).len(), all);
     }
 }

@@ -18,6 +18,7 @@ use crate::arithmetic::with_checked_functions;
 use crate::channels::Channels;
 use crate::chunks::{ChunkSource, ChunkSourceExtension};
 use crate::codec::EngineCodec;
+use crate::column_cache::ColumnCache;
 use crate::fence::Fence;
 use crate::files::AllowedRoots;
 use crate::functions;
@@ -32,6 +33,8 @@ use crate::write::{SliceSink, SliceSinkExtension};
 pub struct WorkerServices {
     /// Where scans read chunks.
     pub chunks: Arc<dyn ChunkSource>,
+    /// What they decoded lately.
+    pub columns: Arc<ColumnCache>,
     /// Where appends put rows.
     pub sink: Arc<dyn SliceSink>,
     /// What files scans may read.
@@ -124,6 +127,7 @@ impl FragmentSessions {
         options.execution.time_zone = Some(fragment.time_zone);
         let services = &self.services;
         config.set_extension(Arc::new(ChunkSourceExtension(Arc::clone(&services.chunks))));
+        config.set_extension(Arc::clone(&services.columns));
         config.set_extension(Arc::new(SliceSinkExtension(Arc::clone(&services.sink))));
         config.set_extension(Arc::new(services.allowed_roots.clone()));
         Ok(())

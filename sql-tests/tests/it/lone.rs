@@ -72,7 +72,8 @@ impl LoneCoordinator {
         let (worker, incarnation) = (request.worker.clone(), request.incarnation.clone());
         let told = incarnation.clone();
         let joined = register(&coordinator, request).await.unwrap();
-        let beat = HeartbeatRequest { worker, incarnation, epoch: joined.epoch };
+        let beat =
+            HeartbeatRequest { worker, incarnation, epoch: joined.epoch, column_cache: None };
         heartbeat(&coordinator, beat.clone()).await.unwrap();
         let every = std::time::Duration::from_millis(joined.heartbeat_ms);
         let beats = tokio::spawn(async move {

@@ -5,6 +5,7 @@
 mod append_port;
 mod arrows;
 mod basics;
+mod column_cache;
 mod concurrent_changes;
 mod definitions_at_once;
 mod differential;
@@ -16,6 +17,7 @@ mod lone;
 mod lying_worker;
 mod one_task;
 mod ports;
+mod pruning;
 mod registration;
 mod requests;
 mod show_create;

@@ -77,7 +77,11 @@ async fn heartbeats_of_strangers_and_of_the_future_change_nothing() {
     let epoch = scene.cluster.coordinator().catalog().cluster().epoch.0;
     let known = scene.cluster.workers()[0].id().to_wire();
     let beat = async |worker: Vec<u8>, epoch| {
-        heartbeat(&port, HeartbeatRequest { worker, incarnation: fresh(), epoch }).await
+        heartbeat(
+            &port,
+            HeartbeatRequest { worker, incarnation: fresh(), epoch, column_cache: None },
+        )
+        .await
     };
     let told = HeartbeatResponse { epoch, register_again: true };
     assert_eq!(beat(fresh(), epoch).await.unwrap(), told, "an unknown worker");
@@ -108,6 +112,7 @@ fn worker_config(scene: &Scene, dir: &str) -> WorkerConfig {
         allowed_roots: AllowedRoots::none(),
         resources,
         staging_bytes_max: 64 << 20,
+        column_cache_bytes: 0,
         local_workers: LocalWorkers::default(),
     }
 }
@@ -168,7 +173,8 @@ async fn a_restarted_worker_takes_over_and_its_old_process_is_fenced() {
     let joined = register(&port, old.clone()).await.unwrap();
     let beat = async |request: &RegisterRequest| {
         let RegisterRequest { worker, incarnation, .. } = request.clone();
-        let request = HeartbeatRequest { worker, incarnation, epoch: joined.epoch };
+        let request =
+            HeartbeatRequest { worker, incarnation, epoch: joined.epoch, column_cache: None };
         heartbeat(&port, request).await.unwrap().register_again
     };
     assert!(!beat(&old).await);

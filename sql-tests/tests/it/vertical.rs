@@ -31,7 +31,9 @@ fn split_files(dir: &Path, column: u32) -> (Vec<PathBuf>, Vec<PathBuf>) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sum_needs_the_files_of_its_own_column_only() {
     let dir = tempfile::tempdir().unwrap();
-    let cluster = EmbeddedCluster::start(&EmbeddedConfig::new(dir.path(), 1)).await.unwrap();
+    // What is read is read from disk.
+    let config = EmbeddedConfig { column_cache_bytes: 0, ..EmbeddedConfig::new(dir.path(), 1) };
+    let cluster = EmbeddedCluster::start(&config).await.unwrap();
     let mut client = Client::connect(&cluster.url()).await.unwrap();
     // More than 65,536 rows in each slice, so that segments are wide.
     let create = "CREATE TABLE wide DISTSTYLE ALL AS \

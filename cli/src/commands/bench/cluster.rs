@@ -7,7 +7,8 @@ use basalt_sql_tests::processes::{ProcessCluster, ProcessClusterConfig};
 use clap::Args;
 use tempfile::TempDir;
 
-use crate::config::{ClusterConfig, DEFAULT_WORKERS};
+use crate::config::{CLUSTER_MEMORY_PART, ClusterConfig, DEFAULT_WORKERS};
+use crate::memory::MemoryFlags;
 use crate::roles::{self, Running};
 
 /// Which cluster to measure.
@@ -25,6 +26,8 @@ pub(super) struct ClusterChoice {
     /// Where clusters started for this run keep their data until it ends
     #[arg(long, value_name = "DIR", default_value = "basalt-data")]
     data_dir: PathBuf,
+    #[command(flatten)]
+    memory: MemoryFlags,
 }
 
 impl ClusterChoice {
@@ -62,7 +65,9 @@ impl Target {
         let data_dir = folder.path().to_owned();
         if let Some(workers) = choice.processes.map(usize::from) {
             let binary = std::env::current_exe().context("the path of this program is unknown")?;
-            let config = ProcessClusterConfig { binary, data_dir, workers, allow_path };
+            let worker_args = worker_args(choice.memory);
+            let config =
+                ProcessClusterConfig { binary, data_dir, workers, allow_path, worker_args };
             // Starting waits for lines of the processes, so it blocks.
             let cluster =
                 tokio::task::spawn_blocking(move || ProcessCluster::start(&config)).await??;
@@ -72,7 +77,8 @@ impl Target {
         }
         let workers = choice.workers.map_or(DEFAULT_WORKERS, usize::from);
         let free = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
-        let config = ClusterConfig { data_dir, listen: free, allow_path, workers };
+        let memory = choice.memory.resolve(MemoryFlags::default(), CLUSTER_MEMORY_PART)?;
+        let config = ClusterConfig { data_dir, listen: free, allow_path, workers, memory };
         let running = roles::start_cluster(config).await?;
         let description = format!("embedded cluster of {workers} workers");
         Ok(Self { url: running.url.clone(), description, kind: Kind::Embedded(running, folder) })
@@ -110,4 +116,10 @@ impl Target {
         folder.close().with_context(|| format!("{} cannot be removed", path.display()))?;
         stopped
     }
+}
+
+fn worker_args(memory: MemoryFlags) -> Vec<String> {
+    let flags = [("--memory", memory.memory), ("--column-cache", memory.column_cache)];
+    let given = flags.into_iter().filter_map(|(flag, bytes)| Some((flag, bytes?)));
+    given.flat_map(|(flag, bytes)| [flag.to_owned(), bytes.to_string()]).collect()
 }

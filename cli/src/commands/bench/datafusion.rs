@@ -1,8 +1,10 @@
-//! The other side: DataFusion as it comes, on the Parquet files.
+//! The other side: DataFusion as it comes, on the Parquet files and on their rows in memory.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::Context;
+use datafusion::datasource::MemTable;
 use datafusion::prelude::{ParquetReadOptions, SessionContext};
 
 use crate::tpch::{self, Query, TABLES};
@@ -26,6 +28,21 @@ impl PlainDataFusion {
             session
                 .register_parquet(table.name, path.as_ref(), ParquetReadOptions::default())
                 .await?;
+        }
+        Ok(Self { session })
+    }
+
+    /// The same over the same rows in memory, decoded and spread over as many partitions as queries
+    /// have.
+    pub(super) async fn open_in_memory(dir: &Path) -> anyhow::Result<Self> {
+        let files = Self::open(dir).await?;
+        let session = SessionContext::new();
+        for table in &TABLES {
+            let stored = files.session.table(table.name).await?;
+            let schema = Arc::clone(stored.schema().inner());
+            let partitions = stored.collect_partitioned().await?;
+            let memory = MemTable::try_new(schema, partitions)?;
+            session.register_table(table.name, Arc::new(memory))?;
         }
         Ok(Self { session })
     }

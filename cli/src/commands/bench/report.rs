@@ -18,6 +18,8 @@ pub(super) struct QueryResult {
     pub(super) duckdb_rows: Option<u64>,
     pub(super) basalt_ms: Vec<f64>,
     pub(super) datafusion_ms: Vec<f64>,
+    /// DataFusion on the rows in memory.
+    pub(super) in_memory_ms: Vec<f64>,
     pub(super) duckdb_ms: Vec<f64>,
     /// What each of Basalt's runs cost this process: all that the cluster did, if it is in it.
     pub(super) costs: Vec<Cost>,
@@ -33,6 +35,7 @@ impl QueryResult {
             duckdb_rows: None,
             basalt_ms: vec![],
             datafusion_ms: vec![],
+            in_memory_ms: vec![],
             duckdb_ms: vec![],
             costs: vec![],
         }
@@ -61,6 +64,15 @@ pub(super) struct CopiesResult {
     pub(super) two_ms: Vec<f64>,
 }
 
+/// The column caches of all workers at the end.
+#[derive(Debug, Clone, Default, Serialize)]
+pub(super) struct CacheResult {
+    pub(super) budget_bytes: i64,
+    pub(super) bytes: i64,
+    pub(super) hits: i64,
+    pub(super) misses: i64,
+}
+
 /// A whole measurement.
 #[derive(Debug, Clone, Serialize)]
 pub(super) struct Report {
@@ -73,6 +85,7 @@ pub(super) struct Report {
     pub(super) runs: u16,
     pub(super) load: LoadResult,
     pub(super) copies: Option<CopiesResult>,
+    pub(super) cache: CacheResult,
     /// Whether the cluster is in this process, so that what it cost is known.
     pub(super) is_embedded: bool,
     pub(super) queries: Vec<QueryResult>,
@@ -105,6 +118,7 @@ impl Report {
         self.write_load(&mut text)?;
         self.write_copies(&mut text)?;
         self.write_queries(&mut text)?;
+        self.write_cache(&mut text)?;
         Ok(text)
     }
 
@@ -142,6 +156,22 @@ impl Report {
         )
     }
 
+    fn write_cache(&self, text: &mut String) -> std::fmt::Result {
+        let CacheResult { budget_bytes, bytes, hits, misses } = self.cache;
+        let gib = |bytes: i64| bytes as f64 / f64::from(1 << 30);
+        let asked = hits + misses;
+        if asked == 0 {
+            return writeln!(text, "column caches: none");
+        }
+        writeln!(
+            text,
+            "column caches: {:.2} of {:.2} GiB used, {:.1} % of columns were found",
+            gib(bytes),
+            gib(budget_bytes),
+            100.0 * hits as f64 / asked as f64
+        )
+    }
+
     /// What verification costs, in time of processors: where nothing waits for a disk, a query is
     /// faster without it by no larger a part.
     fn write_verification(&self, text: &mut String) -> std::fmt::Result {
@@ -163,6 +193,9 @@ impl Report {
 
     fn write_queries(&self, text: &mut String) -> std::fmt::Result {
         let mut header = " query |     rows | basalt ms | datafusion ms | ratio".to_owned();
+        if self.queries.iter().any(|query| !query.in_memory_ms.is_empty()) {
+            header += " | in memory ms | ratio";
+        }
         if self.duckdb_version.is_some() {
             header += " | duckdb ms | ratio";
         }
@@ -207,6 +240,7 @@ impl Report {
 struct Medians {
     basalt: f64,
     datafusion: f64,
+    in_memory: Option<f64>,
     duckdb: Option<f64>,
 }
 
@@ -215,6 +249,7 @@ impl Medians {
         Self {
             basalt: median(&query.basalt_ms),
             datafusion: median(&query.datafusion_ms),
+            in_memory: (!query.in_memory_ms.is_empty()).then(|| median(&query.in_memory_ms)),
             duckdb: (!query.duckdb_ms.is_empty()).then(|| median(&query.duckdb_ms)),
         }
     }
@@ -222,6 +257,9 @@ impl Medians {
     fn add(&mut self, other: &Self) {
         self.basalt += other.basalt;
         self.datafusion += other.datafusion;
+        if let Some(in_memory) = other.in_memory {
+            *self.in_memory.get_or_insert_default() += in_memory;
+        }
         if let Some(duckdb) = other.duckdb {
             *self.duckdb.get_or_insert_default() += duckdb;
         }
@@ -229,11 +267,14 @@ impl Medians {
 
     /// A line of the table; a ratio below 1 means that Basalt is faster.
     fn line(&self, name: &str, rows: &str) -> String {
-        let Self { basalt, datafusion, duckdb } = self;
+        let Self { basalt, datafusion, in_memory, duckdb } = self;
         let mut line = format!(
             " {name:<5} | {rows:>8} | {basalt:>9.1} | {datafusion:>13.1} | {:>5.2}",
             basalt / datafusion
         );
+        if let Some(in_memory) = in_memory {
+            line += &format!(" | {in_memory:>12.1} | {:>5.2}", basalt / in_memory);
+        }
         if let Some(duckdb) = duckdb {
             line += &format!(" | {duckdb:>9.1} | {:>5.2}", basalt / duckdb);
         }

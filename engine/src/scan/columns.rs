@@ -1,0 +1,289 @@
+//! The columns of a row group: what is in the column cache, bytes of the others, and both opened.
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, new_empty_array};
+use arrow::compute::{concat, filter};
+use basalt_storage::row_group::{RowGroupColumn, RowSelection, open_row_group};
+use basalt_storage::segment_meta::SegmentMeta;
+use basalt_storage::segment_reader::VerifiedBytes;
+use datafusion::common::{DataFusionError, internal_datafusion_err};
+use datafusion::error::Result;
+use datafusion::execution::TaskContext;
+
+use super::column_rows::{ColumnRows, DecodedRows, Decoding};
+use super::predicate::{TestedBatch, row_selection};
+use super::row_ids::{ROW_ID_COLUMN, row_id};
+use super::{ScanSegment, ScanTable, SegmentScanExec};
+use crate::chunks::{ChunkRead, ChunkSource, ChunkSourceExtension, ReadCost};
+use crate::column_cache::{ColumnCache, ColumnKey, DecodedColumn};
+use crate::error::storage_error;
+
+/// Rows of a batch below which a scan does not use the cache: what small pieces take beside their values
+/// would not be worth keeping, and who holds a small piece of a large one is charged for all of it.
+const CACHED_BATCH_ROWS_MIN: usize = 1_024;
+
+/// One row group waiting to be read.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct RowGroup {
+    pub(super) segment: usize,
+    pub(super) index: usize,
+}
+
+/// A row group of which some columns were fetched.
+pub(super) struct Fetched {
+    pub(super) row_group: RowGroup,
+    pub(super) meta: Arc<SegmentMeta>,
+    /// In the order that they were asked for.
+    pub(super) columns: Vec<FetchedColumn>,
+}
+
+/// What a column of a row group will be made of.
+pub(super) enum FetchedColumn {
+    /// Nothing: the segment lacks it, or it is the row id.
+    Unstored,
+    Bytes(VerifiedBytes),
+    Decoded(Arc<DecodedColumn>),
+}
+
+/// The rows of a row group that are wanted, when they are few.
+pub(super) struct Chosen<'a> {
+    tested: &'a [TestedBatch],
+    selection: RowSelection,
+}
+
+impl<'a> Chosen<'a> {
+    pub(super) fn new(tested: &'a [TestedBatch]) -> Self {
+        Self { tested, selection: row_selection(tested) }
+    }
+}
+
+/// Where a scan gets columns from.
+pub(super) struct ScanColumns {
+    table: Arc<ScanTable>,
+    segments: Arc<Vec<ScanSegment>>,
+    source: Arc<dyn ChunkSource>,
+    /// Where columns are found and kept, if anywhere.
+    cache: Option<Arc<ColumnCache>>,
+    batch_rows: usize,
+}
+
+impl ScanColumns {
+    pub(super) fn new(scan: &SegmentScanExec, context: &TaskContext) -> Result<Self> {
+        let config = context.session_config();
+        let is_used = |cache: &Arc<ColumnCache>| {
+            cache.is_enabled() && config.batch_size() >= CACHED_BATCH_ROWS_MIN
+        };
+        let cache = config.get_extension::<ColumnCache>().filter(is_used);
+        Ok(Self {
+            table: Arc::clone(&scan.table),
+            segments: Arc::clone(&scan.segments),
+            source: ChunkSourceExtension::from_task(context)?,
+            cache,
+            batch_rows: config.batch_size(),
+        })
+    }
+
+    pub(super) fn table(&self) -> &ScanTable {
+        &self.table
+    }
+
+    pub(super) fn segment(&self, row_group: RowGroup) -> &ScanSegment {
+        &self.segments[row_group.segment]
+    }
+
+    /// Rows of a row group.
+    pub(super) fn rows_of(&self, row_group: RowGroup) -> Result<usize> {
+        self.segments
+            .get(row_group.segment)
+            .and_then(|segment| segment.row_groups.get(row_group.index))
+            .map(|rows| *rows as usize)
+            .ok_or_else(|| {
+                internal_datafusion_err!("a scan unit names no row group of its segment")
+            })
+    }
+
+    /// The position in its segment of a row group's first row.
+    pub(super) fn first_position(&self, row_group: RowGroup) -> Result<u32> {
+        let before = &self.segment(row_group).row_groups[..row_group.index];
+        u32::try_from(before.iter().map(|rows| u64::from(*rows)).sum::<u64>())
+            .map_err(|_| too_many_rows())
+    }
+
+    pub(super) async fn meta(&self, row_group: RowGroup) -> Result<Arc<SegmentMeta>> {
+        self.source.segment_meta(&self.table, self.segment(row_group)).await
+    }
+
+    /// Columns of a row group, from the cache as far as they are there.
+    pub(super) async fn fetch(
+        &self,
+        row_group: RowGroup,
+        meta: &Arc<SegmentMeta>,
+        columns: &[usize],
+    ) -> Result<(Vec<FetchedColumn>, ReadCost)> {
+        let segment = self.segment(row_group);
+        let found: Vec<_> = columns.iter().map(|column| self.find(row_group, *column)).collect();
+        let missing = columns.iter().zip(&found).filter(|(_, found)| found.is_none());
+        let reads: Vec<_> = missing
+            .map(|(column, _)| ChunkRead {
+                column: self.table.columns[*column],
+                row_group: row_group.index,
+            })
+            .collect();
+        let (bytes, mut cost) = match reads.is_empty() {
+            true => (vec![], ReadCost::default()),
+            false => self.source.read(&self.table, segment, meta, &reads).await?,
+        };
+        let mut bytes = bytes.into_iter();
+        let fetched = found.into_iter().map(|found| match found {
+            Some(found) => {
+                if let FetchedColumn::Decoded(column) = &found {
+                    cost.cached_bytes += column.bytes();
+                }
+                Ok(found)
+            }
+            None => bytes
+                .next()
+                .map(FetchedColumn::Bytes)
+                .ok_or_else(|| internal_datafusion_err!("a chunk source returned too few chunks")),
+        });
+        Ok((fetched.collect::<Result<_>>()?, cost))
+    }
+
+    /// A column that need not be read.
+    fn find(&self, row_group: RowGroup, column: usize) -> Option<FetchedColumn> {
+        let versions = &self.segment(row_group).column_versions;
+        if !matches!(versions.get(column), Some(Some(_))) {
+            return Some(FetchedColumn::Unstored);
+        }
+        let data_type = self.table.schema.field(column).data_type();
+        let found = self.cache.as_ref()?.get(&self.key(row_group, column), data_type);
+        found.map(FetchedColumn::Decoded)
+    }
+
+    /// Decodes those of which few rows are wanted as a whole, where that was so before.
+    pub(super) fn decode_asked(
+        &self,
+        row_group: RowGroup,
+        meta: &SegmentMeta,
+        columns: &[usize],
+        fetched: &mut [FetchedColumn],
+    ) -> Result<()> {
+        let Some(cache) = &self.cache else { return Ok(()) };
+        for (column, fetched) in columns.iter().zip(fetched) {
+            let FetchedColumn::Bytes(bytes) = fetched else { continue };
+            let key = self.key(row_group, *column);
+            if !cache.ask(&key) {
+                continue;
+            }
+            let mut reader = self.decoder(row_group, meta, *column, bytes, None)?;
+            let (mut left, mut pieces) = (self.rows_of(row_group)?, Vec::new());
+            while left > 0 {
+                let rows = left.min(self.batch_rows);
+                pieces.push(reader.take(rows).map_err(storage_error)?);
+                left -= rows;
+            }
+            let data_type = self.table.schema.field(*column).data_type().clone();
+            let decoded = Arc::new(DecodedColumn::new(data_type, pieces));
+            cache.keep(key, Arc::clone(&decoded));
+            *fetched = FetchedColumn::Decoded(decoded);
+        }
+        Ok(())
+    }
+
+    /// Opens columns of a row group: all rows, or the chosen ones.
+    pub(super) fn open(
+        &self,
+        row_group: RowGroup,
+        meta: &SegmentMeta,
+        columns: &[usize],
+        fetched: &[FetchedColumn],
+        chosen: Option<&Chosen<'_>>,
+    ) -> Result<Vec<(usize, ColumnRows)>> {
+        let open = |(column, fetched): (&usize, &FetchedColumn)| {
+            let rows = match fetched {
+                FetchedColumn::Unstored => self.unstored(row_group, *column, chosen)?,
+                FetchedColumn::Decoded(decoded) => {
+                    let decoded = DecodedRows::new(Arc::clone(decoded));
+                    match chosen {
+                        None => ColumnRows::Decoded(decoded),
+                        Some(chosen) => chosen_rows(decoded, chosen)?,
+                    }
+                }
+                FetchedColumn::Bytes(bytes) => {
+                    let selection = chosen.map(|chosen| chosen.selection.clone());
+                    let is_whole = selection.is_none();
+                    let reader = self.decoder(row_group, meta, *column, bytes, selection)?;
+                    let keep = self.cache.as_ref().filter(|_| is_whole);
+                    let keep = keep.map(|cache| (Arc::clone(cache), self.key(row_group, *column)));
+                    let data_type = self.table.schema.field(*column).data_type().clone();
+                    let rows = self.rows_of(row_group)?;
+                    ColumnRows::Decoding(Box::new(Decoding::new(reader, data_type, rows, keep)))
+                }
+            };
+            Ok((*column, rows))
+        };
+        columns.iter().zip(fetched).map(open).collect()
+    }
+
+    fn unstored(
+        &self,
+        row_group: RowGroup,
+        column: usize,
+        chosen: Option<&Chosen<'_>>,
+    ) -> Result<ColumnRows> {
+        if self.table.columns[column] != ROW_ID_COLUMN {
+            // The segment is older than the column: every value is NULL.
+            return Ok(ColumnRows::Absent(self.table.schema.field(column).data_type().clone()));
+        }
+        let first = self.first_position(row_group)?;
+        let next = row_id(self.segment(row_group).ordinal, first);
+        Ok(ColumnRows::ids(next, chosen.map(|chosen| &chosen.selection)))
+    }
+
+    fn decoder(
+        &self,
+        row_group: RowGroup,
+        meta: &SegmentMeta,
+        column: usize,
+        bytes: &VerifiedBytes,
+        selection: Option<RowSelection>,
+    ) -> Result<RowGroupColumn> {
+        let target = self.table.schema.field(column).data_type();
+        let (id, pieces) = (self.table.columns[column], self.batch_rows);
+        open_row_group(meta, id, row_group.index, bytes, target, pieces, selection)
+            .map_err(storage_error)
+    }
+
+    fn key(&self, row_group: RowGroup, column: usize) -> ColumnKey {
+        let segment = self.segment(row_group);
+        ColumnKey {
+            segment: segment.segment,
+            meta_digest: segment.meta_digest,
+            column: self.table.columns[column],
+            row_group: row_group.index,
+        }
+    }
+}
+
+/// The chosen rows of a column that is decoded.
+fn chosen_rows(mut decoded: DecodedRows, chosen: &Chosen<'_>) -> Result<ColumnRows> {
+    let data_type = decoded.data_type().clone();
+    let mut kept: Vec<ArrayRef> = Vec::new();
+    for batch in chosen.tested {
+        let values = decoded.take(batch.mask.len())?;
+        if batch.passed > 0 {
+            kept.push(filter(&values, &batch.mask)?);
+        }
+    }
+    let values = match kept.is_empty() {
+        true => new_empty_array(&data_type),
+        false => concat(&kept.iter().map(AsRef::as_ref).collect::<Vec<_>>())?,
+    };
+    let chosen = Arc::new(DecodedColumn::new(data_type, vec![values]));
+    Ok(ColumnRows::Decoded(DecodedRows::new(chosen)))
+}
+
+pub(super) fn too_many_rows() -> DataFusionError {
+    internal_datafusion_err!("a segment has more rows than positions")
+}

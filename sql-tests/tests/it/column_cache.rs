@@ -1,0 +1,114 @@
+//! Columns that were read are in memory: they are not read again, and answers stay what they are.
+
+use basalt_sql_tests::client::Client;
+use basalt_sql_tests::cluster::{EmbeddedCluster, EmbeddedConfig};
+use basalt_sql_tests::explain::scan_counters;
+use tempfile::TempDir;
+
+struct Scene {
+    _dir: TempDir,
+    cluster: EmbeddedCluster,
+    client: Client,
+}
+
+impl Scene {
+    /// A cluster of one worker and a table of one wide segment.
+    async fn start(column_cache_bytes: u64) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let config = EmbeddedConfig { column_cache_bytes, ..EmbeddedConfig::new(dir.path(), 1) };
+        let cluster = EmbeddedCluster::start(&config).await.unwrap();
+        let mut client = Client::connect(&cluster.url()).await.unwrap();
+        let create = "CREATE TABLE t DISTSTYLE ALL AS SELECT value AS a, value % 1000 AS b, \
+                      'a text that does not fit into a view, ' || value AS c \
+                      FROM generate_series(1, 200000)";
+        client.execute_update(create).await.unwrap();
+        Self { _dir: dir, cluster, client }
+    }
+
+    /// Bytes that a query reads from disk.
+    async fn reads(&mut self, sql: &str) -> f64 {
+        let read = scan_counters(&mut self.client, sql, "t", "local_bytes").await.unwrap();
+        read.iter().sum()
+    }
+
+    /// Bytes of columns that it finds in memory.
+    async fn cached(&mut self, sql: &str) -> f64 {
+        let cached = scan_counters(&mut self.client, sql, "t", "cached_bytes").await.unwrap();
+        cached.iter().sum()
+    }
+
+    async fn answer(&mut self, sql: &str) -> String {
+        let (_, rows) = self.client.query_all(sql).await.unwrap();
+        arrow::util::pretty::pretty_format_batches(&rows).unwrap().to_string()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_column_that_was_read_is_not_read_again() {
+    let mut scene = Scene::start(256 << 20).await;
+    let sum = "SELECT sum(a), min(c) FROM t";
+    assert!(scene.reads(sum).await > 0.0, "the first time");
+    assert_eq!(scene.reads(sum).await, 0.0, "the second time");
+    assert!(scene.cached(sum).await > 200_000.0 * 8.0);
+    assert!(scene.reads("SELECT sum(b) FROM t").await > 0.0, "another column");
+    // Workers tell with their heartbeats.
+    let told = "SELECT count(*) AS n FROM sys.cache WHERE hits > 0 AND bytes > 200000 * 8 \
+                AND bytes <= room_bytes AND hit_rate BETWEEN 0.1 AND 0.9";
+    while !scene.answer(told).await.contains("| 1 ") {
+        tokio::task::yield_now().await;
+    }
+    scene.cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_column_of_which_few_rows_are_wanted_again_and_again_is_not_read_again() {
+    let mut scene = Scene::start(256 << 20).await;
+    let few = "SELECT c FROM t WHERE b = 7 AND a < 3000 ORDER BY a";
+    let first = scene.answer(few).await;
+    assert_eq!(first.matches("a text").count(), 3, "{first}");
+    assert!(scene.reads(few).await > 0.0, "c is read as a whole the second time");
+    assert_eq!(scene.reads(few).await, 0.0);
+    assert_eq!(scene.answer(few).await, first);
+    scene.cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_cache_a_column_is_read_each_time() {
+    let mut scene = Scene::start(0).await;
+    let sum = "SELECT sum(a) FROM t";
+    assert!(scene.reads(sum).await > 0.0);
+    assert!(scene.reads(sum).await > 0.0);
+    assert_eq!(scene.cached(sum).await, 0.0);
+    scene.cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_changed_is_seen_whatever_is_in_memory() {
+    let (mut cached, mut plain) = (Scene::start(256 << 20).await, Scene::start(0).await);
+    let queries = [
+        "SELECT count(*) AS n, sum(a) AS a, sum(b) AS b, min(c) AS l, max(c) AS g FROM t",
+        "SELECT a, b, c FROM t WHERE b = 7 ORDER BY a LIMIT 5",
+        "SELECT b, count(*) AS n, max(c) AS c FROM t WHERE a % 7 = 3 GROUP BY b ORDER BY b LIMIT 9",
+    ];
+    let changes = [
+        "DELETE FROM t WHERE a % 3 = 0",
+        "UPDATE t SET c = 'changed ' || a WHERE b = 7",
+        "INSERT INTO t SELECT value, 7, 'new ' || value FROM generate_series(300000, 300500)",
+        "VACUUM t",
+        "DELETE FROM t WHERE a < 100000",
+    ];
+    for change in changes {
+        for _ in 0..3 {
+            for query in queries {
+                assert_eq!(cached.answer(query).await, plain.answer(query).await, "{query}");
+            }
+        }
+        cached.client.execute_update(change).await.unwrap();
+        plain.client.execute_update(change).await.unwrap();
+    }
+    for query in queries {
+        assert_eq!(cached.answer(query).await, plain.answer(query).await, "{query}");
+    }
+    cached.cluster.stop().await;
+    plain.cluster.stop().await;
+}
