@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use basalt_coordinator::Coordinator;
-use basalt_engine::channels::LocalWorkers;
+use basalt_engine::channels::{LocalWorkers, check_peer_address};
 use basalt_engine::files::AllowedRoots;
 use basalt_engine::runtime::Resources;
 use basalt_engine::secret::ClusterSecret;
@@ -19,6 +19,7 @@ use futures::future::BoxFuture;
 use url::Url;
 
 use crate::config::{ClusterConfig, CoordinatorConfig, WorkerConfig};
+use crate::data_dir::{self, Role};
 
 /// A role, or a whole embedded cluster, that serves.
 pub struct Running {
@@ -76,6 +77,7 @@ pub async fn start_cluster(config: ClusterConfig) -> anyhow::Result<Running> {
 /// # Errors
 /// As [`start_cluster`].
 pub async fn start_coordinator(config: CoordinatorConfig) -> anyhow::Result<Running> {
+    data_dir::check_role(&config.data_dir, Role::Coordinator)?;
     let memory_bytes = machine_memory_bytes() / COORDINATOR_MEMORY_PART;
     let resources = resources(&config.data_dir, memory_bytes);
     let coordinator = Coordinator::start(basalt_coordinator::CoordinatorConfig {
@@ -98,6 +100,9 @@ pub async fn start_coordinator(config: CoordinatorConfig) -> anyhow::Result<Runn
 /// # Errors
 /// As [`start_cluster`]; also a coordinator that cannot be reached or refuses the secret.
 pub async fn start_worker(config: WorkerConfig) -> anyhow::Result<Running> {
+    data_dir::check_role(&config.data_dir, Role::Worker)?;
+    let coordinator = http_url(&config.coordinator_url)?;
+    check_peer_address(&coordinator)?;
     let resources = resources(&config.data_dir, config.memory.memory_bytes);
     let worker = Worker::start(basalt_worker::WorkerConfig {
         data_dir: config.data_dir,
@@ -105,7 +110,7 @@ pub async fn start_worker(config: WorkerConfig) -> anyhow::Result<Running> {
         advertise: config.advertise.as_deref().map(http_url).transpose()?,
         domain: config.domain,
         weight: config.weight,
-        coordinator: http_url(&config.coordinator_url)?,
+        coordinator,
         secret: ClusterSecret::read(&config.secret_file)?,
         allowed_roots: allowed_roots(&config.allow_path)?,
         staging_bytes_max: resources.memory_bytes / 2,

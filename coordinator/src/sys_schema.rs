@@ -28,6 +28,7 @@ use datafusion::catalog::{MemTable, SchemaProvider, TableProvider};
 use datafusion::error::Result;
 
 use crate::catalog::ledger::MemberStatus;
+use crate::catalog::members::LOG_COPIES_DEFAULT;
 use crate::catalog::{Catalog, ClusterState, LogStatus};
 use crate::membership::Members;
 use crate::reconcile::Reconciler;
@@ -320,8 +321,11 @@ fn queries(registry: &Registry) -> Result<RecordBatch> {
 /// The copies of the command log: the coordinator's, its members', and those that are filled.
 fn log_members(log: &LogStatus) -> Result<RecordBatch> {
     let own = if log.is_leading { "writes" } else { "waits" };
+    let members = log.members.iter().filter(|member| member.is_member).count();
     let state = |member: &MemberStatus| match (member.is_reachable, member.is_member) {
         (false, _) => "unreachable",
+        // It would take the place of one that is lost.
+        (true, false) if members >= usize::from(LOG_COPIES_DEFAULT) => "spare",
         (true, false) => "joining",
         (true, true) if member.seq < log.seq => "lagging",
         (true, true) => "current",

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use basalt_storage::error::StorageError;
 use datafusion::error::DataFusionError;
-use tonic::Status;
+use tonic::{Code, Status};
 
 /// Why a worker cannot start or go on.
 #[derive(Debug, thiserror::Error)]
@@ -36,7 +36,7 @@ pub enum WorkerError {
         address: String,
     },
     /// The coordinator refused this worker.
-    #[error("the coordinator at {coordinator} refused this worker: {}", .status.message())]
+    #[error("the coordinator at {coordinator} refused this worker: {}", reason(.status))]
     Refused {
         /// The coordinator.
         coordinator: String,
@@ -49,4 +49,13 @@ pub enum WorkerError {
     /// A thread cannot be started.
     #[error("cannot start a thread: {0}")]
     Thread(io::Error),
+}
+
+/// What an answer says, or else what its code means.
+fn reason(status: &Status) -> String {
+    match (status.message(), status.code()) {
+        ("", Code::Unimplemented) => "it is no coordinator".to_owned(),
+        ("", code) => code.description().to_owned(),
+        (message, _) => message.to_owned(),
+    }
 }

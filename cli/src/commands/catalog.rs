@@ -9,7 +9,7 @@ use anyhow::{Context, bail};
 use basalt_coordinator::catalog::restore::{Certainty, LogSource, Restored, detach, restore};
 use basalt_coordinator::catalog::verify;
 use basalt_coordinator::log_sources::{FolderSource, WorkerSource};
-use basalt_engine::channels::Channels;
+use basalt_engine::channels::{Channels, check_peer_address};
 use basalt_engine::secret::ClusterSecret;
 use clap::{Args, Subcommand};
 use tokio::runtime::Handle;
@@ -141,10 +141,14 @@ fn worker_at(from: &str) -> anyhow::Result<WorkerAt<'_>> {
     }
     let neither = || format!("{from} is neither a folder nor an address");
     // Anything is an address to those who parse addresses.
-    if from.starts_with(['/', '.']) {
+    let rest = from.split_once("://").map_or(from, |(_, rest)| rest);
+    let is_path = from.starts_with(['/', '.']) || rest.trim_end_matches('/').contains('/');
+    if is_path {
         bail!(neither());
     }
-    Ok(WorkerAt::Url(http_url(from).with_context(neither)?))
+    let url = http_url(from).with_context(neither)?;
+    check_peer_address(&url).map_err(anyhow::Error::new).with_context(neither)?;
+    Ok(WorkerAt::Url(url))
 }
 
 fn run_restore(args: &RestoreArgs, runtime: &Handle) -> anyhow::Result<()> {

@@ -117,7 +117,10 @@ pub fn doubts(sets: &LogSets, positions: &BTreeMap<WorkerId, Position>) -> Vec<S
         }
         if set.workers.is_empty() {
             let epoch = set.log_epoch;
-            return Some(format!("since log epoch {epoch} the coordinator alone had the log"));
+            return Some(format!(
+                "since log epoch {epoch} the coordinator alone had the log, so `basalt catalog \
+                 rebuild` is what is left"
+            ));
         }
         let state = |worker: &WorkerId| match complete(*worker) {
             Some(true) => format!("{worker} (has answered)"),

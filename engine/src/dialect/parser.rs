@@ -431,7 +431,7 @@ pub(super) fn unsupported(kind: &str, position: Position) -> SqlError {
         "SAVEPOINT" | "RELEASE" | "LOCK" => "every statement commits on its own: leave it out",
         "GRANT" | "REVOKE" | "DENY" => "access is not controlled in SQL: leave it out",
         _ => {
-            "supported are SELECT, EXPLAIN, CREATE and DROP of TABLE, VIEW and SCHEMA, INSERT, COPY ... FROM, SET, SHOW and DESCRIBE"
+            "supported are SELECT, EXPLAIN, CREATE and DROP of TABLE, VIEW and SCHEMA, INSERT, UPDATE, DELETE, COPY ... FROM, VACUUM, SET, SHOW, DESCRIBE and ALTER SYSTEM"
         }
     };
     let known = !hint.starts_with("supported are") || STATEMENT_WORDS.contains(&kind);

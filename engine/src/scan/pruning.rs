@@ -223,9 +223,8 @@ mod tests {
     use basalt_storage::ids::{ColumnVersion, Epoch, SegmentId, SliceId, TableId, TxnId};
     use basalt_storage::manifest::{ColumnRecord, Layout};
     use datafusion::common::ToDFSchema;
-    use datafusion::execution::context::ExecutionProps;
     use datafusion::logical_expr::{Expr, col, lit};
-    use datafusion::physical_expr::create_physical_expr;
+    use datafusion::prelude::SessionContext;
 
     use super::*;
 
@@ -273,7 +272,8 @@ mod tests {
     fn kept(predicate: &Expr) -> Vec<usize> {
         let (table, segments) = (table(), (0..SEGMENTS).map(segment).collect::<Vec<_>>());
         let schema = Arc::clone(&table.schema).to_dfschema().unwrap();
-        let predicate = create_physical_expr(predicate, &schema, &ExecutionProps::new()).unwrap();
+        let session = SessionContext::new();
+        let predicate = session.create_physical_expr(predicate.clone(), &schema).unwrap();
         let kept = segments_that_may_match(&predicate, &table, &segments).unwrap();
         (0..).zip(kept).filter(|(_, kept)| *kept).map(|(number, _)| number).collect()
     }

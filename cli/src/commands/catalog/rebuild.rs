@@ -60,7 +60,17 @@ pub(super) fn run(args: &RebuildArgs, runtime: &Handle) -> anyhow::Result<()> {
         )?;
     }
     found(&args.ends.data_dir, &secret, &rebuilt)?;
-    print_rebuilt(&rebuilt, &args.ends.data_dir, &mut out)
+    print_rebuilt(&rebuilt, &args.ends.data_dir, &mut out)?;
+    let is_folder = |from: &String| Path::new(from).is_dir();
+    if args.ends.from.iter().all(is_folder) {
+        writeln!(
+            out,
+            "{} could not be checked, as no worker was asked: they refuse a coordinator with another \
+             secret than their own",
+            args.ends.secret_file.display()
+        )?;
+    }
+    Ok(())
 }
 
 /// The workers; those that are folders stay locked.
