@@ -9,9 +9,10 @@
 //! - [`shell`]: splitting, running and cancelling statements; the interactive shell
 //! - [`format`]: results as tables, CSV and JSON
 //! - [`upload`]: a user's files as one stream of batches
-//! - [`tpch`]: data, tables and queries of TPC-H
+//! - [`workload`]: tables, generated rows and queries: [`tpch`], [`clickbench`]
 //! - [`terminal`], [`logging`], [`machine`], [`exit`]: the surroundings
 
+pub mod clickbench;
 pub mod commands;
 pub mod config;
 pub mod data_dir;
@@ -27,6 +28,7 @@ pub mod terminal;
 pub mod timing;
 pub mod tpch;
 pub mod upload;
+pub mod workload;
 
 use std::process::ExitCode;
 

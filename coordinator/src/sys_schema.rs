@@ -5,9 +5,11 @@
 //!
 //! - `requests`: what came of writes
 //! - `copies`: chunks, repairs and scrubs
+//! - `unsorted`: how much of a table is out of order
 
 mod copies;
 mod requests;
+mod unsorted;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -33,6 +35,7 @@ use crate::catalog::{Catalog, ClusterState, LogStatus};
 use crate::membership::Members;
 use crate::reconcile::Reconciler;
 use crate::statements::registry::{Registry, RunState, Write};
+use unsorted::unsorted_share;
 
 const NAMES: [&str; 12] = [
     "workers",
@@ -245,17 +248,20 @@ fn tables(snapshot: &Snapshot) -> Result<RecordBatch> {
     let total = |table: &TableSnapshot, of: fn(&basalt_storage::manifest::SegmentRecord) -> u64| {
         table.segments.iter().map(|segment| of(segment)).sum::<u64>()
     };
-    Ok(RecordBatch::try_from_iter([
-        ("schema_name", strings(tables.iter().map(|table| table.schema_name.clone()))),
-        ("table_name", strings(tables.iter().map(|table| table.name.clone()))),
-        ("table_id", numbers(tables.iter().map(|table| table.id.0))),
-        ("distribution", strings(tables.iter().map(|table| distribution(table)))),
-        ("replicas", numbers(tables.iter().map(|table| u64::from(table.replicas)))),
-        ("sort_key", strings(tables.iter().map(|table| sort_key(table)))),
-        ("columns", numbers(tables.iter().map(|table| table.schema.columns.len() as u64))),
-        ("segments", numbers(tables.iter().map(|table| table.segments.len() as u64))),
-        ("rows", numbers(tables.iter().map(|table| total(table, |segment| segment.live_rows())))),
-        ("bytes", numbers(tables.iter().map(|table| total(table, |segment| segment.bytes)))),
+    let rows = |table: &TableSnapshot| total(table, |segment| segment.live_rows());
+    let unsorted: Float64Array = tables.iter().map(|table| unsorted_share(table)).collect();
+    Ok(RecordBatch::try_from_iter_with_nullable([
+        ("schema_name", strings(tables.iter().map(|table| table.schema_name.clone())), false),
+        ("table_name", strings(tables.iter().map(|table| table.name.clone())), false),
+        ("table_id", numbers(tables.iter().map(|table| table.id.0)), false),
+        ("distribution", strings(tables.iter().map(|table| distribution(table))), false),
+        ("replicas", numbers(tables.iter().map(|table| u64::from(table.replicas))), false),
+        ("sort_key", strings(tables.iter().map(|table| sort_key(table))), false),
+        ("unsorted", Arc::new(unsorted) as ArrayRef, true),
+        ("columns", numbers(tables.iter().map(|table| table.schema.columns.len() as u64)), false),
+        ("segments", numbers(tables.iter().map(|table| table.segments.len() as u64)), false),
+        ("rows", numbers(tables.iter().map(|table| rows(table))), false),
+        ("bytes", numbers(tables.iter().map(|table| total(table, |s| s.bytes))), false),
     ])?)
 }
 

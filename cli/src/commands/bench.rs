@@ -16,8 +16,11 @@ use arrow::datatypes::Int64Type;
 use basalt_sql_tests::client::Client;
 use clap::{Args, ValueEnum};
 
+use crate::clickbench::CLICKBENCH;
 use crate::machine::Machine;
-use crate::{terminal, tpch};
+use crate::terminal;
+use crate::tpch::TPCH;
+use crate::workload::{self, Query, Workload};
 
 use cluster::{ClusterChoice, Target};
 use cost::Cost;
@@ -63,23 +66,37 @@ pub struct BenchArgs {
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum Suite {
-    /// The 22 queries of TPC-H
+    /// The 22 queries of TPC-H; scale 1 is about 1 GB as text
     Tpch,
+    /// The 43 queries of ClickBench on a generated table of its shape; scale 1 is a million rows, the
+    /// original has 100
+    Clickbench,
+}
+
+impl Suite {
+    fn workload(self) -> &'static Workload {
+        match self {
+            Self::Tpch => &TPCH,
+            Self::Clickbench => &CLICKBENCH,
+        }
+    }
 }
 
 pub(super) async fn run(args: BenchArgs) -> anyhow::Result<()> {
-    let Suite::Tpch = args.suite;
+    let workload = args.suite.workload();
     if let Some(scale) = args.scale {
-        tpch::generate(&args.data, scale).await?;
+        workload::generate(workload, &args.data, scale).await?;
     }
     let mut peers = Peers {
-        datafusion: PlainDataFusion::open(&args.data).await?,
+        datafusion: PlainDataFusion::open(workload, &args.data).await?,
         in_memory: match args.in_memory {
-            true => Some(PlainDataFusion::open_in_memory(&args.data).await?),
+            true => Some(PlainDataFusion::open_in_memory(workload, &args.data).await?),
             false => None,
         },
         duckdb: match &args.duckdb {
-            Some(python) => Some(DuckDb::start(python, &args.data, args.cluster.data_dir()).await?),
+            Some(python) => {
+                Some(DuckDb::start(python, workload, &args.data, args.cluster.data_dir()).await?)
+            }
             None => None,
         },
     };
@@ -109,15 +126,16 @@ struct Peers {
 }
 
 async fn measure(args: &BenchArgs, target: &Target, peers: &mut Peers) -> anyhow::Result<Report> {
+    let workload = args.suite.workload();
     let mut client = Client::connect(target.url()).await?;
     let copies = match args.copies {
         true => Some(measure_copies(args, target, &mut client).await?),
         false => None,
     };
     let load = measure_load(args, target, &mut client, peers).await?;
-    let bar = terminal::bar(tpch::QUERIES.len() as u64, "measuring");
+    let bar = terminal::bar(workload.queries.len() as u64, "measuring");
     let mut queries = Vec::new();
-    for query in &tpch::QUERIES {
+    for query in workload.queries {
         bar.set_message(format!("measuring {}", query.name));
         let result = measure_query(&mut client, peers, query, args.runs)
             .await
@@ -128,7 +146,7 @@ async fn measure(args: &BenchArgs, target: &Target, peers: &mut Peers) -> anyhow
     bar.finish_and_clear();
     let cache = cache_use(&mut client).await?;
     Ok(Report {
-        suite: "tpch",
+        suite: workload.name,
         cluster: target.description().to_owned(),
         data: args.data.display().to_string(),
         machine: Machine::here(),
@@ -154,9 +172,9 @@ async fn measure_load(
     let mut load = LoadResult::default();
     for run in 0..if target.is_ours() { args.runs } else { 1 } {
         if run > 0 {
-            tpch::drop_tables(client).await?;
+            workload::drop_tables(client, args.suite.workload()).await?;
         }
-        let loaded = tpch::load(client, &args.data, None).await?;
+        let loaded = workload::load(client, args.suite.workload(), &args.data, None).await?;
         load.rows = loaded.rows;
         if loaded.tables > 0 {
             load.basalt_ms.push(milliseconds(loaded.time));
@@ -185,11 +203,12 @@ async fn measure_copies(
     // One more of each comes first: it warms the files up.
     for run in 0..=args.runs {
         for (replicas, times) in [(1, &mut result.one_ms), (2, &mut result.two_ms)] {
-            let loaded = tpch::load(client, &args.data, Some(replicas)).await?;
+            let loaded =
+                workload::load(client, args.suite.workload(), &args.data, Some(replicas)).await?;
             if run > 0 {
                 times.push(milliseconds(loaded.time));
             }
-            tpch::drop_tables(client).await?;
+            workload::drop_tables(client, args.suite.workload()).await?;
         }
     }
     Ok(result)
@@ -214,20 +233,20 @@ async fn cache_use(client: &mut Client) -> anyhow::Result<CacheResult> {
 async fn measure_query(
     client: &mut Client,
     peers: &mut Peers,
-    query: &tpch::Query,
+    query: &Query,
     runs: u16,
 ) -> anyhow::Result<QueryResult> {
     let mut result = QueryResult::new(query.name);
-    (result.basalt_rows, _) = tpch::run(client, query).await?;
+    (result.basalt_rows, _) = workload::run(client, query).await?;
     // Columns of which few rows are wanted are cached the second time.
-    tpch::run(client, query).await?;
+    workload::run(client, query).await?;
     result.datafusion_rows = peers.datafusion.run(query).await?;
     if let Some(duckdb) = &mut peers.duckdb {
         result.duckdb_rows = Some(duckdb.run(query).await?.1);
     }
     for _ in 0..runs {
         let cost = Cost::now();
-        let (_, time) = tpch::run(client, query).await?;
+        let (_, time) = workload::run(client, query).await?;
         result.basalt_ms.push(milliseconds(time));
         result.costs.push(cost.since());
         let start = Instant::now();

@@ -14,7 +14,8 @@ use crate::exit::Interrupted;
 use crate::format::{self, Format, TableOptions};
 use crate::memory::MemoryFlags;
 use crate::shell::{duration_text, grouped};
-use crate::{data_dir, roles, serve, terminal, tpch};
+use crate::tpch::TPCH;
+use crate::{data_dir, roles, serve, terminal, workload};
 
 /// Load TPC-H into a cluster on this machine, run its queries, and serve
 ///
@@ -53,7 +54,7 @@ pub(super) async fn run(args: DemoArgs) -> anyhow::Result<()> {
     let shown = config.data_dir.display();
     let workers = if config.workers == 1 { "worker" } else { "workers" };
     writeln!(out, "TPC-H scale {} on {} {workers}, data in {shown}", args.scale, config.workers)?;
-    tpch::generate(&files, args.scale).await?;
+    workload::generate(&TPCH, &files, args.scale).await?;
     data_dir::claim(&config.data_dir, config.workers)?;
     let running = roles::start_cluster(config).await?;
     let shown = tokio::select! {
@@ -72,18 +73,18 @@ pub(super) async fn run(args: DemoArgs) -> anyhow::Result<()> {
 async fn show(url: &str, files: &Path) -> anyhow::Result<()> {
     let mut out = std::io::stdout();
     let mut client = Client::connect(url).await?;
-    let loaded = tpch::load(&mut client, &PathBuf::from(files), None).await?;
+    let loaded = workload::load(&mut client, &TPCH, &PathBuf::from(files), None).await?;
     let rows = grouped(loaded.rows);
     if loaded.tables == 0 {
         writeln!(out, "{rows} rows are there from an earlier run\n")?;
     } else {
         writeln!(out, "loaded {rows} rows in {}\n", duration_text(loaded.time))?;
     }
-    let bar = terminal::bar(tpch::QUERIES.len() as u64, "running");
+    let bar = terminal::bar(TPCH.queries.len() as u64, "running");
     let mut results = Vec::new();
-    for query in &tpch::QUERIES {
+    for query in TPCH.queries {
         bar.set_message(format!("running {}", query.name));
-        let (rows, time) = tpch::run(&mut client, query)
+        let (rows, time) = workload::run(&mut client, query)
             .await
             .map_err(|error| anyhow::Error::new(error).context(format!("query {}", query.name)))?;
         results.push((query.name, rows, time));

@@ -1,19 +1,6 @@
-//! The 22 queries, and running them through a client.
+//! The 22 queries.
 
-use std::time::{Duration, Instant};
-
-use basalt_sql_tests::client::{Answer, Client, ClientError};
-
-use crate::shell::Splitter;
-
-/// One query of the benchmark.
-#[derive(Debug, Clone, Copy)]
-pub struct Query {
-    /// Its name, `q1` to `q22`.
-    pub name: &'static str,
-    /// Its text: one SELECT, but q15, which makes a view, selects from it and drops it.
-    pub sql: &'static str,
-}
+use crate::workload::Query;
 
 macro_rules! query {
     ($name:literal) => {
@@ -21,8 +8,8 @@ macro_rules! query {
     };
 }
 
-/// All queries in order.
-pub const QUERIES: [Query; 22] = [
+/// All queries in order: one SELECT each, but q15, which makes a view, selects from it and drops it.
+pub(super) static QUERIES: [Query; 22] = [
     query!("q1"),
     query!("q2"),
     query!("q3"),
@@ -47,38 +34,10 @@ pub const QUERIES: [Query; 22] = [
     query!("q22"),
 ];
 
-/// The statements of a query's text.
-pub fn statements(sql: &str) -> Vec<String> {
-    let mut splitter = Splitter::default();
-    let mut statements = Vec::new();
-    for line in sql.lines() {
-        statements.extend(splitter.push_line(line));
-    }
-    statements.extend(splitter.finish());
-    statements.into_iter().map(|statement| statement.text).collect()
-}
-
-/// Runs a query to its last row. Returns the rows and the time until the last one was here.
-///
-/// # Errors
-/// What the server says.
-pub async fn run(client: &mut Client, query: &Query) -> Result<(u64, Duration), ClientError> {
-    let statements = statements(query.sql);
-    let start = Instant::now();
-    let mut rows = 0;
-    for statement in &statements {
-        if let Answer::Rows(mut stream) = client.run(statement).await? {
-            while let Some(batch) = stream.next_batch().await? {
-                rows += batch.num_rows() as u64;
-            }
-        }
-    }
-    Ok((rows, start.elapsed()))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::workload::statements;
 
     #[test]
     fn every_query_is_one_statement_but_the_one_with_a_view() {

@@ -1,8 +1,6 @@
-//! The eight tables: how they are laid out on slices, and where their rows come from.
+//! The eight tables: how they are laid out on slices, and where their rows come from. The two big tables
+//! go by order, so that their join moves no rows; the two tiny ones everywhere.
 
-use arrow::array::RecordBatch;
-use arrow::datatypes::SchemaRef;
-use arrow::error::ArrowError;
 use tpchgen::generators::{
     CustomerGenerator, LineItemGenerator, NationGenerator, OrderGenerator, PartGenerator,
     PartSuppGenerator, RegionGenerator, SupplierGenerator,
@@ -12,42 +10,7 @@ use tpchgen_arrow::{
     SupplierArrow,
 };
 
-/// Rows of a part of a table, as batches.
-pub(super) type Batches = Box<dyn Iterator<Item = Result<RecordBatch, ArrowError>> + Send>;
-
-/// One table.
-pub struct Table {
-    /// Its name.
-    pub name: &'static str,
-    /// Its columns as SQL.
-    columns: &'static str,
-    /// Where its rows go: the two big tables by order, so that their join moves no rows; the two
-    /// tiny ones everywhere.
-    layout: &'static str,
-    /// Rows at scale 1; the two tiny tables do not grow.
-    rows_per_scale: f64,
-    /// Whether it grows with the scale.
-    pub is_scaled: bool,
-    /// Arrow's view of the columns.
-    pub(super) schema: fn() -> SchemaRef,
-    /// The rows of part `part` (from 1) of `parts`, at a scale.
-    pub(super) batches: fn(f64, i32, i32) -> Batches,
-}
-
-impl Table {
-    /// The statement that creates it, when it is not there, with as many copies as usual or as
-    /// are said.
-    pub fn create(&self, replicas: Option<u16>) -> String {
-        let Self { name, columns, layout, .. } = self;
-        let replicas = replicas.map(|n| format!(" REPLICAS {n}")).unwrap_or_default();
-        format!("CREATE TABLE IF NOT EXISTS {name} ({columns}) {layout}{replicas}")
-    }
-
-    /// About how many rows it has at a scale (lineitem is not exact by its definition).
-    pub fn rows_about(&self, scale: f64) -> f64 {
-        if self.is_scaled { self.rows_per_scale * scale } else { self.rows_per_scale }
-    }
-}
+use crate::workload::Table;
 
 macro_rules! batches {
     ($arrow:ident, $generator:ident) => {
@@ -56,7 +19,7 @@ macro_rules! batches {
 }
 
 /// All tables, those that others refer to first.
-pub static TABLES: [Table; 8] = [
+pub(super) static TABLES: [Table; 8] = [
     Table {
         name: "region",
         columns: "r_regionkey BIGINT NOT NULL, r_name VARCHAR NOT NULL, r_comment VARCHAR NOT NULL",

@@ -5,7 +5,8 @@ use std::path::Path;
 
 use arrow::array::RecordBatch;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
-use basalt_cli::tpch::{QUERIES, Query, TABLES, generate, load, statements};
+use basalt_cli::tpch::TPCH;
+use basalt_cli::workload::{Query, generate, load, statements};
 use basalt_engine::files::AllowedRoots;
 use basalt_sql_tests::client::{Answer, Client};
 use basalt_sql_tests::cluster::{EmbeddedCluster, EmbeddedConfig};
@@ -37,13 +38,13 @@ fn rows(batches: &[RecordBatch]) -> Vec<String> {
 
 async fn plain_datafusion(dir: &Path) -> Vec<Vec<String>> {
     let session = SessionContext::new();
-    for table in &TABLES {
+    for table in TPCH.tables {
         let file = dir.join(format!("{}.parquet", table.name));
         let options = ParquetReadOptions::default();
         session.register_parquet(table.name, file.to_str().unwrap(), options).await.unwrap();
     }
     let mut answers = Vec::new();
-    for query in &QUERIES {
+    for query in TPCH.queries {
         let mut last = Vec::new();
         for statement in statements(query.sql) {
             let batches = session.sql(&statement).await.unwrap().collect().await.unwrap();
@@ -94,7 +95,7 @@ async fn check_splits(client: &mut Client) {
 async fn all_queries_agree_with_plain_datafusion_on_every_topology() {
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("data");
-    generate(&data, SCALE).await.unwrap();
+    generate(&TPCH, &data, SCALE).await.unwrap();
     let expected = plain_datafusion(&data).await;
     for workers in [1, 2, 3, 5] {
         let config = EmbeddedConfig {
@@ -103,14 +104,14 @@ async fn all_queries_agree_with_plain_datafusion_on_every_topology() {
         };
         let cluster = EmbeddedCluster::start(&config).await.unwrap();
         let mut client = Client::connect(&cluster.url()).await.unwrap();
-        load(&mut client, &data, None).await.unwrap();
+        load(&mut client, &TPCH, &data, None).await.unwrap();
         if workers == 3 {
             check_splits(&mut client).await;
         }
         for partitions in [1, 2, 4] {
             let set = format!("SET target_partitions = {partitions}");
             client.execute_update(&set).await.unwrap();
-            for (query, expected) in QUERIES.iter().zip(&expected) {
+            for (query, expected) in TPCH.queries.iter().zip(&expected) {
                 let found = on_cluster(&mut client, query).await;
                 assert_eq!(
                     &found, expected,

@@ -7,7 +7,7 @@ use anyhow::Context;
 use datafusion::datasource::MemTable;
 use datafusion::prelude::{ParquetReadOptions, SessionContext};
 
-use crate::tpch::{self, Query, TABLES};
+use crate::workload::{self, Query, Workload};
 
 /// A session with default settings and one table per file.
 pub(super) struct PlainDataFusion {
@@ -16,13 +16,13 @@ pub(super) struct PlainDataFusion {
 
 impl PlainDataFusion {
     /// Registers `<dir>/<table>.parquet` for every table.
-    pub(super) async fn open(dir: &Path) -> anyhow::Result<Self> {
+    pub(super) async fn open(workload: &Workload, dir: &Path) -> anyhow::Result<Self> {
         let session = SessionContext::new();
-        for table in &TABLES {
+        for table in workload.tables {
             let file = dir.join(format!("{}.parquet", table.name));
             let path = file.to_string_lossy();
             // A missing file would register as an empty table.
-            tpch::parquet_rows(&file).with_context(|| {
+            workload::parquet_rows(&file).with_context(|| {
                 format!("{path} is needed: --scale SF generates it, or name another --data folder")
             })?;
             session
@@ -34,10 +34,10 @@ impl PlainDataFusion {
 
     /// The same over the same rows in memory, decoded and spread over as many partitions as queries
     /// have.
-    pub(super) async fn open_in_memory(dir: &Path) -> anyhow::Result<Self> {
-        let files = Self::open(dir).await?;
+    pub(super) async fn open_in_memory(workload: &Workload, dir: &Path) -> anyhow::Result<Self> {
+        let files = Self::open(workload, dir).await?;
         let session = SessionContext::new();
-        for table in &TABLES {
+        for table in workload.tables {
             let stored = files.session.table(table.name).await?;
             let schema = Arc::clone(stored.schema().inner());
             let partitions = stored.collect_partitioned().await?;
@@ -55,7 +55,7 @@ impl PlainDataFusion {
     /// Runs a query to its last row. Returns the rows.
     pub(super) async fn run(&self, query: &Query) -> anyhow::Result<u64> {
         let mut rows = 0;
-        for statement in tpch::statements(query.sql) {
+        for statement in workload::statements(query.sql) {
             let batches = self.session.sql(&statement).await?.collect().await?;
             rows += batches.iter().map(|batch| batch.num_rows() as u64).sum::<u64>();
         }

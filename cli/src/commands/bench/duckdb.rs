@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 
-use crate::tpch::{self, Query, TABLES};
+use crate::workload::{Query, Workload, statements};
 
 const SCRIPT: &str = include_str!("duckdb_peer.py");
 
@@ -41,7 +41,12 @@ struct Hello {
 impl DuckDb {
     /// Starts `python`, which has the package `duckdb`, over the files in `data`. The database is
     /// made below `home`, on the disk that the cluster uses.
-    pub(super) async fn start(python: &Path, data: &Path, home: &Path) -> anyhow::Result<Self> {
+    pub(super) async fn start(
+        python: &Path,
+        workload: &Workload,
+        data: &Path,
+        home: &Path,
+    ) -> anyhow::Result<Self> {
         std::fs::create_dir_all(home)
             .with_context(|| format!("folder {} cannot be made", home.display()))?;
         let database = tempfile::Builder::new().prefix("duckdb-").tempdir_in(home)?;
@@ -49,7 +54,7 @@ impl DuckDb {
             .args(["-c", SCRIPT])
             .arg(std::fs::canonicalize(data)?)
             .arg(database.path())
-            .args(TABLES.iter().map(|table| table.name))
+            .args(workload.tables.iter().map(|table| table.name))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .kill_on_drop(true)
@@ -77,7 +82,9 @@ impl DuckDb {
 
     /// Runs a query to its last row. Returns the milliseconds and the rows.
     pub(super) async fn run(&mut self, query: &Query) -> anyhow::Result<(f64, u64)> {
-        self.ask(serde_json::to_string(&tpch::statements(query.sql))?).await
+        // DuckDB's name of the function.
+        let sql = query.sql.replace("to_timestamp_seconds(", "to_timestamp(");
+        self.ask(serde_json::to_string(&statements(&sql))?).await
     }
 
     async fn ask(&mut self, request: String) -> anyhow::Result<(f64, u64)> {

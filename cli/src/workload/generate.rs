@@ -23,7 +23,7 @@ use parquet::basic::Compression;
 use parquet::file::properties::WriterProperties;
 use parquet::file::writer::SerializedFileWriter;
 
-use super::tables::{TABLES, Table};
+use super::{Table, Workload};
 use crate::{machine, terminal};
 
 /// Rows of a row group: several per table at scale 1, so that readers can share the work.
@@ -34,20 +34,20 @@ const ROW_GROUP_ROWS: f64 = 500_000.0;
 ///
 /// # Errors
 /// A scale that is not a positive number, and a folder that cannot be written.
-pub async fn generate(dir: &Path, scale: f64) -> anyhow::Result<()> {
+pub async fn generate(workload: &Workload, dir: &Path, scale: f64) -> anyhow::Result<()> {
     if !(scale > 0.0 && scale <= 100_000.0) {
         return Err(anyhow!("scale {scale} is not between 0 and 100000"));
     }
     std::fs::create_dir_all(dir)
         .with_context(|| format!("folder {} cannot be made", dir.display()))?;
     let mut missing = Vec::new();
-    for table in &TABLES {
+    for table in workload.tables {
         if !dir.join(format!("{}.parquet", table.name)).try_exists()? {
             missing.push(table);
         }
     }
     let parts = missing.iter().map(|table| u64::from(parts(table, scale).unsigned_abs())).sum();
-    let bar = terminal::bar(parts, "generating TPC-H");
+    let bar = terminal::bar(parts, "generating");
     for table in missing {
         bar.set_message(format!("generating {}", table.name));
         let file = dir.join(format!("{}.parquet", table.name));
@@ -142,7 +142,7 @@ fn encode(
 }
 
 fn write_batch(batch: &RecordBatch, columns: &mut [ArrowColumnWriter]) -> anyhow::Result<()> {
-    // No column of TPC-H is nested: one leaf each.
+    // No column is nested: one leaf each.
     let mut writers = columns.iter_mut();
     for (field, array) in batch.schema_ref().fields().iter().zip(batch.columns()) {
         for leaf in compute_leaves(field, array)? {

@@ -8,8 +8,7 @@ use arrow::array::AsArray;
 use arrow::datatypes::Int64Type;
 use basalt_sql_tests::client::Client;
 
-use super::data::parquet_rows;
-use super::tables::{TABLES, Table};
+use super::{Table, Workload, parquet_rows};
 use crate::terminal;
 
 /// What loading did.
@@ -30,14 +29,15 @@ pub struct Loaded {
 /// What the server says; a table whose rows are not those of its file, with the remedy.
 pub async fn load(
     client: &mut Client,
+    workload: &Workload,
     dir: &Path,
     replicas: Option<u16>,
 ) -> anyhow::Result<Loaded> {
     let dir = std::fs::canonicalize(dir)
         .with_context(|| format!("folder {} cannot be found", dir.display()))?;
     let mut loaded = Loaded { rows: 0, tables: 0, time: Duration::ZERO };
-    let bar = terminal::bar(TABLES.len() as u64, "loading");
-    for table in &TABLES {
+    let bar = terminal::bar(workload.tables.len() as u64, "loading");
+    for table in workload.tables {
         bar.set_message(format!("loading {}", table.name));
         let file = dir.join(format!("{}.parquet", table.name));
         let expected = parquet_rows(&file)?;
@@ -71,8 +71,8 @@ pub async fn load(
 ///
 /// # Errors
 /// What the server says.
-pub async fn drop_tables(client: &mut Client) -> anyhow::Result<()> {
-    for table in &TABLES {
+pub async fn drop_tables(client: &mut Client, workload: &Workload) -> anyhow::Result<()> {
+    for table in workload.tables {
         client.execute_update(&format!("DROP TABLE IF EXISTS {}", table.name)).await?;
     }
     Ok(())
