@@ -122,7 +122,8 @@ impl ScanColumns {
         columns: &[usize],
     ) -> Result<(Vec<FetchedColumn>, ReadCost)> {
         let segment = self.segment(row_group);
-        let found: Vec<_> = columns.iter().map(|column| self.find(row_group, *column)).collect();
+        let find = |column: &usize| self.find(row_group, meta, *column);
+        let found: Vec<_> = columns.iter().map(find).collect();
         let missing = columns.iter().zip(&found).filter(|(_, found)| found.is_none());
         let reads: Vec<_> = missing
             .map(|(column, _)| ChunkRead {
@@ -151,10 +152,19 @@ impl ScanColumns {
     }
 
     /// A column that need not be read.
-    fn find(&self, row_group: RowGroup, column: usize) -> Option<FetchedColumn> {
-        let versions = &self.segment(row_group).column_versions;
-        if !matches!(versions.get(column), Some(Some(_))) {
+    fn find(
+        &self,
+        row_group: RowGroup,
+        meta: &SegmentMeta,
+        column: usize,
+    ) -> Option<FetchedColumn> {
+        let Some(Some(version)) = self.segment(row_group).column_versions.get(column) else {
             return Some(FetchedColumn::Unstored);
+        };
+        // What the plan says of the column must be so; who reads it says that it is not.
+        let stored = meta.column(self.table.columns[column])?;
+        if stored.version() != *version {
+            return None;
         }
         let data_type = self.table.schema.field(column).data_type();
         let found = self.cache.as_ref()?.get(&self.key(row_group, column), data_type);

@@ -52,7 +52,8 @@ async fn a_range_of_the_sort_key_reads_the_segments_that_have_it_and_no_other() 
         let answer = shown(&mut client, of_none).await;
         assert!(answer.contains("| 0 |"), "{answer}");
         let grouped = "SELECT s, count(*) FROM t WHERE at > to_timestamp(1000000) GROUP BY s";
-        assert_eq!(shown(&mut client, grouped).await.lines().count(), 4, "no group");
+        let (_, groups) = client.query_all(grouped).await.unwrap();
+        assert_eq!(groups.iter().map(|batch| batch.num_rows()).sum::<usize>(), 0);
 
         // Bounds are of all rows, deleted ones too: nothing is lost and nothing comes back.
         client
