@@ -72,8 +72,8 @@ struct QueriesFirst {
 
 impl QueriesFirst {
     fn leave_room(&self) {
-        let free = self.memory_bytes.saturating_sub(self.queries.reserved());
-        self.columns.leave_room(free as u64);
+        self.columns
+            .leave_room(|| self.memory_bytes.saturating_sub(self.queries.reserved()) as u64);
     }
 }
 
@@ -107,9 +107,9 @@ impl MemoryPool for QueriesFirst {
     }
 
     fn try_grow(&self, reservation: &MemoryReservation, additional: usize) -> Result<()> {
-        self.queries.try_grow(reservation, additional)?;
+        let grown = self.queries.try_grow(reservation, additional);
         self.leave_room();
-        Ok(())
+        grown
     }
 
     fn reserved(&self) -> usize {
@@ -147,19 +147,29 @@ mod tests {
 
     const MEMORY: usize = 64 << 20;
 
-    #[test]
-    fn the_column_cache_gives_queries_all_of_the_memory() {
+    fn scene() -> (Arc<ColumnCache>, Arc<RuntimeEnv>) {
         let columns = Arc::new(ColumnCache::new(MEMORY as u64 / 2));
         let resources =
             Resources { memory_bytes: MEMORY, spill_dir: std::env::temp_dir(), spill_bytes_max: 0 };
         let runtime = resources.runtime_beside(Arc::clone(&columns)).unwrap();
-        let segment = SegmentId::generate();
-        for row_group in 0..100 {
-            let meta_digest = Digest::of(b"");
+        (columns, runtime)
+    }
+
+    /// Keeps as much as there is room for.
+    fn fill(columns: &ColumnCache) {
+        let (segment, meta_digest) = (SegmentId::generate(), Digest::of(b""));
+        for row_group in 0..200 {
             let key = ColumnKey { segment, meta_digest, column: ColumnId(1), row_group };
-            let values: ArrayRef = Arc::new(Int64Array::from(vec![0; 32 << 10]));
-            columns.keep(key, Arc::new(DecodedColumn::new(DataType::Int64, vec![values])));
+            let values: ArrayRef = Arc::new(Int64Array::from(vec![0]));
+            let column = DecodedColumn::new(DataType::Int64, vec![values], 256 << 10);
+            columns.keep(key, Arc::new(column));
         }
+    }
+
+    #[test]
+    fn the_column_cache_gives_queries_all_of_the_memory() {
+        let (columns, runtime) = scene();
+        fill(&columns);
         assert!(columns.usage().bytes > MEMORY as u64 / 4);
 
         let query = MemoryConsumer::new("a query").register(&runtime.memory_pool);
@@ -168,5 +178,33 @@ mod tests {
         assert!(query.try_grow(1).is_err(), "no more than all of it");
         drop(query);
         assert_eq!(columns.usage().room_bytes, columns.usage().budget_bytes);
+    }
+
+    #[test]
+    fn many_queries_and_the_column_cache_have_no_more_than_all_of_the_memory() {
+        let (columns, runtime) = scene();
+        let pool = &runtime.memory_pool;
+        let queries = |_| {
+            for round in 0..200 {
+                let query = MemoryConsumer::new("a query").register(pool);
+                while query.size() < MEMORY / 8 && query.try_grow(100_000).is_ok() {}
+                if round % 10 == 0 {
+                    fill(&columns);
+                }
+                query.shrink(query.size() / 2);
+            }
+        };
+        std::thread::scope(|scope| {
+            (0..4).for_each(|number| drop(scope.spawn(move || queries(number))));
+        });
+        assert_eq!(pool.reserved(), 0);
+        assert_eq!(columns.usage().room_bytes, columns.usage().budget_bytes, "all is given back");
+        // Grown bit by bit to nearly all of it.
+        fill(&columns);
+        let query = MemoryConsumer::new("a query").register(pool);
+        while query.try_grow(100_000).is_ok() {
+            let used = columns.usage().bytes + query.size() as u64;
+            assert!(used <= (MEMORY + MEMORY / 64) as u64, "{used} bytes");
+        }
     }
 }

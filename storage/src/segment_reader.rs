@@ -49,6 +49,13 @@ impl VerifiedBytes {
     pub fn range(&self) -> ByteRange {
         self.range
     }
+
+    /// Where they lie in memory: values that were decoded may refer to them, and then hold all of them
+    /// there.
+    pub fn addresses(&self) -> std::ops::Range<usize> {
+        let start = self.bytes.as_ptr() as usize;
+        start..start + self.bytes.len()
+    }
 }
 
 /// Nanoseconds in checksums.

@@ -83,6 +83,9 @@ async fn next_that_may_match(
 ) -> Result<Ahead> {
     let mut pruned = (0, 0);
     while let Some(row_group) = queue.pop_front() {
+        // Nothing below waits when all metadata is in memory: others want to run, and who asked may have
+        // left.
+        tokio::task::consume_budget().await;
         let meta = columns.meta(row_group).await?;
         let may_match = match pruner {
             None => true,

@@ -9,8 +9,9 @@ use arrow::datatypes::DataType;
 use basalt_storage::row_group::{RowGroupColumn, RowSelection};
 use datafusion::common::internal_err;
 use datafusion::error::Result;
+use datafusion::execution::memory_pool::MemoryReservation;
 
-use crate::column_cache::{ColumnCache, ColumnKey, DecodedColumn};
+use crate::column_cache::{ColumnCache, ColumnKey, DecodedColumn, Weigher};
 use crate::error::storage_error;
 
 /// The values of one column of a row group, in order.
@@ -64,37 +65,54 @@ impl ColumnRows {
 /// A column that is decoded as it is read, and kept once all of it was.
 pub(super) struct Decoding {
     reader: RowGroupColumn,
-    data_type: DataType,
-    rows_left: usize,
-    pieces: Vec<ArrayRef>,
-    keep: Option<(Arc<ColumnCache>, ColumnKey)>,
+    keep: Option<Keep>,
 }
 
 impl Decoding {
-    /// A column of `rows` rows; with `keep`, where to keep it.
-    pub(super) fn new(
-        reader: RowGroupColumn,
-        data_type: DataType,
-        rows: usize,
-        keep: Option<(Arc<ColumnCache>, ColumnKey)>,
-    ) -> Self {
-        Self { reader, data_type, rows_left: rows, pieces: Vec::new(), keep }
+    /// A column that is to be kept where `keep` says, if anywhere.
+    pub(super) fn new(reader: RowGroupColumn, keep: Option<Keep>) -> Self {
+        Self { reader, keep }
     }
 
     fn take(&mut self, rows: usize) -> Result<ArrayRef> {
         let values = self.reader.take(rows).map_err(storage_error)?;
-        if self.keep.is_none() {
-            return Ok(values);
-        }
-        self.pieces.push(Arc::clone(&values));
-        self.rows_left = self.rows_left.saturating_sub(rows);
-        if self.rows_left == 0
-            && let Some((cache, key)) = self.keep.take()
-        {
-            let pieces = std::mem::take(&mut self.pieces);
-            cache.keep(key, Arc::new(DecodedColumn::new(self.data_type.clone(), pieces)));
-        }
+        self.keep = self.keep.take().and_then(|keep| keep.with(&values));
         Ok(values)
+    }
+}
+
+/// A column that is being collected for the cache. What is collected is charged to the memory of
+/// queries, and given up when that has no room for it.
+pub(super) struct Keep {
+    pub(super) cache: Arc<ColumnCache>,
+    pub(super) key: ColumnKey,
+    pub(super) data_type: DataType,
+    /// Rows that are not there yet.
+    pub(super) rows_left: usize,
+    pub(super) pieces: Vec<ArrayRef>,
+    pub(super) weigher: Weigher,
+    pub(super) reservation: MemoryReservation,
+}
+
+impl Keep {
+    /// With the next values; nothing when the column is complete, or not worth it any more.
+    fn with(mut self, values: &ArrayRef) -> Option<Self> {
+        let grown = self.weigher.add(values);
+        if !self.cache.takes(self.weigher.bytes()) {
+            self.cache.note_too_large(self.key, self.weigher.bytes());
+            return None;
+        }
+        self.reservation.try_grow(usize::try_from(grown).ok()?).ok()?;
+        self.rows_left = self.rows_left.checked_sub(values.len())?;
+        self.pieces.push(Arc::clone(values));
+        if self.rows_left > 0 {
+            return Some(self);
+        }
+        let column = DecodedColumn::new(self.data_type, self.pieces, self.weigher.bytes());
+        // From here on it is the cache's, which has its own budget.
+        drop(self.reservation);
+        self.cache.keep(self.key, Arc::new(column));
+        None
     }
 }
 
@@ -163,7 +181,7 @@ mod tests {
                 next += i64::try_from(*rows).unwrap();
                 Arc::new(Int64Array::from_iter_values(first..next)) as ArrayRef
             });
-            let column = Arc::new(DecodedColumn::new(DataType::Int64, pieces.collect()));
+            let column = Arc::new(DecodedColumn::new(DataType::Int64, pieces.collect(), 0));
             let mut column = DecodedRows::new(column);
             let mut seen = 0;
             for rows_asked in asked {

@@ -10,13 +10,14 @@ use basalt_storage::segment_reader::VerifiedBytes;
 use datafusion::common::{DataFusionError, internal_datafusion_err};
 use datafusion::error::Result;
 use datafusion::execution::TaskContext;
+use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
 
-use super::column_rows::{ColumnRows, DecodedRows, Decoding};
+use super::column_rows::{ColumnRows, DecodedRows, Decoding, Keep};
 use super::predicate::{TestedBatch, row_selection};
 use super::row_ids::{ROW_ID_COLUMN, row_id};
 use super::{ScanSegment, ScanTable, SegmentScanExec};
 use crate::chunks::{ChunkRead, ChunkSource, ChunkSourceExtension, ReadCost};
-use crate::column_cache::{ColumnCache, ColumnKey, DecodedColumn};
+use crate::column_cache::{ColumnCache, ColumnKey, DecodedColumn, Weigher};
 use crate::error::storage_error;
 
 /// Rows of a batch below which a scan does not use the cache: what small pieces take beside their values
@@ -63,8 +64,8 @@ pub(super) struct ScanColumns {
     table: Arc<ScanTable>,
     segments: Arc<Vec<ScanSegment>>,
     source: Arc<dyn ChunkSource>,
-    /// Where columns are found and kept, if anywhere.
-    cache: Option<Arc<ColumnCache>>,
+    /// Where columns are found and kept, if anywhere, and what those take that are collected.
+    cache: Option<(Arc<ColumnCache>, MemoryReservation)>,
     batch_rows: usize,
 }
 
@@ -74,7 +75,10 @@ impl ScanColumns {
         let is_used = |cache: &Arc<ColumnCache>| {
             cache.is_enabled() && config.batch_size() >= CACHED_BATCH_ROWS_MIN
         };
+        let collected =
+            || MemoryConsumer::new("columns to be cached").register(context.memory_pool());
         let cache = config.get_extension::<ColumnCache>().filter(is_used);
+        let cache = cache.map(|cache| (cache, collected()));
         Ok(Self {
             table: Arc::clone(&scan.table),
             segments: Arc::clone(&scan.segments),
@@ -167,7 +171,8 @@ impl ScanColumns {
             return None;
         }
         let data_type = self.table.schema.field(column).data_type();
-        let found = self.cache.as_ref()?.get(&self.key(row_group, column), data_type);
+        let (cache, _) = self.cache.as_ref()?;
+        let found = cache.get(&self.key(row_group, column), data_type);
         found.map(FetchedColumn::Decoded)
     }
 
@@ -179,24 +184,24 @@ impl ScanColumns {
         columns: &[usize],
         fetched: &mut [FetchedColumn],
     ) -> Result<()> {
-        let Some(cache) = &self.cache else { return Ok(()) };
+        let Some((cache, _)) = &self.cache else { return Ok(()) };
         for (column, fetched) in columns.iter().zip(fetched) {
             let FetchedColumn::Bytes(bytes) = fetched else { continue };
-            let key = self.key(row_group, *column);
-            if !cache.ask(&key) {
+            if !cache.ask(&self.key(row_group, *column)) {
                 continue;
             }
-            let mut reader = self.decoder(row_group, meta, *column, bytes, None)?;
+            let keep = self.keep(row_group, *column, bytes);
+            let reader = self.decoder(row_group, meta, *column, bytes, None)?;
+            let mut decoding = ColumnRows::Decoding(Box::new(Decoding::new(reader, keep)));
             let (mut left, mut pieces) = (self.rows_of(row_group)?, Vec::new());
             while left > 0 {
                 let rows = left.min(self.batch_rows);
-                pieces.push(reader.take(rows).map_err(storage_error)?);
+                pieces.push(decoding.take(rows)?);
                 left -= rows;
             }
             let data_type = self.table.schema.field(*column).data_type().clone();
-            let decoded = Arc::new(DecodedColumn::new(data_type, pieces));
-            cache.keep(key, Arc::clone(&decoded));
-            *fetched = FetchedColumn::Decoded(decoded);
+            let decoded = DecodedColumn::new(data_type, pieces, bytes.range().length);
+            *fetched = FetchedColumn::Decoded(Arc::new(decoded));
         }
         Ok(())
     }
@@ -222,13 +227,12 @@ impl ScanColumns {
                 }
                 FetchedColumn::Bytes(bytes) => {
                     let selection = chosen.map(|chosen| chosen.selection.clone());
-                    let is_whole = selection.is_none();
+                    let keep = match selection {
+                        None => self.keep(row_group, *column, bytes),
+                        Some(_) => None,
+                    };
                     let reader = self.decoder(row_group, meta, *column, bytes, selection)?;
-                    let keep = self.cache.as_ref().filter(|_| is_whole);
-                    let keep = keep.map(|cache| (Arc::clone(cache), self.key(row_group, *column)));
-                    let data_type = self.table.schema.field(*column).data_type().clone();
-                    let rows = self.rows_of(row_group)?;
-                    ColumnRows::Decoding(Box::new(Decoding::new(reader, data_type, rows, keep)))
+                    ColumnRows::Decoding(Box::new(Decoding::new(reader, keep)))
                 }
             };
             Ok((*column, rows))
@@ -265,6 +269,20 @@ impl ScanColumns {
             .map_err(storage_error)
     }
 
+    /// Where a column that is decoded as a whole goes.
+    fn keep(&self, row_group: RowGroup, column: usize, bytes: &VerifiedBytes) -> Option<Keep> {
+        let (cache, collected) = self.cache.as_ref().filter(|(cache, _)| cache.is_open())?;
+        Some(Keep {
+            cache: Arc::clone(cache),
+            key: self.key(row_group, column),
+            data_type: self.table.schema.field(column).data_type().clone(),
+            rows_left: self.rows_of(row_group).ok()?,
+            pieces: Vec::new(),
+            weigher: Weigher::new(bytes),
+            reservation: collected.new_empty(),
+        })
+    }
+
     fn key(&self, row_group: RowGroup, column: usize) -> ColumnKey {
         let segment = self.segment(row_group);
         ColumnKey {
@@ -290,7 +308,7 @@ fn chosen_rows(mut decoded: DecodedRows, chosen: &Chosen<'_>) -> Result<ColumnRo
         true => new_empty_array(&data_type),
         false => concat(&kept.iter().map(AsRef::as_ref).collect::<Vec<_>>())?,
     };
-    let chosen = Arc::new(DecodedColumn::new(data_type, vec![values]));
+    let chosen = Arc::new(DecodedColumn::new(data_type, vec![values], 0));
     Ok(ColumnRows::Decoded(DecodedRows::new(chosen)))
 }
 

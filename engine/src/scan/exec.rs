@@ -24,7 +24,7 @@ use datafusion::physical_plan::{
     DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties, StatisticsArgs,
 };
 
-use super::properties::{plan_properties, scan_statistics};
+use super::properties::{plan_properties, scan_statistics, table_statistics};
 use super::pruning::segments_that_may_match;
 use super::stream::open_partition;
 use super::{ScanSegment, ScanTable, ScanUnit, spread_units};
@@ -167,6 +167,7 @@ impl SegmentScanExec {
         let indexed: Vec<_> = (0..).zip(self.segments.iter()).collect();
         self.partitions = spread_units(&indexed, self.partitions.len());
         self.segments_pruned += pruned;
+        self.statistics = Arc::new(table_statistics(&self.table, &self.records));
         Ok(self)
     }
 

@@ -3,7 +3,8 @@
 //! For each row group in turn: ask its zone maps whether it can hold a row that passes; get the
 //! predicate's columns; get the other columns only where rows survive. A column comes from the
 //! [column cache](crate::column_cache) or is decoded. Rows of all columns are counted on zip, and a
-//! mismatch is an error (RULES 10). Everything happens on pull, so a dropped stream stops at once.
+//! mismatch is an error (RULES 10). Everything happens on pull, but for one row group that is fetched ahead,
+//! and a dropped stream stops both at once.
 
 use std::sync::{Arc, PoisonError};
 
