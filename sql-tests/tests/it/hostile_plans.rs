@@ -337,6 +337,40 @@ async fn our_own_file_scan_stays_inside_the_roots_of_the_worker() {
     scene.still_answers().await;
 }
 
+/// A scan of the table of a scene, after `edit`.
+fn scan_of(scene: &Scene, edit: fn(&mut ScanTable, &mut ScanSegment)) -> Vec<u8> {
+    let snapshot = scene.cluster.coordinator().catalog().snapshot();
+    let table = match &snapshot.schemas["public"].relations["t"] {
+        Relation::Table(table) => Arc::clone(table),
+        Relation::View(_) => panic!("t is a table"),
+    };
+    let mut scan_table = ScanTable::new(&table, &snapshot.cluster, &[0, 1]);
+    let columns = scan_table.columns.clone();
+    let segments = table.segments.iter().map(|record| ScanSegment::new(0, record, &columns));
+    let mut segments: Vec<_> = segments.collect();
+    edit(&mut scan_table, &mut segments[0]);
+    let statistics = Statistics::new_unknown(&scan_table.schema);
+    encode(Arc::new(SegmentScanExec::new(Arc::new(scan_table), segments, 1, statistics)))
+}
+
+fn of_another_version(_: &mut ScanTable, segment: &mut ScanSegment) {
+    segment.column_versions[0] = Some(ColumnVersion(2));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_scan_of_another_version_gives_no_rows_from_memory_either() {
+    let mut scene = Scene::start().await;
+    scene.fenced(0).await;
+    for _ in 0..2 {
+        let scan = scan_of(&scene, |_, _| ());
+        assert!(scene.run(scan).await.unwrap() > 1);
+    }
+    let scan = scan_of(&scene, of_another_version);
+    let refused = scene.run(scan).await.unwrap_err();
+    assert!(said(&refused).contains("version of the snapshot"), "{refused:?}");
+    scene.still_answers().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_scan_with_the_wrong_digest_version_or_epoch_gives_no_rows() {
     // What is in the column cache needs no holder, as the digest vouches for it.
@@ -346,36 +380,18 @@ async fn a_scan_with_the_wrong_digest_version_or_epoch_gives_no_rows() {
     })
     .await;
     scene.fenced(0).await;
-    let snapshot = scene.cluster.coordinator().catalog().snapshot();
-    let table = match &snapshot.schemas["public"].relations["t"] {
-        Relation::Table(table) => Arc::clone(table),
-        Relation::View(_) => panic!("t is a table"),
-    };
-    let scan_table = ScanTable::new(&table, &snapshot.cluster, &[0, 1]);
-    let segments: Vec<_> = table
-        .segments
-        .iter()
-        .map(|record| ScanSegment::new(0, record, &scan_table.columns))
-        .collect();
-    let scan = |table: ScanTable, segments: Vec<ScanSegment>| {
-        let statistics = Statistics::new_unknown(&table.schema);
-        encode(Arc::new(SegmentScanExec::new(Arc::new(table), segments, 1, statistics)))
-    };
-    assert!(scene.run(scan(scan_table.clone(), segments.clone())).await.unwrap() > 1);
+    let scan = scan_of(&scene, |_, _| ());
+    assert!(scene.run(scan).await.unwrap() > 1);
     let check = async |edit: fn(&mut ScanTable, &mut ScanSegment), named: &str| {
-        let (mut table, mut segments) = (scan_table.clone(), segments.clone());
-        edit(&mut table, &mut segments[0]);
-        let refused = scene.run(scan(table, segments)).await.unwrap_err();
+        let scan = scan_of(&scene, edit);
+        let refused = scene.run(scan).await.unwrap_err();
         assert!(said(&refused).contains(named), "{named}: {refused:?}");
     };
     check(|_, segment| segment.meta_digest = Digest::of(b"another"), "cannot be read").await;
     check(|_, segment| segment.rows += 1, "another segment").await;
     check(|_, segment| segment.holders.clear(), "no worker holds it").await;
     check(|_, segment| segment.segment = SegmentId::generate(), "cannot be read").await;
-    let second = |_: &mut ScanTable, segment: &mut ScanSegment| {
-        segment.column_versions[0] = Some(ColumnVersion(2));
-    };
-    check(second, "version of the snapshot").await;
+    check(of_another_version, "version of the snapshot").await;
     check(|table, _| table.epoch = Epoch(0), "slices have moved").await;
     // Addresses of peers outside this machine are not called, secret in hand.
     let away = |table: &mut ScanTable, segment: &mut ScanSegment| {
