@@ -198,7 +198,7 @@ fn cache(caches: &BTreeMap<WorkerId, ColumnCacheUse>) -> Result<RecordBatch> {
     let each = |of: fn(&ColumnCacheUse) -> u64| numbers(caches.values().map(of));
     #[expect(clippy::cast_precision_loss, reason = "a rate needs no more precision")]
     let hit_rate = |usage: &ColumnCacheUse| {
-        let asked = usage.hits + usage.misses;
+        let asked = usage.hits.saturating_add(usage.misses);
         (asked > 0).then(|| usage.hits as f64 / asked as f64)
     };
     let hit_rate: Float64Array = caches.values().map(hit_rate).collect();

@@ -12,6 +12,7 @@
 //! Invariant: what is named by a commit that any statement sees is never removed.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use basalt_engine::error::{ErrorCode, SqlError, from_datafusion, from_status};
@@ -23,8 +24,8 @@ use basalt_storage::layout::SegmentKey;
 use datafusion_distributed::grpc::BoxCloneSyncChannel;
 use url::Url;
 
-use super::Reconciler;
 use super::copies::Copies;
+use super::{Inner, Reconciler};
 
 /// How long a worker may take to list its disk: the others wait.
 const LISTED_WITHIN: Duration = Duration::from_secs(10);
@@ -208,7 +209,7 @@ impl Reconciler {
         if due.is_empty() {
             return Ok(0);
         }
-        let leaving = Leaving { reconciler: self.clone(), worker };
+        let leaving = Leaving { reconciler: Arc::downgrade(&self.inner), worker };
         // Another coordinator may have taken over, whose commits name what is none here.
         self.inner.catalog.confirm().await.map_err(SqlError::from)?;
         // And a commit whose outcome was not known may be known by now.
@@ -235,15 +236,18 @@ impl Reconciler {
     }
 }
 
-/// Segments of a worker that are leaving, until this is dropped.
+/// Segments of a worker that are leaving, until this is dropped. A worker that hangs keeps neither the
+/// reconciler nor its catalog.
 struct Leaving {
-    reconciler: Reconciler,
+    reconciler: Weak<Inner>,
     worker: WorkerId,
 }
 
 impl Drop for Leaving {
     fn drop(&mut self) {
-        self.reconciler.copies().left(self.worker);
+        if let Some(inner) = self.reconciler.upgrade() {
+            Reconciler { inner }.copies().left(self.worker);
+        }
     }
 }
 
