@@ -14,7 +14,7 @@ use crate::workload::{Table, Workload};
 
 /// The table, and its queries.
 pub static CLICKBENCH: Workload =
-    Workload { name: "clickbench", tables: &TABLES, queries: &queries::QUERIES };
+    Workload { name: "clickbench", tables: &TABLES, queries: &queries::QUERIES, operations: &[] };
 
 static TABLES: [Table; 1] = [Table {
     name: "hits",

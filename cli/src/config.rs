@@ -12,7 +12,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use crate::exit::UsageError;
-use crate::memory::{Memory, MemoryFlags};
+use crate::memory::{Memory, MemoryFlags, MemoryTexts};
 use crate::timing::TimingFlags;
 
 /// Where Flight SQL is served by default.
@@ -145,6 +145,7 @@ struct ClusterFile {
     workers: Option<usize>,
     memory: Option<String>,
     column_cache: Option<String>,
+    load_memory: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -173,6 +174,7 @@ struct WorkerFile {
     weight: Option<u32>,
     memory: Option<String>,
     column_cache: Option<String>,
+    load_memory: Option<String>,
 }
 
 impl ClusterConfig {
@@ -187,7 +189,11 @@ impl ClusterConfig {
         default_data_dir: &str,
     ) -> Result<Self, UsageError> {
         let file: ClusterFile = read(flags.config.as_deref())?;
-        let in_file = MemoryFlags::parse(file.memory, file.column_cache)?;
+        let in_file = MemoryFlags::parse(MemoryTexts {
+            memory: file.memory,
+            column_cache: file.column_cache,
+            load_memory: file.load_memory,
+        })?;
         let workers = workers.or(file.workers).unwrap_or(DEFAULT_WORKERS);
         if workers == 0 {
             return Err(UsageError("workers must be at least 1".into()));
@@ -231,7 +237,11 @@ impl WorkerConfig {
     /// A file that cannot be read, an unknown key, no coordinator or no secret named.
     pub fn resolve(flags: ServerFlags, worker: WorkerFlags) -> Result<Self, UsageError> {
         let file: WorkerFile = read(flags.config.as_deref())?;
-        let in_file = MemoryFlags::parse(file.memory, file.column_cache)?;
+        let in_file = MemoryFlags::parse(MemoryTexts {
+            memory: file.memory,
+            column_cache: file.column_cache,
+            load_memory: file.load_memory,
+        })?;
         let missing = |flag: &str, what: &str| {
             UsageError(format!("a worker needs --{flag}, or {flag} in its --config file: {what}"))
         };

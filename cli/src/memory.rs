@@ -7,6 +7,13 @@ use crate::exit::UsageError;
 /// The least memory that queries can work with, in bytes.
 const MEMORY_BYTES_MIN: u64 = 16 << 20;
 
+/// Rows of writes take no more unless somebody says so: to fill more memory for the first time takes
+/// longer than the larger segments are worth (ARCHITECTURE, "Loads").
+const LOAD_MEMORY_BYTES: u64 = 2 << 30;
+
+/// The least memory that rows of writes can work with, in bytes.
+const LOAD_MEMORY_BYTES_MIN: u64 = 4 << 20;
+
 /// Flags of processes that run queries.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::Args)]
 pub struct MemoryFlags {
@@ -17,6 +24,10 @@ pub struct MemoryFlags {
     /// How much of it may hold decoded columns while queries do not need it; 0 for none [default: half]
     #[arg(long, value_name = "SIZE", value_parser = byte_size)]
     pub column_cache: Option<u64>,
+    /// How much of it rows of loads and other writes may take until they are on the disk [default: a
+    /// quarter, at most 2 GiB]
+    #[arg(long, value_name = "SIZE", value_parser = byte_size)]
+    pub load_memory: Option<u64>,
 }
 
 /// What a process may have.
@@ -26,6 +37,16 @@ pub struct Memory {
     pub memory_bytes: usize,
     /// How much of it may hold decoded columns.
     pub column_cache_bytes: u64,
+    /// How much of it rows of writes may take.
+    pub load_memory_bytes: usize,
+}
+
+/// Memory of processes as a configuration file has it.
+#[derive(Debug, Default)]
+pub(crate) struct MemoryTexts {
+    pub(crate) memory: Option<String>,
+    pub(crate) column_cache: Option<String>,
+    pub(crate) load_memory: Option<String>,
 }
 
 impl MemoryFlags {
@@ -33,14 +54,15 @@ impl MemoryFlags {
     ///
     /// # Errors
     /// A text that is no size.
-    pub fn parse(memory: Option<String>, column_cache: Option<String>) -> Result<Self, UsageError> {
+    pub(crate) fn parse(texts: MemoryTexts) -> Result<Self, UsageError> {
         let parse = |name: &str, text: Option<String>| {
             let parsed = text.map(|text| byte_size(&text)).transpose();
             parsed.map_err(|error| UsageError(format!("{name} in the config file: {error}")))
         };
         Ok(Self {
-            memory: parse("memory", memory)?,
-            column_cache: parse("column-cache", column_cache)?,
+            memory: parse("memory", texts.memory)?,
+            column_cache: parse("column-cache", texts.column_cache)?,
+            load_memory: parse("load-memory", texts.load_memory)?,
         })
     }
 
@@ -64,8 +86,20 @@ impl MemoryFlags {
                 "column-cache is a part of memory, so it cannot be more".to_owned(),
             ));
         }
-        let memory_bytes = usize::try_from(memory).unwrap_or(usize::MAX);
-        Ok(Memory { memory_bytes, column_cache_bytes })
+        let load_memory = self.load_memory.or(other.load_memory);
+        let load_memory = load_memory.unwrap_or((memory / 4).min(LOAD_MEMORY_BYTES));
+        if load_memory > memory || load_memory < LOAD_MEMORY_BYTES_MIN {
+            return Err(UsageError(format!(
+                "load-memory is a part of memory: {} MiB at least, and not more than all of it",
+                LOAD_MEMORY_BYTES_MIN >> 20
+            )));
+        }
+        let bytes = |bytes| usize::try_from(bytes).unwrap_or(usize::MAX);
+        Ok(Memory {
+            memory_bytes: bytes(memory),
+            column_cache_bytes,
+            load_memory_bytes: bytes(load_memory),
+        })
     }
 }
 
@@ -109,14 +143,22 @@ mod tests {
 
     #[test]
     fn the_cache_is_a_part_of_the_memory() {
-        let flags = |memory, column_cache| MemoryFlags { memory, column_cache };
+        let flags =
+            |memory, column_cache| MemoryFlags { memory, column_cache, ..MemoryFlags::default() };
         let none = MemoryFlags::default();
         let resolved = flags(Some(1 << 30), None).resolve(none, 4).unwrap();
-        assert_eq!(resolved, Memory { memory_bytes: 1 << 30, column_cache_bytes: 1 << 29 });
+        let (column_cache_bytes, load_memory_bytes) = (1 << 29, 1 << 28);
+        let expected = Memory { memory_bytes: 1 << 30, column_cache_bytes, load_memory_bytes };
+        assert_eq!(resolved, expected);
         let in_file = flags(Some(1 << 30), Some(0));
         assert_eq!(none.resolve(in_file, 4).unwrap().column_cache_bytes, 0);
         assert!(flags(Some(1 << 30), Some(1 << 31)).resolve(none, 4).is_err());
         assert!(flags(Some(1 << 20), None).resolve(none, 4).is_err());
         assert!(none.resolve(none, 4).unwrap().memory_bytes > 0);
+        let load = |load_memory| MemoryFlags { load_memory: Some(load_memory), ..none };
+        let in_file = flags(Some(1 << 30), None);
+        assert_eq!(load(1 << 23).resolve(in_file, 4).unwrap().load_memory_bytes, 1 << 23);
+        assert!(load(1 << 31).resolve(in_file, 4).is_err());
+        assert!(load(1).resolve(in_file, 4).is_err());
     }
 }

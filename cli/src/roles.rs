@@ -65,6 +65,7 @@ pub async fn start_cluster(config: ClusterConfig) -> anyhow::Result<Running> {
         allowed_roots: allowed_roots(&config.allow_path)?,
         memory_bytes: config.memory.memory_bytes,
         column_cache_bytes: config.memory.column_cache_bytes,
+        load_memory_bytes: config.memory.load_memory_bytes,
         ..EmbeddedConfig::new(config.data_dir, workers)
     };
     let cluster = EmbeddedCluster::start(&embedded).await?;
@@ -113,7 +114,7 @@ pub async fn start_worker(config: WorkerConfig) -> anyhow::Result<Running> {
         coordinator,
         secret: ClusterSecret::read(&config.secret_file)?,
         allowed_roots: allowed_roots(&config.allow_path)?,
-        staging_bytes_max: resources.memory_bytes / 2,
+        load_memory_bytes: config.memory.load_memory_bytes,
         resources,
         column_cache_bytes: config.memory.column_cache_bytes,
         local_workers: LocalWorkers::default(),

@@ -4,11 +4,16 @@
 //! specification with their validation parameters. Derived from TPC-H and not comparable to published
 //! TPC-H results.
 
+mod operations;
 mod queries;
 mod tables;
 
 use crate::workload::Workload;
 
 /// TPC-H.
-pub static TPCH: Workload =
-    Workload { name: "tpch", tables: &tables::TABLES, queries: &queries::QUERIES };
+pub static TPCH: Workload = Workload {
+    name: "tpch",
+    tables: &tables::TABLES,
+    queries: &queries::QUERIES,
+    operations: &operations::OPERATIONS,
+};

@@ -27,6 +27,21 @@ pub struct Workload {
     pub tables: &'static [Table],
     /// All queries in order.
     pub queries: &'static [Query],
+    /// What touches few rows, or changes some.
+    pub operations: &'static [Operation],
+}
+
+/// A statement that is run many times, each time about other rows.
+#[derive(Debug, Clone, Copy)]
+pub struct Operation {
+    /// What it does.
+    pub name: &'static str,
+    /// The table whose rows it is about.
+    pub table: &'static str,
+    /// Its text the n-th time, where the table has so many rows.
+    pub sql: fn(n: u64, rows: u64) -> String,
+    /// How often it is run for each run of a query.
+    pub times: u16,
 }
 
 /// Rows of a part of a table, as batches.

@@ -8,7 +8,7 @@ mod fragment;
 mod planning;
 
 use datafusion::common::extensions_options;
-use datafusion::config::ConfigExtension;
+use datafusion::config::{ConfigExtension, ConfigOptions};
 use datafusion::prelude::SessionConfig;
 
 pub use fragment::{FragmentSessions, WorkerServices};
@@ -26,11 +26,26 @@ extensions_options! {
         pub time_zone: String, default = "+00:00".to_owned()
         /// Partitions per task.
         pub target_partitions: usize, default = 2
+        /// Whether scans evaluate filters.
+        pub filter_pushdown: bool, default = true
+        /// Whether scans pass over what zone maps rule out.
+        pub pruning: bool, default = true
+        /// Whether scans put decoded columns into the column cache.
+        pub caches_columns: bool, default = true
+        /// Whether they look for columns there.
+        pub finds_columns: bool, default = true
     }
 }
 
 impl ConfigExtension for FragmentOptions {
     const PREFIX: &'static str = "basalt";
+}
+
+impl FragmentOptions {
+    /// Those of a session.
+    pub(crate) fn of(options: &ConfigOptions) -> Self {
+        options.extensions.get::<Self>().cloned().unwrap_or_default()
+    }
 }
 
 /// What planning does differently from DataFusion's defaults.

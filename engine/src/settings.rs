@@ -47,6 +47,55 @@ pub struct Settings {
     pub search_path: Vec<String>,
     /// Copies that must be durable before a write is acknowledged.
     pub write_consistency: WriteConsistency,
+    /// What scans may leave out.
+    pub scans: ScanSwitches,
+}
+
+/// What makes scans faster and changes no answer: each can be left out, to compare.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ScanSwitches {
+    /// Filters are evaluated in scans.
+    pub filter_pushdown: bool,
+    /// What zone maps rule out is not read.
+    pub pruning: bool,
+    /// How decoded columns are used.
+    pub column_cache: CacheUse,
+}
+
+/// How scans use the column cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CacheUse {
+    /// Columns are found there, and kept there once they are decoded.
+    On,
+    /// They are kept and not found: as if it were empty.
+    Refresh,
+    /// Neither.
+    Off,
+}
+
+impl CacheUse {
+    fn parse(value: &str) -> Option<Self> {
+        match value.to_ascii_lowercase().as_str() {
+            "on" | "true" => Some(Self::On),
+            "refresh" => Some(Self::Refresh),
+            "off" | "false" => Some(Self::Off),
+            _ => None,
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::On => "on",
+            Self::Refresh => "refresh",
+            Self::Off => "off",
+        }
+    }
+}
+
+impl Default for ScanSwitches {
+    fn default() -> Self {
+        Self { filter_pushdown: true, pruning: true, column_cache: CacheUse::On }
+    }
 }
 
 /// How many of the copies that a table wants are durable when a write of it is acknowledged. What
@@ -126,10 +175,16 @@ pub struct Setting {
 }
 
 /// Names and descriptions, in alphabetical order.
-const SETTINGS: [(&str, &str); 7] = [
+const SETTINGS: [(&str, &str); 10] = [
     ("batch_rows", "rows per batch, 1 to 65536"),
+    (
+        "column_cache",
+        "whether scans keep decoded columns and find them: on, refresh (keep only) or off",
+    ),
     ("exchange_compression", "compression between workers: none, lz4 or zstd"),
+    ("filter_pushdown", "whether scans evaluate filters themselves: on or off"),
     ("one_task_rows", "scans of at most so many rows run as one task on one worker; 0 for none"),
+    ("pruning", "whether scans pass over what zone maps rule out: on or off"),
     (SEARCH_PATH, "schemas of names without one; the first is where CREATE goes"),
     ("target_partitions", "parallel partitions per task, 1 (raised to 2) to 256"),
     ("timezone", "time zone of TIMESTAMP WITH TIME ZONE, an IANA name or an offset"),
@@ -153,6 +208,7 @@ impl Default for Settings {
             exchange_compression: ExchangeCompression::None,
             search_path: vec![DEFAULT_SCHEMA.to_owned()],
             write_consistency: WriteConsistency::All,
+            scans: ScanSwitches::default(),
         }
     }
 }
@@ -176,6 +232,13 @@ impl Settings {
             }
             SEARCH_PATH => self.search_path = path_of(value)?,
             "write_consistency" => self.write_consistency = WriteConsistency::parse(value)?,
+            "column_cache" => {
+                let parsed = CacheUse::parse(value);
+                self.scans.column_cache =
+                    parsed.ok_or_else(|| invalid(name, value, "on, refresh or off"))?;
+            }
+            "filter_pushdown" => self.scans.filter_pushdown = switch(name, value)?,
+            "pruning" => self.scans.pruning = switch(name, value)?,
             _ => {
                 self.exchange_compression = match value.to_ascii_lowercase().as_str() {
                     "none" => ExchangeCompression::None,
@@ -212,6 +275,9 @@ impl Settings {
                 names.join(", ")
             }
             "write_consistency" => self.write_consistency.name().to_owned(),
+            "column_cache" => self.scans.column_cache.name().to_owned(),
+            "filter_pushdown" => on_or_off(self.scans.filter_pushdown),
+            "pruning" => on_or_off(self.scans.pruning),
             _ => self.exchange_compression.name().to_owned(),
         };
         let (name, description) =
@@ -292,6 +358,18 @@ fn canonical(name: &str) -> Result<&'static str, SqlError> {
     })
 }
 
+fn switch(name: &str, value: &str) -> Result<bool, SqlError> {
+    match value.to_ascii_lowercase().as_str() {
+        "on" | "true" => Ok(true),
+        "off" | "false" => Ok(false),
+        _ => Err(invalid(name, value, "on or off")),
+    }
+}
+
+fn on_or_off(switch: bool) -> String {
+    if switch { "on" } else { "off" }.to_owned()
+}
+
 fn number(name: &str, value: &str, min: usize, max: usize) -> Result<usize, SqlError> {
     value
         .parse()
@@ -325,6 +403,8 @@ mod tests {
             ("batch_rows", "-1"),
             ("timezone", "Mars/Olympus"),
             ("exchange_compression", "rar"),
+            ("pruning", "maybe"),
+            ("column_cache", "1"),
             ("datafusion.runtime.memory_limit", "1G"),
             ("datafusion.execution.enable_file_stream_work_stealing", "true"),
         ] {

@@ -48,6 +48,8 @@ pub struct EmbeddedConfig {
     pub memory_bytes: usize,
     /// How much of it may hold decoded columns.
     pub column_cache_bytes: u64,
+    /// How much of it rows of writes may take; a quarter at most.
+    pub load_memory_bytes: usize,
     /// Spill space of each role, in bytes.
     pub spill_bytes_max: u64,
     /// How its roles reach each other.
@@ -64,6 +66,7 @@ impl EmbeddedConfig {
             allowed_roots: AllowedRoots::none(),
             memory_bytes: machine_memory_bytes() / 2,
             column_cache_bytes: machine_memory_bytes() as u64 / 4,
+            load_memory_bytes: 2 << 30,
             spill_bytes_max: 100 << 30,
             links: Links::default(),
         }
@@ -161,7 +164,8 @@ impl EmbeddedCluster {
                 coordinator: url.clone(),
                 secret: coordinator.secret().clone(),
                 allowed_roots: config.allowed_roots.clone(),
-                staging_bytes_max: worker_memory / 2,
+                load_memory_bytes: (config.load_memory_bytes / usize::from(config.workers.max(1)))
+                    .min(worker_memory / 4),
                 column_cache_bytes: (config.column_cache_bytes / u64::from(config.workers.max(1)))
                     .min(worker_memory as u64),
                 local_workers: local_workers(),

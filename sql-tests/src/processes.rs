@@ -232,6 +232,11 @@ impl ProcessCluster {
         &mut self.workers
     }
 
+    /// The ids of all processes, the coordinator's first.
+    pub fn process_ids(&self) -> Vec<u32> {
+        std::iter::once(&self.coordinator).chain(&self.workers).map(Process::id).collect()
+    }
+
     /// Stops workers and coordinator in order.
     ///
     /// # Errors

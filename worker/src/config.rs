@@ -32,8 +32,8 @@ pub struct WorkerConfig {
     pub resources: Resources,
     /// How much of their memory may hold decoded columns while they do not need it, in bytes.
     pub column_cache_bytes: u64,
-    /// Rows waiting in memory to be encoded, of all loads together, in bytes.
-    pub staging_bytes_max: usize,
+    /// How much of it rows of all writes may take until they are on the disk, in bytes.
+    pub load_memory_bytes: usize,
     /// Workers of this process, where it adds itself; empty when it has a process of its own.
     pub local_workers: LocalWorkers,
 }

@@ -101,11 +101,14 @@ impl Worker {
         let commits = open_commits(&config.data_dir, &store, &fence).await?;
         let fetcher = Fetcher::new(Arc::clone(&store), channels.clone());
         let replicas = Arc::new(ReplicaSender::new(channels.clone()));
+        let columns = Arc::new(ColumnCache::new(config.column_cache_bytes));
+        let runtime = config.resources.runtime_beside(Arc::clone(&columns))?;
         let staging = Arc::new(Staging::new(
             Arc::clone(&store),
             fence.clone(),
             replicas,
-            config.staging_bytes_max,
+            config.load_memory_bytes,
+            &runtime.memory_pool,
         ));
         let copies = ReplicaService::new(
             Arc::clone(&store),
@@ -119,7 +122,6 @@ impl Worker {
             WorkerChunks::new(Arc::clone(&store), channels.clone(), healer),
             AppendSink::new(id, Arc::clone(&staging), channels.clone()),
         );
-        let columns = Arc::new(ColumnCache::new(config.column_cache_bytes));
         let services = WorkerServices {
             chunks: lender.chunks(),
             columns: Arc::clone(&columns),
@@ -128,7 +130,6 @@ impl Worker {
             channels,
             fence: fence.clone(),
         };
-        let runtime = config.resources.runtime_beside(Arc::clone(&columns))?;
         let (runner, sessions) = fragment_runner(services, runtime)?;
         let fragments = runner
             .clone()

@@ -1,7 +1,7 @@
 //! Rows of transactions that are not sealed yet, one segment writer per slice.
 //!
 //! ```text
-//! append ─▶ slice writer ─▶ (full, or the budget is used up) ─▶ published segment ┐
+//! append ─▶ slice writer ─▶ (full, or half the budget is used) ─▶ published segment ┐
 //! seal   ─▶ slice writers of the table, all at once ───────────▶ published segments ┴▶ records
 //!                                     each at once to partners ─▶ their copies
 //! copy   ─▶ a partner's side of that: a published segment of another owner
@@ -9,15 +9,19 @@
 //!
 //! Published segments are on the disk and named by no commit: a crash, an abort or a commit that
 //! never comes leaves them as orphans, which no snapshot can see. Memory is bounded by a budget of
-//! raw row bytes: beyond it the largest writer is closed early.
+//! raw row bytes (`budget`): beyond half of it writers with more than their share are closed early,
+//! in the background, and appends wait when those that are being closed hold the other half. So
+//! a large load writes sorted runs, each a segment, rather than rows that are spilled and read
+//! again; compaction merges runs.
 //!
 //! Invariant: a row that an append was told is taken is in the answer of the seal, or the
 //! transaction is over. Rows that come after a seal or an abort are refused for as long as it is
 //! remembered; those that come even later are never sealed, and dropped as abandoned.
 
+mod budget;
+
 use std::collections::{HashMap, VecDeque};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use arrow::record_batch::RecordBatch;
@@ -32,11 +36,13 @@ use basalt_storage::layout::SegmentKey;
 use basalt_storage::manifest::{Layout, SegmentRecord};
 use basalt_storage::segment_writer::{EncodedSegment, SegmentSpec, SegmentWriter, WriterOptions};
 use datafusion::error::{DataFusionError, Result};
+use datafusion::execution::memory_pool::MemoryPool;
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
 use crate::replicas::sender::ReplicaSender;
+use budget::{Budget, Closing};
 
 /// How long a transaction may stay without an append or a seal before it counts as abandoned.
 const ABANDONED_AFTER: Duration = Duration::from_secs(60 * 60);
@@ -60,8 +66,7 @@ pub struct Staging {
     fence: Fence,
     replicas: Arc<ReplicaSender>,
     seals: Semaphore,
-    bytes_max: usize,
-    bytes: AtomicUsize,
+    budget: Arc<Budget>,
     staged: Mutex<Staged>,
 }
 
@@ -89,7 +94,23 @@ struct Copies {
 struct StagedTable {
     target: Arc<AppendTarget>,
     slices: Mutex<HashMap<SliceId, Arc<Mutex<SliceWriter>>>>,
+    /// Segments on their way to the disk; more come only while the phase is open.
+    closing: Mutex<Vec<JoinHandle<()>>>,
     state: Mutex<State>,
+}
+
+/// How far a transaction is with a table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// Rows may come.
+    Open,
+    /// None may come any more. It stays so when the seal fails: a second one must never hand out
+    /// a part of the segments as all of them.
+    Sealing,
+    /// All rows are durable.
+    Sealed,
+    /// What was written is removed, and what will be.
+    Discarded,
 }
 
 #[derive(Debug)]
@@ -97,8 +118,20 @@ struct State {
     touched: Instant,
     /// Segments on the disk already.
     published: Vec<SegmentRecord>,
-    sealed: bool,
-    aborted: bool,
+    phase: Phase,
+    /// Why a segment could not be closed: the transaction cannot succeed any more.
+    failed: Option<Arc<DataFusionError>>,
+}
+
+impl State {
+    /// Refuses what comes too late, or is in vain.
+    fn check_open(&self, txn: TxnId) -> Result<()> {
+        match (&self.failed, self.phase) {
+            (Some(error), _) => Err(DataFusionError::Shared(Arc::clone(error))),
+            (None, Phase::Open) => Ok(()),
+            (None, _) => Err(over(txn)),
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -112,24 +145,26 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 }
 
 impl Staging {
-    /// An empty staging area that holds at most about `bytes_max` bytes of raw rows, for
-    /// transactions that `fence` lets pass, whose segments `replicas` sends to partners.
+    /// An empty staging area that holds at most about `bytes_max` bytes of raw rows in the memory of
+    /// `pool`, for transactions that `fence` lets pass, whose segments `replicas` sends to partners.
     pub fn new(
         store: Arc<ChunkStore>,
         fence: Fence,
         replicas: Arc<ReplicaSender>,
         bytes_max: usize,
+        pool: &Arc<dyn MemoryPool>,
     ) -> Self {
-        let (bytes, staged) = (AtomicUsize::new(0), Mutex::default());
+        let (budget, staged) = (Budget::new(bytes_max, pool), Mutex::default());
         let seals = Semaphore::new(SEALS_AT_ONCE);
-        Self { store, fence, replicas, seals, bytes_max, bytes, staged }
+        Self { store, fence, replicas, seals, budget, staged }
     }
 
-    /// Appends rows of one slice, in storage form.
+    /// Appends rows of one slice, in storage form. Waits while the rows of all writes take more
+    /// memory than they may.
     ///
     /// # Errors
     /// When this worker does not own the slice, the slices have moved since, the transaction is
-    /// sealed, aborted or has another target, or a full segment cannot be written.
+    /// sealed, aborted or has another target, or a segment of it could not be written.
     pub async fn append(
         self: &Arc<Self>,
         target: &Arc<AppendTarget>,
@@ -142,6 +177,7 @@ impl Staging {
             return Err(internal(format!("slice {slice} is not owned by this worker")));
         }
         let staged = self.table(target)?;
+        self.budget.wait_for_room().await;
         let staging = Arc::clone(self);
         // Encoding a row group takes tens of milliseconds: not on a thread that serves RPCs.
         tokio::task::spawn_blocking(move || staging.append_blocking(&staged, slice, batch))
@@ -158,11 +194,12 @@ impl Staging {
             Arc::new(StagedTable {
                 target: Arc::clone(target),
                 slices: Mutex::default(),
+                closing: Mutex::default(),
                 state: Mutex::new(State {
                     touched: Instant::now(),
                     published: vec![],
-                    sealed: false,
-                    aborted: false,
+                    phase: Phase::Open,
+                    failed: None,
                 }),
             })
         });
@@ -171,17 +208,15 @@ impl Staging {
             return Err(SqlError::new(ErrorCode::InvalidParameter, message).into());
         }
         let mut state = lock(&staged.state);
-        if state.sealed || state.aborted {
-            return Err(over(target.txn));
-        }
+        state.check_open(target.txn)?;
         state.touched = Instant::now();
         drop(state);
         Ok(Arc::clone(staged))
     }
 
     fn append_blocking(
-        &self,
-        staged: &StagedTable,
+        self: &Arc<Self>,
+        staged: &Arc<StagedTable>,
         slice: SliceId,
         batch: RecordBatch,
     ) -> Result<()> {
@@ -189,11 +224,7 @@ impl Staging {
         let mut writer = lock(&writer);
         // Again, under the writer's lock: a seal or an abort that came in between has taken this
         // writer already, or will wait for it.
-        let state = lock(&staged.state);
-        if state.sealed || state.aborted {
-            return Err(over(staged.target.txn));
-        }
-        drop(state);
+        lock(&staged.state).check_open(staged.target.txn)?;
         let mut rest = batch;
         while rest.num_rows() > 0 {
             let segment = match writer.writer.as_mut() {
@@ -206,13 +237,12 @@ impl Staging {
             let bytes = piece.get_array_memory_size().min(piece_bytes(&piece));
             segment.append(piece).map_err(storage_error)?;
             writer.bytes += bytes;
-            let total = self.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
+            self.budget.add(bytes);
             rest = rest.slice(rows, rest.num_rows() - rows);
             let full = writer.writer.as_ref().is_some_and(|segment| segment.rows_left() == 0);
-            // Each writer pays for its own excess: it closes when it has more than a fair share.
-            let share = self.bytes_max / staged.target.slice_owners.len().max(1);
-            if full || (total > self.bytes_max && writer.bytes > share) {
-                self.close(staged, &mut writer)?;
+            // Each writer pays for its own excess.
+            if full || self.budget.wants_back(writer.bytes, staged.target.slice_owners.len()) {
+                self.close_soon(staged, &mut writer);
             }
         }
         fail_point::hit(FailPoint::AppendTaken);
@@ -234,10 +264,18 @@ impl Staging {
         SegmentWriter::new(spec, WriterOptions { encode_threads: 1 }).map_err(storage_error)
     }
 
-    /// Publishes a slice's rows so far as a segment of their own, here and on partners. The
-    /// slice's next rows wait for all of them, so that memory stays bounded.
-    fn close(&self, staged: &StagedTable, writer: &mut SliceWriter) -> Result<()> {
-        let Some(segment) = self.take(writer) else { return Ok(()) };
+    /// Publishes a slice's rows so far as a segment of their own, here and on partners, in the
+    /// background; their bytes count until then.
+    fn close_soon(self: &Arc<Self>, staged: &Arc<StagedTable>, writer: &mut SliceWriter) {
+        let Some(segment) = writer.writer.take() else { return };
+        let closing = self.budget.begin_closing(std::mem::take(&mut writer.bytes));
+        // A worker that stops does not wait for what has not begun.
+        let (staging, table) = (Arc::downgrade(self), Arc::clone(staged));
+        let task = tokio::spawn(close_in_turn(staging, table, segment, closing));
+        lock(&staged.closing).push(task);
+    }
+
+    fn close(&self, staged: &StagedTable, segment: SegmentWriter) -> Result<()> {
         let encoded = segment.encode().map_err(storage_error)?;
         let sent = self.send(staged, &encoded);
         self.publish(staged, vec![encoded], sent.into_iter().collect())
@@ -269,12 +307,18 @@ impl Staging {
         }
         let records = published?.into_iter();
         let records = records.map(|own| replicated.remove(&own.segment).unwrap_or(own));
-        lock(&staged.state).published.extend(records);
+        let mut state = lock(&staged.state);
+        if state.phase == Phase::Discarded {
+            drop(state);
+            records.for_each(|record| self.remove(record.key(), record.layout));
+            return Err(over(staged.target.txn));
+        }
+        state.published.extend(records);
         Ok(())
     }
 
     fn take(&self, writer: &mut SliceWriter) -> Option<SegmentWriter> {
-        self.bytes.fetch_sub(std::mem::take(&mut writer.bytes), Ordering::Relaxed);
+        self.budget.remove(std::mem::take(&mut writer.bytes));
         writer.writer.take()
     }
 
@@ -314,22 +358,25 @@ impl Staging {
     fn seal_blocking(&self, staged: &StagedTable) -> Result<Vec<SegmentRecord>> {
         {
             let mut state = lock(&staged.state);
-            if state.aborted {
-                return Err(over(staged.target.txn));
-            }
-            if state.sealed {
+            if state.phase == Phase::Sealed {
                 return Ok(state.published.clone());
             }
-            // Until it is sealed it counts as aborted: a seal that fails, or a second one that
-            // comes in the middle, must never hand out a part of the segments as all of them.
-            state.aborted = true;
+            state.check_open(staged.target.txn)?;
+            state.phase = Phase::Sealing;
         }
         fail_point::hit(FailPoint::SealBegun);
         let writers: Vec<_> = lock(&staged.slices).drain().map(|(_, writer)| writer).collect();
         let segments: Vec<_> =
             writers.iter().filter_map(|writer| self.take(&mut lock(writer))).collect();
-        let sent = Mutex::new(Vec::new());
         let runtime = Handle::current();
+        // No append is under way any more: no more will close.
+        for closing in std::mem::take(&mut *lock(&staged.closing)) {
+            runtime.block_on(closing).map_err(join_error)?;
+        }
+        if let Some(error) = &lock(&staged.state).failed {
+            return Err(DataFusionError::Shared(Arc::clone(error)));
+        }
+        let sent = Mutex::new(Vec::new());
         let encoded = encode_all(segments, |segment| {
             let _runtime = runtime.enter();
             lock(&sent).extend(self.send(staged, segment));
@@ -341,9 +388,11 @@ impl Staging {
         }
         lock(&self.staged).sealed.push_back((staged.target.txn, staged.target.table));
         let mut state = lock(&staged.state);
+        if state.phase == Phase::Discarded {
+            return Err(over(staged.target.txn));
+        }
         state.touched = Instant::now();
-        state.aborted = false;
-        state.sealed = true;
+        state.phase = Phase::Sealed;
         fail_point::hit(FailPoint::SealBeforeReply);
         Ok(state.published.clone())
     }
@@ -425,11 +474,11 @@ impl Staging {
     }
 
     fn discard(&self, staged: &StagedTable) {
-        lock(&staged.state).aborted = true;
+        lock(&staged.state).phase = Phase::Discarded;
         for writer in lock(&staged.slices).values() {
             drop(self.take(&mut lock(writer)));
         }
-        // After the writers: an append under way may have published one more.
+        // What is on its way to the disk is removed when it is there.
         let published = std::mem::take(&mut lock(&staged.state).published);
         for record in published {
             self.remove(record.key(), record.layout);
@@ -454,17 +503,37 @@ impl Staging {
         all.tables.retain(|_, staged| {
             let state = lock(&staged.state);
             let age = state.touched.elapsed();
-            if !state.sealed && age > ABANDONED_AFTER {
+            let is_sealed = state.phase == Phase::Sealed;
+            if !is_sealed && age > ABANDONED_AFTER {
                 abandoned.push(Arc::clone(staged));
                 return false;
             }
-            !(state.sealed && age > SEALED_KEPT)
+            !(is_sealed && age > SEALED_KEPT)
         });
         drop(all);
         for staged in abandoned {
             tracing::warn!(txn = %staged.target.txn, "an abandoned transaction is dropped");
             self.discard(&staged);
         }
+    }
+}
+
+/// Closes a segment when it is its turn, and says in the table's state when that fails.
+async fn close_in_turn(
+    staging: Weak<Staging>,
+    staged: Arc<StagedTable>,
+    segment: SegmentWriter,
+    closing: Closing,
+) {
+    let Some(_turn) = closing.turn().await else { return };
+    let table = Arc::clone(&staged);
+    let closed = tokio::task::spawn_blocking(move || {
+        let staging = staging.upgrade().ok_or_else(|| over(table.target.txn))?;
+        staging.close(&table, segment)
+    });
+    let closed = closed.await.map_err(join_error).flatten();
+    if let Err(error) = closed {
+        lock(&staged.state).failed.get_or_insert_with(|| Arc::new(error));
     }
 }
 

@@ -1,9 +1,12 @@
 //! `basalt bench`: a cluster against its peers, side by side on the same files.
 
 mod cluster;
+mod cold;
 mod cost;
 mod datafusion;
 mod duckdb;
+mod memory;
+mod operations;
 mod report;
 
 use std::io::Write;
@@ -26,12 +29,13 @@ use cluster::{ClusterChoice, Target};
 use cost::Cost;
 use datafusion::PlainDataFusion;
 use duckdb::DuckDb;
+use memory::{Peaks, Watched};
 use report::{CacheResult, CopiesResult, LoadResult, QueryResult, Report};
 
 /// Measure a cluster against its peers on the same files
 ///
-/// Loads the files into the cluster by COPY where its tables are missing, then runs every query
-/// warm on the cluster and on plain DataFusion over the files, alternating, and prints the medians
+/// Loads the files into the cluster by COPY where its tables are missing, then runs every query,
+/// warm unless it is --cold, on the cluster and on plain DataFusion over the files, alternating, and prints the medians
 /// and their ratio. --duckdb adds DuckDB with native tables to loads and queries. Without --url,
 /// --processes or --workers it measures an embedded cluster of three workers.
 #[derive(Debug, Args)]
@@ -53,6 +57,13 @@ pub struct BenchArgs {
     copies: bool,
     #[command(flatten)]
     cluster: ClusterChoice,
+    /// Forget what is in memory before every run: the page cache, which takes root, and column
+    /// caches. Not DuckDB's own
+    #[arg(long, conflicts_with = "in_memory")]
+    cold: bool,
+    /// Measure look-ups and changes too
+    #[arg(long)]
+    operations: bool,
     /// Measure DataFusion on the rows in memory too, which takes several times the files' bytes
     #[arg(long)]
     in_memory: bool,
@@ -127,17 +138,22 @@ struct Peers {
 
 async fn measure(args: &BenchArgs, target: &Target, peers: &mut Peers) -> anyhow::Result<Report> {
     let workload = args.suite.workload();
+    let watched = Watched::new(target.process_ids());
     let mut client = Client::connect(target.url()).await?;
     let copies = match args.copies {
         true => Some(measure_copies(args, target, &mut client).await?),
         false => None,
     };
     let load = measure_load(args, target, &mut client, peers).await?;
+    let load_peak = watched.peak();
+    if args.cold {
+        cold::find_no_cached_columns(&mut client).await?;
+    }
     let bar = terminal::bar(workload.queries.len() as u64, "measuring");
     let mut queries = Vec::new();
     for query in workload.queries {
         bar.set_message(format!("measuring {}", query.name));
-        let result = measure_query(&mut client, peers, query, args.runs)
+        let result = measure_query(&mut client, peers, query, args)
             .await
             .with_context(|| format!("query {}", query.name))?;
         queries.push(result);
@@ -145,6 +161,16 @@ async fn measure(args: &BenchArgs, target: &Target, peers: &mut Peers) -> anyhow
     }
     bar.finish_and_clear();
     let cache = cache_use(&mut client).await?;
+    let query_peak = watched.peak();
+    let peaks = load_peak.zip(query_peak).map(|(load, queries)| Peaks { load, queries });
+    let operations = match args.operations {
+        true => {
+            let duckdb = &mut peers.duckdb;
+            operations::measure_operations(workload, &args.data, &mut client, duckdb, args.runs)
+                .await?
+        }
+        false => vec![],
+    };
     Ok(Report {
         suite: workload.name,
         cluster: target.description().to_owned(),
@@ -153,7 +179,10 @@ async fn measure(args: &BenchArgs, target: &Target, peers: &mut Peers) -> anyhow
         target_partitions: peers.datafusion.target_partitions(),
         duckdb_version: peers.duckdb.as_ref().map(|duckdb| duckdb.version().to_owned()),
         runs: args.runs,
+        is_cold: args.cold,
         load,
+        peaks,
+        operations,
         copies,
         cache,
         is_embedded: target.is_embedded(),
@@ -183,7 +212,20 @@ async fn measure_load(
             load.duckdb_ms.push(duckdb.load().await?);
         }
     }
+    load.stored_bytes =
+        number(client, "SELECT coalesce(sum(bytes), 0)::BIGINT FROM sys.tables").await?;
+    for table in args.suite.workload().tables {
+        let file = args.data.join(format!("{}.parquet", table.name));
+        load.file_bytes += std::fs::metadata(&file)?.len();
+    }
     Ok(load)
+}
+
+/// The one number that a query gives.
+async fn number(client: &mut Client, sql: &str) -> anyhow::Result<i64> {
+    let (_, batches) = client.query_all(sql).await?;
+    let batch = batches.iter().find(|batch| batch.num_rows() == 1).context("there is one row")?;
+    Ok(batch.column(0).as_primitive_opt::<Int64Type>().context("it is a BIGINT")?.value(0))
 }
 
 /// Loading with one copy and with two, which differ in nothing else: `runs` times each, in turns.
@@ -234,7 +276,7 @@ async fn measure_query(
     client: &mut Client,
     peers: &mut Peers,
     query: &Query,
-    runs: u16,
+    args: &BenchArgs,
 ) -> anyhow::Result<QueryResult> {
     let mut result = QueryResult::new(query.name);
     (result.basalt_rows, _) = workload::run(client, query).await?;
@@ -244,11 +286,17 @@ async fn measure_query(
     if let Some(duckdb) = &mut peers.duckdb {
         result.duckdb_rows = Some(duckdb.run(query).await?.1);
     }
-    for _ in 0..runs {
+    for _ in 0..args.runs {
+        if args.cold {
+            cold::drop_page_cache().await?;
+        }
         let cost = Cost::now();
         let (_, time) = workload::run(client, query).await?;
         result.basalt_ms.push(milliseconds(time));
         result.costs.push(cost.since());
+        if args.cold {
+            cold::drop_page_cache().await?;
+        }
         let start = Instant::now();
         peers.datafusion.run(query).await?;
         result.datafusion_ms.push(milliseconds(start.elapsed()));

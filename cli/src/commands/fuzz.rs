@@ -40,6 +40,10 @@ pub struct FuzzArgs {
     /// Partitions per task, each with each number of workers
     #[arg(long, value_name = "N,...", value_delimiter = ',', default_values_t = [2])]
     partitions: Vec<usize>,
+    /// Settings of a kind of session, like batch_rows=7,pruning=off; may be given again for another
+    /// kind. Each with each number of workers and partitions, beside sessions without settings
+    #[arg(long = "set", value_name = "NAME=VALUE,...")]
+    settings: Vec<String>,
     /// Where embedded clusters keep their data; removed at the end [default: a temporary folder]
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
@@ -108,21 +112,32 @@ pub(super) async fn run(args: FuzzArgs) -> anyhow::Result<()> {
     if summary.findings.is_empty() { Ok(()) } else { Err(Reported.into()) }
 }
 
-/// Each number of workers with each number of partitions, in turn.
+/// Each number of workers with each number of partitions and each kind of session, in turn.
 fn topologies(args: &FuzzArgs) -> Vec<Topology> {
     let workers = if args.url.is_some() { &[0][..] } else { &args.workers };
-    let pairs: Vec<_> = workers
-        .iter()
-        .flat_map(|workers| args.partitions.iter().map(move |partitions| (*workers, *partitions)))
-        .collect();
-    let every = if args.queries == 1 { 1 } else { pairs.len() as u64 };
-    let topology = |(index, (workers, partitions)): (u64, (u16, usize))| Topology {
-        workers,
-        partitions,
-        every,
-        offset: index % every,
-    };
-    (0..).zip(pairs).map(topology).collect()
+    let given = args.settings.iter().map(|kind| kind.split(',').map(str::to_owned).collect());
+    // A single query runs as it was said to.
+    let without = (args.queries > 1 || args.settings.is_empty()).then(Vec::new);
+    let kinds: Vec<Vec<String>> = without.into_iter().chain(given).collect();
+    let mut topologies = Vec::new();
+    for workers in workers {
+        for partitions in &args.partitions {
+            topologies.extend(kinds.iter().map(|settings| Topology {
+                workers: *workers,
+                partitions: *partitions,
+                settings: settings.clone(),
+                every: 1,
+                offset: 0,
+            }));
+        }
+    }
+    if args.queries > 1 {
+        let every = topologies.len() as u64;
+        for (offset, topology) in (0..).zip(&mut topologies) {
+            (topology.every, topology.offset) = (every, offset);
+        }
+    }
+    topologies
 }
 
 /// What a person sees while queries run.

@@ -53,8 +53,7 @@ fn worker_of_one_task(
     let worker = busiest_reader(&stage, &topology)?;
     let local = topology.url_of_task(worker).and_then(|url| channels.local(url));
     let Some(sessions) = local else { return Ok(None) };
-    let options = config.options().extensions.get::<FragmentOptions>();
-    sessions.own_context(options.cloned().unwrap_or_default()).map(Some)
+    sessions.own_context(FragmentOptions::of(config.options())).map(Some)
 }
 
 /// The plan of the only stage below the head, if that is one task.

@@ -19,6 +19,7 @@ use super::{ScanSegment, ScanTable, SegmentScanExec};
 use crate::chunks::{ChunkRead, ChunkSource, ChunkSourceExtension, ReadCost};
 use crate::column_cache::{ColumnCache, ColumnKey, DecodedColumn, Weigher};
 use crate::error::storage_error;
+use crate::session::FragmentOptions;
 
 /// Rows of a batch below which a scan does not use the cache: what small pieces take beside their values
 /// would not be worth keeping, and who holds a small piece of a large one is charged for all of it.
@@ -66,14 +67,18 @@ pub(super) struct ScanColumns {
     source: Arc<dyn ChunkSource>,
     /// Where columns are found and kept, if anywhere, and what those take that are collected.
     cache: Option<(Arc<ColumnCache>, MemoryReservation)>,
+    finds_columns: bool,
     batch_rows: usize,
 }
 
 impl ScanColumns {
     pub(super) fn new(scan: &SegmentScanExec, context: &TaskContext) -> Result<Self> {
         let config = context.session_config();
+        let options = FragmentOptions::of(config.options());
         let is_used = |cache: &Arc<ColumnCache>| {
-            cache.is_enabled() && config.batch_size() >= CACHED_BATCH_ROWS_MIN
+            options.caches_columns
+                && cache.is_enabled()
+                && config.batch_size() >= CACHED_BATCH_ROWS_MIN
         };
         let collected =
             || MemoryConsumer::new("columns to be cached").register(context.memory_pool());
@@ -84,6 +89,7 @@ impl ScanColumns {
             segments: Arc::clone(&scan.segments),
             source: ChunkSourceExtension::from_task(context)?,
             cache,
+            finds_columns: options.finds_columns,
             batch_rows: config.batch_size(),
         })
     }
@@ -171,7 +177,7 @@ impl ScanColumns {
             return None;
         }
         let data_type = self.table.schema.field(column).data_type();
-        let (cache, _) = self.cache.as_ref()?;
+        let (cache, _) = self.cache.as_ref().filter(|_| self.finds_columns)?;
         let found = cache.get(&self.key(row_group, column), data_type);
         found.map(FetchedColumn::Decoded)
     }

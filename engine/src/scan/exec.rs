@@ -29,6 +29,7 @@ use super::pruning::segments_that_may_match;
 use super::stream::open_partition;
 use super::{ScanSegment, ScanTable, ScanUnit, spread_units};
 use crate::codec::is_serialisable;
+use crate::session::FragmentOptions;
 use crate::unestimated::filtered_by;
 
 /// Scans explicit row groups of a table's segments.
@@ -335,12 +336,16 @@ impl ExecutionPlan for SegmentScanExec {
         &self,
         _: FilterPushdownPhase,
         pushed: ChildPushdownResult,
-        _: &ConfigOptions,
+        config: &ConfigOptions,
     ) -> Result<FilterPushdownPropagation<Arc<dyn ExecutionPlan>>> {
+        let options = FragmentOptions::of(config);
         let filters: Vec<_> = pushed
             .parent_filters
             .iter()
-            .map(|parent| self.over_read_columns(&parent.filter))
+            .map(|parent| match options.filter_pushdown {
+                true => self.over_read_columns(&parent.filter),
+                false => None,
+            })
             .collect();
         let answers = filters
             .iter()
@@ -351,7 +356,8 @@ impl ExecutionPlan for SegmentScanExec {
             self.predicate.iter().cloned().chain(filters.into_iter().flatten()).collect();
         match conjunction_opt(accepted) {
             Some(predicate) if self.limit.is_none() => {
-                let scan = self.clone().with_predicate(Some(predicate)).without_pruned()?;
+                let scan = self.clone().with_predicate(Some(predicate));
+                let scan = if options.pruning { scan.without_pruned()? } else { scan };
                 Ok(propagation.with_updated_node(Arc::new(scan)))
             }
             // A limit counts rows before any filter that comes later, so none may sink below it.

@@ -21,6 +21,7 @@ use datafusion::physical_expr::utils::collect_columns;
 use super::ahead::SharedPruner;
 use super::column_rows::ColumnRows;
 use super::pruning::ZonePruner;
+use crate::session::FragmentOptions;
 
 /// A predicate split from the columns it needs.
 pub(super) struct Predicate {
@@ -29,7 +30,8 @@ pub(super) struct Predicate {
     /// Indexes into the read columns, ascending.
     pub(super) columns: Vec<usize>,
     schema: SchemaRef,
-    pub(super) pruner: SharedPruner,
+    /// What passes over row groups, unless the session wants to see them all.
+    pub(super) pruner: Option<SharedPruner>,
 }
 
 /// A batch of the predicate's columns and which of its rows pass.
@@ -40,15 +42,21 @@ pub(super) struct TestedBatch {
 }
 
 impl Predicate {
-    pub(super) fn new(predicate: &Arc<dyn PhysicalExpr>, read_schema: &SchemaRef) -> Result<Self> {
+    pub(super) fn new(
+        predicate: &Arc<dyn PhysicalExpr>,
+        read_schema: &SchemaRef,
+        options: &FragmentOptions,
+    ) -> Result<Self> {
         let mut columns: Vec<_> =
             collect_columns(predicate).iter().map(|column| column.index()).collect();
         columns.sort_unstable();
         columns.dedup();
         let schema: SchemaRef = Arc::new(read_schema.project(&columns)?);
         let expr = reassign_by_index(predicate, &columns, &schema)?;
-        let pruner = ZonePruner::new(Arc::clone(predicate), Arc::clone(read_schema));
-        let pruner = Arc::new(Mutex::new(pruner));
+        let pruner = options.pruning.then(|| {
+            let pruner = ZonePruner::new(Arc::clone(predicate), Arc::clone(read_schema));
+            Arc::new(Mutex::new(pruner))
+        });
         Ok(Self { expr, columns, schema, pruner })
     }
 

@@ -27,6 +27,7 @@ use super::columns::{Chosen, Fetched, FetchedColumn, RowGroup, ScanColumns, too_
 use super::open_row_group::OpenRowGroup;
 use super::predicate::{Predicate, TestedBatch, live_batches};
 use crate::chunks::ReadCost;
+use crate::session::FragmentOptions;
 
 /// Below this share of surviving rows, the other columns are decoded by row selection; above it,
 /// decoding everything and filtering is cheaper.
@@ -121,7 +122,10 @@ impl PartitionScan {
         let batch_rows = context.session_config().batch_size();
         let metrics = ScanMetrics::new(metrics, partition);
         let predicate = match &scan.predicate {
-            Some(predicate) => Some(Predicate::new(predicate, &scan.table.schema)?),
+            Some(predicate) => {
+                let options = FragmentOptions::of(context.session_config().options());
+                Some(Predicate::new(predicate, &scan.table.schema, &options)?)
+            }
             None => None,
         };
         let first_step = match &predicate {
@@ -144,7 +148,7 @@ impl PartitionScan {
         for row_group in &row_groups {
             metrics.rows_assigned.add(columns.rows_of(*row_group)?);
         }
-        let pruner = predicate.as_ref().map(|predicate| Arc::clone(&predicate.pruner));
+        let pruner = predicate.as_ref().and_then(|predicate| predicate.pruner.clone());
         let row_groups =
             RowGroups::new(Arc::clone(&columns), first_step.clone(), pruner, row_groups.into());
         Ok(Self {
@@ -258,8 +262,9 @@ impl PartitionScan {
 
     /// Whether a row group may hold rows by what dynamic filters know now.
     fn may_match_still(&self, fetched: &Fetched) -> Result<bool> {
-        let Some(predicate) = &self.predicate else { return Ok(true) };
-        let mut pruner = predicate.pruner.lock().unwrap_or_else(PoisonError::into_inner);
+        let pruner = self.predicate.as_ref().and_then(|predicate| predicate.pruner.as_ref());
+        let Some(pruner) = pruner else { return Ok(true) };
+        let mut pruner = pruner.lock().unwrap_or_else(PoisonError::into_inner);
         if !pruner.is_dynamic() {
             return Ok(true);
         }

@@ -78,8 +78,7 @@ impl FragmentSessions {
             .builder
             .with_distributed_option_extension_from_headers::<FragmentOptions>(&context.headers)?;
         let mut config = builder.config().take().unwrap_or_default();
-        let fragment =
-            config.options().extensions.get::<FragmentOptions>().cloned().unwrap_or_default();
+        let fragment = FragmentOptions::of(config.options());
         self.configure(&mut config, fragment)?;
         let services = &self.services;
         let fence = services.fence.clone();
@@ -124,7 +123,8 @@ impl FragmentSessions {
             &fragment.batch_rows.clamp(1, 65_536).to_string(),
         )?;
         options.execution.target_partitions = fragment.target_partitions.clamp(2, 256);
-        options.execution.time_zone = Some(fragment.time_zone);
+        options.execution.time_zone = Some(fragment.time_zone.clone());
+        options.extensions.insert(fragment);
         let services = &self.services;
         config.set_extension(Arc::new(ChunkSourceExtension(Arc::clone(&services.chunks))));
         config.set_extension(Arc::clone(&services.columns));

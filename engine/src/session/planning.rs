@@ -26,7 +26,7 @@ use crate::physical_rules::physical_rules;
 use crate::portable_windows::PortableWindows;
 use crate::rewording::reworded;
 use crate::session_functions::session_functions;
-use crate::settings::Settings;
+use crate::settings::{CacheUse, Settings};
 use crate::snapshot::{CATALOG, Snapshot};
 use crate::snapshot_catalog::{SEARCH_PATH_SCHEMA, SnapshotCatalog, view_path};
 use crate::subqueries::{GuardScalarSubqueries, ProjectScalarSubqueries};
@@ -145,6 +145,10 @@ pub(crate) fn nested_state(
         batch_rows: spec.settings.batch_rows,
         time_zone: spec.settings.time_zone.clone(),
         target_partitions: spec.settings.target_partitions,
+        filter_pushdown: spec.settings.scans.filter_pushdown,
+        pruning: spec.settings.scans.pruning,
+        caches_columns: spec.settings.scans.column_cache != CacheUse::Off,
+        finds_columns: spec.settings.scans.column_cache == CacheUse::On,
     };
     let mut state = spec.sessions.common.clone();
     let config = spec.settings.apply(state.config().clone())?;

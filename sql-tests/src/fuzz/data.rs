@@ -32,6 +32,8 @@ pub struct Table {
     pub style: String,
     /// The rows of each INSERT, as literals.
     pub loads: Vec<Vec<Vec<String>>>,
+    /// Whether we VACUUM it when it is filled: one segment of each slice is left then.
+    pub is_compacted: bool,
 }
 
 /// Rows of the tables.
@@ -107,8 +109,8 @@ impl Table {
     }
 }
 
-/// The tables of a seed.
-pub fn tables(seed: u64) -> Vec<Table> {
+/// The tables of a seed, in several segments or compacted.
+pub fn tables(seed: u64, is_compacted: bool) -> Vec<Table> {
     // Far from the seeds of queries.
     let mut random = Random::new(seed ^ 0x5eed_0000_0000_0000);
     let first_kind = random.index(KINDS.len());
@@ -122,7 +124,7 @@ pub fn tables(seed: u64) -> Vec<Table> {
         let style = style(index, &columns, &mut random);
         let has_extremes = random.one_in(6);
         let loads = loads(*rows, &columns, has_extremes, &mut random);
-        Table { name: format!("fuzz_{index}"), columns, style, loads }
+        Table { name: format!("fuzz_{index}"), columns, style, loads, is_compacted }
     };
     ROWS.iter().enumerate().map(table).collect()
 }

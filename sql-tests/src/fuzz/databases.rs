@@ -41,6 +41,9 @@ pub trait Database: Send + Sync {
         for insert in table.inserts() {
             self.execute(&insert).await?;
         }
+        if table.is_compacted && self.is_ours() {
+            self.execute(&format!("VACUUM {}", table.name)).await?;
+        }
         Ok(())
     }
 }
@@ -157,15 +160,22 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// A session with this many partitions per task, in which tables of few rows are cut into
-    /// tasks as those of many are.
+    /// A session with this many partitions per task and some more settings, like `pruning=off`, in
+    /// which tables of few rows are cut into tasks as those of many are.
     ///
     /// # Errors
-    /// When nobody answers, or the setting is refused.
-    pub async fn connect(url: &str, partitions: usize) -> Result<Self, ClientError> {
+    /// When nobody answers, or a setting is refused.
+    pub async fn connect(
+        url: &str,
+        partitions: usize,
+        settings: &[String],
+    ) -> Result<Self, ClientError> {
         let mut client = Client::connect(url).await?;
         client.run(&format!("SET target_partitions = {partitions}")).await?;
         client.run("SET one_task_rows = 0").await?;
+        for setting in settings {
+            client.run(&format!("SET {setting}")).await?;
+        }
         Ok(Self { client })
     }
 }

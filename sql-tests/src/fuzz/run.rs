@@ -1,7 +1,8 @@
 //! A run: rounds of queries on the same data.
 //!
 //! Query i of a run has the seed SEED + i, and its data the number of the round that the seed is
-//! in: so a query runs again alone, with its data, by its seed.
+//! in: so a query runs again alone, with its data, by its seed. In the second half of a round the
+//! tables are compacted.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -17,8 +18,8 @@ use super::report::{Finding, Summary};
 use super::setup::{DuckDbReference, Setup, Source, Target};
 use super::shrink::{self, Budget};
 
-/// Queries on the same data.
-pub const QUERIES_PER_ROUND: u64 = 500;
+/// Queries on the same tables: half of those on the same data.
+pub const QUERIES_PER_HALF: u64 = 250;
 /// Differences of a round that are shrunk; more are most likely the same one again.
 const SHRUNK_PER_ROUND: usize = 5;
 
@@ -62,9 +63,9 @@ pub async fn run(
     };
     let mut first = options.seed;
     while first < end && (options.keeps_going || summary.findings.is_empty()) {
-        let round = first / QUERIES_PER_ROUND;
-        let last = ((round + 1) * QUERIES_PER_ROUND).min(end);
-        let tables = data::tables(round);
+        let half = first / QUERIES_PER_HALF;
+        let last = (half + 1).saturating_mul(QUERIES_PER_HALF).min(end);
+        let tables = data::tables(half / 2, half % 2 == 1);
         let mut setup = Setup::start(source).await?;
         setup.duckdb = duckdb.clone();
         setup.load(&tables).await?;

@@ -17,13 +17,15 @@ const CLUSTER_MEMORY_BYTES: usize = 1 << 30;
 const PLAIN_PARTITIONS: usize = 1;
 const CHECKED_PARTITIONS: usize = 4;
 
-/// A number of workers and of partitions, and which queries run on it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// A number of workers, settings of a session on them, and which queries run there.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Topology {
     /// Workers of an embedded cluster.
     pub workers: u16,
     /// Partitions per task.
     pub partitions: usize,
+    /// Other settings of the session, like `pruning=off`.
+    pub settings: Vec<String>,
     /// Queries run here whose seed is `offset` modulo `every`.
     pub every: u64,
     /// See `every`.
@@ -100,8 +102,7 @@ impl Setup {
             Source::Url { url, topologies } => {
                 let mut setup = Self::of(Vec::new());
                 for topology in topologies {
-                    let flags = format!("--url {url} --partitions {}", topology.partitions);
-                    setup.connect(url, flags, topology).await?;
+                    setup.connect(url, format!("--url {url}"), topology).await?;
                 }
                 setup.loaders.truncate(1);
                 Ok(setup)
@@ -144,9 +145,8 @@ impl Setup {
                     url
                 }
             };
-            let flags = format!("--workers {workers} --partitions {}", topology.partitions);
             let is_first = setup.clusters.len() > setup.loaders.len();
-            setup.connect(&url, flags, topology).await?;
+            setup.connect(&url, format!("--workers {workers}"), topology).await?;
             if !is_first {
                 setup.loaders.pop();
             }
@@ -157,13 +157,18 @@ impl Setup {
     async fn connect(
         &mut self,
         url: &str,
-        flags: String,
+        cluster: String,
         topology: &Topology,
     ) -> anyhow::Result<()> {
+        let Topology { partitions, settings, every, offset, .. } = topology;
+        let mut flags = format!("{cluster} --partitions {partitions}");
+        if !settings.is_empty() {
+            flags += &format!(" --set {}", settings.join(","));
+        }
         let database: Arc<dyn Database> =
-            Arc::new(Cluster::connect(url, topology.partitions).await?);
+            Arc::new(Cluster::connect(url, *partitions, settings).await?);
         self.loaders.push(Arc::clone(&database));
-        let (every, offset) = (topology.every, topology.offset);
+        let (every, offset) = (*every, *offset);
         self.targets.push(Target { flags, database, every, offset });
         Ok(())
     }

@@ -56,7 +56,7 @@ async fn summary_of(
     let database = Arc::new(Faulty { plain: PlainDataFusion::new(1), fault });
     let target = Target { flags: "--workers 0".to_owned(), database, every: 1, offset: 0 };
     let setup = Setup::of(vec![target]);
-    let tables = data::tables(0);
+    let tables = data::tables(0, false);
     setup.load(&tables).await.unwrap();
     let options = Options {
         seed: 0,
@@ -251,9 +251,9 @@ async fn an_overflow_is_explained_where_there_is_one_and_nowhere_else() {
 
 #[test]
 fn a_seed_gives_the_same_tables_and_the_same_query_every_time() {
-    assert_eq!(data::tables(3), data::tables(3));
-    assert_ne!(data::tables(3), data::tables(4));
-    let tables = data::tables(0);
+    assert_eq!(data::tables(3, false), data::tables(3, false));
+    assert_ne!(data::tables(3, false), data::tables(4, false));
+    let tables = data::tables(0, false);
     for seed in 0..50 {
         let texts = [(), ()].map(|()| run::case(seed, None, false, &tables).query.to_string());
         assert_eq!(texts[0], texts[1], "seed {seed}");
@@ -264,7 +264,7 @@ fn a_seed_gives_the_same_tables_and_the_same_query_every_time() {
 
 #[test]
 fn every_kind_of_table_and_query_is_generated() {
-    let tables = data::tables(0);
+    let tables = data::tables(0, false);
     let all: Vec<_> = tables.iter().map(|table| table.create(true)).collect();
     let mut all = all.join("\n");
     assert!(tables.iter().any(|table| table.rows() == 0 && table.inserts().is_empty()));
@@ -338,7 +338,7 @@ fn every_kind_of_table_and_query_is_generated() {
 
 #[test]
 fn what_only_duckdb_checks_is_generated_for_it_alone() {
-    let tables = data::tables(0);
+    let tables = data::tables(0, false);
     let all = |make: fn(u64, &[data::Table]) -> Query| -> String {
         (0..3_000).map(|seed| make(seed, &tables).to_string() + "\n").collect()
     };
@@ -363,7 +363,7 @@ fn what_only_duckdb_checks_is_generated_for_it_alone() {
 
 #[test]
 fn the_share_of_duckdb_leaves_other_queries_as_they_are() {
-    let tables = data::tables(0);
+    let tables = data::tables(0, false);
     let of = |seed, oracle, has_duckdb| run::case(seed, oracle, has_duckdb, &tables);
     for seed in 0..50 {
         let without = of(seed, None, false);

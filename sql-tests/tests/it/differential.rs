@@ -3,24 +3,33 @@
 //! The seeds are fixed, so that CI is the same every time; `basalt fuzz` runs more of them, and
 //! prints the command that repeats one.
 
-use basalt_sql_tests::fuzz::run::{Options, run};
+use basalt_sql_tests::fuzz::run::{Options, QUERIES_PER_HALF, run};
 use basalt_sql_tests::fuzz::setup::{Source, Topology};
 use basalt_sql_tests::fuzz::shrink::Budget;
 
-const SEED: u64 = 1;
+/// Half of the queries are before the tables are compacted.
+const SEED: u64 = QUERIES_PER_HALF - QUERIES / 2;
 const QUERIES: u64 = 160;
-/// The workers that see every query, and those that see each n-th one.
+/// The workers that see every query, and those that see each n-th one, with what scans may leave
+/// out left out.
 const WORKERS_ALWAYS: u16 = 3;
-const WORKERS_SOMETIMES: [u16; 3] = [1, 2, 5];
+const WORKERS_SOMETIMES: [(u16, &str); 4] = [
+    (1, "batch_rows=1"),
+    (2, "pruning=off,filter_pushdown=off"),
+    (3, "column_cache=off,batch_rows=7"),
+    (5, "pruning=off"),
+];
 const SOMETIMES: u64 = 12;
 
 fn topologies() -> Vec<Topology> {
-    let always = Topology { workers: WORKERS_ALWAYS, partitions: 2, every: 1, offset: 0 };
-    let sometimes = (0..).zip(WORKERS_SOMETIMES).map(|(index, workers)| Topology {
+    let always =
+        Topology { workers: WORKERS_ALWAYS, partitions: 2, settings: vec![], every: 1, offset: 0 };
+    let sometimes = (0..).zip(WORKERS_SOMETIMES).map(|(index, (workers, settings))| Topology {
         workers,
         partitions: 4,
+        settings: settings.split(',').map(str::to_owned).collect(),
         every: SOMETIMES,
-        offset: index * SOMETIMES / 3,
+        offset: index * SOMETIMES / 4,
     });
     [always].into_iter().chain(sometimes).collect()
 }

@@ -40,7 +40,8 @@ async fn generated_queries_give_what_duckdb_gives() {
     const SEED: u64 = 7_700;
     const QUERIES: u64 = 60;
     let dir = tempfile::tempdir().unwrap();
-    let topologies = vec![Topology { workers: 2, partitions: 2, every: 1, offset: 0 }];
+    let topologies =
+        vec![Topology { workers: 2, partitions: 2, settings: vec![], every: 1, offset: 0 }];
     let source = Source::Embedded { dir: dir.path().to_owned(), topologies };
     let options = options(SEED, QUERIES, python().await);
     let summary = run(&options, &source, &mut |_| {}).await.unwrap();
@@ -85,7 +86,7 @@ async fn a_lost_row_is_found_beside_duckdb_and_made_small() {
     let target = Arc::new(LosesRows(PlainDataFusion::new(1)));
     let mut setup = Setup::of(vec![Target { flags, database: target, every: 1, offset: 0 }]);
     setup.duckdb = Some(DuckDbReference { database, flags: "--duckdb PYTHON".to_owned() });
-    let tables = data::tables(0);
+    let tables = data::tables(0, false);
     setup.load(&tables).await.unwrap();
     let options = Options { keeps_going: false, ..options(0, 200, python) };
     let mut summary = Summary::default();

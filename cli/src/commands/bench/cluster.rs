@@ -93,6 +93,14 @@ impl Target {
         !matches!(self.kind, Kind::Remote)
     }
 
+    /// The ids of its processes, if it has its own.
+    pub(super) fn process_ids(&self) -> Vec<u32> {
+        match &self.kind {
+            Kind::Processes(cluster, _) => cluster.process_ids(),
+            Kind::Remote | Kind::Embedded(..) => vec![],
+        }
+    }
+
     /// Whether it is in this process.
     pub(super) fn is_embedded(&self) -> bool {
         matches!(self.kind, Kind::Embedded(..))
@@ -119,7 +127,11 @@ impl Target {
 }
 
 fn worker_args(memory: MemoryFlags) -> Vec<String> {
-    let flags = [("--memory", memory.memory), ("--column-cache", memory.column_cache)];
+    let flags = [
+        ("--memory", memory.memory),
+        ("--column-cache", memory.column_cache),
+        ("--load-memory", memory.load_memory),
+    ];
     let given = flags.into_iter().filter_map(|(flag, bytes)| Some((flag, bytes?)));
     given.flat_map(|(flag, bytes)| [flag.to_owned(), bytes.to_string()]).collect()
 }

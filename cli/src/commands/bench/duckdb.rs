@@ -84,7 +84,15 @@ impl DuckDb {
     pub(super) async fn run(&mut self, query: &Query) -> anyhow::Result<(f64, u64)> {
         // DuckDB's name of the function.
         let sql = query.sql.replace("to_timestamp_seconds(", "to_timestamp(");
-        self.ask(serde_json::to_string(&statements(&sql))?).await
+        self.run_statements(&statements(&sql)).await
+    }
+
+    /// Runs statements to the last row. Returns the milliseconds and the rows.
+    pub(super) async fn run_statements(
+        &mut self,
+        statements: &[String],
+    ) -> anyhow::Result<(f64, u64)> {
+        self.ask(serde_json::to_string(statements)?).await
     }
 
     async fn ask(&mut self, request: String) -> anyhow::Result<(f64, u64)> {

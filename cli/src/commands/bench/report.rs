@@ -6,6 +6,8 @@ use anyhow::bail;
 use serde::Serialize;
 
 use super::cost::Cost;
+use super::memory::Peaks;
+use super::operations::OperationResult;
 use crate::machine::Machine;
 use crate::shell::grouped;
 
@@ -55,6 +57,10 @@ pub(super) struct LoadResult {
     pub(super) basalt_ms: Vec<f64>,
     /// By CREATE TABLE AS and CHECKPOINT.
     pub(super) duckdb_ms: Vec<f64>,
+    /// One copy of all tables.
+    pub(super) stored_bytes: i64,
+    /// The files that they were loaded from.
+    pub(super) file_bytes: u64,
 }
 
 /// Loading all tables with one copy and with two; times in milliseconds.
@@ -83,7 +89,12 @@ pub(super) struct Report {
     pub(super) target_partitions: usize,
     pub(super) duckdb_version: Option<String>,
     pub(super) runs: u16,
+    /// Whether what was in memory was forgotten before every run.
+    pub(super) is_cold: bool,
     pub(super) load: LoadResult,
+    /// Of the cluster, if it has processes of its own.
+    pub(super) peaks: Option<Peaks>,
+    pub(super) operations: Vec<OperationResult>,
     pub(super) copies: Option<CopiesResult>,
     pub(super) cache: CacheResult,
     /// Whether the cluster is in this process, so that what it cost is known.
@@ -114,11 +125,14 @@ impl Report {
         if let Some(version) = &self.duckdb_version {
             write!(text, ", and DuckDB {version} on its own tables")?;
         }
-        writeln!(text, "; medians of {} hot runs", self.runs)?;
+        let heat = if self.is_cold { "cold" } else { "hot" };
+        writeln!(text, "; medians of {} {heat} runs", self.runs)?;
         self.write_load(&mut text)?;
+        self.write_sizes(&mut text)?;
         self.write_copies(&mut text)?;
         self.write_queries(&mut text)?;
         self.write_cache(&mut text)?;
+        self.write_operations(&mut text)?;
         Ok(text)
     }
 
@@ -143,6 +157,46 @@ impl Report {
         writeln!(text, " (medians of {runs})")
     }
 
+    fn write_sizes(&self, text: &mut String) -> std::fmt::Result {
+        let LoadResult { stored_bytes, file_bytes, .. } = self.load;
+        writeln!(
+            text,
+            "one copy takes {:.2} GiB, the Parquet files {:.2}: ratio {:.2}",
+            gibibytes(stored_bytes as f64),
+            gibibytes(file_bytes as f64),
+            stored_bytes as f64 / file_bytes as f64
+        )?;
+        let Some(Peaks { load, queries }) = self.peaks else { return Ok(()) };
+        writeln!(
+            text,
+            "peak memory of all processes: {:.2} GiB loading, {:.2} in queries",
+            gibibytes(load as f64),
+            gibibytes(queries as f64)
+        )
+    }
+
+    fn write_operations(&self, text: &mut String) -> std::fmt::Result {
+        if self.operations.is_empty() {
+            return Ok(());
+        }
+        let mut header = " operation         | basalt ms".to_owned();
+        if self.duckdb_version.is_some() {
+            header += " | duckdb ms | ratio";
+        }
+        let rule: String = header.chars().map(|c| if c == '|' { '+' } else { '-' }).collect();
+        writeln!(text, "\n{header}\n{rule}")?;
+        for OperationResult { name, basalt_ms, duckdb_ms } in &self.operations {
+            let basalt = median(basalt_ms);
+            write!(text, " {name:<17} | {basalt:>9.2}")?;
+            if !duckdb_ms.is_empty() {
+                let duckdb = median(duckdb_ms);
+                write!(text, " | {duckdb:>9.2} | {:>5.2}", basalt / duckdb)?;
+            }
+            writeln!(text)?;
+        }
+        Ok(())
+    }
+
     fn write_copies(&self, text: &mut String) -> std::fmt::Result {
         let Some(CopiesResult { one_ms, two_ms }) = &self.copies else { return Ok(()) };
         let [one, two] = [one_ms, two_ms].map(|times| median(times));
@@ -158,7 +212,7 @@ impl Report {
 
     fn write_cache(&self, text: &mut String) -> std::fmt::Result {
         let CacheResult { budget_bytes, bytes, hits, misses } = self.cache;
-        let gib = |bytes: i64| bytes as f64 / f64::from(1 << 30);
+        let gib = |bytes: i64| gibibytes(bytes as f64);
         let asked = hits + misses;
         if asked == 0 {
             return writeln!(text, "column caches: none");
@@ -280,6 +334,10 @@ impl Medians {
         }
         line
     }
+}
+
+fn gibibytes(bytes: f64) -> f64 {
+    bytes / f64::from(1 << 30)
 }
 
 /// The middle of the sorted times, or the mean of the two in the middle.

@@ -293,7 +293,7 @@ mod tests {
 
     #[test]
     fn tables_have_duckdbs_types() {
-        let tables = data::tables(0);
+        let tables = data::tables(0, false);
         let all: Vec<_> = tables.iter().flat_map(statements).collect();
         let all = all.join("\n");
         for wanted in ["UTINYINT", "UINTEGER", "UBIGINT", "TIMESTAMP_MS", "list_value("] {

@@ -130,7 +130,7 @@ fn the_seeds_of_other_oracles_mean_what_they_did() {
             _ if found.contains("--oracle norec") => Oracle::NoRec,
             _ => continue,
         };
-        let tables = data::tables(seed / run::QUERIES_PER_ROUND);
+        let tables = data::tables(seed / (2 * run::QUERIES_PER_HALF), false);
         let case = run::case(seed, Some(oracle), false, &tables);
         if original.is_empty() {
             continue;
