@@ -106,11 +106,21 @@ pub fn statements(sql: &str) -> Vec<String> {
 /// # Errors
 /// What the server says.
 pub async fn run(client: &mut Client, query: &Query) -> Result<(u64, Duration), ClientError> {
-    let statements = statements(query.sql);
+    run_statements(client, &statements(query.sql)).await
+}
+
+/// Runs statements to their last row. Returns the rows and the time until the last one was here.
+///
+/// # Errors
+/// What the server says.
+pub async fn run_statements(
+    client: &mut Client,
+    statements: &[impl AsRef<str>],
+) -> Result<(u64, Duration), ClientError> {
     let start = Instant::now();
     let mut rows = 0;
-    for statement in &statements {
-        if let Answer::Rows(mut stream) = client.run(statement).await? {
+    for statement in statements {
+        if let Answer::Rows(mut stream) = client.run(statement.as_ref()).await? {
             while let Some(batch) = stream.next_batch().await? {
                 rows += batch.num_rows() as u64;
             }

@@ -11,6 +11,7 @@
 //! - [`reconcile`]: slices and copies brought to where they should be
 //! - [`repair`]: what to do next so that every segment has its copies there
 //! - [`backend`]: the seam between the Flight SQL service and the statement life cycle
+//! - `key_ranges`: where segments lie in the order of a sort key
 //! - [`statements`]: the statement life cycle, with `sys_schema` to look at it
 //! - [`flight`]: the Flight SQL service
 //! - `simulation`: commit, membership and repair in one virtual cluster, for tests
@@ -19,6 +20,7 @@ pub mod backend;
 pub mod catalog;
 pub mod commit_sources;
 pub mod flight;
+mod key_ranges;
 pub mod log_links;
 pub mod log_scrub;
 pub mod log_sources;

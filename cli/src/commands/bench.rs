@@ -61,6 +61,9 @@ pub struct BenchArgs {
     /// caches. Not DuckDB's own
     #[arg(long, conflicts_with = "in_memory")]
     cold: bool,
+    /// VACUUM the tables once they are loaded
+    #[arg(long)]
+    vacuum: bool,
     /// Measure look-ups and changes too
     #[arg(long)]
     operations: bool,
@@ -146,6 +149,14 @@ async fn measure(args: &BenchArgs, target: &Target, peers: &mut Peers) -> anyhow
     };
     let load = measure_load(args, target, &mut client, peers).await?;
     let load_peak = watched.peak();
+    let vacuum_ms = match args.vacuum {
+        true => {
+            let start = Instant::now();
+            client.execute_update("VACUUM").await?;
+            Some(milliseconds(start.elapsed()))
+        }
+        false => None,
+    };
     if args.cold {
         cold::find_no_cached_columns(&mut client).await?;
     }
@@ -181,6 +192,7 @@ async fn measure(args: &BenchArgs, target: &Target, peers: &mut Peers) -> anyhow
         runs: args.runs,
         is_cold: args.cold,
         load,
+        vacuum_ms,
         peaks,
         operations,
         copies,

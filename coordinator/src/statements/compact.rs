@@ -8,6 +8,10 @@
 //! Which segments: size-tiered, as in log-structured merge trees (O'Neil et al. 1996): a segment
 //! is written again only together with others that are as large in sum, so that every row is
 //! written O(log n) times.
+//!
+//! Where a table has a sort key, segments of a slice whose ranges of it overlap are merged in its
+//! order, so that they lie side by side afterwards: by VACUUM all of them, in the background when a
+//! range of the key would be found in many.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -16,8 +20,9 @@ use basalt_engine::dialect::ObjectRef;
 use basalt_engine::error::{ErrorCode, Position, SqlError};
 use basalt_engine::snapshot::{Snapshot, TableSnapshot};
 use basalt_engine::table::{ChosenRows, SegmentTable};
+use basalt_engine::write::AppendTarget;
 use basalt_storage::delete_vector::DeleteVector;
-use basalt_storage::ids::TableId;
+use basalt_storage::ids::{ColumnId, SliceId, TableId};
 use basalt_storage::manifest::SegmentRecord;
 use datafusion::datasource::provider_as_source;
 use datafusion::logical_expr::LogicalPlanBuilder;
@@ -26,6 +31,7 @@ use super::Statements;
 use super::session::Pinned;
 use crate::backend::SessionId;
 use crate::catalog::SegmentSeen;
+use crate::key_ranges::{KeyRange, overlapping};
 
 /// Segments of fewer live rows than this are small: those that are stored packed.
 const SMALL_ROWS_BELOW: u64 = 65_536;
@@ -35,6 +41,13 @@ const MERGE_SEGMENTS_MIN: usize = 16;
 const DELETED_ONE_OF: u64 = 4;
 /// Rows that one compaction reads at most: what it holds is bounded by this.
 const MERGE_ROWS_MAX: u64 = 8 << 20;
+
+/// So many segments that overlap are merged in the background: that is in how many a range of the key
+/// is looked for at most, and one of how many rows are written again by each merge.
+const OVERLAPPING_MAX: usize = 16;
+
+/// Merges that one write starts at most, one after the other: the next write goes on.
+const MERGES_MAX: usize = 64;
 
 /// The session of statements that nobody sent.
 const NO_SESSION: SessionId = SessionId(u64::MAX);
@@ -74,10 +87,7 @@ fn worth_rewriting(segments: &[Arc<SegmentRecord>]) -> Vec<u32> {
     let small = segments.iter().filter(|segment| is_small(segment)).count();
     (0..)
         .zip(segments)
-        .filter(|(_, segment)| {
-            let sparse = segment.rows_deleted() * DELETED_ONE_OF >= segment.rows;
-            sparse || (small > 1 && is_small(segment))
-        })
+        .filter(|(_, segment)| is_sparse(segment) || (small > 1 && is_small(segment)))
         .map(|(place, _)| place)
         .collect()
 }
@@ -86,13 +96,107 @@ fn is_small(segment: &SegmentRecord) -> bool {
     segment.live_rows() < SMALL_ROWS_BELOW
 }
 
+fn is_sparse(segment: &SegmentRecord) -> bool {
+    segment.rows_deleted() * DELETED_ONE_OF >= segment.rows
+}
+
+/// Segments that are written again together.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Rewrite {
+    /// Their places in the table's list.
+    places: Vec<u32>,
+    /// The slice that their rows stay in and are merged for, in the order of the sort key; otherwise
+    /// rows go where new ones would.
+    merged_slice: Option<SliceId>,
+}
+
+impl Rewrite {
+    fn of(places: Vec<u32>) -> Option<Self> {
+        (!places.is_empty()).then_some(Self { places, merged_slice: None })
+    }
+}
+
+/// The segments of a table by slice, in the order of its sort key, those together that overlap.
+fn groups_by_slice(
+    segments: &[Arc<SegmentRecord>],
+    key: ColumnId,
+) -> impl Iterator<Item = (SliceId, Vec<Vec<KeyRange>>)> {
+    let mut slices: BTreeMap<SliceId, Vec<KeyRange>> = BTreeMap::new();
+    for (place, segment) in (0..).zip(segments) {
+        slices.entry(segment.slice).or_default().push(KeyRange::of(place, segment, key));
+    }
+    slices.into_iter().map(|(slice, ranges)| (slice, overlapping(ranges)))
+}
+
+fn rows_of(group: &[KeyRange]) -> u64 {
+    group.iter().map(|range| range.rows).sum()
+}
+
+/// What VACUUM writes again of a table with a sort key: segments that overlap, small neighbours, and
+/// those with many deleted rows.
+fn worth_sorting(segments: &[Arc<SegmentRecord>], key: ColumnId) -> Vec<Rewrite> {
+    let mut rewrites = Vec::new();
+    for (slice, groups) in groups_by_slice(segments, key) {
+        let mut merged: Vec<Vec<KeyRange>> = Vec::new();
+        for group in groups {
+            match merged.last_mut() {
+                Some(last) if rows_of(last) + rows_of(&group) < SMALL_ROWS_BELOW => {
+                    last.extend(group);
+                }
+                _ => merged.push(group),
+            }
+        }
+        let is_sparse =
+            |range: &KeyRange| segments.get(range.place as usize).is_some_and(|s| is_sparse(s));
+        let worth =
+            merged.into_iter().filter(|group| group.len() > 1 || group.iter().any(is_sparse));
+        rewrites.extend(worth.map(|group| Rewrite {
+            places: group.iter().map(|range| range.place).collect(),
+            merged_slice: Some(slice),
+        }));
+    }
+    rewrites
+}
+
+/// The segments that overlap too much and that a background compaction merges next: the smallest of
+/// a group, as many as it may read.
+fn overlapping_too_much(segments: &[Arc<SegmentRecord>], key: ColumnId) -> Option<Rewrite> {
+    let too_many = |group: &Vec<KeyRange>| group.len() >= OVERLAPPING_MAX;
+    let groups = groups_by_slice(segments, key)
+        .flat_map(|(slice, groups)| groups.into_iter().map(move |group| (slice, group)));
+    groups.filter(|(_, group)| too_many(group)).find_map(|(slice, mut group)| {
+        group.sort_by_key(|range| range.rows);
+        let mut rows = 0;
+        let fits = |range: &&KeyRange| {
+            rows += range.rows;
+            rows <= MERGE_ROWS_MAX
+        };
+        let places: Vec<_> = group.iter().take_while(fits).map(|range| range.place).collect();
+        let merged_slice = Some(slice);
+        (places.len() >= OVERLAPPING_MAX / 2).then_some(Rewrite { places, merged_slice })
+    })
+}
+
+/// What a background compaction does next for a table.
+fn next_merge(table: &TableSnapshot) -> Option<Rewrite> {
+    let small = Rewrite::of(worth_merging(&table.segments));
+    small.or_else(|| overlapping_too_much(&table.segments, *table.sort_key.first()?))
+}
+
+/// What VACUUM does for a table.
+fn vacuumed(table: &TableSnapshot) -> Vec<Rewrite> {
+    match table.sort_key.first() {
+        Some(key) => worth_sorting(&table.segments, *key),
+        None => Rewrite::of(worth_rewriting(&table.segments)).into_iter().collect(),
+    }
+}
+
 impl Statements {
     /// Starts a compaction of a table in the background when the last write left many small
     /// segments, unless one is running: the next write will ask again.
     pub(super) fn compact_soon(&self, table: TableId) {
         let snapshot = self.inner.catalog.snapshot();
-        let due = table_by_id(&snapshot, table)
-            .is_some_and(|table| !worth_merging(&table.segments).is_empty());
+        let due = table_by_id(&snapshot, table).is_some_and(|table| next_merge(table).is_some());
         let Ok(turn) = Arc::clone(&self.inner.compaction).try_acquire_owned() else { return };
         if !due {
             return;
@@ -100,9 +204,16 @@ impl Statements {
         let statements = self.clone();
         tokio::spawn(async move {
             let _turn = turn;
-            if let Err(error) = statements.compact(table, worth_merging).await {
-                // Nothing changed, and the next write tries again.
-                tracing::warn!(%table, %error, "a compaction was given up");
+            for _ in 0..MERGES_MAX {
+                match statements.compact(table, next_merge).await {
+                    Ok(0) => break,
+                    Ok(_) => {}
+                    Err(error) => {
+                        // Nothing changed, and the next write tries again.
+                        tracing::warn!(%table, %error, "a compaction was given up");
+                        break;
+                    }
+                }
             }
         });
     }
@@ -120,7 +231,13 @@ impl Statements {
         };
         let mut rows = 0;
         for table in tables {
-            rows += self.compact(table, worth_rewriting).await?;
+            // One after the other, so that each commits by itself and who changes rows comes in
+            // between; what they write in the meantime is not chased.
+            let snapshot = self.inner.catalog.snapshot();
+            let rewrites = table_by_id(&snapshot, table).map_or(0, |table| vacuumed(table).len());
+            for _ in 0..rewrites {
+                rows += self.compact(table, |table| vacuumed(table).into_iter().next()).await?;
+            }
         }
         Ok(rows)
     }
@@ -129,25 +246,24 @@ impl Statements {
     async fn compact(
         &self,
         table: TableId,
-        choose: fn(&[Arc<SegmentRecord>]) -> Vec<u32>,
+        choose: fn(&TableSnapshot) -> Option<Rewrite>,
     ) -> Result<u64, SqlError> {
         let _turn = self.inner.turns.of(table).await;
         let pinned = self.pin(NO_SESSION)?;
         let Some(table) = table_by_id(&pinned.spec.snapshot, table).map(Arc::clone) else {
             return Ok(0);
         };
-        let chosen = choose(&table.segments);
-        if chosen.is_empty() {
-            return Ok(0);
-        }
-        let (replaced, rows) = seen_and_live(&table, &chosen)?;
-        self.rewrite(&pinned, &table, replaced, rows).await
+        let Some(Rewrite { places, merged_slice }) = choose(&table) else { return Ok(0) };
+        let (replaced, rows) = seen_and_live(&table, &places)?;
+        let target = AppendTarget { merged_slice, ..pinned.target(&table)? };
+        self.rewrite(&pinned, &table, target, replaced, rows).await
     }
 
     async fn rewrite(
         &self,
         pinned: &Pinned,
         table: &Arc<TableSnapshot>,
+        target: AppendTarget,
         replaced: Vec<SegmentSeen>,
         rows: ChosenRows,
     ) -> Result<u64, SqlError> {
@@ -157,7 +273,7 @@ impl Statements {
         let plan = LogicalPlanBuilder::scan("replaced", provider_as_source(Arc::new(source)), None)
             .and_then(LogicalPlanBuilder::build)
             .map_err(|error| pinned.error(error))?;
-        let transaction = self.begin(pinned.target(table)?);
+        let transaction = self.begin(target);
         let written = self.append(pinned, plan, transaction.target()).await?;
         if written != expected {
             let message = format!("a compaction read {expected} rows and wrote {written}");
@@ -193,8 +309,9 @@ fn table_by_id(snapshot: &Snapshot, id: TableId) -> Option<&Arc<TableSnapshot>> 
 #[cfg(test)]
 mod tests {
     use basalt_storage::digest::Digest;
-    use basalt_storage::ids::{SegmentId, SliceId, TxnId};
-    use basalt_storage::manifest::Layout;
+    use basalt_storage::ids::{ColumnVersion, SegmentId, TxnId};
+    use basalt_storage::manifest::{ColumnRecord, Layout};
+    use basalt_storage::zone_map::{ZoneMap, ZoneValue};
     use proptest::prelude::*;
 
     use super::*;
@@ -249,6 +366,53 @@ mod tests {
     fn full_segments_are_left_alone() {
         assert!(worth_merging(&segments(&[SMALL_ROWS_BELOW; 40])).is_empty());
         assert!(worth_rewriting(&segments(&[SMALL_ROWS_BELOW; 40])).is_empty());
+    }
+
+    const KEY: ColumnId = ColumnId(1);
+
+    /// A segment of a slice with a range of the key.
+    fn run(slice: u16, rows: u64, min: i64, max: i64) -> Arc<SegmentRecord> {
+        let zone = ZoneMap {
+            null_count: 0,
+            min: Some(ZoneValue::Int(min)),
+            max: Some(ZoneValue::Int(max)),
+        };
+        let column = ColumnRecord { version: ColumnVersion(1), zone, bytes: 0 };
+        let columns = [(KEY, column)].into();
+        Arc::new(SegmentRecord { slice: SliceId(slice), columns, ..(*segment(rows, 0)).clone() })
+    }
+
+    fn sorted(list: &[Arc<SegmentRecord>]) -> Vec<(u16, Vec<u32>)> {
+        let rewrites = worth_sorting(list, KEY).into_iter();
+        rewrites.map(|rewrite| (rewrite.merged_slice.unwrap().0, rewrite.places)).collect()
+    }
+
+    #[test]
+    fn vacuum_merges_what_overlaps_in_a_slice_and_nothing_else() {
+        let full = SMALL_ROWS_BELOW;
+        let list =
+            [run(0, full, 0, 9), run(1, full, 0, 9), run(1, full, 5, 7), run(0, full, 9, 20)];
+        assert_eq!(sorted(&list), [(1, vec![1, 2])]);
+    }
+
+    #[test]
+    fn vacuum_merges_small_neighbours_but_not_across_a_large_segment() {
+        let list = [
+            run(0, 10, 0, 9),
+            run(0, 10, 10, 19),
+            run(0, SMALL_ROWS_BELOW, 20, 29),
+            run(0, 10, 30, 39),
+        ];
+        assert_eq!(sorted(&list), [(0, vec![0, 1])]);
+    }
+
+    #[test]
+    fn many_overlapping_segments_are_merged_in_the_background_the_smallest_first() {
+        let mut list: Vec<_> = (0..15).map(|i| run(0, 400_000 + i, 0, 100)).collect();
+        assert_eq!(overlapping_too_much(&list, KEY), None);
+        list.push(run(0, 8_000_000, 0, 100));
+        let merge = overlapping_too_much(&list, KEY).unwrap();
+        assert_eq!(merge, Rewrite { places: (0..15).collect(), merged_slice: Some(SliceId(0)) });
     }
 
     #[test]

@@ -79,6 +79,7 @@ impl TargetTable {
             copies: Copies { wanted: copies(wanted), required: copies(required) },
             endpoints: BTreeMap::new(),
             local_slices: false,
+            merged_slice: None,
         };
         target.set_cluster(cluster);
         Ok(target)

@@ -4,19 +4,24 @@ use std::fmt;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, UInt64Array};
+use arrow::compute::SortOptions;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::common::{Statistics, internal_err};
 use datafusion::error::Result;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
-use datafusion::physical_expr::{EquivalenceProperties, Partitioning, PhysicalExpr};
+use datafusion::physical_expr::expressions::Column;
+use datafusion::physical_expr::{
+    Distribution, EquivalenceProperties, LexOrdering, OrderingRequirements, Partitioning,
+    PhysicalExpr, PhysicalSortExpr,
+};
 use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType};
 use datafusion::physical_plan::metrics::{BaselineMetrics, ExecutionPlanMetricsSet, MetricsSet};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{
-    DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties, PlanProperties,
-    StatisticsArgs,
+    DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties,
+    InputDistributionRequirements, PlanProperties, StatisticsArgs,
 };
 use datafusion_distributed::DistributedTaskContext;
 use futures::{StreamExt, stream};
@@ -61,6 +66,18 @@ impl SliceAppendExec {
         &self.target
     }
 
+    /// The order that segments are sorted in.
+    fn key_order(&self) -> Option<LexOrdering> {
+        let options = SortOptions { descending: false, nulls_first: false };
+        let columns = self.target.sort_key.iter().filter_map(|key| {
+            let columns = &self.target.schema.columns;
+            let index = columns.iter().position(|column| column.id == *key)?;
+            let column = Column::new(self.input.schema().field(index).name(), index);
+            Some(PhysicalSortExpr::new(Arc::new(column), options))
+        });
+        LexOrdering::new(columns)
+    }
+
     pub(crate) fn to_wire(&self) -> Result<SliceAppend> {
         Ok(SliceAppend { target: Some(self.target.to_wire()?) })
     }
@@ -89,6 +106,19 @@ impl ExecutionPlan for SliceAppendExec {
 
     fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
         vec![&self.input]
+    }
+
+    fn input_distribution_requirements(&self) -> InputDistributionRequirements {
+        InputDistributionRequirements::new(vec![match self.target.merged_slice {
+            Some(_) => Distribution::SinglePartition,
+            None => Distribution::UnspecifiedDistribution,
+        }])
+    }
+
+    /// Segments that are merged are cut where the memory for their rows ends: in order, each has its
+    /// part of the key's range.
+    fn required_input_ordering(&self) -> Vec<Option<OrderingRequirements>> {
+        vec![self.target.merged_slice.and_then(|_| self.key_order()).map(Into::into)]
     }
 
     fn benefits_from_input_partitioning(&self) -> Vec<bool> {

@@ -27,8 +27,8 @@ enum Rule {
     RoundRobin { slices: Vec<SliceId>, current: usize, rows_in_run: usize },
     /// By the slice hash of one column.
     Key { column: usize, slice_count: u16 },
-    /// Everything in slice 0.
-    First,
+    /// Everything in one slice.
+    One(SliceId),
 }
 
 impl SliceRouter {
@@ -37,8 +37,11 @@ impl SliceRouter {
     pub fn new(target: &AppendTarget, preferred: Vec<SliceId>, seed: u64) -> Result<Self> {
         let count = u16::try_from(target.slice_owners.len())
             .map_err(|_| DataFusionError::Internal("a cluster has too many slices".to_owned()))?;
+        if let Some(slice) = target.merged_slice {
+            return Ok(Self { rule: Rule::One(slice) });
+        }
         let rule = match target.distribution {
-            Distribution::All => Rule::First,
+            Distribution::All => Rule::One(SliceId(0)),
             Distribution::Key(key) => {
                 let position = target.schema.columns.iter().position(|column| column.id == key);
                 let column = position.ok_or_else(|| {
@@ -61,7 +64,7 @@ impl SliceRouter {
     /// Splits a batch by slice. Every row comes out exactly once, in its order within a slice.
     pub fn route(&mut self, batch: RecordBatch) -> Result<Vec<(SliceId, RecordBatch)>> {
         match &mut self.rule {
-            Rule::First => Ok(vec![(SliceId(0), batch)]),
+            Rule::One(slice) => Ok(vec![(*slice, batch)]),
             Rule::Key { column, slice_count } => split_by_key(&batch, *column, *slice_count),
             Rule::RoundRobin { slices, current, rows_in_run } => {
                 let mut parts = Vec::new();
@@ -136,6 +139,7 @@ mod tests {
             copies: Copies::ONE,
             endpoints: BTreeMap::new(),
             local_slices: false,
+            merged_slice: None,
         }
     }
 
@@ -179,6 +183,17 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn merged_rows_stay_in_their_slice() {
+        let merged = AppendTarget {
+            merged_slice: Some(SliceId(2)),
+            ..target(Distribution::Key(ColumnId(1)), 4)
+        };
+        let parts = SliceRouter::new(&merged, vec![], 0).unwrap().route(batch(0..9)).unwrap();
+        let slices: Vec<_> = parts.iter().map(|(slice, part)| (*slice, part.num_rows())).collect();
+        assert_eq!(slices, [(SliceId(2), 9)]);
     }
 
     #[test]

@@ -43,6 +43,8 @@ pub struct AppendTarget {
     /// With round-robin distribution, keep rows on the worker that produced them: right when the
     /// input is spread evenly already, and then no row crosses the network.
     pub local_slices: bool,
+    /// The slice whose segments are merged: all rows go there, in the order of the sort key.
+    pub merged_slice: Option<SliceId>,
 }
 
 /// How many copies of what a transaction writes are durable before it commits.
@@ -139,6 +141,7 @@ impl AppendTarget {
                 .map(|(worker, url)| Endpoint { worker: worker.to_wire(), url: url.to_string() })
                 .collect(),
             local_slices: self.local_slices,
+            merged_slice: self.merged_slice.map(|slice| u32::from(slice.0)),
         })
     }
 
@@ -148,7 +151,7 @@ impl AppendTarget {
         let worker = |bytes: &Vec<u8>| WorkerId::from_wire(bytes, MESSAGE, "slice_owners");
         let partners =
             |partners: &Workers| partners.ids.iter().map(worker).collect::<Result<Vec<_>, _>>();
-        let copies = |number: u32, field| u16::try_from(number).map_err(|_| malformed(field));
+        let narrow = |number: u32, field| u16::try_from(number).map_err(|_| malformed(field));
         let endpoint = |endpoint: &Endpoint| {
             let worker = WorkerId::from_wire(&endpoint.worker, MESSAGE, "endpoints")?;
             let url = endpoint.url.parse().map_err(|_| malformed("endpoints"))?;
@@ -173,11 +176,15 @@ impl AppendTarget {
                 .map(partners)
                 .collect::<Result<_, _>>()?,
             copies: Copies {
-                wanted: copies(message.copies_wanted, "copies_wanted")?,
-                required: copies(message.copies_required, "copies_required")?,
+                wanted: narrow(message.copies_wanted, "copies_wanted")?,
+                required: narrow(message.copies_required, "copies_required")?,
             },
             endpoints: message.endpoints.iter().map(endpoint).collect::<Result<_, _>>()?,
             local_slices: message.local_slices,
+            merged_slice: match message.merged_slice {
+                Some(slice) => Some(SliceId(narrow(slice, "merged_slice")?)),
+                None => None,
+            },
         })
     }
 }
@@ -259,6 +266,7 @@ mod tests {
             copies: Copies { wanted: 2, required: 2 },
             endpoints: BTreeMap::new(),
             local_slices: false,
+            merged_slice: Some(SliceId(1)),
         };
         target.set_cluster(cluster);
         target

@@ -43,6 +43,7 @@ fn target(scene: &Scene) -> (AppendTarget, u32) {
         copies: Copies::ONE,
         endpoints: BTreeMap::new(),
         local_slices: false,
+        merged_slice: None,
     };
     target.set_cluster(&snapshot.cluster);
     let owned = target.slices_of(scene.cluster.workers()[0].id())[0];

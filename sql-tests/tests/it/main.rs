@@ -13,6 +13,7 @@ mod duckdb_oracle;
 mod exchanges;
 mod hostile_plans;
 mod hostile_sql;
+mod load_memory;
 mod lone;
 mod lying_worker;
 mod one_task;

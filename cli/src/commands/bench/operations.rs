@@ -1,7 +1,6 @@
 //! Look-ups and changes, alternating with DuckDB's.
 
 use std::path::Path;
-use std::time::Instant;
 
 use anyhow::Context;
 use basalt_sql_tests::client::Client;
@@ -51,9 +50,8 @@ async fn measure(
     let mut result = OperationResult { name, basalt_ms: vec![], duckdb_ms: vec![] };
     for n in 0..=u64::from(runs) * u64::from(times) {
         let sql = sql(n, rows);
-        let start = Instant::now();
-        client.query_all(&sql).await?;
-        let basalt = super::milliseconds(start.elapsed());
+        let (_, time) = workload::run_statements(client, &[&sql]).await?;
+        let basalt = super::milliseconds(time);
         let duckdb = match duckdb {
             Some(duckdb) => Some(duckdb.run_statements(&[sql]).await?.0),
             None => None,

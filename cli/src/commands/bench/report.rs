@@ -92,6 +92,8 @@ pub(super) struct Report {
     /// Whether what was in memory was forgotten before every run.
     pub(super) is_cold: bool,
     pub(super) load: LoadResult,
+    /// What it took after loading, if it was asked for.
+    pub(super) vacuum_ms: Option<f64>,
     /// Of the cluster, if it has processes of its own.
     pub(super) peaks: Option<Peaks>,
     pub(super) operations: Vec<OperationResult>,
@@ -166,6 +168,9 @@ impl Report {
             gibibytes(file_bytes as f64),
             stored_bytes as f64 / file_bytes as f64
         )?;
+        if let Some(milliseconds) = self.vacuum_ms {
+            writeln!(text, "VACUUM took {:.2} s", milliseconds / 1000.0)?;
+        }
         let Some(Peaks { load, queries }) = self.peaks else { return Ok(()) };
         writeln!(
             text,
