@@ -276,6 +276,9 @@ impl Staging {
     }
 
     fn close(&self, staged: &StagedTable, segment: SegmentWriter) -> Result<()> {
+        if lock(&staged.state).phase == Phase::Discarded {
+            return Err(over(staged.target.txn));
+        }
         let encoded = segment.encode().map_err(storage_error)?;
         let sent = self.send(staged, &encoded);
         self.publish(staged, vec![encoded], sent.into_iter().collect())
@@ -301,20 +304,25 @@ impl Staging {
     ) -> Result<()> {
         let published = self.store.publish(segments).map_err(storage_error);
         let mut replicated = HashMap::new();
+        let mut failed = None;
         for sent in sent {
-            let record = Handle::current().block_on(sent).map_err(join_error)??;
-            replicated.insert(record.segment, record);
+            match Handle::current().block_on(sent).map_err(join_error).flatten() {
+                Ok(record) => {
+                    replicated.insert(record.segment, record);
+                }
+                Err(error) => failed = Some(error),
+            }
         }
         let records = published?.into_iter();
         let records = records.map(|own| replicated.remove(&own.segment).unwrap_or(own));
         let mut state = lock(&staged.state);
-        if state.phase == Phase::Discarded {
-            drop(state);
-            records.for_each(|record| self.remove(record.key(), record.layout));
-            return Err(over(staged.target.txn));
+        if failed.is_none() && state.phase != Phase::Discarded {
+            state.published.extend(records);
+            return Ok(());
         }
-        state.published.extend(records);
-        Ok(())
+        drop(state);
+        records.for_each(|record| self.remove(record.key(), record.layout));
+        Err(failed.unwrap_or_else(|| over(staged.target.txn)))
     }
 
     fn take(&self, writer: &mut SliceWriter) -> Option<SegmentWriter> {

@@ -114,6 +114,16 @@ impl Rewrite {
     fn of(places: Vec<u32>) -> Option<Self> {
         (!places.is_empty()).then_some(Self { places, merged_slice: None })
     }
+
+    /// The same segments in a later list, if all are there.
+    fn in_later(&self, seen: &TableSnapshot, now: &TableSnapshot) -> Option<Self> {
+        let place = |id| now.segments.iter().position(|segment| segment.segment == id);
+        let later = self.places.iter().map(|old| {
+            let place = place(seen.segments.get(*old as usize)?.segment)?;
+            u32::try_from(place).ok()
+        });
+        Some(Self { places: later.collect::<Option<_>>()?, merged_slice: self.merged_slice })
+    }
 }
 
 /// The segments of a table by slice, in the order of its sort key, those together that overlap.
@@ -177,10 +187,24 @@ fn overlapping_too_much(segments: &[Arc<SegmentRecord>], key: ColumnId) -> Optio
     })
 }
 
-/// What a background compaction does next for a table.
+/// What a background compaction does next for a table: where it has a sort key, in one slice.
 fn next_merge(table: &TableSnapshot) -> Option<Rewrite> {
-    let small = Rewrite::of(worth_merging(&table.segments));
-    small.or_else(|| overlapping_too_much(&table.segments, *table.sort_key.first()?))
+    let small = worth_merging(&table.segments);
+    match table.sort_key.first() {
+        None => Rewrite::of(small),
+        Some(key) => largest_of_a_slice(&table.segments, &small)
+            .or_else(|| overlapping_too_much(&table.segments, *key)),
+    }
+}
+
+/// Those of some segments that are in the slice with most of them, if it has several.
+fn largest_of_a_slice(segments: &[Arc<SegmentRecord>], places: &[u32]) -> Option<Rewrite> {
+    let mut slices: BTreeMap<SliceId, Vec<u32>> = BTreeMap::new();
+    for place in places {
+        slices.entry(segments.get(*place as usize)?.slice).or_default().push(*place);
+    }
+    let (slice, places) = slices.into_iter().max_by_key(|(_, places)| places.len())?;
+    (places.len() > 1).then_some(Rewrite { places, merged_slice: Some(slice) })
 }
 
 /// What VACUUM does for a table.
@@ -232,11 +256,12 @@ impl Statements {
         let mut rows = 0;
         for table in tables {
             // One after the other, so that each commits by itself and who changes rows comes in
-            // between; what they write in the meantime is not chased.
+            // between; segments that are gone by then were merged by somebody else.
             let snapshot = self.inner.catalog.snapshot();
-            let rewrites = table_by_id(&snapshot, table).map_or(0, |table| vacuumed(table).len());
-            for _ in 0..rewrites {
-                rows += self.compact(table, |table| vacuumed(table).into_iter().next()).await?;
+            let Some(seen) = table_by_id(&snapshot, table) else { continue };
+            for rewrite in vacuumed(seen) {
+                let choose = |now: &TableSnapshot| rewrite.in_later(seen, now);
+                rows += self.compact(table, choose).await?;
             }
         }
         Ok(rows)
@@ -246,7 +271,7 @@ impl Statements {
     async fn compact(
         &self,
         table: TableId,
-        choose: fn(&TableSnapshot) -> Option<Rewrite>,
+        choose: impl Fn(&TableSnapshot) -> Option<Rewrite>,
     ) -> Result<u64, SqlError> {
         let _turn = self.inner.turns.of(table).await;
         let pinned = self.pin(NO_SESSION)?;
@@ -404,6 +429,14 @@ mod tests {
             run(0, 10, 30, 39),
         ];
         assert_eq!(sorted(&list), [(0, vec![0, 1])]);
+    }
+
+    #[test]
+    fn small_segments_of_a_sorted_table_are_merged_slice_by_slice() {
+        let list: Vec<_> = (0..20).map(|i| run(u16::from(i > 12), 10, 0, 9)).collect();
+        let merge = largest_of_a_slice(&list, &worth_merging(&list)).unwrap();
+        assert_eq!(merge, Rewrite { places: (0..13).collect(), merged_slice: Some(SliceId(0)) });
+        assert_eq!(largest_of_a_slice(&list, &[3, 15]), None);
     }
 
     #[test]
