@@ -36,9 +36,9 @@ pub struct Workload {
 pub struct Operation {
     /// What it does.
     pub name: &'static str,
-    /// The table whose rows it is about.
+    /// The table whose number of rows its text depends on.
     pub table: &'static str,
-    /// Its text the n-th time, where the table has so many rows.
+    /// Its text the n-th time.
     pub sql: fn(n: u64, rows: u64) -> String,
     /// How often it is run for each run of a query.
     pub times: u16,

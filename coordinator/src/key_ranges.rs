@@ -5,31 +5,54 @@
 //! compaction. Only the key's first column counts.
 
 use std::cmp::Ordering;
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use basalt_storage::ids::ColumnId;
+use basalt_storage::ids::{ColumnId, SliceId};
 use basalt_storage::manifest::SegmentRecord;
 use basalt_storage::zone_map::ZoneValue;
 
 /// A segment's rows and its range of the key's first column.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct KeyRange {
-    /// Its place in a list of segments.
+    /// Its place in the table's list of segments.
     pub(crate) place: u32,
     /// Rows that are not deleted.
     pub(crate) rows: u64,
-    /// The least and the largest value, as far as they are surely there; `None` when they are not
-    /// known, or all are NULL.
-    bounds: Option<(ZoneValue, ZoneValue)>,
+    range: Range,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+enum Range {
+    /// The least and the largest value, as far as they are surely there.
+    Values(ZoneValue, ZoneValue),
+    /// Nothing but NULLs, which come after all values.
+    Nulls,
+    Unknown,
 }
 
 impl KeyRange {
-    /// Of a segment of a table that is sorted by `key` first.
-    pub(crate) fn of(place: u32, segment: &SegmentRecord, key: ColumnId) -> Self {
+    fn of(place: u32, segment: &SegmentRecord, key: ColumnId) -> Self {
         let zone = segment.columns.get(&key).map(|column| &column.zone);
-        let bounds = zone.and_then(|zone| Some((zone.min.as_ref()?, zone.max.as_ref()?)));
-        let bounds = bounds.map(|(min, max)| (min.clone(), certain_max(max)));
-        Self { place, rows: segment.live_rows(), bounds }
+        let range = match zone.map(|zone| (&zone.min, &zone.max, zone.null_count)) {
+            Some((Some(min), Some(max), _)) => Range::Values(min.clone(), certain_max(max)),
+            Some((_, _, nulls)) if nulls == segment.rows => Range::Nulls,
+            _ => Range::Unknown,
+        };
+        Self { place, rows: segment.live_rows(), range }
     }
+}
+
+/// The ranges of a table's segments by slice, for the first column of its sort key.
+pub(crate) fn ranges_by_slice(
+    segments: &[Arc<SegmentRecord>],
+    key: ColumnId,
+) -> BTreeMap<SliceId, Vec<KeyRange>> {
+    let mut slices: BTreeMap<SliceId, Vec<KeyRange>> = BTreeMap::new();
+    for (place, segment) in (0..).zip(segments) {
+        slices.entry(segment.slice).or_default().push(KeyRange::of(place, segment, key));
+    }
+    slices
 }
 
 /// The largest value that a segment surely reaches: a long text is shortened in bounds, and an
@@ -44,46 +67,45 @@ fn certain_max(max: &ZoneValue) -> ZoneValue {
 }
 
 /// Segments of one slice in the order of the key, those together that overlap: of two that are
-/// in different groups, one ends where the other begins, or before. Those whose bounds are not
-/// known are one group, the last.
-pub(crate) fn overlapping(mut ranges: Vec<KeyRange>) -> Vec<Vec<KeyRange>> {
-    ranges.sort_by(|a, b| match (&a.bounds, &b.bounds) {
-        (Some((a, _)), Some((b, _))) => compare(a, b),
-        (a, b) => b.is_some().cmp(&a.is_some()),
-    });
-    let mut groups: Vec<Vec<KeyRange>> = Vec::new();
-    // Where the last group ends; `None` when that is not known.
-    let mut end: Option<ZoneValue> = None;
+/// in different groups, one ends where the other begins, or before. Those of which nothing is known
+/// are one group, the last.
+pub(crate) fn overlapping(ranges: Vec<KeyRange>) -> Vec<Vec<KeyRange>> {
+    let (mut values, mut nulls, mut unknown) = (Vec::new(), Vec::new(), Vec::new());
     for range in ranges {
-        let joins = match (&range.bounds, &end) {
-            (Some((min, _)), Some(end)) => compare(min, end) == Ordering::Less,
-            (bounds, end) => bounds.is_none() && end.is_none(),
-        };
-        let (max, known) = match &range.bounds {
-            Some((_, max)) => (Some(max.clone()), true),
-            None => (None, false),
-        };
-        match groups.last_mut() {
-            Some(group) if joins => group.push(range),
-            _ => {
-                groups.push(vec![range]);
-                end = None;
-            }
+        match &range.range {
+            Range::Values(min, max) => values.push((min.clone(), max.clone(), range)),
+            Range::Nulls => nulls.push(vec![range]),
+            Range::Unknown => unknown.push(range),
         }
-        end = match (end, max) {
-            _ if !known => None,
-            (Some(end), Some(max)) if compare(&max, &end) == Ordering::Less => Some(end),
-            (_, max) => max,
-        };
     }
+    values.sort_by(|(a, ..), (b, ..)| compare(a, b));
+    let mut groups: Vec<Vec<KeyRange>> = Vec::new();
+    let mut end: Option<ZoneValue> = None;
+    for (min, max, range) in values {
+        let joins = end.as_ref().is_some_and(|end| compare(&min, end) == Ordering::Less);
+        match groups.last_mut().filter(|_| joins) {
+            Some(group) => group.push(range),
+            None => groups.push(vec![range]),
+        }
+        if end.as_ref().is_none_or(|end| compare(end, &max) == Ordering::Less) {
+            end = Some(max);
+        }
+    }
+    groups.extend(nulls);
+    groups.extend((!unknown.is_empty()).then_some(unknown));
     groups
+}
+
+/// Rows of all.
+pub(crate) fn rows_of(ranges: &[KeyRange]) -> u64 {
+    ranges.iter().map(|range| range.rows).sum()
 }
 
 /// Rows of one slice in segments that begin before another one ends.
 pub(crate) fn rows_out_of_order(ranges: Vec<KeyRange>) -> u64 {
     let groups = overlapping(ranges);
     // The first segment of a group is where it should be.
-    groups.iter().flat_map(|group| group.iter().skip(1)).map(|range| range.rows).sum()
+    groups.iter().map(|group| rows_of(group.get(1..).unwrap_or_default())).sum()
 }
 
 /// Bounds of one column are of one kind.
@@ -92,16 +114,21 @@ fn compare(a: &ZoneValue, b: &ZoneValue) -> Ordering {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
+mod tests {
     use proptest::prelude::*;
 
     use super::*;
 
-    /// Segments of 10 rows each.
-    pub(crate) fn ranges(bounds: &[Option<(i64, i64)>]) -> Vec<KeyRange> {
-        let int = ZoneValue::Int;
-        let bounds = bounds.iter().map(|bounds| bounds.map(|(min, max)| (int(min), int(max))));
-        (0..).zip(bounds).map(|(place, bounds)| KeyRange { place, rows: 10, bounds }).collect()
+    /// Segments of 10 rows each; of some, nothing is known.
+    fn ranges(bounds: &[Option<(i64, i64)>]) -> Vec<KeyRange> {
+        let range = |bounds: &Option<(i64, i64)>| match bounds {
+            Some((min, max)) => Range::Values(ZoneValue::Int(*min), ZoneValue::Int(*max)),
+            None => Range::Unknown,
+        };
+        (0..)
+            .zip(bounds)
+            .map(|(place, bounds)| KeyRange { place, rows: 10, range: range(bounds) })
+            .collect()
     }
 
     fn groups(bounds: &[Option<(i64, i64)>]) -> Vec<Vec<u32>> {
@@ -132,12 +159,23 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn segments_of_nothing_but_nulls_are_in_order() {
+        let nulls = |place| KeyRange { place, rows: 10, range: Range::Nulls };
+        let mut list = vec![nulls(0), nulls(1)];
+        list.extend(ranges(&[Some((0, 9))]));
+        let groups = overlapping(list.clone());
+        assert_eq!(groups.iter().map(Vec::len).collect::<Vec<_>>(), [1, 1, 1]);
+        assert!(matches!(groups[0][0].range, Range::Values(..)), "NULLs come last");
+        assert_eq!(rows_out_of_order(list), 0);
+    }
+
+    #[test]
     fn a_text_that_was_rounded_up_does_not_overlap_what_follows_it() {
         let bytes = |text: &str, exact| ZoneValue::Bytes { value: text.into(), exact };
         let range = |place, min, max| KeyRange {
             place,
             rows: 10,
-            bounds: Some((bytes(min, true), certain_max(&bytes(max, false)))),
+            range: Range::Values(bytes(min, true), certain_max(&bytes(max, false))),
         };
         let side_by_side = vec![range(0, "abc", "abd"), range(1, "abcx", "abz")];
         assert_eq!(overlapping(side_by_side).len(), 2);

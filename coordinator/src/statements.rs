@@ -89,6 +89,7 @@ struct Inner {
     registry: Arc<Registry>,
     /// One turn: compactions of one coordinator run one by one.
     compaction: Arc<Semaphore>,
+    unmergeable: compact::Unmergeable,
     turns: Turns,
     probes: Probes,
     spools: SpoolBudget,
@@ -118,6 +119,7 @@ impl Statements {
             sessions: Sessions::default(),
             registry: Arc::new(Registry::default()),
             compaction: Arc::new(Semaphore::new(1)),
+            unmergeable: compact::Unmergeable::default(),
             turns: Turns::default(),
             probes,
             spools: SpoolBudget::default(),

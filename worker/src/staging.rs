@@ -19,9 +19,10 @@
 //! remembered; those that come even later are never sealed, and dropped as abandoned.
 
 mod budget;
+mod closing;
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use arrow::record_batch::RecordBatch;
@@ -29,12 +30,11 @@ use basalt_engine::error::{ErrorCode, SqlError, storage_error};
 use basalt_engine::fence::Fence;
 use basalt_engine::write::AppendTarget;
 use basalt_storage::chunk_store::{ChunkStore, SegmentCopy};
-use basalt_storage::error::StorageError;
 use basalt_storage::fail_point::{self, FailPoint};
 use basalt_storage::ids::{Epoch, SegmentId, SliceId, TableId, TxnId};
 use basalt_storage::layout::SegmentKey;
 use basalt_storage::manifest::{Layout, SegmentRecord};
-use basalt_storage::segment_writer::{EncodedSegment, SegmentSpec, SegmentWriter, WriterOptions};
+use basalt_storage::segment_writer::{SegmentSpec, SegmentWriter, WriterOptions};
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::memory_pool::MemoryPool;
 use tokio::runtime::Handle;
@@ -42,7 +42,8 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
 use crate::replicas::sender::ReplicaSender;
-use budget::{Budget, Closing};
+use budget::{Budget, Held};
+use closing::encode_all;
 
 /// How long a transaction may stay without an append or a seal before it counts as abandoned.
 const ABANDONED_AFTER: Duration = Duration::from_secs(60 * 60);
@@ -93,7 +94,7 @@ struct Copies {
 #[derive(Debug)]
 struct StagedTable {
     target: Arc<AppendTarget>,
-    slices: Mutex<HashMap<SliceId, Arc<Mutex<SliceWriter>>>>,
+    slices: Mutex<HashMap<SliceId, Arc<Mutex<Option<SliceWriter>>>>>,
     /// Segments on their way to the disk; more come only while the phase is open.
     closing: Mutex<Vec<JoinHandle<()>>>,
     state: Mutex<State>,
@@ -134,10 +135,11 @@ impl State {
     }
 }
 
-#[derive(Debug, Default)]
+/// A segment that takes rows.
+#[derive(Debug)]
 struct SliceWriter {
-    writer: Option<SegmentWriter>,
-    bytes: usize,
+    segment: SegmentWriter,
+    held: Held,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -227,29 +229,27 @@ impl Staging {
         lock(&staged.state).check_open(staged.target.txn)?;
         let mut rest = batch;
         while rest.num_rows() > 0 {
-            let segment = match writer.writer.as_mut() {
-                Some(segment) => segment,
-                None => writer.writer.insert(self.new_segment(&staged.target, slice)?),
+            let SliceWriter { segment, held } = match writer.as_mut() {
+                Some(writer) => writer,
+                None => writer.insert(self.new_writer(&staged.target, slice)?),
             };
             let room = usize::try_from(segment.rows_left()).unwrap_or(usize::MAX);
             let rows = rest.num_rows().min(room);
             let piece = rest.slice(0, rows);
             let bytes = piece.get_array_memory_size().min(piece_bytes(&piece));
             segment.append(piece).map_err(storage_error)?;
-            writer.bytes += bytes;
-            self.budget.add(bytes);
+            held.add(bytes);
             rest = rest.slice(rows, rest.num_rows() - rows);
-            let full = writer.writer.as_ref().is_some_and(|segment| segment.rows_left() == 0);
             // Each writer pays for its own excess.
-            if full || self.budget.wants_back(writer.bytes, staged.target.slice_owners.len()) {
-                self.close_soon(staged, &mut writer);
+            if segment.rows_left() == 0 || held.should_close() {
+                self.close_soon(staged, writer.take());
             }
         }
         fail_point::hit(FailPoint::AppendTaken);
         Ok(())
     }
 
-    fn new_segment(&self, target: &AppendTarget, slice: SliceId) -> Result<SegmentWriter> {
+    fn new_writer(&self, target: &AppendTarget, slice: SliceId) -> Result<SliceWriter> {
         let identity = self.store.identity();
         let spec = SegmentSpec {
             cluster: identity.cluster,
@@ -261,73 +261,8 @@ impl Staging {
             sort_key: target.sort_key.clone(),
             holder: identity.worker,
         };
-        SegmentWriter::new(spec, WriterOptions { encode_threads: 1 }).map_err(storage_error)
-    }
-
-    /// Publishes a slice's rows so far as a segment of their own, here and on partners, in the
-    /// background; their bytes count until then.
-    fn close_soon(self: &Arc<Self>, staged: &Arc<StagedTable>, writer: &mut SliceWriter) {
-        let Some(segment) = writer.writer.take() else { return };
-        let closing = self.budget.begin_closing(std::mem::take(&mut writer.bytes));
-        // A worker that stops does not wait for what has not begun.
-        let (staging, table) = (Arc::downgrade(self), Arc::clone(staged));
-        let task = tokio::spawn(close_in_turn(staging, table, segment, closing));
-        lock(&staged.closing).push(task);
-    }
-
-    fn close(&self, staged: &StagedTable, segment: SegmentWriter) -> Result<()> {
-        if lock(&staged.state).phase == Phase::Discarded {
-            return Err(over(staged.target.txn));
-        }
-        let encoded = segment.encode().map_err(storage_error)?;
-        let sent = self.send(staged, &encoded);
-        self.publish(staged, vec![encoded], sent.into_iter().collect())
-    }
-
-    /// Starts to send a segment to partners; `None` when it has none.
-    fn send(&self, staged: &StagedTable, segment: &EncodedSegment) -> Option<Sent> {
-        if staged.target.copies.wanted <= 1 {
-            return None;
-        }
-        let (replicas, target) = (Arc::clone(&self.replicas), Arc::clone(&staged.target));
-        let segment = segment.clone();
-        Some(tokio::spawn(async move { replicas.replicate(&target, &segment).await }))
-    }
-
-    /// Writes segments to the disk here while those of them in `sent` go to partners, and notes
-    /// all that is durable as part of the transaction.
-    fn publish(
-        &self,
-        staged: &StagedTable,
-        segments: Vec<EncodedSegment>,
-        sent: Vec<Sent>,
-    ) -> Result<()> {
-        let published = self.store.publish(segments).map_err(storage_error);
-        let mut replicated = HashMap::new();
-        let mut failed = None;
-        for sent in sent {
-            match Handle::current().block_on(sent).map_err(join_error).flatten() {
-                Ok(record) => {
-                    replicated.insert(record.segment, record);
-                }
-                Err(error) => failed = Some(error),
-            }
-        }
-        let records = published?.into_iter();
-        let records = records.map(|own| replicated.remove(&own.segment).unwrap_or(own));
-        let mut state = lock(&staged.state);
-        if failed.is_none() && state.phase != Phase::Discarded {
-            state.published.extend(records);
-            return Ok(());
-        }
-        drop(state);
-        records.for_each(|record| self.remove(record.key(), record.layout));
-        Err(failed.unwrap_or_else(|| over(staged.target.txn)))
-    }
-
-    fn take(&self, writer: &mut SliceWriter) -> Option<SegmentWriter> {
-        self.budget.remove(std::mem::take(&mut writer.bytes));
-        writer.writer.take()
+        let segment = SegmentWriter::new(spec, WriterOptions { encode_threads: 1 });
+        Ok(SliceWriter { segment: segment.map_err(storage_error)?, held: self.budget.new_writer() })
     }
 
     /// Makes every row that was appended for a table durable, here and on partners.
@@ -374,8 +309,10 @@ impl Staging {
         }
         fail_point::hit(FailPoint::SealBegun);
         let writers: Vec<_> = lock(&staged.slices).drain().map(|(_, writer)| writer).collect();
-        let segments: Vec<_> =
-            writers.iter().filter_map(|writer| self.take(&mut lock(writer))).collect();
+        let writers = writers.iter().filter_map(|writer| lock(writer).take());
+        // Their bytes count until they are on the disk.
+        let (segments, _closing): (Vec<_>, Vec<_>) =
+            writers.map(|writer| (writer.segment, writer.held.close())).unzip();
         let runtime = Handle::current();
         // No append is under way any more: no more will close.
         for closing in std::mem::take(&mut *lock(&staged.closing)) {
@@ -484,7 +421,7 @@ impl Staging {
     fn discard(&self, staged: &StagedTable) {
         lock(&staged.state).phase = Phase::Discarded;
         for writer in lock(&staged.slices).values() {
-            drop(self.take(&mut lock(writer)));
+            drop(lock(writer).take());
         }
         // What is on its way to the disk is removed when it is there.
         let published = std::mem::take(&mut lock(&staged.state).published);
@@ -526,25 +463,6 @@ impl Staging {
     }
 }
 
-/// Closes a segment when it is its turn, and says in the table's state when that fails.
-async fn close_in_turn(
-    staging: Weak<Staging>,
-    staged: Arc<StagedTable>,
-    segment: SegmentWriter,
-    closing: Closing,
-) {
-    let Some(_turn) = closing.turn().await else { return };
-    let table = Arc::clone(&staged);
-    let closed = tokio::task::spawn_blocking(move || {
-        let staging = staging.upgrade().ok_or_else(|| over(table.target.txn))?;
-        staging.close(&table, segment)
-    });
-    let closed = closed.await.map_err(join_error).flatten();
-    if let Err(error) = closed {
-        lock(&staged.state).failed.get_or_insert_with(|| Arc::new(error));
-    }
-}
-
 /// Bytes of the rows of a slice of a batch: its share of the arrays' buffers.
 fn piece_bytes(piece: &RecordBatch) -> usize {
     piece
@@ -557,39 +475,6 @@ fn piece_bytes(piece: &RecordBatch) -> usize {
                 .unwrap_or_else(|_| array.get_array_memory_size())
         })
         .sum()
-}
-
-/// A segment on its way to partners.
-type Sent = JoinHandle<Result<SegmentRecord>>;
-
-/// Encodes segments on as many threads as the machine has, each of which tells of every one.
-fn encode_all(
-    segments: Vec<SegmentWriter>,
-    encoded: impl Fn(&EncodedSegment) + Sync,
-) -> Result<Vec<EncodedSegment>, StorageError> {
-    let encode = |segment: SegmentWriter| segment.encode().inspect(&encoded);
-    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(segments.len());
-    if threads <= 1 {
-        return segments.into_iter().map(encode).collect();
-    }
-    let queue = Mutex::new(segments.into_iter());
-    let done = Mutex::new(Vec::new());
-    std::thread::scope(|scope| {
-        for _ in 0..threads {
-            scope.spawn(|| {
-                loop {
-                    let Some(segment) = lock(&queue).next() else { break };
-                    let encoded = encode(segment);
-                    let failed = encoded.is_err();
-                    lock(&done).push(encoded);
-                    if failed {
-                        break;
-                    }
-                }
-            });
-        }
-    });
-    done.into_inner().unwrap_or_else(PoisonError::into_inner).into_iter().collect()
 }
 
 fn join_error(error: tokio::task::JoinError) -> DataFusionError {

@@ -141,6 +141,10 @@ struct Peers {
 
 async fn measure(args: &BenchArgs, target: &Target, peers: &mut Peers) -> anyhow::Result<Report> {
     let workload = args.suite.workload();
+    anyhow::ensure!(
+        !args.operations || target.is_ours(),
+        "--operations changes rows: not in a cluster at a --url"
+    );
     let watched = Watched::new(target.process_ids());
     let mut client = Client::connect(target.url()).await?;
     let copies = match args.copies {
@@ -148,7 +152,6 @@ async fn measure(args: &BenchArgs, target: &Target, peers: &mut Peers) -> anyhow
         false => None,
     };
     let load = measure_load(args, target, &mut client, peers).await?;
-    let load_peak = watched.peak();
     let vacuum_ms = match args.vacuum {
         true => {
             let start = Instant::now();
@@ -157,6 +160,7 @@ async fn measure(args: &BenchArgs, target: &Target, peers: &mut Peers) -> anyhow
         }
         false => None,
     };
+    let load_peak = watched.peak();
     if args.cold {
         cold::find_no_cached_columns(&mut client).await?;
     }

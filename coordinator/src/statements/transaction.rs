@@ -239,14 +239,16 @@ impl Statements {
         Ok(rows)
     }
 
-    /// Seals a transaction and commits its segments in the place of others with as many rows.
+    /// Seals a transaction and commits its segments in the place of others with as many rows. Returns
+    /// how many segments it has.
     pub(super) async fn commit_replaced(
         &self,
         mut transaction: Transaction,
         replaced: Vec<SegmentSeen>,
         rows: u64,
-    ) -> Result<u64, SqlError> {
+    ) -> Result<usize, SqlError> {
         let segments = transaction.seal(rows).await?;
+        let written = segments.len();
         let target = Arc::clone(transaction.target());
         let change = Change::ReplaceSegments {
             table: target.table,
@@ -260,6 +262,6 @@ impl Statements {
         if let Err(error) = &result {
             transaction.rearm(error);
         }
-        result.map(|_| rows)
+        result.map(|_| written)
     }
 }

@@ -1,10 +1,18 @@
 //! What rows of writes may take in memory, and who waits when they take more.
+//!
+//! ```text
+//! Held (rows that a writer takes) ─▶ Closing (rows on their way to the disk) ─▶ nothing
+//! ```
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryPool, MemoryReservation};
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{AcquireError, Notify, OwnedSemaphorePermit, Semaphore};
+
+/// Beyond the whole budget a writer closes whatever its share, but for fewer bytes than this: a
+/// segment has its price.
+const CLOSED_BYTES_MIN: usize = 1 << 20;
 
 /// Raw rows in memory, until they are on the disk.
 #[derive(Debug)]
@@ -12,6 +20,8 @@ pub(super) struct Budget {
     bytes_max: usize,
     /// A part of the memory of queries: what rows take, queries and decoded columns cannot.
     reserved: MemoryReservation,
+    /// Writers that hold rows, of all transactions.
+    writers: AtomicUsize,
     /// Segments that are on their way to the disk.
     closing: AtomicUsize,
     /// Told whenever one of them is there.
@@ -20,7 +30,14 @@ pub(super) struct Budget {
     turns: Arc<Semaphore>,
 }
 
-/// A segment on its way to the disk, with the bytes of its rows.
+/// The bytes of the rows that one writer holds.
+#[derive(Debug)]
+pub(super) struct Held {
+    budget: Arc<Budget>,
+    bytes: usize,
+}
+
+/// The bytes of rows that are on their way to the disk.
 #[derive(Debug)]
 pub(super) struct Closing {
     budget: Arc<Budget>,
@@ -34,27 +51,17 @@ impl Budget {
         Arc::new(Self {
             bytes_max,
             reserved: MemoryConsumer::new("rows of writes").register(pool),
+            writers: AtomicUsize::new(0),
             closing: AtomicUsize::new(0),
             closed: Notify::new(),
             turns: Arc::new(Semaphore::new(threads)),
         })
     }
 
-    /// Counts rows that were taken.
-    pub(super) fn add(&self, bytes: usize) {
-        self.reserved.grow(bytes);
-    }
-
-    /// Forgets rows that are no longer in memory.
-    pub(super) fn remove(&self, bytes: usize) {
-        self.reserved.shrink(bytes);
-    }
-
-    /// Whether one of `writers` writers that holds `bytes` should close: half of the budget is
-    /// used, the other half being for rows on their way to the disk, and it has more than its share.
-    pub(super) fn wants_back(&self, bytes: usize, writers: usize) -> bool {
-        let half = self.bytes_max / 2;
-        self.reserved.size() > half && bytes > half / writers.max(1)
+    /// Counts a new writer, without rows yet.
+    pub(super) fn new_writer(self: &Arc<Self>) -> Held {
+        self.writers.fetch_add(1, Ordering::AcqRel);
+        Held { budget: Arc::clone(self), bytes: 0 }
     }
 
     /// Waits while the budget is used up and something is being done about it.
@@ -71,24 +78,49 @@ impl Budget {
             closed.await;
         }
     }
+}
 
-    /// Counts a segment on its way to the disk.
-    pub(super) fn begin_closing(self: &Arc<Self>, bytes: usize) -> Closing {
-        self.closing.fetch_add(1, Ordering::AcqRel);
-        Closing { budget: Arc::clone(self), bytes }
+impl Held {
+    /// Counts rows that were taken.
+    pub(super) fn add(&mut self, bytes: usize) {
+        self.budget.reserved.grow(bytes);
+        self.bytes += bytes;
+    }
+
+    /// Whether the writer should close: half of the budget is used, the other half being for rows on
+    /// their way to the disk, and it has more than its share; or all of it is used.
+    pub(super) fn should_close(&self) -> bool {
+        let used = self.budget.reserved.size();
+        let half = self.budget.bytes_max / 2;
+        let share = half / self.budget.writers.load(Ordering::Acquire).max(1);
+        (used > half && self.bytes > share)
+            || (used > self.budget.bytes_max && self.bytes >= CLOSED_BYTES_MIN)
+    }
+
+    /// The same bytes, on their way to the disk.
+    pub(super) fn close(mut self) -> Closing {
+        self.budget.closing.fetch_add(1, Ordering::AcqRel);
+        Closing { budget: Arc::clone(&self.budget), bytes: std::mem::take(&mut self.bytes) }
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.budget.reserved.shrink(self.bytes);
+        self.budget.writers.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
 impl Closing {
-    /// Waits for a processor; `None` when there will be none.
-    pub(super) async fn turn(&self) -> Option<OwnedSemaphorePermit> {
-        Arc::clone(&self.budget.turns).acquire_owned().await.ok()
+    /// Waits for a processor.
+    pub(super) async fn turn(&self) -> Result<OwnedSemaphorePermit, AcquireError> {
+        Arc::clone(&self.budget.turns).acquire_owned().await
     }
 }
 
 impl Drop for Closing {
     fn drop(&mut self) {
-        self.budget.remove(self.bytes);
+        self.budget.reserved.shrink(self.bytes);
         self.budget.closing.fetch_sub(1, Ordering::AcqRel);
         self.budget.closed.notify_waiters();
     }
@@ -101,30 +133,48 @@ mod tests {
 
     use super::*;
 
+    const MIB: usize = 1 << 20;
+
     fn budget(bytes_max: usize) -> Arc<Budget> {
         let pool: Arc<dyn MemoryPool> = Arc::new(UnboundedMemoryPool::default());
         Budget::new(bytes_max, &pool)
     }
 
+    fn writer(budget: &Arc<Budget>, bytes: usize) -> Held {
+        let mut held = budget.new_writer();
+        held.add(bytes);
+        held
+    }
+
     #[test]
-    fn writers_with_more_than_their_share_close_when_half_is_used() {
+    fn a_writer_with_more_than_its_share_closes_when_half_is_used() {
         let budget = budget(100);
-        budget.add(50);
-        assert!(!budget.wants_back(50, 2));
-        budget.add(1);
-        assert!(budget.wants_back(26, 2) && !budget.wants_back(25, 2));
+        let (large, small) = (writer(&budget, 30), writer(&budget, 20));
+        assert!(!large.should_close());
+        let last = writer(&budget, 1);
+        assert!(large.should_close() && small.should_close() && !last.should_close());
+    }
+
+    #[test]
+    fn beyond_the_budget_every_writer_closes_that_has_a_segment_worth_its_price() {
+        let budget = budget(64 * MIB);
+        let _others: Vec<_> = (0..4).map(|_| writer(&budget, 17 * MIB)).collect();
+        assert!(writer(&budget, MIB).should_close());
+        assert!(!writer(&budget, MIB - 1).should_close());
     }
 
     #[test]
     fn who_has_rows_waits_until_a_segment_is_on_the_disk() {
         let budget = budget(100);
-        budget.add(120);
+        let (closing, held) = (writer(&budget, 60), writer(&budget, 60));
         assert!(budget.wait_for_room().now_or_never().is_some(), "nothing would change");
-        let closing = budget.begin_closing(60);
+        let closing = closing.close();
         let mut waiting = Box::pin(budget.wait_for_room());
         assert!(waiting.as_mut().now_or_never().is_none());
         drop(closing);
         assert!(waiting.now_or_never().is_some());
         assert_eq!(budget.reserved.size(), 60);
+        drop(held);
+        assert_eq!((budget.reserved.size(), budget.writers.load(Ordering::Acquire)), (0, 0));
     }
 }

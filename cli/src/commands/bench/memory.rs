@@ -7,7 +7,7 @@ use serde::Serialize;
 /// Peaks of the processes of a cluster, in bytes, each counted from the one before.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub(super) struct Peaks {
-    /// While tables were loaded.
+    /// While tables were loaded, and vacuumed if they were.
     pub(super) load: u64,
     /// While queries ran.
     pub(super) queries: u64,
@@ -52,12 +52,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_peak_is_that_since_it_was_asked_for() {
+    fn a_peak_is_what_there_was_at_most() {
         let watched = Watched::new(vec![std::process::id()]);
         drop(std::hint::black_box(vec![1u8; 64 << 20]));
-        let first = watched.peak().unwrap();
-        assert!(first >= 64 << 20);
-        assert!(watched.peak().unwrap() <= first);
+        assert!(watched.peak().unwrap() >= 64 << 20);
         assert_eq!(Watched::default().peak(), None);
     }
 }

@@ -219,6 +219,9 @@ impl Report {
         let CacheResult { budget_bytes, bytes, hits, misses } = self.cache;
         let gib = |bytes: i64| gibibytes(bytes as f64);
         let asked = hits + misses;
+        if self.is_cold {
+            return writeln!(text, "column caches: filled, and not looked at");
+        }
         if asked == 0 {
             return writeln!(text, "column caches: none");
         }
