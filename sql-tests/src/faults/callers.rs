@@ -7,8 +7,16 @@
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 
+/// How often the tables are read: the kernel gives them piece by piece, and a piece may lack a socket
+/// that is there when others come and go meanwhile.
+const READ_TIMES: usize = 10;
+
 /// The process among `processes` that has the socket whose own address is `address`.
 pub fn process_of(address: SocketAddr, processes: &[u32]) -> Option<u32> {
+    (0..READ_TIMES).find_map(|_| process_seen(address, processes))
+}
+
+fn process_seen(address: SocketAddr, processes: &[u32]) -> Option<u32> {
     let link = format!("socket:[{}]", inode_of(address)?);
     let has_it = |process: &&u32| {
         let Ok(open) = fs::read_dir(format!("/proc/{process}/fd")) else { return false };
