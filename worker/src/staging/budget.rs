@@ -88,13 +88,15 @@ impl Held {
     }
 
     /// Whether the writer should close: half of the budget is used, the other half being for rows on
-    /// their way to the disk, and it has more than its share; or all of it is used.
+    /// their way to the disk, and it has more than its share; or all of it is used, and not by what
+    /// will soon be there.
     pub(super) fn should_close(&self) -> bool {
         let used = self.budget.reserved.size();
         let half = self.budget.bytes_max / 2;
         let share = half / self.budget.writers.load(Ordering::Acquire).max(1);
+        let is_closing = self.budget.closing.load(Ordering::Acquire) > 0;
         (used > half && self.bytes > share)
-            || (used > self.budget.bytes_max && self.bytes >= CLOSED_BYTES_MIN)
+            || (used > self.budget.bytes_max && !is_closing && self.bytes >= CLOSED_BYTES_MIN)
     }
 
     /// The same bytes, on their way to the disk.
@@ -158,9 +160,11 @@ mod tests {
     #[test]
     fn beyond_the_budget_every_writer_closes_that_has_a_segment_worth_its_price() {
         let budget = budget(64 * MIB);
-        let _others: Vec<_> = (0..4).map(|_| writer(&budget, 17 * MIB)).collect();
+        let mut others: Vec<_> = (0..5).map(|_| writer(&budget, 17 * MIB)).collect();
         assert!(writer(&budget, MIB).should_close());
         assert!(!writer(&budget, MIB - 1).should_close());
+        let _closing = others.pop().map(Held::close);
+        assert!(!writer(&budget, MIB).should_close(), "there will be room");
     }
 
     #[test]
