@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use basalt_coordinator::Coordinator;
+use basalt_coordinator::statements::pressure::SegmentLimits;
 use basalt_engine::channels::{LocalWorkers, check_peer_address};
 use basalt_engine::files::AllowedRoots;
 use basalt_engine::runtime::Resources;
@@ -90,6 +91,7 @@ pub async fn start_coordinator(config: CoordinatorConfig) -> anyhow::Result<Runn
         local_workers: LocalWorkers::default(),
         liveness: config.timing.liveness(),
         reconcile: config.timing.reconcile(),
+        segment_limits: SegmentLimits::default(),
     })
     .await?;
     let url = format!("grpc://{}", coordinator.address());

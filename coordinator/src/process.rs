@@ -29,6 +29,7 @@ use crate::membership::{Liveness, Members, Versions};
 use crate::membership_service::MembershipService;
 use crate::reconcile::{ReconcileOptions, Reconciler};
 use crate::statements::Statements;
+use crate::statements::pressure::SegmentLimits;
 
 /// Everything a coordinator needs to know.
 #[derive(Debug, Clone)]
@@ -49,6 +50,8 @@ pub struct CoordinatorConfig {
     pub liveness: Liveness,
     /// How copies are kept where they should be.
     pub reconcile: ReconcileOptions,
+    /// When writes wait for compaction.
+    pub segment_limits: SegmentLimits,
 }
 
 /// Why a coordinator cannot start.
@@ -133,6 +136,7 @@ impl Coordinator {
             channels,
             runtime,
             config.allowed_roots,
+            config.segment_limits,
         )?;
         let listen = |source| CoordinatorError::Listen { address, source };
         let listener = TcpListener::bind(address).await.map_err(listen)?;

@@ -41,6 +41,7 @@ mod insert_defaults;
 mod modify;
 mod names;
 mod parameters;
+pub mod pressure;
 mod query;
 pub mod registry;
 mod replan;
@@ -69,6 +70,7 @@ use crate::membership::Members;
 use crate::membership::probe::Probes;
 use crate::reconcile::Reconciler;
 use failover::SpoolBudget;
+use pressure::SegmentLimits;
 use registry::Registry;
 use session::Sessions;
 use turns::Turns;
@@ -90,6 +92,7 @@ struct Inner {
     /// One turn: compactions of one coordinator run one by one.
     compaction: Arc<Semaphore>,
     unmergeable: compact::Unmergeable,
+    segment_limits: SegmentLimits,
     turns: Turns,
     probes: Probes,
     spools: SpoolBudget,
@@ -107,6 +110,7 @@ impl Statements {
         channels: Channels,
         runtime: Arc<RuntimeEnv>,
         allowed_roots: AllowedRoots,
+        segment_limits: SegmentLimits,
     ) -> Result<Self, DataFusionError> {
         let planning = PlanningSessions::new(channels.clone(), runtime, allowed_roots)?;
         let probes = Probes::new(Arc::clone(&members), channels.clone());
@@ -120,6 +124,7 @@ impl Statements {
             registry: Arc::new(Registry::default()),
             compaction: Arc::new(Semaphore::new(1)),
             unmergeable: compact::Unmergeable::default(),
+            segment_limits,
             turns: Turns::default(),
             probes,
             spools: SpoolBudget::default(),

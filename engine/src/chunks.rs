@@ -18,12 +18,14 @@ use datafusion::execution::TaskContext;
 use crate::scan::{ScanSegment, ScanTable};
 
 /// The bytes of one column of one row group.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ChunkRead {
     /// The column.
     pub column: ColumnId,
     /// The row group.
     pub row_group: usize,
+    /// For each of its pages, whether it is wanted; `None` when all are. A source may read more.
+    pub pages: Option<Arc<[bool]>>,
 }
 
 /// What a source did to answer, for the scan's metrics.
@@ -35,6 +37,8 @@ pub struct ReadCost {
     pub peer_bytes: u64,
     /// Bytes of decoded columns that needed no reading.
     pub cached_bytes: u64,
+    /// Bytes of what was asked for in part that were not read.
+    pub pruned_bytes: u64,
 }
 
 /// Reads chunks that a plan names.

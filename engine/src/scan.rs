@@ -19,6 +19,7 @@ mod exec;
 mod open_row_group;
 mod order;
 mod ordered_stream;
+mod pages;
 mod predicate;
 mod properties;
 mod pruning;

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 
 use basalt_coordinator::membership::Liveness;
 use basalt_coordinator::reconcile::ReconcileOptions;
+use basalt_coordinator::statements::pressure::SegmentLimits;
 use basalt_coordinator::{Coordinator, CoordinatorConfig, CoordinatorError};
 use basalt_engine::channels::LocalWorkers;
 use basalt_engine::files::AllowedRoots;
@@ -54,6 +55,8 @@ pub struct EmbeddedConfig {
     pub spill_bytes_max: u64,
     /// How its roles reach each other.
     pub links: Links,
+    /// When writes wait for compaction.
+    pub segment_limits: SegmentLimits,
 }
 
 impl EmbeddedConfig {
@@ -69,6 +72,7 @@ impl EmbeddedConfig {
             load_memory_bytes: 2 << 30,
             spill_bytes_max: 100 << 30,
             links: Links::default(),
+            segment_limits: SegmentLimits::default(),
         }
     }
 }
@@ -143,6 +147,7 @@ impl EmbeddedCluster {
             local_workers: local_workers(),
             liveness: Liveness::default(),
             reconcile: ReconcileOptions::default(),
+            segment_limits: config.segment_limits,
         })
         .await?;
         let made = coordinator.catalog().cluster().workers_expected;

@@ -26,6 +26,10 @@ pub const FORMAT_VERSION: u32 = 1;
 /// cost a decoder and a dictionary each.
 pub const ROW_GROUP_ROWS: u32 = 131_072;
 
+/// Rows of a page: what a scan can pass over within a row group without reading or decoding it. Eight make a
+/// full row group. Part of the format: pages of all columns begin at the same rows.
+pub const PAGE_ROWS: u32 = 16_384;
+
 /// Rows of the largest segment: 32 row groups. More would make the rewrite of one column, and
 /// the re-copy of one bad chunk, long.
 pub const SEGMENT_ROWS_MAX: u64 = 4 * 1024 * 1024;

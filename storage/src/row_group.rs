@@ -10,7 +10,7 @@ use arrow::array::{Array, ArrayRef, new_empty_array};
 use arrow::compute::concat;
 use arrow::datatypes::DataType;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReader;
-pub use parquet::arrow::arrow_reader::RowSelection;
+pub use parquet::arrow::arrow_reader::{RowSelection, RowSelector};
 
 use crate::error::{Result, StorageError};
 use crate::ids::ColumnId;

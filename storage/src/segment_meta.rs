@@ -13,6 +13,7 @@
 //! the catalog committed. Not here: reading chunks ([`crate::segment_reader`]).
 
 mod codec;
+mod pages;
 mod proto;
 mod types;
 
@@ -33,6 +34,7 @@ use crate::manifest::{ColumnRecord, Layout, SegmentRecord};
 use crate::zone_map::ZoneMap;
 
 pub(crate) use codec::encode;
+pub(crate) use pages::{Pages, page_count};
 
 /// The largest metadata file that is read: bounds what a damaged length can allocate. The
 /// metadata of 32 row groups of 3,000 columns is about 25 MiB.
@@ -122,6 +124,8 @@ pub struct ColumnMeta {
     pub(crate) row_groups: Arc<[u32]>,
     pub(crate) extents: Vec<ByteRange>,
     pub(crate) zones: Vec<ZoneMap>,
+    /// Per row group.
+    pub(crate) pages: Vec<Pages>,
     pub(crate) zone: ZoneMap,
     pub(crate) footer: Bytes,
     pub(crate) parsed: OnceLock<Arc<ParquetMetaData>>,
@@ -342,7 +346,7 @@ impl ColumnMeta {
                 .map_err(|_| broken("the parser panicked"))?
                 .map_err(|e| broken(&e.to_string()))?;
         self.check_footer(&path, &parsed)?;
-        Ok(parsed)
+        self.with_page_locations(parsed)
     }
 
     /// The footer must say of rows and extents what the metadata says, or values would be read

@@ -40,21 +40,36 @@ pub struct VerifiedBytes {
     /// Which file they are of.
     file: Digest,
     file_length: u64,
-    range: ByteRange,
-    bytes: Bytes,
+    /// Where in the file they lie, in order: one part, or several when not all pages were wanted.
+    parts: Arc<[(ByteRange, Bytes)]>,
 }
 
 impl VerifiedBytes {
-    /// Where in the file the bytes lie.
-    pub fn range(&self) -> ByteRange {
-        self.range
+    /// How many there are.
+    pub fn length(&self) -> u64 {
+        self.parts.iter().map(|(range, _)| range.length).sum()
+    }
+
+    /// Whether everything that lies at `range` in the file is among them.
+    pub fn covers(&self, range: ByteRange) -> bool {
+        self.parts.iter().any(|(part, _)| part.contains(range))
     }
 
     /// Where they lie in memory: values that were decoded may refer to them, and then hold all of them
-    /// there.
+    /// there. Of the first part, when there are several.
     pub fn addresses(&self) -> std::ops::Range<usize> {
-        let start = self.bytes.as_ptr() as usize;
-        start..start + self.bytes.len()
+        let start = self.parts.first().map_or(0, |(_, bytes)| bytes.as_ptr() as usize);
+        start..start + self.parts.first().map_or(0, |(_, bytes)| bytes.len())
+    }
+
+    /// Parts of one file as one; `None` when there are none, or they are of different files.
+    pub fn joined(parts: &[Self]) -> Option<Self> {
+        let first = parts.first()?;
+        if parts.iter().any(|part| part.file != first.file) {
+            return None;
+        }
+        let all = parts.iter().flat_map(|part| part.parts.iter().cloned());
+        Some(Self { parts: all.collect(), ..*first })
     }
 }
 
@@ -98,7 +113,8 @@ impl ColumnMeta {
             ));
         }
         let Self { file, .. } = self;
-        Ok(VerifiedBytes { file: file.digest, file_length: file.length, range, bytes })
+        let parts = [(range, bytes)].into();
+        Ok(VerifiedBytes { file: file.digest, file_length: file.length, parts })
     }
 }
 
@@ -157,7 +173,8 @@ pub(crate) fn check_request(
     let Some(extent) = column.extent(row_group) else {
         return Err(StorageError::invalid_request(format!("no row group {row_group}")));
     };
-    if bytes.file != column.file.digest || !bytes.range.contains(extent) {
+    // A selection needs the pages that it selects from: the reader asks for no others.
+    if bytes.file != column.file.digest || (selection.is_none() && !bytes.covers(extent)) {
         return Err(StorageError::invalid_request("bytes of another row group or file"));
     }
     if !can_read_as(&column.data_type, target) {
@@ -236,7 +253,9 @@ impl ChunkReader for VerifiedBytes {
     type T = bytes::buf::Reader<Bytes>;
 
     fn get_read(&self, start: u64) -> parquet::errors::Result<Self::T> {
-        let length = self.range.end().saturating_sub(start);
+        let here = ByteRange { offset: start, length: 1 };
+        let part = self.parts.iter().find(|(range, _)| range.contains(here));
+        let length = part.map_or(1, |(range, _)| range.end() - start);
         Ok(self.part(start, length)?.reader())
     }
 
@@ -248,11 +267,12 @@ impl ChunkReader for VerifiedBytes {
 impl VerifiedBytes {
     fn part(&self, start: u64, length: u64) -> parquet::errors::Result<Bytes> {
         let part = ByteRange { offset: start, length };
-        if !self.range.contains(part) {
+        let found = self.parts.iter().find(|(range, _)| range.contains(part));
+        let Some((range, bytes)) = found else {
             return Err(ParquetError::EOF(format!("{part:?} lies outside what was fetched")));
-        }
+        };
         // Fits: both lie inside bytes that are in memory.
-        let from = (start - self.range.offset) as usize;
-        Ok(self.bytes.slice(from..from + length as usize))
+        let from = (start - range.offset) as usize;
+        Ok(bytes.slice(from..from + length as usize))
     }
 }

@@ -161,22 +161,38 @@ impl WorkerChunks {
         .await
     }
 
+    /// Parts of a chunk from one peer, verified, or why it has no good ones.
+    async fn peer_parts(
+        &self,
+        table: &ScanTable,
+        segment: &ScanSegment,
+        column: &ColumnMeta,
+        ranges: &[ByteRange],
+        peer: WorkerId,
+    ) -> Result<VerifiedBytes, String> {
+        let mut parts = Vec::with_capacity(ranges.len());
+        for range in ranges {
+            let fetched = self.peer_extent(table, segment, column, *range, peer).await;
+            let bytes = fetched.map_err(|status| status.message().to_owned())?;
+            parts.push(column.verify(*range, bytes).map_err(|error| error.to_string())?);
+        }
+        joined(&parts).map_err(|error| error.to_string())
+    }
+
     /// One chunk's row group from the first peer that has a good copy.
     async fn read_from_peers(
         &self,
         table: &ScanTable,
         segment: &ScanSegment,
         column: &ColumnMeta,
-        row_group: usize,
+        read: &ChunkRead,
         tried: &mut Vec<String>,
     ) -> Result<(WorkerId, VerifiedBytes)> {
-        let range = wanted(column, row_group).map_err(engine_error)?;
+        let ranges = wanted(column, read).map_err(engine_error)?;
         for peer in self.peers(segment) {
-            let fetched = self.peer_extent(table, segment, column, range, peer).await;
-            match fetched.map(|bytes| column.verify(range, bytes)) {
-                Ok(Ok(verified)) => return Ok((peer, verified)),
-                Ok(Err(error)) => tried.push(format!("worker {peer}: {error}")),
-                Err(status) => tried.push(format!("worker {peer}: {}", status.message())),
+            match self.peer_parts(table, segment, column, &ranges, peer).await {
+                Ok(verified) => return Ok((peer, verified)),
+                Err(error) => tried.push(format!("worker {peer}: {error}")),
             }
         }
         let what = format!("column \"{}\" ", column.name());
@@ -247,8 +263,8 @@ impl ChunkSource for WorkerChunks {
         check_versions(table, segment, meta, reads)?;
         let mut found: Vec<_> = reads.iter().map(|read| self.small.get(segment, read)).collect();
         let missing = reads.iter().zip(&found).filter(|(_, found)| found.is_none());
-        let missing: Vec<ChunkRead> = missing.map(|(read, _)| *read).collect();
-        let local_bytes = found.iter().flatten().map(|bytes| bytes.range().length).sum();
+        let missing: Vec<ChunkRead> = missing.map(|(read, _)| read.clone()).collect();
+        let local_bytes = found.iter().flatten().map(|bytes| bytes.length()).sum();
         let mut cost = ReadCost { local_bytes, ..ReadCost::default() };
         let mut fetched = self.fetch(table, segment, meta, missing, &mut cost).await?.into_iter();
         for found in found.iter_mut().filter(|found| found.is_none()) {
@@ -297,21 +313,26 @@ impl WorkerChunks {
                         self.mend(table, segment, meta);
                     }
                     let column = column_meta(meta, &read)?;
-                    self.read_from_peers(table, segment, column, read.row_group, &mut tried).await?
+                    self.read_from_peers(table, segment, column, &read, &mut tried).await?
                 }
             };
-            self.small.keep(from, segment, &read, &bytes);
-            Ok::<_, DataFusionError>((from == me, bytes))
+            let whole = wanted_whole(column_meta(meta, &read)?, read.row_group);
+            let left_out = whole.length.saturating_sub(bytes.length());
+            if left_out == 0 {
+                self.small.keep(from, segment, &read, &bytes);
+            }
+            Ok::<_, DataFusionError>((from == me, bytes, left_out))
         };
         let reads = stream::iter(reads.into_iter().zip(local)).map(one);
         let verified: Vec<_> = reads.buffered(READS_AT_ONCE).try_collect().await?;
-        for (is_local, bytes) in &verified {
+        for (is_local, bytes, left_out) in &verified {
+            cost.pruned_bytes += left_out;
             match is_local {
-                true => cost.local_bytes += bytes.range().length,
-                false => cost.peer_bytes += bytes.range().length,
+                true => cost.local_bytes += bytes.length(),
+                false => cost.peer_bytes += bytes.length(),
             }
         }
-        Ok(verified.into_iter().map(|(_, bytes)| bytes).collect())
+        Ok(verified.into_iter().map(|(_, bytes, _)| bytes).collect())
     }
 }
 
@@ -326,17 +347,37 @@ fn read_local(
         let column = meta
             .column(read.column)
             .ok_or_else(|| StorageError::invalid_request("no such column in the segment"))?;
-        let range = wanted(column, read.row_group)?;
-        column.verify(range, store.read_extent(&column.chunk(), layout, range)?)
+        let verified = |range: ByteRange| {
+            column.verify(range, store.read_extent(&column.chunk(), layout, range)?)
+        };
+        let parts =
+            wanted(column, read)?.into_iter().map(verified).collect::<Result<Vec<_>, _>>()?;
+        joined(&parts)
     };
     reads.iter().map(|read| one(read).map_err(Some)).collect()
 }
 
-fn wanted(column: &ColumnMeta, row_group: usize) -> Result<ByteRange, StorageError> {
-    let extent = column
-        .extent(row_group)
-        .ok_or_else(|| StorageError::invalid_request(format!("no row group {row_group}")))?;
-    Ok(column.blocks_for(extent))
+/// What to read of a column's file: the row group, or its wanted pages where it is known where they lie.
+fn wanted(column: &ColumnMeta, read: &ChunkRead) -> Result<Vec<ByteRange>, StorageError> {
+    let pages = read.pages.as_ref().and_then(|pages| column.page_ranges(read.row_group, pages));
+    match (pages, column.extent(read.row_group)) {
+        (Some(ranges), _) => Ok(ranges),
+        (None, Some(extent)) => Ok(vec![column.blocks_for(extent)]),
+        (None, None) => {
+            Err(StorageError::invalid_request(format!("no row group {}", read.row_group)))
+        }
+    }
+}
+
+/// All of a row group; nothing when there is none.
+fn wanted_whole(column: &ColumnMeta, row_group: usize) -> ByteRange {
+    let extent = column.extent(row_group);
+    extent.map_or(ByteRange { offset: 0, length: 0 }, |extent| column.blocks_for(extent))
+}
+
+fn joined(parts: &[VerifiedBytes]) -> Result<VerifiedBytes, StorageError> {
+    let joined = VerifiedBytes::joined(parts);
+    joined.ok_or_else(|| StorageError::invalid_request("a read of nothing"))
 }
 
 fn column_meta<'a>(meta: &'a SegmentMeta, read: &ChunkRead) -> Result<&'a ColumnMeta> {

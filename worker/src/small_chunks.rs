@@ -33,7 +33,7 @@ pub(crate) struct SmallChunks(Cache<Key, VerifiedBytes>);
 impl Default for SmallChunks {
     fn default() -> Self {
         let weight = |_: &Key, bytes: &VerifiedBytes| {
-            u32::try_from(bytes.range().length + ENTRY_BYTES).unwrap_or(u32::MAX)
+            u32::try_from(bytes.length() + ENTRY_BYTES).unwrap_or(u32::MAX)
         };
         Self(Cache::builder().max_capacity(CACHE_BYTES_MAX).weigher(weight).build())
     }
@@ -53,7 +53,7 @@ impl SmallChunks {
         read: &ChunkRead,
         bytes: &VerifiedBytes,
     ) {
-        if bytes.range().length <= CHUNK_BYTES_MAX {
+        if bytes.length() <= CHUNK_BYTES_MAX {
             self.0.insert(key(from, segment, read), bytes.clone());
         }
     }

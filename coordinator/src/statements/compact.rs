@@ -32,6 +32,7 @@ use super::Statements;
 use super::session::Pinned;
 use crate::backend::SessionId;
 use crate::catalog::SegmentSeen;
+pub(super) use choose::small_segments;
 use choose::{Aim, MERGE_SEGMENTS_MIN, Rewrite, next_merge, vacuumed};
 
 /// Merges that one write starts at most, one after the other: the next write goes on.
@@ -212,6 +213,6 @@ fn seen_and_live(
     Ok((seen, ChosenRows::new(live)))
 }
 
-fn table_by_id(snapshot: &Snapshot, id: TableId) -> Option<&Arc<TableSnapshot>> {
+pub(super) fn table_by_id(snapshot: &Snapshot, id: TableId) -> Option<&Arc<TableSnapshot>> {
     snapshot.tables().find(|table| table.id == id)
 }

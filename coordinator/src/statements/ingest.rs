@@ -46,7 +46,7 @@ impl Statements {
         let Destination { target, changes } =
             self.destination(&snapshot, &request, &schema).await?;
         let mapping = load_mapping(&schema, &target.schema.to_arrow())?;
-        let transaction = self.begin(target);
+        let transaction = self.begin_rows(target).await?;
         let target = Arc::clone(transaction.target());
         let storage_schema = target.schema.to_arrow();
         let mut router = SliceRouter::new(&target, vec![], target.txn.0.as_u128() as u64)

@@ -135,7 +135,7 @@ impl Statements {
         let plan = pinned.insert_plan(insert).await?;
         let plan = bind(plan, values).map_err(|e| pinned.error(e))?;
         let table = pinned.insert_target(insert)?;
-        let transaction = self.begin(pinned.target(&table)?);
+        let transaction = self.begin_rows(pinned.target(&table)?).await?;
         let rows = self.append(&pinned, plan, transaction.target()).await?;
         self.commit_rows(run, transaction, vec![], rows).await
     }
@@ -164,7 +164,7 @@ impl Statements {
         let pinned = self.pin_run(run)?;
         let plan = pinned.insert_plan(&insert).await?;
         let table = pinned.insert_target(&insert)?;
-        let transaction = self.begin(pinned.target(&table)?);
+        let transaction = self.begin_rows(pinned.target(&table)?).await?;
         let error = |error| pinned.error(error);
         let rows = match over_parameter_rows(&plan, &batch).map_err(error)? {
             Some(plan) => self.append(&pinned, plan, transaction.target()).await?,
@@ -261,7 +261,7 @@ impl Statements {
             .map_err(|e| pinned.error(e))?;
         let target = pinned.target(table)?;
         let target = AppendTarget { local_slices: local && target.is_even(), ..target };
-        let transaction = self.begin(target);
+        let transaction = self.begin_rows(target).await?;
         let rows = self.append(&pinned, plan, transaction.target()).await?;
         self.commit_rows(run, transaction, vec![], rows).await
     }

@@ -139,6 +139,8 @@ impl Statements {
         update: &Update,
         values: &[ScalarValue],
     ) -> Result<u64, SqlError> {
+        // Before its turn, which compaction needs too.
+        self.give_way_to(run.session(), &update.rows).await?;
         let _turn = self.turn_of(run.session(), &update.rows).await?;
         let pinned = self.pin_run(run)?;
         let table = pinned.table_to_write(&update.rows.table, update.rows.table_position)?;
@@ -164,6 +166,11 @@ impl Statements {
     }
 
     /// Waits for the turn of the table that a statement changes. The snapshot is pinned after that.
+    async fn give_way_to(&self, session: SessionId, rows: &Rows) -> Result<(), SqlError> {
+        let table = self.pin(session)?.table_to_write(&rows.table, rows.table_position)?;
+        self.give_way(table.id, &format!("{}.{}", table.schema_name, table.name)).await
+    }
+
     async fn turn_of(&self, session: SessionId, rows: &Rows) -> Result<Turn, SqlError> {
         let table = self.pin(session)?.table_to_write(&rows.table, rows.table_position)?.id;
         Ok(self.inner.turns.of(table).await)

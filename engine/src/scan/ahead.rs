@@ -1,29 +1,40 @@
 //! The next row group's first columns, fetched while the one before is decoded.
 //!
-//! Row groups that zone maps rule out are passed over here, before any of their bytes are read; what
+//! Row groups, and pages of them, that zone maps rule out are passed over here, before any of their bytes are read; what
 //! dynamic filters learn until a row group's turn is asked about again then.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use basalt_storage::segment_meta::SegmentMeta;
 use datafusion::common::DataFusionError;
 use datafusion::common::runtime::SpawnedTask;
 use datafusion::error::Result;
 
+use super::ScanTable;
 use super::columns::{Fetched, RowGroup, ScanColumns};
+use super::pages::KeptPages;
 use super::pruning::ZonePruner;
 use crate::chunks::ReadCost;
 
 /// A pruner that the scan and what it reads ahead share.
 pub(super) type SharedPruner = Arc<Mutex<ZonePruner>>;
 
+/// Row groups that were passed over.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Pruned {
+    pub(super) rows: usize,
+    pub(super) row_groups: usize,
+    pub(super) bytes: u64,
+}
+
 /// What was found ahead.
 pub(super) struct Ahead {
     /// The next row group that may have rows; `None` when there is none.
     pub(super) fetched: Option<Fetched>,
     pub(super) cost: ReadCost,
-    /// Rows and row groups that were passed over.
-    pub(super) pruned: (usize, usize),
+    /// What was passed over.
+    pub(super) pruned: Pruned,
     /// What is left.
     queue: VecDeque<RowGroup>,
 }
@@ -81,26 +92,55 @@ async fn next_that_may_match(
     pruner: Option<&SharedPruner>,
     mut queue: VecDeque<RowGroup>,
 ) -> Result<Ahead> {
-    let mut pruned = (0, 0);
+    let mut pruned = Pruned::default();
     while let Some(row_group) = queue.pop_front() {
         // Nothing below waits when all metadata is in memory: others want to run, and who asked may have
         // left.
         tokio::task::consume_budget().await;
         let meta = columns.meta(row_group).await?;
-        let may_match = match pruner {
-            None => true,
-            Some(pruner) => {
-                let mut pruner = pruner.lock().unwrap_or_else(PoisonError::into_inner);
-                pruner.may_match(columns.table(), &meta, row_group.index)?
+        let rows = columns.rows_of(row_group)?;
+        let kept = kept_rows(columns.table(), &meta, (row_group.index, rows), pruner)?;
+        let pages = match kept {
+            Kept::All => None,
+            Kept::Pages(pages) => Some(Arc::new(pages)),
+            Kept::Nothing => {
+                pruned.rows += rows;
+                pruned.row_groups += 1;
+                pruned.bytes += columns.bytes_of(row_group, &meta);
+                continue;
             }
         };
-        if !may_match {
-            pruned = (pruned.0 + columns.rows_of(row_group)?, pruned.1 + 1);
-            continue;
-        }
-        let (fetched, cost) = columns.fetch(row_group, &meta, first_step).await?;
-        let fetched = Some(Fetched { row_group, meta, columns: fetched });
+        let (fetched, cost) = columns.fetch(row_group, &meta, first_step, pages.as_deref()).await?;
+        let fetched = Some(Fetched { row_group, meta, columns: fetched, pages });
         return Ok(Ahead { fetched, cost, pruned, queue });
     }
     Ok(Ahead { fetched: None, cost: ReadCost::default(), pruned, queue })
+}
+
+/// What may match of a row group.
+enum Kept {
+    All,
+    Pages(KeptPages),
+    Nothing,
+}
+
+/// Pages are left out where most of them are: what is decoded in part is not kept for the next query.
+fn kept_rows(
+    table: &ScanTable,
+    meta: &SegmentMeta,
+    (row_group, rows): (usize, usize),
+    pruner: Option<&SharedPruner>,
+) -> Result<Kept> {
+    let Some(pruner) = pruner else { return Ok(Kept::All) };
+    let mut pruner = pruner.lock().unwrap_or_else(PoisonError::into_inner);
+    if !pruner.may_match(table, meta, row_group)? {
+        return Ok(Kept::Nothing);
+    }
+    let Some(pages) = pruner.pages(table, meta, row_group) else { return Ok(Kept::All) };
+    let pages = KeptPages::new(pages, rows);
+    Ok(match pages.rows {
+        0 => Kept::Nothing,
+        kept if kept <= rows / 2 => Kept::Pages(pages),
+        _ => Kept::All,
+    })
 }

@@ -1,6 +1,7 @@
 //! The values of one column of a row group: being decoded, decoded before, NULL where the segment
 //! lacks the column, or the rows' own ids.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, UInt64Array, new_empty_array};
@@ -127,6 +128,22 @@ pub(super) struct DecodedRows {
 impl DecodedRows {
     pub(super) fn new(column: Arc<DecodedColumn>) -> Self {
         Self { column, piece: 0, offset: 0 }
+    }
+
+    /// Some ranges of a column's rows, in order: slices of its pieces.
+    pub(super) fn within(column: Arc<DecodedColumn>, ranges: &[Range<usize>]) -> Self {
+        let (mut pieces, mut first) = (Vec::new(), 0);
+        for piece in column.pieces() {
+            let here = first..first + piece.len();
+            for range in ranges {
+                let (start, end) = (range.start.max(here.start), range.end.min(here.end));
+                if start < end {
+                    pieces.push(piece.slice(start - first, end - start));
+                }
+            }
+            first = here.end;
+        }
+        Self::new(Arc::new(DecodedColumn::new(column.data_type().clone(), pieces, 0)))
     }
 
     pub(super) fn data_type(&self) -> &DataType {

@@ -13,6 +13,7 @@ use datafusion::execution::TaskContext;
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
 
 use super::column_rows::{ColumnRows, DecodedRows, Decoding, Keep};
+use super::pages::KeptPages;
 use super::predicate::{TestedBatch, row_selection};
 use super::row_ids::{ROW_ID_COLUMN, row_id};
 use super::{ScanSegment, ScanTable, SegmentScanExec};
@@ -38,12 +39,15 @@ pub(super) struct Fetched {
     pub(super) meta: Arc<SegmentMeta>,
     /// In the order that they were asked for.
     pub(super) columns: Vec<FetchedColumn>,
+    /// The pages that they were fetched of; `None` when it is all.
+    pub(super) pages: Option<Arc<KeptPages>>,
 }
 
 /// What a column of a row group will be made of.
 pub(super) enum FetchedColumn {
     /// Nothing: the segment lacks it, or it is the row id.
     Unstored,
+    /// Of the whole row group, or of the pages that were asked for.
     Bytes(VerifiedBytes),
     Decoded(Arc<DecodedColumn>),
 }
@@ -124,12 +128,14 @@ impl ScanColumns {
         self.source.segment_meta(&self.table, self.segment(row_group)).await
     }
 
-    /// Columns of a row group, from the cache as far as they are there.
+    /// Columns of a row group, or of some pages of it, from the cache as far as they are there. Those of
+    /// which pages were read again and again are read and decoded as a whole.
     pub(super) async fn fetch(
         &self,
         row_group: RowGroup,
         meta: &Arc<SegmentMeta>,
         columns: &[usize],
+        pages: Option<&KeptPages>,
     ) -> Result<(Vec<FetchedColumn>, ReadCost)> {
         let segment = self.segment(row_group);
         let find = |column: &usize| self.find(row_group, meta, *column);
@@ -139,26 +145,44 @@ impl ScanColumns {
             .map(|(column, _)| ChunkRead {
                 column: self.table.columns[*column],
                 row_group: row_group.index,
+                pages: pages
+                    .filter(|_| !self.is_asked(row_group, *column))
+                    .map(|pages| Arc::clone(&pages.wanted)),
             })
             .collect();
         let (bytes, mut cost) = match reads.is_empty() {
             true => (vec![], ReadCost::default()),
             false => self.source.read(&self.table, segment, meta, &reads).await?,
         };
-        let mut bytes = bytes.into_iter();
-        let fetched = found.into_iter().map(|found| match found {
-            Some(found) => {
+        let mut read = reads.iter().zip(bytes);
+        let fetched = columns.iter().zip(found).map(|(column, found)| {
+            if let Some(found) = found {
                 if let FetchedColumn::Decoded(column) = &found {
                     cost.cached_bytes += column.bytes();
                 }
-                Ok(found)
+                return Ok(found);
             }
-            None => bytes
-                .next()
-                .map(FetchedColumn::Bytes)
-                .ok_or_else(|| internal_datafusion_err!("a chunk source returned too few chunks")),
+            let (read, bytes) = read.next().ok_or_else(|| {
+                internal_datafusion_err!("a chunk source returned too few chunks")
+            })?;
+            if pages.is_some() && read.pages.is_none() {
+                let decoded = self.decode_whole(row_group, meta, *column, &bytes)?;
+                return Ok(FetchedColumn::Decoded(decoded));
+            }
+            Ok(FetchedColumn::Bytes(bytes))
         });
         Ok((fetched.collect::<Result<_>>()?, cost))
+    }
+
+    /// Whether a column was asked for so often that it is worth to be decoded as a whole.
+    fn is_asked(&self, row_group: RowGroup, column: usize) -> bool {
+        self.cache.as_ref().is_some_and(|(cache, _)| cache.ask(&self.key(row_group, column)))
+    }
+
+    /// Bytes on disk of the read columns in a row group.
+    pub(super) fn bytes_of(&self, row_group: RowGroup, meta: &SegmentMeta) -> u64 {
+        let stored = self.table.columns.iter().filter_map(|column| meta.column(*column));
+        stored.filter_map(|column| column.extent(row_group.index)).map(|extent| extent.length).sum()
     }
 
     /// A column that need not be read.
@@ -190,49 +214,68 @@ impl ScanColumns {
         columns: &[usize],
         fetched: &mut [FetchedColumn],
     ) -> Result<()> {
-        let Some((cache, _)) = &self.cache else { return Ok(()) };
         for (column, fetched) in columns.iter().zip(fetched) {
             let FetchedColumn::Bytes(bytes) = fetched else { continue };
-            if !cache.ask(&self.key(row_group, *column)) {
-                continue;
+            if self.is_asked(row_group, *column) {
+                let decoded = self.decode_whole(row_group, meta, *column, bytes)?;
+                *fetched = FetchedColumn::Decoded(decoded);
             }
-            let keep = self.keep(row_group, *column, bytes);
-            let reader = self.decoder(row_group, meta, *column, bytes, None)?;
-            let mut decoding = ColumnRows::Decoding(Box::new(Decoding::new(reader, keep)));
-            let (mut left, mut pieces) = (self.rows_of(row_group)?, Vec::new());
-            while left > 0 {
-                let rows = left.min(self.batch_rows);
-                pieces.push(decoding.take(rows)?);
-                left -= rows;
-            }
-            let data_type = self.table.schema.field(*column).data_type().clone();
-            let decoded = DecodedColumn::new(data_type, pieces, bytes.range().length);
-            *fetched = FetchedColumn::Decoded(Arc::new(decoded));
         }
         Ok(())
     }
 
-    /// Opens columns of a row group: all rows, or the chosen ones.
-    pub(super) fn open(
+    /// Decodes a column of a row group as a whole, for the cache too.
+    fn decode_whole(
         &self,
         row_group: RowGroup,
         meta: &SegmentMeta,
+        column: usize,
+        bytes: &VerifiedBytes,
+    ) -> Result<Arc<DecodedColumn>> {
+        let keep = self.keep(row_group, column, bytes);
+        let reader = self.decoder(row_group, meta, column, bytes, None)?;
+        let mut decoding = ColumnRows::Decoding(Box::new(Decoding::new(reader, keep)));
+        let (mut left, mut pieces) = (self.rows_of(row_group)?, Vec::new());
+        while left > 0 {
+            let rows = left.min(self.batch_rows);
+            pieces.push(decoding.take(rows)?);
+            left -= rows;
+        }
+        let data_type = self.table.schema.field(column).data_type().clone();
+        Ok(Arc::new(DecodedColumn::new(data_type, pieces, bytes.length())))
+    }
+
+    /// Opens columns of a row group, or of those pages of it that they were fetched of: all rows, or the
+    /// chosen ones.
+    pub(super) fn open(
+        &self,
         columns: &[usize],
-        fetched: &[FetchedColumn],
+        fetched: &Fetched,
         chosen: Option<&Chosen<'_>>,
     ) -> Result<Vec<(usize, ColumnRows)>> {
+        let Fetched { row_group, meta, columns: fetched, pages } = fetched;
+        let (row_group, pages) = (*row_group, pages.as_deref());
+        let selection = || {
+            let chosen = chosen.map(|chosen| &chosen.selection);
+            pages.map_or_else(|| chosen.cloned(), |pages| Some(pages.selection(chosen)))
+        };
         let open = |(column, fetched): (&usize, &FetchedColumn)| {
             let rows = match fetched {
-                FetchedColumn::Unstored => self.unstored(row_group, *column, chosen)?,
+                FetchedColumn::Unstored => {
+                    self.unstored(row_group, *column, selection().as_ref())?
+                }
                 FetchedColumn::Decoded(decoded) => {
-                    let decoded = DecodedRows::new(Arc::clone(decoded));
+                    let decoded = match pages {
+                        None => DecodedRows::new(Arc::clone(decoded)),
+                        Some(pages) => DecodedRows::within(Arc::clone(decoded), &pages.ranges),
+                    };
                     match chosen {
                         None => ColumnRows::Decoded(decoded),
                         Some(chosen) => chosen_rows(decoded, chosen)?,
                     }
                 }
                 FetchedColumn::Bytes(bytes) => {
-                    let selection = chosen.map(|chosen| chosen.selection.clone());
+                    let selection = selection();
                     let keep = match selection {
                         None => self.keep(row_group, *column, bytes),
                         Some(_) => None,
@@ -250,7 +293,7 @@ impl ScanColumns {
         &self,
         row_group: RowGroup,
         column: usize,
-        chosen: Option<&Chosen<'_>>,
+        selection: Option<&RowSelection>,
     ) -> Result<ColumnRows> {
         if self.table.columns[column] != ROW_ID_COLUMN {
             // The segment is older than the column: every value is NULL.
@@ -258,7 +301,7 @@ impl ScanColumns {
         }
         let first = self.first_position(row_group)?;
         let next = row_id(self.segment(row_group).ordinal, first);
-        Ok(ColumnRows::ids(next, chosen.map(|chosen| &chosen.selection)))
+        Ok(ColumnRows::ids(next, selection))
     }
 
     fn decoder(

@@ -56,6 +56,8 @@ pub struct SegmentScanExec {
     pub(super) order: ScanOrder,
     /// Segments of the table that the predicate ruled out.
     segments_pruned: usize,
+    /// Bytes of the read columns in them.
+    bytes_pruned: u64,
     properties: Arc<PlanProperties>,
     metrics: ExecutionPlanMetricsSet,
 }
@@ -95,6 +97,7 @@ impl SegmentScanExec {
             key: Arc::default(),
             order,
             segments_pruned: 0,
+            bytes_pruned: 0,
             properties,
             metrics: ExecutionPlanMetricsSet::new(),
         }
@@ -175,10 +178,19 @@ impl SegmentScanExec {
         if pruned == 0 {
             return Ok(self);
         }
+        let dropped = self.records.iter().zip(&kept).filter(|(_, kept)| !**kept);
+        let bytes: u64 = dropped.map(|(record, _)| self.bytes_of(record)).sum();
         let mut scan = self.only_segments(kept.into_iter());
         scan.segments_pruned += pruned;
+        scan.bytes_pruned += bytes;
         scan.statistics = Arc::new(table_statistics(&scan.table, &scan.records));
         Ok(scan.spread(self.partitions.len()))
+    }
+
+    /// Bytes of the read columns in a segment.
+    fn bytes_of(&self, record: &SegmentRecord) -> u64 {
+        let columns = self.table.columns.iter().filter_map(|id| record.columns.get(id));
+        columns.map(|column| column.bytes).sum()
     }
 
     /// The same rows under properties that fit what it is now.
@@ -254,7 +266,8 @@ impl DisplayAs for SegmentScanExec {
             write!(f, ", predicate={predicate}")?;
         }
         if self.segments_pruned > 0 {
-            write!(f, ", segments_pruned={}", self.segments_pruned)?;
+            let Self { segments_pruned, bytes_pruned, .. } = self;
+            write!(f, ", segments_pruned={segments_pruned}, bytes_pruned={bytes_pruned}")?;
         }
         if let Some(limit) = self.limit {
             write!(f, ", limit={limit}")?;

@@ -1,5 +1,5 @@
-//! Skipping segments and row groups whose zone maps rule out every row: segments where a statement is
-//! planned, from the catalog, before any worker hears of it; row groups where they would be read.
+//! Skipping segments, row groups and pages whose zone maps rule out every row: segments where a statement is
+//! planned, from the catalog, before any worker hears of it; row groups and pages where they would be read.
 //!
 //! The predicate may change while the scan runs (dynamic filters of joins and top-k sorts), so
 //! the pruning form is rebuilt when the predicate's generation changes. Anything the zone maps
@@ -11,6 +11,7 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, BooleanArray, UInt64Array};
 use arrow::datatypes::{DataType, SchemaRef};
 use basalt_storage::ids::ColumnId;
+use basalt_storage::layout::PAGE_ROWS;
 use basalt_storage::manifest::SegmentRecord;
 use basalt_storage::segment_meta::SegmentMeta;
 use basalt_storage::zone_map::{ZoneMap, ZoneValue, zone_array};
@@ -62,6 +63,20 @@ impl ZonePruner {
         let Some(pruning) = &self.pruning else { return Ok(true) };
         let row_group = RowGroupZones { meta, row_group };
         Ok(kept(pruning, &Zones { table, of: &row_group }).into_iter().any(|keep| keep))
+    }
+
+    /// Which pages of a row group that may match may hold such a row, by what is known since then; `None`
+    /// when nothing is known of pages, or all may.
+    pub(super) fn pages(
+        &self,
+        table: &ScanTable,
+        meta: &SegmentMeta,
+        row_group: usize,
+    ) -> Option<Vec<bool>> {
+        let pruning = self.pruning.as_ref()?;
+        let pages = PageZones::new(table, meta, row_group)?;
+        let kept = kept(pruning, &Zones { table, of: &pages });
+        kept.contains(&false).then_some(kept)
     }
 }
 
@@ -148,6 +163,41 @@ impl Zoned for RowGroupZones<'_> {
     fn rows(&self) -> impl Iterator<Item = u64> {
         let rows = self.meta.row_groups().get(self.row_group).copied();
         std::iter::once(u64::from(rows.unwrap_or(u32::MAX)))
+    }
+}
+
+/// The pages of a row group.
+struct PageZones<'a> {
+    meta: &'a SegmentMeta,
+    row_group: usize,
+    rows: usize,
+    count: usize,
+}
+
+impl<'a> PageZones<'a> {
+    /// Those of a row group; `None` when nothing is known of any column's.
+    fn new(table: &ScanTable, meta: &'a SegmentMeta, row_group: usize) -> Option<Self> {
+        let columns = table.columns.iter().filter_map(|column| meta.column(*column));
+        let count = columns.map(|column| column.page_zones(row_group).len()).max()?;
+        let rows = *meta.row_groups().get(row_group)? as usize;
+        (count > 0).then_some(Self { meta, row_group, rows, count })
+    }
+}
+
+impl Zoned for PageZones<'_> {
+    fn count(&self) -> usize {
+        self.count
+    }
+
+    fn zones(&self, column: ColumnId) -> impl Iterator<Item = Option<&ZoneMap>> {
+        let column = self.meta.column(column);
+        let zones = column.map(|column| column.page_zones(self.row_group)).unwrap_or_default();
+        (0..self.count).map(|page| zones.get(page))
+    }
+
+    fn rows(&self) -> impl Iterator<Item = u64> {
+        let page = PAGE_ROWS as usize;
+        (0..self.count).map(move |number| self.rows.saturating_sub(number * page).min(page) as u64)
     }
 }
 

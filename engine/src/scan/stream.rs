@@ -12,6 +12,7 @@ use arrow::buffer::BooleanBuffer;
 use arrow::compute::BatchCoalescer;
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
+use basalt_storage::layout::PAGE_ROWS;
 use datafusion::common::internal_err;
 use datafusion::error::Result;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
@@ -21,11 +22,12 @@ use datafusion::physical_plan::metrics::{
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use futures::stream;
 
-use super::ahead::RowGroups;
+use super::ahead::{Pruned, RowGroups};
 use super::columns::{Chosen, Fetched, FetchedColumn, RowGroup, ScanColumns, too_many_rows};
 use super::open_row_group::OpenRowGroup;
 use super::order::ScanOrder;
 use super::ordered_stream::{KeyCheck, open_sorted};
+use super::pages::KeptPages;
 use super::predicate::{Predicate, TestedBatch, live_batches};
 use super::{ScanUnit, SegmentScanExec};
 use crate::chunks::ReadCost;
@@ -74,7 +76,11 @@ struct ScanMetrics {
     rows_assigned: Count,
     rows_read: Count,
     rows_pruned: Count,
+    row_groups_read: Count,
     row_groups_pruned: Count,
+    pages_read: Count,
+    pages_pruned: Count,
+    pruned_bytes: Count,
 }
 
 impl ScanMetrics {
@@ -95,7 +101,11 @@ impl ScanMetrics {
             rows_assigned: rows("rows_assigned"),
             rows_read: rows("rows_read"),
             rows_pruned: rows("rows_pruned"),
+            row_groups_read: rows("row_groups_read"),
             row_groups_pruned: rows("row_groups_pruned"),
+            pages_read: rows("pages_read"),
+            pages_pruned: rows("pages_pruned"),
+            pruned_bytes: bytes("pruned_bytes"),
         }
     }
 
@@ -104,11 +114,24 @@ impl ScanMetrics {
         self.local_bytes.add(count(cost.local_bytes));
         self.peer_bytes.add(count(cost.peer_bytes));
         self.cached_bytes.add(count(cost.cached_bytes));
+        self.pruned_bytes.add(count(cost.pruned_bytes));
     }
 
-    fn record_pruned(&self, (rows, row_groups): (usize, usize)) {
-        self.rows_pruned.add(rows);
-        self.row_groups_pruned.add(row_groups);
+    fn record_pruned(&self, pruned: Pruned) {
+        self.rows_pruned.add(pruned.rows);
+        self.row_groups_pruned.add(pruned.row_groups);
+        self.pruned_bytes.add(usize::try_from(pruned.bytes).unwrap_or(usize::MAX));
+    }
+
+    /// A row group of `rows` rows that is read, or some pages of it.
+    fn record_read(&self, rows: usize, pages: Option<&KeptPages>) {
+        let all = rows.div_ceil(PAGE_ROWS as usize);
+        let (kept_rows, kept) = pages.map_or((rows, all), |pages| (pages.rows, pages.count()));
+        self.rows_read.add(kept_rows);
+        self.rows_pruned.add(rows - kept_rows);
+        self.row_groups_read.add(1);
+        self.pages_read.add(kept);
+        self.pages_pruned.add(all - kept);
     }
 }
 
@@ -268,10 +291,16 @@ impl PartitionScan {
         }
         let rows = self.columns.rows_of(fetched.row_group)?;
         if !self.may_match_still(&fetched)? {
-            self.metrics.record_pruned((rows, 1));
+            self.metrics.record_pruned(Pruned { rows, row_groups: 1, bytes: 0 });
             return Ok(true);
         }
+        self.metrics.record_read(rows, fetched.pages.as_deref());
         let live = self.live_rows(fetched.row_group, rows)?;
+        // From here on there are no other rows than those of the pages.
+        let (rows, live) = match fetched.pages.as_deref() {
+            Some(pages) => (pages.rows, live.map(|live| pages.of(&live))),
+            None => (rows, live),
+        };
         let opened = match (&self.predicate, live) {
             (Some(_), live) => self.open_filtered(fetched, rows, live).await?,
             (None, Some(live)) => self.open_live(fetched, &live)?,
@@ -280,7 +309,6 @@ impl PartitionScan {
                 Some(OpenRowGroup::plain(columns, &self.projection, rows, self.batch_rows))
             }
         };
-        self.metrics.rows_read.add(rows);
         self.current = opened;
         Ok(true)
     }
@@ -315,9 +343,8 @@ impl PartitionScan {
         if live.count_set_bits() == 0 {
             return Ok(None);
         }
-        let Fetched { row_group, meta, columns } = &mut fetched;
         let is_sparse = is_sparse(&tested, live.len())
-            && self.needs_decoding(*row_group, meta, &self.first_step, columns)?;
+            && self.needs_decoding(&mut fetched, &self.first_step)?;
         let chosen = is_sparse.then(|| Chosen::new(&tested));
         let opened = self.open_columns(&fetched, chosen.as_ref())?;
         Ok(Some(OpenRowGroup::filtered(tested, opened, &[], &self.projection, is_sparse)))
@@ -343,14 +370,15 @@ impl PartitionScan {
             .into_iter()
             .filter(|column| !predicate.columns.contains(column))
             .collect();
-        let Fetched { row_group, meta, .. } = fetched;
-        let (mut columns, cost) = self.columns.fetch(row_group, &meta, &others).await?;
+        let Fetched { row_group, meta, pages, .. } = fetched;
+        let (columns, cost) =
+            self.columns.fetch(row_group, &meta, &others, pages.as_deref()).await?;
         self.metrics.record(cost);
+        let mut fetched = Fetched { row_group, meta, columns, pages };
         let timer = self.metrics.baseline.elapsed_compute().timer();
-        let is_sparse = is_sparse(&tested, rows)
-            && self.needs_decoding(row_group, &meta, &others, &mut columns)?;
+        let is_sparse = is_sparse(&tested, rows) && self.needs_decoding(&mut fetched, &others)?;
         let chosen = is_sparse.then(|| Chosen::new(&tested));
-        let opened = self.columns.open(row_group, &meta, &others, &columns, chosen.as_ref())?;
+        let opened = self.columns.open(&others, &fetched, chosen.as_ref())?;
         drop(chosen);
         timer.done();
         let columns = &predicate.columns;
@@ -359,14 +387,12 @@ impl PartitionScan {
 
     /// Whether any of some columns is to be decoded still, once those that are asked for again and
     /// again were decoded as a whole.
-    fn needs_decoding(
-        &self,
-        row_group: RowGroup,
-        meta: &basalt_storage::segment_meta::SegmentMeta,
-        columns: &[usize],
-        fetched: &mut [FetchedColumn],
-    ) -> Result<bool> {
-        self.columns.decode_asked(row_group, meta, columns, fetched)?;
+    fn needs_decoding(&self, fetched: &mut Fetched, columns: &[usize]) -> Result<bool> {
+        let Fetched { row_group, meta, columns: fetched, pages } = fetched;
+        // Pages were asked about when they were fetched.
+        if pages.is_none() {
+            self.columns.decode_asked(*row_group, meta, columns, fetched)?;
+        }
         Ok(fetched.iter().any(|column| matches!(column, FetchedColumn::Bytes(_))))
     }
 
@@ -376,8 +402,7 @@ impl PartitionScan {
         fetched: &Fetched,
         chosen: Option<&Chosen<'_>>,
     ) -> Result<Vec<(usize, super::column_rows::ColumnRows)>> {
-        let Fetched { row_group, meta, columns } = fetched;
-        self.columns.open(*row_group, meta, &self.first_step, columns, chosen)
+        self.columns.open(&self.first_step, fetched, chosen)
     }
 }
 

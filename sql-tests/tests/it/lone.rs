@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use basalt_coordinator::membership::Liveness;
 use basalt_coordinator::reconcile::ReconcileOptions;
+use basalt_coordinator::statements::pressure::SegmentLimits;
 use basalt_coordinator::{Coordinator, CoordinatorConfig};
 use basalt_engine::channels::LocalWorkers;
 use basalt_engine::files::AllowedRoots;
@@ -41,6 +42,7 @@ impl LoneCoordinator {
             local_workers: LocalWorkers::default(),
             liveness: Liveness::default(),
             reconcile: ReconcileOptions::default(),
+            segment_limits: SegmentLimits::default(),
         });
         Self { coordinator: coordinator.await.unwrap(), _dir: dir }
     }

@@ -4,6 +4,7 @@
 
 mod append_port;
 mod arrows;
+mod back_pressure;
 mod basics;
 mod column_cache;
 mod concurrent_changes;

@@ -69,3 +69,63 @@ async fn a_range_of_the_sort_key_reads_the_segments_that_have_it_and_no_other() 
         cluster.stop().await;
     }
 }
+
+/// Pages of what a query reads, and of what it need not.
+async fn pages(client: &mut Client, sql: &str) -> (f64, f64) {
+    let mut sum = async |name| scan_counters(client, sql, "t", name).await.unwrap().iter().sum();
+    (sum("pages_read").await, sum("pages_pruned").await)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_range_of_few_rows_reads_the_pages_that_have_them_and_no_other() {
+    for workers in [1, 3] {
+        let dir = tempfile::tempdir().unwrap();
+        let config = EmbeddedConfig::new(dir.path(), workers);
+        let cluster = EmbeddedCluster::start(&config).await.unwrap();
+        let mut client = Client::connect(&cluster.url()).await.unwrap();
+        let create = "CREATE TABLE t (k BIGINT, n BIGINT, s VARCHAR) DISTSTYLE ALL SORTKEY(k)";
+        client.execute_update(create).await.unwrap();
+        let insert = "INSERT INTO t SELECT value, value * 7919 % 200003, CASE WHEN value % 3 = 0 \
+                      THEN 'text ' || value END FROM generate_series(0, 199999)";
+        client.execute_update(insert).await.unwrap();
+        // 13 pages in two row groups.
+        let few = "SELECT k, n, s FROM t WHERE k BETWEEN 50000 AND 50009 ORDER BY k";
+        let wide = "SELECT count(*) AS n, sum(n) AS sum, max(s) AS s FROM t WHERE k % 2 = 0 AND \
+                    (k < 20000 OR k > 190000)";
+        let answers = async |client: &mut Client| {
+            let mut answers = Vec::new();
+            for query in [few, wide] {
+                answers.push(shown(client, query).await);
+            }
+            answers
+        };
+        client.execute_update("SET pruning = off").await.unwrap();
+        let expected = answers(&mut client).await;
+        client.execute_update("RESET pruning").await.unwrap();
+        let (read, pruned) = pages(&mut client, few).await;
+        assert_eq!((read, pruned), (1.0, 7.0));
+        let sum = async |client: &mut Client, name| -> f64 {
+            scan_counters(client, few, "t", name).await.unwrap().iter().sum()
+        };
+        assert_eq!(sum(&mut client, "row_groups_read").await, 1.0);
+        assert_eq!(sum(&mut client, "row_groups_pruned").await, 1.0);
+        assert!(sum(&mut client, "pruned_bytes").await > 0.0);
+        // The first times pages are decoded alone, later whole columns are found in the cache.
+        for settings in ["SET batch_rows = 8192", "SET batch_rows = 7", "SET column_cache = off"] {
+            client.execute_update(settings).await.unwrap();
+            for _ in 0..4 {
+                assert_eq!(answers(&mut client).await, expected, "{settings}");
+            }
+        }
+        client.execute_update("RESET batch_rows").await.unwrap();
+        client.execute_update("RESET column_cache").await.unwrap();
+        // Rows of pages that are not read can be deleted, and those of pages that are.
+        client.execute_update("DELETE FROM t WHERE k % 5 = 0").await.unwrap();
+        let with_pruning = answers(&mut client).await;
+        assert_eq!(pages(&mut client, few).await, (1.0, 7.0));
+        client.execute_update("SET pruning = off").await.unwrap();
+        assert_eq!(answers(&mut client).await, with_pruning);
+        assert_ne!(with_pruning, expected);
+        cluster.stop().await;
+    }
+}

@@ -6,7 +6,9 @@ use std::sync::{Arc, OnceLock};
 use prost::Message;
 use uuid::Uuid;
 
-use super::{ByteRange, ColumnMeta, FileMeta, SEGMENT_META_BYTES_MAX, SegmentMeta, proto, types};
+use super::{
+    ByteRange, ColumnMeta, FileMeta, SEGMENT_META_BYTES_MAX, SegmentMeta, pages, proto, types,
+};
 use crate::digest::Digest;
 use crate::error::{Result, StorageError};
 use crate::ids::{ClusterId, ColumnId, ColumnVersion, SegmentId, SliceId, TableId, TxnId};
@@ -139,7 +141,17 @@ fn column_to_proto(column: &ColumnMeta, file: usize) -> Result<proto::Column> {
         extents: extents.map(|e| proto::Extent { offset: e.offset, length: e.length }).collect(),
         zones: column.zones.iter().map(zone_to_proto).collect(),
         footer: column.footer.clone(),
+        page_zones: column.pages.iter().flat_map(|p| &p.zones).map(zone_to_proto).collect(),
+        page_offsets: flat_offsets(column),
     })
+}
+
+/// Of all pages, unless some are not known.
+fn flat_offsets(column: &ColumnMeta) -> Vec<u64> {
+    match column.pages.iter().any(|pages| pages.offsets.is_empty()) {
+        true => vec![],
+        false => column.pages.iter().flat_map(|pages| &pages.offsets).copied().collect(),
+    }
 }
 
 fn from_proto(message: proto::SegmentMeta) -> Result<SegmentMeta> {
@@ -234,6 +246,9 @@ fn column_from_proto(
     if zones.iter().zip(rows()).any(|(zone, rows)| zone.null_count > rows) {
         return Err(bad("a row group has more NULLs than rows"));
     }
+    let page_zones = column.page_zones.iter().map(zone_from_proto).collect::<Result<Vec<_>>>()?;
+    let pages = pages::from_flat(&meta.row_groups, &extents, page_zones, &column.page_offsets);
+    let pages = pages.map_err(bad)?;
     Ok(ColumnMeta {
         chunk: meta.key.chunk(ColumnId(column.id), ColumnVersion(column.version)),
         name: column.name,
@@ -247,6 +262,7 @@ fn column_from_proto(
         extents,
         zone: ZoneMap::merge(rows().zip(&zones)),
         zones,
+        pages,
         footer: column.footer,
         parsed: OnceLock::new(),
     })

@@ -68,6 +68,12 @@ pub(super) struct Column {
     /// Thrift `FileMetaData` with this column only.
     #[prost(bytes = "bytes", tag = "11")]
     pub(super) footer: bytes::Bytes,
+    /// One per page of the row groups with several pages, or none.
+    #[prost(message, repeated, tag = "12")]
+    pub(super) page_zones: Vec<Zone>,
+    /// One per page of all row groups, or none.
+    #[prost(uint64, repeated, tag = "13")]
+    pub(super) page_offsets: Vec<u64>,
 }
 
 #[derive(Clone, Copy, PartialEq, Message)]

@@ -21,7 +21,7 @@ use crate::manifest::Layout;
 use crate::parallel::for_each_mut;
 use crate::parquet_footer::{column_extents, column_footer};
 use crate::schema::Column;
-use crate::segment_meta::{self, ByteRange, ColumnMeta, FileMeta, SegmentMeta};
+use crate::segment_meta::{self, ByteRange, ColumnMeta, FileMeta, Pages, SegmentMeta};
 use crate::zone_map::ZoneMap;
 
 /// A file and what its Parquet footer says.
@@ -36,6 +36,7 @@ struct Described {
     column: Column,
     encoding: ChunkEncoding,
     zones: Vec<ZoneMap>,
+    pages: Vec<Pages>,
 }
 
 pub(super) fn assemble(
@@ -118,12 +119,17 @@ fn packed_file(
 
 fn column_meta(
     meta: &SegmentMeta,
-    Described { column, encoding, zones }: Described,
+    Described { column, encoding, zones, mut pages }: Described,
     file: &BuiltFile,
     root: usize,
     digest: impl Fn(&BuiltFile) -> Result<Digest>,
 ) -> Result<ColumnMeta> {
     let runs = meta.row_groups.iter().map(|rows| u64::from(*rows)).zip(&zones);
+    let extents = column_extents(&file.parquet, root)?;
+    // Until now they counted from where the chunk begins.
+    for (pages, extent) in pages.iter_mut().zip(&extents) {
+        pages.offsets.iter_mut().for_each(|offset| *offset += extent.offset);
+    }
     Ok(ColumnMeta {
         chunk: meta.key.chunk(column.id, ColumnVersion::FIRST),
         zone: ZoneMap::merge(runs),
@@ -135,8 +141,9 @@ fn column_meta(
         layout: meta.layout,
         file: Arc::clone(&file.meta),
         row_groups: Arc::clone(&meta.row_groups),
-        extents: column_extents(&file.parquet, root)?,
+        extents,
         zones,
+        pages,
         footer: column_footer(&file.parquet, root)?.into(),
         parsed: OnceLock::new(),
     })
@@ -158,8 +165,9 @@ fn build_file(
     let mut columns: Vec<std::vec::IntoIter<Vec<ArrowColumnChunk>>> = Vec::new();
     for encoder in encoders {
         let encoding = encoder.encoding.unwrap_or(ChunkEncoding::PLAIN);
-        described.push(Described { column: encoder.column, encoding, zones: encoder.zones });
-        columns.push(encoder.chunks.into_iter());
+        let ColumnEncoder { column, zones, pages, chunks, .. } = encoder;
+        described.push(Described { column, encoding, zones, pages });
+        columns.push(chunks.into_iter());
     }
     let mut writer = SerializedFileWriter::new(
         Vec::new(),

@@ -17,16 +17,15 @@ use crate::encoding::{
     ChunkEncoding, DICTIONARY_BYTES_MAX, Sample, ValueEncoding, choose, count_distinct,
 };
 use crate::error::{Result, StorageError};
-use crate::layout::ROW_GROUP_ROWS;
+use crate::layout::{PAGE_ROWS, ROW_GROUP_ROWS};
 use crate::schema::Column;
+use crate::segment_meta::{Pages, page_count};
 use crate::types::{physical_type, to_physical};
 use crate::zone_map::ZoneMap;
 
-/// Rows of a page. A page is what a sparse read skips without decoding; eight pages make a full
-/// row group.
-const PAGE_ROWS: usize = 16_384;
-/// Bytes of a page, for wide values.
-const PAGE_BYTES: usize = 1024 * 1024;
+/// Bytes of a page, for very wide values: those of others have [`PAGE_ROWS`] rows, in all columns the same
+/// ones.
+const PAGE_BYTES: usize = 4 * 1024 * 1024;
 /// Rows between two looks at the page limits; divides [`PAGE_ROWS`].
 const WRITE_BATCH_ROWS: usize = 2_048;
 
@@ -50,6 +49,8 @@ pub(super) struct ColumnEncoder {
     pub(super) chunks: Vec<Vec<ArrowColumnChunk>>,
     /// Per row group.
     pub(super) zones: Vec<ZoneMap>,
+    /// Per row group; their offsets count from where the chunk begins.
+    pub(super) pages: Vec<Pages>,
 }
 
 impl ColumnEncoder {
@@ -65,15 +66,18 @@ impl ColumnEncoder {
             encoding: None,
             chunks: Vec::new(),
             zones: Vec::new(),
+            pages: Vec::new(),
         }
     }
 
     /// Encodes the next row group: all `pieces`, in order.
     pub(super) fn write_row_group(&mut self, pieces: &[ArrayRef]) -> Result<()> {
         let named = |error: StorageError| error.with_column(&self.column.name);
+        // Pages begin at the same rows in every column: a page ends with a piece.
+        let (pieces, rows) = pieces_of_pages(pieces);
         let zones: Vec<ZoneMap> = pieces.iter().map(ZoneMap::of).collect();
-        let runs = pieces.iter().map(|piece| piece.len() as u64).zip(&zones);
-        let zone = ZoneMap::merge(runs);
+        let page_zones = page_zones(&pieces, &zones, page_count(rows));
+        let zone = ZoneMap::merge(pieces.iter().map(|piece| piece.len() as u64).zip(&zones));
         let physical = pieces.iter().map(to_physical).collect::<Result<Vec<_>>>().map_err(named)?;
         let mut encoding = match self.encoding {
             Some(encoding) => encoding,
@@ -86,6 +90,10 @@ impl ColumnEncoder {
             chunks = self.encode(&physical, encoding).map_err(named)?;
         }
         self.encoding = Some(encoding);
+        self.pages.push(Pages {
+            zones: page_zones,
+            offsets: page_offsets(&chunks, page_count(rows)).unwrap_or_default(),
+        });
         self.chunks.push(chunks);
         self.zones.push(zone);
         Ok(())
@@ -167,7 +175,9 @@ pub(super) fn base_properties() -> WriterPropertiesBuilder {
 
 fn properties(ChunkEncoding { values, lz4 }: ChunkEncoding) -> WriterPropertiesBuilder {
     let properties = base_properties()
-        .set_data_page_row_count_limit(PAGE_ROWS)
+        .set_data_page_row_count_limit(PAGE_ROWS as usize)
+        // Of the chunk, from which segment metadata has it; the file's own footer has none.
+        .set_offset_index_disabled(false)
         .set_data_page_size_limit(PAGE_BYTES)
         .set_write_batch_size(WRITE_BATCH_ROWS)
         .set_dictionary_page_size_limit(DICTIONARY_BYTES_MAX)
@@ -177,6 +187,56 @@ fn properties(ChunkEncoding { values, lz4 }: ChunkEncoding) -> WriterPropertiesB
         ValueEncoding::Delta => properties.set_encoding(Encoding::DELTA_BINARY_PACKED),
         ValueEncoding::Plain | ValueEncoding::Dictionary => properties,
     }
+}
+
+/// The same values in pieces of which none is in two pages, and how many they are.
+fn pieces_of_pages(pieces: &[ArrayRef]) -> (Vec<ArrayRef>, u32) {
+    let page_rows = PAGE_ROWS as usize;
+    let (mut cut, mut rows) = (Vec::with_capacity(pieces.len()), 0);
+    for piece in pieces {
+        let mut from = 0;
+        while from < piece.len() {
+            let length = (page_rows - rows % page_rows).min(piece.len() - from);
+            cut.push(piece.slice(from, length));
+            (from, rows) = (from + length, rows + length);
+        }
+    }
+    // Fits: a row group has at most ROW_GROUP_ROWS rows.
+    (cut, rows as u32)
+}
+
+/// What is known of each page, by what is known of its pieces; nothing for a single page.
+fn page_zones(pieces: &[ArrayRef], zones: &[ZoneMap], pages: usize) -> Vec<ZoneMap> {
+    if pages < 2 {
+        return vec![];
+    }
+    let mut of_page: Vec<Vec<(u64, &ZoneMap)>> = vec![vec![]; pages];
+    let mut rows = 0;
+    for (piece, zone) in pieces.iter().zip(zones) {
+        of_page[rows / PAGE_ROWS as usize].push((piece.len() as u64, zone));
+        rows += piece.len();
+    }
+    of_page.into_iter().map(ZoneMap::merge).collect()
+}
+
+/// Where the pages of a chunk will begin, counted from its first byte: they are its end, one after the
+/// other, and a dictionary comes before them. `None` when they are cut elsewhere than every [`PAGE_ROWS`]
+/// rows, or there are several leaves.
+fn page_offsets(chunks: &[ArrowColumnChunk], pages: usize) -> Option<Vec<u64>> {
+    let [chunk] = chunks else { return None };
+    let found = &chunk.close().offset_index.as_ref()?.page_locations;
+    let expected = (0..pages as i64).map(|page| page * i64::from(PAGE_ROWS));
+    if !found.iter().map(|page| page.first_row_index).eq(expected) {
+        return None;
+    }
+    let mut offset = u64::try_from(chunk.close().metadata.compressed_size()).ok()?;
+    let mut offsets = Vec::with_capacity(found.len());
+    for page in found.iter().rev() {
+        offset = offset.checked_sub(u64::try_from(page.compressed_page_size).ok()?)?;
+        offsets.push(offset);
+    }
+    offsets.reverse();
+    Some(offsets)
 }
 
 /// Whether a chunk begun with a dictionary outgrew it.

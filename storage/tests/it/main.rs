@@ -15,6 +15,7 @@ mod golden;
 mod hostile_meta;
 mod incoming;
 mod log_disk;
+mod pages;
 mod quarantine;
 mod round_trip;
 mod store;

@@ -62,6 +62,11 @@ fn worth_rewriting(segments: &[Arc<SegmentRecord>]) -> Vec<u32> {
         .collect()
 }
 
+/// How many of some segments are small.
+pub(in crate::statements) fn small_segments(segments: &[Arc<SegmentRecord>]) -> usize {
+    segments.iter().filter(|segment| is_small(segment)).count()
+}
+
 fn is_small(segment: &SegmentRecord) -> bool {
     segment.live_rows() < SMALL_ROWS_BELOW
 }
