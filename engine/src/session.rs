@@ -9,6 +9,8 @@ mod planning;
 
 use datafusion::common::extensions_options;
 use datafusion::config::{ConfigExtension, ConfigOptions};
+use datafusion::execution::memory_pool::MemoryLimit;
+use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::prelude::SessionConfig;
 
 pub use fragment::{FragmentSessions, WorkerServices};
@@ -16,6 +18,9 @@ pub(crate) use planning::nested_state;
 pub use planning::{
     PlanningSessions, SessionSpec, execution_context, planning_state, stored_view_state, view_state,
 };
+
+/// Sorts of one task keep at most this part of the memory free to merge.
+const SORT_RESERVATION_PARTS: usize = 4;
 
 extensions_options! {
     /// What travels with every fragment besides the plan.
@@ -45,6 +50,18 @@ impl FragmentOptions {
     /// Those of a session.
     pub(crate) fn of(options: &ConfigOptions) -> Self {
         options.extensions.get::<Self>().cloned().unwrap_or_default()
+    }
+}
+
+/// Memory that each sort keeps free to merge what it spilled, in bytes: DataFusion's default, and less where
+/// the sorts of all partitions would then leave little to sort with.
+fn sort_spill_reservation_bytes(runtime: &RuntimeEnv, partitions: usize) -> usize {
+    let default = ConfigOptions::default().execution.sort_spill_reservation_bytes;
+    match runtime.memory_pool.memory_limit() {
+        MemoryLimit::Finite(bytes) => {
+            default.min(bytes / SORT_RESERVATION_PARTS / partitions.max(1))
+        }
+        MemoryLimit::Infinite | MemoryLimit::Unknown => default,
     }
 }
 

@@ -16,8 +16,13 @@ struct Scene {
 impl Scene {
     /// A cluster of one worker and a table of one wide segment.
     async fn start(column_cache_bytes: u64) -> Self {
+        Self::start_with(|config| config.column_cache_bytes = column_cache_bytes).await
+    }
+
+    async fn start_with(change: impl FnOnce(&mut EmbeddedConfig)) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let config = EmbeddedConfig { column_cache_bytes, ..EmbeddedConfig::new(dir.path(), 1) };
+        let mut config = EmbeddedConfig::new(dir.path(), 1);
+        change(&mut config);
         let cluster = EmbeddedCluster::start(&config).await.unwrap();
         let mut client = Client::connect(&cluster.url()).await.unwrap();
         let create = "CREATE TABLE t DISTSTYLE ALL AS SELECT value AS a, value % 1000 AS b, \
@@ -39,6 +44,18 @@ impl Scene {
         cached.iter().sum()
     }
 
+    /// Waits until a heartbeat tells of the cache what `condition` says.
+    async fn told(&mut self, condition: &str) {
+        let sql = format!("SELECT count(*) AS n FROM sys.cache WHERE {condition}");
+        let started = Instant::now();
+        while !self.answer(&sql).await.contains("| 1 ") {
+            let is_late = started.elapsed() > Duration::from_secs(30);
+            let cache = self.answer("SELECT * FROM sys.cache").await;
+            assert!(!is_late, "no heartbeat tells that {condition}:\n{cache}");
+            tokio::task::yield_now().await;
+        }
+    }
+
     async fn answer(&mut self, sql: &str) -> String {
         let (_, rows) = self.client.query_all(sql).await.unwrap();
         arrow::util::pretty::pretty_format_batches(&rows).unwrap().to_string()
@@ -54,13 +71,9 @@ async fn a_column_that_was_read_is_not_read_again() {
     assert!(scene.cached(sum).await > 200_000.0 * 8.0);
     assert!(scene.reads("SELECT sum(b) FROM t").await > 0.0, "another column");
     // Workers tell with their heartbeats.
-    let told = "SELECT count(*) AS n FROM sys.cache WHERE hits > 0 AND bytes > 200000 * 8 \
-                AND bytes <= room_bytes AND hit_rate BETWEEN 0.1 AND 0.9";
-    let started = Instant::now();
-    while !scene.answer(told).await.contains("| 1 ") {
-        assert!(started.elapsed() < Duration::from_secs(30), "no heartbeat tells");
-        tokio::task::yield_now().await;
-    }
+    let told =
+        "hits > 0 AND bytes > 200000 * 8 AND bytes <= room_bytes AND hit_rate BETWEEN 0.1 AND 0.9";
+    scene.told(told).await;
     scene.cluster.stop().await;
 }
 
@@ -73,6 +86,36 @@ async fn a_column_of_which_few_rows_are_wanted_again_and_again_is_not_read_again
     assert!(scene.reads(few).await > 0.0, "c is read as a whole the second time");
     assert_eq!(scene.reads(few).await, 0.0);
     assert_eq!(scene.answer(few).await, first);
+    scene.cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_query_that_needs_the_memory_has_it_and_the_cache_fills_again() {
+    let mut scene = Scene::start_with(|config| {
+        config.memory_bytes = 64 << 20;
+        config.column_cache_bytes = 64 << 20;
+        config.load_memory_bytes = 8 << 20;
+    })
+    .await;
+    let all = "SELECT sum(a), sum(b), min(c) FROM t";
+    let first = scene.answer(all).await;
+    assert_eq!(scene.reads(all).await, 0.0, "all of the table is in memory");
+    let held = scene.cached(all).await;
+    assert!(held > 10e6, "{held}");
+    scene.told(&format!("bytes >= {held} AND room_bytes = budget_bytes")).await;
+    assert_eq!(scene.cluster.workers()[0].memory_reserved_bytes(), 0);
+
+    // It takes all that there is before it spills.
+    let hungry = "SELECT count(*) AS n FROM (SELECT DISTINCT repeat('x', 150) || a AS s FROM t)";
+    let hungry_answer = scene.answer(hungry).await;
+    assert!(hungry_answer.contains("| 200000 "), "{hungry_answer}");
+    scene.told(&format!("bytes < {held} AND room_bytes = budget_bytes")).await;
+    assert!(scene.reads(all).await > 0.0, "what the cache gave back is read again");
+
+    assert_eq!(scene.answer(all).await, first);
+    assert_eq!(scene.reads(all).await, 0.0, "and is in memory again");
+    assert_eq!(scene.cached(all).await, held);
+    scene.told(&format!("bytes >= {held} AND room_bytes = budget_bytes")).await;
     scene.cluster.stop().await;
 }
 

@@ -19,6 +19,7 @@ mod lying_worker;
 mod one_task;
 mod ports;
 mod pruning;
+mod query_memory;
 mod registration;
 mod requests;
 mod show_create;
