@@ -39,6 +39,21 @@ const HUNGRY: [(&str, &str); 4] = [
     ),
 ];
 
+/// What spills when there is room for it. Numbers: DataFusion counts texts in sorted runs more than once, and
+/// in so little memory has too little to merge them.
+const SPILLING: [(&str, &str); 2] = [
+    (
+        "groups",
+        "SELECT count(*) AS a FROM (SELECT s, count(*) FROM big WHERE n <= {rows} GROUP BY s)",
+    ),
+    (
+        "a sort",
+        "SELECT count(*) AS a FROM (SELECT a, b, c, d, e, row_number() OVER (ORDER BY n % 1009, n DESC) AS r \
+         FROM (SELECT n, n * 2 AS a, n * 3 AS b, n * 5 AS c, n * 7 AS d, n * 11 AS e FROM big WHERE n <= {rows})) \
+         WHERE r > 0 AND a + b + c + d + e > 0",
+    ),
+];
+
 struct Scene {
     _dir: TempDir,
     cluster: EmbeddedCluster,
@@ -193,14 +208,11 @@ async fn a_query_beyond_the_memory_of_three_workers_is_refused_and_nobody_else_s
 /// With spill space what can spill has its answer.
 async fn check_spills(workers: u16) {
     let mut scene = Scene::start(workers, 4 << 30).await;
-    // Where memory is so little, runs that were spilled are merged in small batches: a merge holds one of
-    // each run.
-    scene.client.execute_update("SET batch_rows = 1024").await.unwrap();
     let neighbours = [
         Neighbour::start(&scene.cluster.url(), LOOKUPS).await,
         Neighbour::start(&scene.cluster.url(), AGGREGATES).await,
     ];
-    for (what, sql) in HUNGRY.iter().filter(|(what, _)| ["a sort", "groups"].contains(what)) {
+    for (what, sql) in SPILLING {
         let all = scene.answer(&sql.replace("{rows}", &scene.rows.to_string())).await;
         assert!(is(&all, scene.rows), "{what}: {all}");
     }
