@@ -85,3 +85,32 @@ fn base_config() -> SessionConfig {
     options.execution.skip_physical_aggregate_schema_check = true;
     config
 }
+
+#[cfg(test)]
+mod tests {
+    use datafusion::execution::memory_pool::GreedyMemoryPool;
+    use datafusion::execution::runtime_env::RuntimeEnvBuilder;
+    use std::sync::Arc;
+
+    use super::*;
+
+    /// STORAGE.md T10: a task would read the files of its siblings.
+    #[test]
+    fn no_session_steals_work() {
+        assert!(!base_config().options().execution.enable_file_stream_work_stealing);
+    }
+
+    fn reserved_of(memory_bytes: usize, partitions: usize) -> usize {
+        let pool = Arc::new(GreedyMemoryPool::new(memory_bytes));
+        let runtime = RuntimeEnvBuilder::new().with_memory_pool(pool).build().unwrap();
+        sort_spill_reservation_bytes(&runtime, partitions)
+    }
+
+    #[test]
+    fn sorts_keep_no_more_than_a_quarter_of_the_memory_free_to_merge() {
+        assert_eq!(reserved_of(16 << 20, 2), 2 << 20);
+        assert_eq!(reserved_of(16 << 20, 16), 256 << 10);
+        let default = ConfigOptions::default().execution.sort_spill_reservation_bytes;
+        assert_eq!(reserved_of(8 << 30, 4), default);
+    }
+}

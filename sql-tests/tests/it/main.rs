@@ -29,5 +29,6 @@ mod sql_page;
 mod sqlite_sample;
 mod statement_mistakes;
 mod suites;
+mod traps;
 mod vertical;
 mod worker_port;
