@@ -9,6 +9,8 @@ mod planning;
 
 use datafusion::common::extensions_options;
 use datafusion::config::{ConfigExtension, ConfigOptions};
+use datafusion::execution::memory_pool::MemoryLimit;
+use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::prelude::SessionConfig;
 
 pub use fragment::{FragmentSessions, WorkerServices};
@@ -16,6 +18,9 @@ pub(crate) use planning::nested_state;
 pub use planning::{
     PlanningSessions, SessionSpec, execution_context, planning_state, stored_view_state, view_state,
 };
+
+/// Sorts of one task keep at most this part of the memory free to merge.
+const SORT_RESERVATION_PARTS: usize = 4;
 
 extensions_options! {
     /// What travels with every fragment besides the plan.
@@ -50,6 +55,18 @@ impl FragmentOptions {
     }
 }
 
+/// Memory that each sort keeps free to merge what it spilled, in bytes: DataFusion's default, and less where
+/// the sorts of all partitions would then leave little to sort with.
+fn sort_spill_reservation_bytes(runtime: &RuntimeEnv, partitions: usize) -> usize {
+    let default = ConfigOptions::default().execution.sort_spill_reservation_bytes;
+    match runtime.memory_pool.memory_limit() {
+        MemoryLimit::Finite(bytes) => {
+            default.min(bytes / SORT_RESERVATION_PARTS / partitions.max(1))
+        }
+        MemoryLimit::Infinite | MemoryLimit::Unknown => default,
+    }
+}
+
 /// What planning does differently from DataFusion's defaults.
 fn base_config() -> SessionConfig {
     let mut config = SessionConfig::new();
@@ -69,4 +86,33 @@ fn base_config() -> SessionConfig {
     // is not: DataFusion takes that for an error in aggregates.
     options.execution.skip_physical_aggregate_schema_check = true;
     config
+}
+
+#[cfg(test)]
+mod tests {
+    use datafusion::execution::memory_pool::GreedyMemoryPool;
+    use datafusion::execution::runtime_env::RuntimeEnvBuilder;
+    use std::sync::Arc;
+
+    use super::*;
+
+    /// STORAGE.md T10: a task would read the files of its siblings.
+    #[test]
+    fn no_session_steals_work() {
+        assert!(!base_config().options().execution.enable_file_stream_work_stealing);
+    }
+
+    fn reserved_of(memory_bytes: usize, partitions: usize) -> usize {
+        let pool = Arc::new(GreedyMemoryPool::new(memory_bytes));
+        let runtime = RuntimeEnvBuilder::new().with_memory_pool(pool).build().unwrap();
+        sort_spill_reservation_bytes(&runtime, partitions)
+    }
+
+    #[test]
+    fn sorts_keep_no_more_than_a_quarter_of_the_memory_free_to_merge() {
+        assert_eq!(reserved_of(16 << 20, 2), 2 << 20);
+        assert_eq!(reserved_of(16 << 20, 16), 256 << 10);
+        let default = ConfigOptions::default().execution.sort_spill_reservation_bytes;
+        assert_eq!(reserved_of(8 << 30, 4), default);
+    }
 }

@@ -7,6 +7,7 @@
 //! - [`explain`]: counters out of EXPLAIN ANALYZE
 //! - [`processes`]: clusters of real processes, for `basalt bench` and tests
 //! - [`faults`]: faults of processes, disks and networks, and checkers of promises
+//! - [`soak`]: a mixed load for long, and what of the processes must not grow by it
 //! - [`fuzz`]: generated queries against plain DataFusion and against themselves
 
 pub mod client;
@@ -17,3 +18,4 @@ pub mod faults;
 pub mod fuzz;
 pub mod processes;
 pub mod slt;
+pub mod soak;

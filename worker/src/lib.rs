@@ -5,7 +5,7 @@
 //! - [`config`]: what a worker is started with
 //! - [`process`]: starting and stopping one
 //! - [`registration`]: joining the cluster and staying alive in it
-//! - [`fragment_gate`], [`fragments`]: running parts of plans, with what is `lent` to them
+//! - [`fragment_gate`], [`fragments`]: running parts of plans, with what is `lent` to them; what ended goes (`task_sweep`)
 //! - [`chunk_source`], [`chunk_service`]: chunks for our scans, and for peers'; small ones are kept (`small_chunks`)
 //! - [`staging`], [`append_sink`], [`ingest_service`]: rows on their way into segments
 //! - [`log_service`], `early_log`: a copy of the coordinator's command log
@@ -31,6 +31,7 @@ pub mod registration;
 pub mod replicas;
 mod small_chunks;
 pub mod staging;
+mod task_sweep;
 
 pub use config::WorkerConfig;
 pub use error::WorkerError;

@@ -21,6 +21,7 @@ use basalt_storage::chunk_store::{ChunkStore, Identity};
 use basalt_storage::durable_write::create_dir_durable;
 use basalt_storage::ids::{Epoch, WorkerId};
 use basalt_storage::vfs::{RealVfs, Vfs};
+use datafusion::execution::memory_pool::MemoryPool;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -47,6 +48,7 @@ use crate::replicas::healer::Healer;
 use crate::replicas::sender::ReplicaSender;
 use crate::replicas::service::ReplicaService;
 use crate::staging::Staging;
+use crate::task_sweep::sweep_tasks;
 use crate::{WorkerConfig, WorkerError};
 
 /// HTTP/2 flow-control windows of the server side, in bytes; as in `Channels`.
@@ -73,8 +75,10 @@ pub struct Worker {
     server: JoinHandle<Result<(), tonic::transport::Error>>,
     store: Weak<()>,
     lender: Option<Lender>,
+    memory: Arc<dyn MemoryPool>,
     _heartbeats: Heartbeats,
     log_scrub: JoinHandle<()>,
+    task_sweep: JoinHandle<()>,
 }
 
 impl Worker {
@@ -130,6 +134,7 @@ impl Worker {
             channels,
             fence: fence.clone(),
         };
+        let memory = Arc::clone(&runtime.memory_pool);
         let (runner, sessions) = fragment_runner(services, runtime)?;
         let fragments = runner
             .clone()
@@ -171,6 +176,7 @@ impl Worker {
             });
         let server = tokio::spawn(server);
         let heartbeats = Heartbeats::start(registration, joined, fence, columns)?;
+        let task_sweep = sweep_tasks(runner.clone());
         local_workers.add(url.clone(), runner, sessions);
         tracing::info!(worker = %id, %url, cluster = %joined.cluster, "worker joined the cluster");
         Ok(Self {
@@ -181,8 +187,10 @@ impl Worker {
             server,
             store: held,
             lender: Some(lender),
+            memory,
             _heartbeats: heartbeats,
             log_scrub,
+            task_sweep,
         })
     }
 
@@ -196,6 +204,11 @@ impl Worker {
         &self.url
     }
 
+    /// Bytes that queries and rows of writes have reserved of the worker's memory now.
+    pub fn memory_reserved_bytes(&self) -> usize {
+        self.memory.reserved()
+    }
+
     /// Stops taking requests, lets those under way end for a while, and returns once the data
     /// directory is free for another process; checks of copies that take longer keep it locked.
     pub async fn stop(mut self) {
@@ -207,6 +220,7 @@ impl Worker {
             self.server.abort();
         }
         self.log_scrub.abort();
+        self.task_sweep.abort();
         self.lender = None;
         // Tasks that were told to end do so when the runtime comes to them.
         let store = self.store.clone();
@@ -225,6 +239,7 @@ impl Drop for Worker {
     fn drop(&mut self) {
         self.local_workers.remove(&self.url);
         self.log_scrub.abort();
+        self.task_sweep.abort();
         self.server.abort();
     }
 }

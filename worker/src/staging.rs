@@ -21,7 +21,7 @@
 mod budget;
 mod closing;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -402,13 +402,18 @@ impl Staging {
         Ok(())
     }
 
-    /// Whether a transaction that may not be over wrote a segment: nobody else may remove it.
-    pub fn has_segment(&self, segment: SegmentId) -> bool {
+    /// Segments on the disk of transactions that still take rows here: nobody else may remove them.
+    ///
+    /// Those of a sealed transaction are not among them. Whether it committed is the coordinator's to
+    /// say, who asks for no removal of what was found while a write of its own was under way, and
+    /// none before the log has confirmed it. To keep them for as long as a transaction is remembered would
+    /// keep garbage for as long.
+    pub fn segments_being_written(&self) -> HashSet<SegmentId> {
         let all = lock(&self.staged);
-        let copied = all.copies.values().flat_map(|copies| &copies.segments);
-        let mut owned = all.tables.values().map(|staged| lock(&staged.state));
-        copied.into_iter().any(|copy| copy.key.segment == segment)
-            || owned.any(|state| state.published.iter().any(|record| record.segment == segment))
+        let states = all.tables.values().map(|staged| lock(&staged.state));
+        let open = states.filter(|state| matches!(state.phase, Phase::Open | Phase::Sealing));
+        open.flat_map(|state| state.published.iter().map(|r| r.segment).collect::<Vec<_>>())
+            .collect()
     }
 
     fn remove(&self, key: SegmentKey, layout: Layout) {

@@ -10,6 +10,7 @@ mod faults;
 mod format;
 mod python_clients;
 mod secret_log;
+mod soak;
 mod split;
 mod tpch;
 mod upload;

@@ -87,4 +87,13 @@ mod tests {
             assert_eq!(from_datafusion(error).code, code);
         }
     }
+
+    /// STORAGE.md T11: a worker waits ten seconds for its plan, and nobody plans again but us.
+    #[test]
+    fn a_fragment_whose_plan_got_lost_may_be_planned_again() {
+        let text = "Worker::execute_task timed-out while waiting for the plan to be set by the coordinator. (x)";
+        let error = from_datafusion(DataFusionError::Execution(text.to_owned()));
+        assert_eq!(error.code, ErrorCode::Unavailable);
+        assert!(error.code.is_retryable());
+    }
 }

@@ -12,7 +12,7 @@ use datafusion_distributed::{
     DistributedExt, WorkerPlanRewriteEvent, WorkerPlanRewriteEventResponse, WorkerQueryContext,
 };
 
-use super::FragmentOptions;
+use super::{FragmentOptions, sort_spill_reservation_bytes};
 use crate::allow_list::check_allowed;
 use crate::arithmetic::with_checked_functions;
 use crate::channels::Channels;
@@ -122,7 +122,10 @@ impl FragmentSessions {
             "datafusion.execution.batch_size",
             &fragment.batch_rows.clamp(1, 65_536).to_string(),
         )?;
-        options.execution.target_partitions = fragment.target_partitions.clamp(2, 256);
+        let partitions = fragment.target_partitions.clamp(2, 256);
+        options.execution.target_partitions = partitions;
+        options.execution.sort_spill_reservation_bytes =
+            sort_spill_reservation_bytes(self.common.runtime_env(), partitions);
         options.execution.time_zone = Some(fragment.time_zone.clone());
         options.extensions.insert(fragment);
         let services = &self.services;

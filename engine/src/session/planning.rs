@@ -13,7 +13,7 @@ use datafusion::execution::{SessionState, SessionStateBuilder, TaskContext};
 use datafusion::logical_expr::registry::FunctionRegistry;
 use datafusion_distributed::{DistributedExt, SessionStateBuilderExt};
 
-use super::{FragmentOptions, base_config};
+use super::{FragmentOptions, base_config, sort_spill_reservation_bytes};
 use crate::arithmetic::with_checked_arithmetic;
 use crate::channels::Channels;
 use crate::codec::EngineCodec;
@@ -152,7 +152,9 @@ pub(crate) fn nested_state(
         finds_columns: spec.settings.scans.column_cache == CacheUse::On,
     };
     let mut state = spec.sessions.common.clone();
-    let config = spec.settings.apply(state.config().clone())?;
+    let mut config = spec.settings.apply(state.config().clone())?;
+    config.options_mut().execution.sort_spill_reservation_bytes =
+        sort_spill_reservation_bytes(state.runtime_env(), spec.settings.target_partitions);
     *state.config_mut() = config
         .with_extension(Arc::new(topology.clone()))
         .with_extension(Arc::clone(&spec.snapshot.cluster))

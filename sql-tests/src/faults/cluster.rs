@@ -67,13 +67,23 @@ pub struct Shape {
     pub seed: u64,
     /// More arguments of the coordinator.
     pub coordinator_args: Vec<String>,
+    /// More arguments of every worker.
+    pub worker_args: Vec<String>,
 }
 
 impl Shape {
     /// Plain processes on plain folders.
     pub fn of(binary: impl Into<PathBuf>, workers: usize) -> Self {
-        let (binary, coordinator_args) = (binary.into(), vec![]);
-        Self { binary, workers, proxied: false, power_cuts: false, seed: 1, coordinator_args }
+        let (coordinator_args, worker_args) = (vec![], vec![]);
+        Self {
+            binary: binary.into(),
+            workers,
+            proxied: false,
+            power_cuts: false,
+            seed: 1,
+            coordinator_args,
+            worker_args,
+        }
     }
 }
 
@@ -317,6 +327,7 @@ impl Cluster {
             args.extend(self.shape.coordinator_args.iter().cloned());
         }
         if let NodeId::Worker(_) = id {
+            args.extend(self.shape.worker_args.iter().cloned());
             let coordinator = match &self.network {
                 Some(network) => network.address(NodeId::Coordinator),
                 None => self.coordinator.listen,

@@ -16,8 +16,13 @@ struct Scene {
 impl Scene {
     /// A cluster of one worker and a table of one wide segment.
     async fn start(column_cache_bytes: u64) -> Self {
+        Self::start_with(|config| config.column_cache_bytes = column_cache_bytes).await
+    }
+
+    async fn start_with(change: impl FnOnce(&mut EmbeddedConfig)) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let config = EmbeddedConfig { column_cache_bytes, ..EmbeddedConfig::new(dir.path(), 1) };
+        let mut config = EmbeddedConfig::new(dir.path(), 1);
+        change(&mut config);
         let cluster = EmbeddedCluster::start(&config).await.unwrap();
         let mut client = Client::connect(&cluster.url()).await.unwrap();
         let create = "CREATE TABLE t DISTSTYLE ALL AS SELECT value AS a, value % 1000 AS b, \
@@ -39,6 +44,26 @@ impl Scene {
         cached.iter().sum()
     }
 
+    /// Runs a query until it finds all of its columns in memory: compaction may have replaced segments.
+    async fn fill(&mut self, sql: &str) {
+        let started = Instant::now();
+        while self.reads(sql).await > 0.0 {
+            assert!(started.elapsed() < Duration::from_secs(30), "{sql} reads again and again");
+        }
+    }
+
+    /// Waits until a heartbeat tells of the cache what `condition` says.
+    async fn told(&mut self, condition: &str) {
+        let sql = format!("SELECT count(*) AS n FROM sys.cache WHERE {condition}");
+        let started = Instant::now();
+        while !self.answer(&sql).await.contains("| 1 ") {
+            let is_late = started.elapsed() > Duration::from_secs(30);
+            let cache = self.answer("SELECT * FROM sys.cache").await;
+            assert!(!is_late, "no heartbeat tells that {condition}:\n{cache}");
+            tokio::task::yield_now().await;
+        }
+    }
+
     async fn answer(&mut self, sql: &str) -> String {
         let (_, rows) = self.client.query_all(sql).await.unwrap();
         arrow::util::pretty::pretty_format_batches(&rows).unwrap().to_string()
@@ -54,13 +79,9 @@ async fn a_column_that_was_read_is_not_read_again() {
     assert!(scene.cached(sum).await > 200_000.0 * 8.0);
     assert!(scene.reads("SELECT sum(b) FROM t").await > 0.0, "another column");
     // Workers tell with their heartbeats.
-    let told = "SELECT count(*) AS n FROM sys.cache WHERE hits > 0 AND bytes > 200000 * 8 \
-                AND bytes <= room_bytes AND hit_rate BETWEEN 0.1 AND 0.9";
-    let started = Instant::now();
-    while !scene.answer(told).await.contains("| 1 ") {
-        assert!(started.elapsed() < Duration::from_secs(30), "no heartbeat tells");
-        tokio::task::yield_now().await;
-    }
+    let told =
+        "hits > 0 AND bytes > 200000 * 8 AND bytes <= room_bytes AND hit_rate BETWEEN 0.1 AND 0.9";
+    scene.told(told).await;
     scene.cluster.stop().await;
 }
 
@@ -73,6 +94,41 @@ async fn a_column_of_which_few_rows_are_wanted_again_and_again_is_not_read_again
     assert!(scene.reads(few).await > 0.0, "c is read as a whole the second time");
     assert_eq!(scene.reads(few).await, 0.0);
     assert_eq!(scene.answer(few).await, first);
+    scene.cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_query_that_needs_the_memory_has_it_and_the_cache_fills_again() {
+    let mut scene = Scene::start_with(|config| {
+        config.memory_bytes = 64 << 20;
+        config.column_cache_bytes = 64 << 20;
+        config.load_memory_bytes = 8 << 20;
+    })
+    .await;
+    // 600,000 rows of more than 60 bytes.
+    let fill = "INSERT INTO t SELECT value, 7, 'a text that does not fit into a view, ' || value \
+                FROM generate_series(200001, 600000)";
+    scene.client.execute_update(fill).await.unwrap();
+    let all = "SELECT sum(a), sum(b), min(c) FROM t";
+    let first = scene.answer(all).await;
+    scene.fill(all).await;
+    let held = scene.cached(all).await;
+    assert!(held > 40e6, "{held}");
+    scene.told(&format!("bytes >= {held} AND room_bytes = budget_bytes")).await;
+    assert_eq!(scene.cluster.workers()[0].memory_reserved_bytes(), 0);
+
+    // The build side of a join cannot spill, and has more than what the table leaves.
+    let keys = "(SELECT repeat('x', 100) || a AS k FROM t WHERE a <= 150000)";
+    let hungry = format!("SELECT count(*) AS n FROM {keys} x JOIN {keys} y ON x.k = y.k");
+    let hungry_answer = scene.answer(&hungry).await;
+    assert!(hungry_answer.contains("| 150000 "), "{hungry_answer}");
+    scene.told(&format!("bytes < {held} AND room_bytes = budget_bytes")).await;
+    assert!(scene.reads(all).await > 0.0, "what the cache gave back is read again");
+
+    assert_eq!(scene.answer(all).await, first);
+    scene.fill(all).await;
+    assert_eq!(scene.cached(all).await, held, "and is in memory again");
+    scene.told(&format!("bytes >= {held} AND room_bytes = budget_bytes")).await;
     scene.cluster.stop().await;
 }
 

@@ -169,9 +169,11 @@ impl Replicas for ReplicaService {
         let segments = segments.collect::<Result<Vec<_>, _>>()?;
         let (store, staging) = (Arc::clone(&self.store), Arc::clone(&self.staging));
         let removed = tokio::task::spawn_blocking(move || {
+            // A segment that is on the disk is never begun again, so once is enough.
+            let being_written = staging.segments_being_written();
             let mut removed = 0;
             for (key, layout) in segments {
-                if !staging.has_segment(key.segment) {
+                if !being_written.contains(&key.segment) {
                     store.remove_segment(key, layout)?;
                     removed += 1;
                 }
