@@ -84,6 +84,7 @@ pub mod settings;
 mod shifts;
 pub mod snapshot;
 mod snapshot_catalog;
+mod sorted_scans;
 pub mod stack;
 mod subqueries;
 pub mod table;

@@ -11,6 +11,7 @@ use crate::filter_columns::{FilterColumns, PROJECTION_PUSHDOWN};
 use crate::filter_routes::{FILTER_PUSHDOWN, RoutedFilters};
 use crate::partition_orders::PartitionOrders;
 use crate::required_orders::{REQUIRED_BEFORE, RequiredOrders};
+use crate::sorted_scans::{PUSHDOWN_SORT, SortedScans};
 use crate::topk_of_floats::{NoTopKOfFloats, TOP_K_AGGREGATION};
 use crate::unknown_nulls::UnknownNulls;
 use crate::unread_sides::{FILTER_PUSHDOWN_POST, UnreadSides};
@@ -34,6 +35,7 @@ pub(crate) fn physical_rules() -> Vec<Rule> {
             name if name.starts_with(FILTER_PUSHDOWN) => Arc::new(RoutedFilters(rule)),
             AGGREGATE_STATISTICS => Arc::new(ExactBounds(rule)),
             PROJECTION_PUSHDOWN => Arc::new(FilterColumns(rule)),
+            PUSHDOWN_SORT => Arc::new(SortedScans),
             TOP_K_AGGREGATION => Arc::new(NoTopKOfFloats(rule)),
             _ => rule,
         });

@@ -35,8 +35,8 @@ pub fn domain_problem(name: &str) -> Option<&'static str> {
 /// The version of plans, codecs and messages. Members of a cluster have the same one (RULES 35).
 /// 2: epochs in every request, recursion and functions of our own in plans. 4: copies on partners.
 /// 5: checksums over every body, requests that name their worker. 6: commit records, segments that
-/// name the table they were written for. 7: rows that are merged stay in their slice. 8: columns
-/// have encodings.
+/// name the table they were written for. 7: rows that are merged stay in their slice.
+/// 8: scans in the order of the sort key, encodings that columns declare.
 pub const PROTOCOL_VERSION: u32 = 8;
 
 /// The largest message any internal service sends or accepts, in bytes. One record batch must

@@ -12,10 +12,13 @@
 //! partitioning (DESIGN.md, traps).
 
 mod ahead;
+mod assign;
 mod column_rows;
 mod columns;
 mod exec;
 mod open_row_group;
+mod order;
+mod ordered_stream;
 mod predicate;
 mod properties;
 mod pruning;
@@ -160,12 +163,15 @@ pub fn spread_units(segments: &[(u32, &ScanSegment)], partitions: usize) -> Vec<
             units.push(ScanUnit { segment, first: group, end: group + 1 });
         }
     }
-    loads.into_iter().map(|(_, units)| join_neighbours(units)).collect()
+    let in_place = |mut units: Vec<ScanUnit>| {
+        units.sort();
+        join_neighbours(units)
+    };
+    loads.into_iter().map(|(_, units)| in_place(units)).collect()
 }
 
-/// Sorts units and joins those that touch.
-fn join_neighbours(mut units: Vec<ScanUnit>) -> Vec<ScanUnit> {
-    units.sort();
+/// Joins units that touch, in the order that they are in.
+fn join_neighbours(units: Vec<ScanUnit>) -> Vec<ScanUnit> {
     units.into_iter().fold(Vec::new(), |mut joined: Vec<ScanUnit>, unit| {
         match joined.last_mut() {
             Some(last) if last.segment == unit.segment && last.end == unit.first => {

@@ -30,6 +30,8 @@ extensions_options! {
         pub filter_pushdown: bool, default = true
         /// Whether scans pass over what zone maps rule out.
         pub pruning: bool, default = true
+        /// Whether scans may read in the order of the sort key.
+        pub sorted_scans: bool, default = true
         /// Whether scans put decoded columns into the column cache.
         pub caches_columns: bool, default = true
         /// Whether they look for columns there.

@@ -58,6 +58,8 @@ pub struct ScanSwitches {
     pub filter_pushdown: bool,
     /// What zone maps rule out is not read.
     pub pruning: bool,
+    /// Sorts are left out where scans can read in the order of the sort key.
+    pub sorted_scans: bool,
     /// How decoded columns are used.
     pub column_cache: CacheUse,
 }
@@ -94,7 +96,12 @@ impl CacheUse {
 
 impl Default for ScanSwitches {
     fn default() -> Self {
-        Self { filter_pushdown: true, pruning: true, column_cache: CacheUse::On }
+        Self {
+            filter_pushdown: true,
+            pruning: true,
+            sorted_scans: true,
+            column_cache: CacheUse::On,
+        }
     }
 }
 
@@ -175,7 +182,7 @@ pub struct Setting {
 }
 
 /// Names and descriptions, in alphabetical order.
-const SETTINGS: [(&str, &str); 10] = [
+const SETTINGS: [(&str, &str); 11] = [
     ("batch_rows", "rows per batch, 1 to 65536"),
     (
         "column_cache",
@@ -186,6 +193,10 @@ const SETTINGS: [(&str, &str); 10] = [
     ("one_task_rows", "scans of at most so many rows run as one task on one worker; 0 for none"),
     ("pruning", "whether scans pass over what zone maps rule out: on or off"),
     (SEARCH_PATH, "schemas of names without one; the first is where CREATE goes"),
+    (
+        "sorted_scans",
+        "whether scans read in the order of the sort key where that is wanted: on or off",
+    ),
     ("target_partitions", "parallel partitions per task, 1 (raised to 2) to 256"),
     ("timezone", "time zone of TIMESTAMP WITH TIME ZONE, an IANA name or an offset"),
     (
@@ -239,6 +250,7 @@ impl Settings {
             }
             "filter_pushdown" => self.scans.filter_pushdown = switch(name, value)?,
             "pruning" => self.scans.pruning = switch(name, value)?,
+            "sorted_scans" => self.scans.sorted_scans = switch(name, value)?,
             _ => {
                 self.exchange_compression = match value.to_ascii_lowercase().as_str() {
                     "none" => ExchangeCompression::None,
@@ -278,6 +290,7 @@ impl Settings {
             "column_cache" => self.scans.column_cache.name().to_owned(),
             "filter_pushdown" => on_or_off(self.scans.filter_pushdown),
             "pruning" => on_or_off(self.scans.pruning),
+            "sorted_scans" => on_or_off(self.scans.sorted_scans),
             _ => self.exchange_compression.name().to_owned(),
         };
         let (name, description) =
@@ -404,6 +417,7 @@ mod tests {
             ("timezone", "Mars/Olympus"),
             ("exchange_compression", "rar"),
             ("pruning", "maybe"),
+            ("sorted_scans", "maybe"),
             ("column_cache", "1"),
             ("datafusion.runtime.memory_limit", "1G"),
             ("datafusion.execution.enable_file_stream_work_stealing", "true"),

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use async_trait::async_trait;
 use basalt_storage::delete_vector::DeleteVector;
+use basalt_storage::ids::ColumnId;
 use basalt_storage::manifest::SegmentRecord;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::Statistics;
@@ -130,8 +131,11 @@ impl TableProvider for SegmentTable {
             })
             .collect();
         let partitions = state.config().target_partitions();
+        let place = |key: &ColumnId| table.columns.iter().position(|column| column == key);
+        let key = self.table.sort_key.iter().map_while(place).collect();
         let scan = SegmentScanExec::new(Arc::new(table), segments, partitions, statistics)
-            .with_records(records);
+            .with_records(records)
+            .with_key(key);
         let scan: Arc<dyn ExecutionPlan> = Arc::new(scan);
         Ok(match limit {
             Some(_) => scan.with_fetch(limit).unwrap_or(scan),

@@ -10,9 +10,9 @@ use datafusion::common::{Statistics, internal_err};
 use datafusion::config::ConfigOptions;
 use datafusion::error::Result;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
-use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::expressions::{Column, DynamicFilterPhysicalExpr};
 use datafusion::physical_expr::utils::{collect_columns, conjunction_opt, reassign_expr_columns};
+use datafusion::physical_expr::{PhysicalExpr, PhysicalSortExpr};
 use datafusion::physical_expr_common::physical_expr::is_volatile;
 use datafusion::physical_plan::execution_plan::CardinalityEffect;
 use datafusion::physical_plan::filter_pushdown::{
@@ -21,9 +21,11 @@ use datafusion::physical_plan::filter_pushdown::{
 use datafusion::physical_plan::metrics::{ExecutionPlanMetricsSet, MetricsSet};
 use datafusion::physical_plan::projection::ProjectionExec;
 use datafusion::physical_plan::{
-    DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties, StatisticsArgs,
+    DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties, SortOrderPushdownResult,
+    StatisticsArgs,
 };
 
+use super::order::ScanOrder;
 use super::properties::{plan_properties, scan_statistics, table_statistics};
 use super::pruning::segments_that_may_match;
 use super::stream::open_partition;
@@ -46,8 +48,12 @@ pub struct SegmentScanExec {
     pub(super) limit: Option<usize>,
     /// Over the read columns, before the predicate.
     statistics: Arc<Statistics>,
-    /// What the catalog says of each segment; empty on workers, and in the variants of tasks.
-    records: Arc<Vec<Arc<SegmentRecord>>>,
+    /// What the catalog says of each segment; empty on workers.
+    pub(super) records: Arc<Vec<Arc<SegmentRecord>>>,
+    /// The columns that segments are sorted by, as far as they are read, by their places among the read
+    /// columns; empty on workers.
+    pub(super) key: Arc<[usize]>,
+    pub(super) order: ScanOrder,
     /// Segments of the table that the predicate ruled out.
     segments_pruned: usize,
     properties: Arc<PlanProperties>,
@@ -75,7 +81,8 @@ impl SegmentScanExec {
         projection: Vec<usize>,
         statistics: Statistics,
     ) -> Self {
-        let properties = plan_properties(&table.schema, &projection, partitions.len());
+        let order = ScanOrder::None;
+        let properties = plan_properties(&table.schema, &projection, partitions.len(), &order);
         Self {
             table,
             segments,
@@ -85,6 +92,8 @@ impl SegmentScanExec {
             limit: None,
             statistics: Arc::new(statistics),
             records: Arc::default(),
+            key: Arc::default(),
+            order,
             segments_pruned: 0,
             properties,
             metrics: ExecutionPlanMetricsSet::new(),
@@ -120,22 +129,19 @@ impl SegmentScanExec {
     /// This scan restricted to the segments that `keep` chooses, spread again over as many
     /// partitions as `partitions` says: one task's variant.
     pub fn restricted(&self, partitions: usize, keep: impl Fn(&ScanSegment) -> bool) -> Self {
-        let segments: Vec<_> =
-            self.segments.iter().filter(|segment| keep(segment)).cloned().collect();
-        let indexed: Vec<_> = (0..).zip(&segments).collect();
-        let spread = spread_units(&indexed, partitions);
-        let statistics = Statistics::new_unknown(&self.table.schema);
-        let mut variant = Self::from_parts(
-            Arc::clone(&self.table),
-            Arc::new(segments),
-            spread,
-            self.projection.clone(),
-            statistics,
-        );
-        variant.predicate = self.predicate.clone();
-        variant.limit = self.limit;
-        variant.segments_pruned = self.segments_pruned;
-        variant
+        let mut variant = self.only_segments(self.segments.iter().map(keep));
+        variant.statistics = Arc::new(Statistics::new_unknown(&self.table.schema));
+        variant.metrics = ExecutionPlanMetricsSet::new();
+        variant.spread(partitions)
+    }
+
+    /// This scan without some of its segments; its rows are still to be spread over partitions.
+    fn only_segments(&self, kept: impl Iterator<Item = bool>) -> Self {
+        let kept: Vec<_> = kept.collect();
+        let mut scan = self.clone();
+        scan.segments = Arc::new(only(&self.segments, kept.iter().copied()));
+        scan.records = Arc::new(only(&self.records, kept.into_iter()));
+        scan
     }
 
     pub(super) fn with_predicate(mut self, predicate: Option<Arc<dyn PhysicalExpr>>) -> Self {
@@ -151,8 +157,15 @@ impl SegmentScanExec {
         self
     }
 
+    /// Says by which columns segments are sorted, by their places among the read columns.
+    #[must_use]
+    pub fn with_key(mut self, key: Vec<usize>) -> Self {
+        self.key = key.into();
+        self
+    }
+
     /// This scan without the segments that its predicate rules out.
-    fn without_pruned(mut self) -> Result<Self> {
+    fn without_pruned(self) -> Result<Self> {
         let Some(predicate) = &self.predicate else { return Ok(self) };
         if self.records.len() != self.segments.len() {
             return Ok(self);
@@ -162,19 +175,28 @@ impl SegmentScanExec {
         if pruned == 0 {
             return Ok(self);
         }
-        let of_kept = || kept.iter().copied();
-        self.segments = Arc::new(only(&self.segments, of_kept()));
-        self.records = Arc::new(only(&self.records, of_kept()));
-        let indexed: Vec<_> = (0..).zip(self.segments.iter()).collect();
-        self.partitions = spread_units(&indexed, self.partitions.len());
-        self.segments_pruned += pruned;
-        self.statistics = Arc::new(table_statistics(&self.table, &self.records));
-        Ok(self)
+        let mut scan = self.only_segments(kept.into_iter());
+        scan.segments_pruned += pruned;
+        scan.statistics = Arc::new(table_statistics(&scan.table, &scan.records));
+        Ok(scan.spread(self.partitions.len()))
+    }
+
+    /// The same rows under properties that fit what it is now.
+    pub(super) fn with_properties(mut self) -> Self {
+        let (schema, partitions) = (self.read_schema(), self.partitions.len());
+        self.properties = plan_properties(schema, &self.projection, partitions, &self.order);
+        self
     }
 
     pub(super) fn with_limit(mut self, limit: Option<usize>) -> Self {
         self.limit = limit;
         self
+    }
+
+    /// Says in which order the partitions are already.
+    pub(super) fn in_order(mut self, order: ScanOrder) -> Self {
+        self.order = order;
+        self.with_properties()
     }
 
     /// The predicate, over the read columns.
@@ -237,7 +259,7 @@ impl DisplayAs for SegmentScanExec {
         if let Some(limit) = self.limit {
             write!(f, ", limit={limit}")?;
         }
-        Ok(())
+        self.fmt_order(f)
     }
 }
 
@@ -327,9 +349,15 @@ impl ExecutionPlan for SegmentScanExec {
             indexes.push(*read);
         }
         let mut scan = self.clone();
-        scan.properties = plan_properties(self.read_schema(), &indexes, self.partitions.len());
         scan.projection = indexes;
-        Ok(Some(Arc::new(scan)))
+        Ok(Some(Arc::new(scan.with_order_of_output())))
+    }
+
+    fn try_pushdown_sort(
+        &self,
+        order: &[PhysicalSortExpr],
+    ) -> Result<SortOrderPushdownResult<Arc<dyn ExecutionPlan>>> {
+        Ok(self.try_order(order))
     }
 
     fn handle_child_pushdown_result(

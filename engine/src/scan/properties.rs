@@ -1,4 +1,4 @@
-//! What the planner may believe about a scan: partitioning, statistics, nothing more.
+//! What the planner may believe about a scan: partitioning, order, statistics.
 //!
 //! Statistics are semantics where they are exact: DataFusion answers `count(*)`, `min` and `max`
 //! from them (STORAGE.md T5). So they are exact only when nothing filters the scan and the bounds
@@ -17,6 +17,7 @@ use datafusion::physical_expr::{EquivalenceProperties, Partitioning};
 use datafusion::physical_plan::PlanProperties;
 use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType};
 
+use super::order::ScanOrder;
 use super::row_ids::ROW_ID_COLUMN;
 use super::{ScanTable, SegmentScanExec};
 
@@ -25,12 +26,14 @@ pub(super) fn plan_properties(
     schema: &SchemaRef,
     projection: &[usize],
     partitions: usize,
+    order: &ScanOrder,
 ) -> Arc<PlanProperties> {
     let fields: Vec<_> =
         projection.iter().map(|index| Arc::clone(&schema.fields()[*index])).collect();
     let schema = Arc::new(arrow::datatypes::Schema::new(fields));
+    let order = order.of_output(&schema, projection);
     Arc::new(PlanProperties::new(
-        EquivalenceProperties::new(schema),
+        EquivalenceProperties::new_with_orderings(schema, order),
         Partitioning::UnknownPartitioning(partitions),
         EmissionType::Incremental,
         Boundedness::Bounded,

@@ -21,11 +21,13 @@ use datafusion::physical_plan::metrics::{
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use futures::stream;
 
-use super::SegmentScanExec;
 use super::ahead::RowGroups;
 use super::columns::{Chosen, Fetched, FetchedColumn, RowGroup, ScanColumns, too_many_rows};
 use super::open_row_group::OpenRowGroup;
+use super::order::ScanOrder;
+use super::ordered_stream::{KeyCheck, open_sorted};
 use super::predicate::{Predicate, TestedBatch, live_batches};
+use super::{ScanUnit, SegmentScanExec};
 use crate::chunks::ReadCost;
 use crate::session::FragmentOptions;
 
@@ -40,7 +42,22 @@ pub(super) fn open_partition(
     metrics: &ExecutionPlanMetricsSet,
     context: &TaskContext,
 ) -> Result<SendableRecordBatchStream> {
-    let state = PartitionScan::new(scan, partition, metrics, context)?;
+    match &scan.order {
+        ScanOrder::Key(order) => open_sorted(scan, order, partition, metrics, context),
+        _ => open_units(scan, &scan.partitions[partition], None, (partition, metrics), context),
+    }
+}
+
+/// Opens some units, one after the other; their costs are counted where `counted` says. With a `check`,
+/// rows in another order than that are an error.
+pub(super) fn open_units(
+    scan: &SegmentScanExec,
+    units: &[ScanUnit],
+    check: Option<KeyCheck>,
+    counted: (usize, &ExecutionPlanMetricsSet),
+    context: &TaskContext,
+) -> Result<SendableRecordBatchStream> {
+    let state = PartitionScan::new(scan, units, check, counted, context)?;
     let schema = Arc::clone(&state.output_schema);
     let batches = stream::try_unfold(state, |mut state| async move {
         let next = state.next_batch().await?;
@@ -108,14 +125,16 @@ struct PartitionScan {
     rows_left: Option<usize>,
     current: Option<OpenRowGroup>,
     coalescer: Option<BatchCoalescer>,
+    check: Option<KeyCheck>,
     metrics: ScanMetrics,
 }
 
 impl PartitionScan {
     fn new(
         scan: &SegmentScanExec,
-        partition: usize,
-        metrics: &ExecutionPlanMetricsSet,
+        units: &[ScanUnit],
+        check: Option<KeyCheck>,
+        (partition, metrics): (usize, &ExecutionPlanMetricsSet),
         context: &TaskContext,
     ) -> Result<Self> {
         let output_schema = datafusion::physical_plan::ExecutionPlan::schema(scan);
@@ -132,8 +151,7 @@ impl PartitionScan {
             Some(predicate) => predicate.columns.clone(),
             None => distinct(&scan.projection),
         };
-        let units = scan.partitions[partition].iter();
-        let row_groups = units.flat_map(|unit| {
+        let row_groups = units.iter().flat_map(|unit| {
             let segment = unit.segment as usize;
             (unit.first..unit.end).map(move |index| RowGroup { segment, index: index as usize })
         });
@@ -162,6 +180,7 @@ impl PartitionScan {
             rows_left: scan.limit,
             current: None,
             coalescer,
+            check,
             metrics,
         })
     }
@@ -176,7 +195,7 @@ impl PartitionScan {
             if let Some(batch) =
                 self.coalescer.as_mut().and_then(BatchCoalescer::next_completed_batch)
             {
-                return Ok(Some(self.emit(batch)));
+                return self.emit(batch).map(Some);
             }
             let Some(open) = self.current.as_mut() else {
                 if self.open_next().await? {
@@ -193,7 +212,7 @@ impl PartitionScan {
                     coalescer.push_batch_with_filter(batch, &mask)?;
                 }
                 (Some((batch, None)), Some(coalescer)) => coalescer.push_batch(batch)?,
-                (Some((batch, _)), None) => return Ok(Some(self.emit(batch))),
+                (Some((batch, _)), None) => return self.emit(batch).map(Some),
             }
         }
     }
@@ -203,7 +222,7 @@ impl PartitionScan {
         if let Some(coalescer) = self.coalescer.as_mut() {
             coalescer.finish_buffered_batch()?;
             if let Some(batch) = coalescer.next_completed_batch() {
-                return Ok(Some(self.emit(batch)));
+                return self.emit(batch).map(Some);
             }
         }
         self.metrics.baseline.done();
@@ -224,7 +243,7 @@ impl PartitionScan {
         Ok(())
     }
 
-    fn emit(&mut self, batch: RecordBatch) -> RecordBatch {
+    fn emit(&mut self, batch: RecordBatch) -> Result<RecordBatch> {
         let batch = match self.rows_left {
             Some(left) if batch.num_rows() > left => batch.slice(0, left),
             _ => batch,
@@ -232,7 +251,10 @@ impl PartitionScan {
         if let Some(left) = self.rows_left.as_mut() {
             *left -= batch.num_rows();
         }
-        batch.record_output(&self.metrics.baseline)
+        if let Some(check) = self.check.as_mut() {
+            check.batch(&batch)?;
+        }
+        Ok(batch.record_output(&self.metrics.baseline))
     }
 
     /// Opens the next row group that may hold rows; `false` when there is none left.
@@ -241,6 +263,9 @@ impl PartitionScan {
         self.metrics.record(ahead.cost);
         self.metrics.record_pruned(ahead.pruned);
         let Some(fetched) = ahead.fetched else { return Ok(true) };
+        if let Some(check) = &self.check {
+            check.segment(&fetched.meta)?;
+        }
         let rows = self.columns.rows_of(fetched.row_group)?;
         if !self.may_match_still(&fetched)? {
             self.metrics.record_pruned((rows, 1));

@@ -16,10 +16,11 @@ use datafusion_proto::physical_plan::{
 use datafusion_proto::protobuf::PhysicalExprNode;
 use prost::Message;
 
+use super::order::{KeyColumn, KeyOrder, ScanOrder};
 use super::{ScanSegment, ScanTable, ScanUnit, SegmentScanExec};
 use crate::protocol::{
-    Endpoint, MalformedMessage, ScanPartition, ScanSegment as WireSegment, ScanUnit as WireUnit,
-    SegmentScan, WireId, digest_from_wire,
+    Endpoint, MalformedMessage, ScanOrderColumn, ScanPartition, ScanSegment as WireSegment,
+    ScanUnit as WireUnit, SegmentScan, WireId, digest_from_wire,
 };
 
 const MESSAGE: &str = "SegmentScan";
@@ -50,7 +51,8 @@ impl SegmentScanExec {
             columns: table.columns.iter().map(|column| column.0).collect(),
             projection: self.projection.iter().map(|index| *index as u32).collect(),
             segments: self.segments.iter().map(segment_to_wire).collect(),
-            partitions: self.partitions.iter().map(|units| partition_to_wire(units)).collect(),
+            partitions: self.partitions_to_wire(),
+            order: self.order_to_wire(),
             predicate,
             limit: self.limit.map(|limit| limit as u64),
             endpoints: table
@@ -92,6 +94,7 @@ impl SegmentScanExec {
             .iter()
             .map(|partition| partition_from_wire(partition, &segments))
             .collect::<Result<Vec<_>>>()?;
+        let order = order_from_wire(&message, columns.len())?;
         let projection: Vec<_> = message.projection.iter().map(|index| *index as usize).collect();
         if projection.iter().any(|index| *index >= columns.len()) {
             return Err(malformed("projection"));
@@ -122,8 +125,51 @@ impl SegmentScanExec {
             projection,
             statistics,
         );
-        Ok(scan.with_predicate(predicate).with_limit(limit))
+        Ok(scan.with_predicate(predicate).with_limit(limit).in_order(order))
     }
+
+    fn partitions_to_wire(&self) -> Vec<ScanPartition> {
+        let chains = |partition: usize| match &self.order {
+            ScanOrder::Key(order) => order.chains[partition].iter().map(|n| *n as u32).collect(),
+            _ => vec![],
+        };
+        let partitions = self.partitions.iter().enumerate();
+        partitions.map(|(at, units)| partition_to_wire(units, chains(at))).collect()
+    }
+
+    fn order_to_wire(&self) -> Vec<ScanOrderColumn> {
+        let ScanOrder::Key(order) = &self.order else { return vec![] };
+        let column = |key: &KeyColumn| ScanOrderColumn {
+            index: key.index as u32,
+            nulls_first: key.nulls_first,
+        };
+        order.columns.iter().map(column).collect()
+    }
+}
+
+/// The order of a scan's partitions, whose chains must be all of their units.
+fn order_from_wire(message: &SegmentScan, columns: usize) -> Result<ScanOrder> {
+    if message.order.is_empty() {
+        return Ok(ScanOrder::None);
+    }
+    let key = |column: &ScanOrderColumn| {
+        let index = column.index as usize;
+        let is_read = index < columns && message.projection.contains(&column.index);
+        is_read
+            .then_some(KeyColumn { index, nulls_first: column.nulls_first })
+            .ok_or_else(|| malformed("order"))
+    };
+    let chains = |partition: &ScanPartition| {
+        let lengths: Vec<_> = partition.chains.iter().map(|length| *length as usize).collect();
+        let units: usize = lengths.iter().sum();
+        let fits = units == partition.units.len() && lengths.len() <= units;
+        if fits { Ok(lengths) } else { Err(malformed("chains")) }
+    };
+    Ok(ScanOrder::Key(KeyOrder {
+        columns: message.order.iter().map(key).collect::<Result<_>>()?,
+        chains: message.partitions.iter().map(chains).collect::<Result<_>>()?,
+        merges: true,
+    }))
 }
 
 fn decode_schema(bytes: &[u8]) -> Result<Schema> {
@@ -181,13 +227,13 @@ fn segment_from_wire(message: &WireSegment, columns: usize) -> Result<ScanSegmen
     })
 }
 
-fn partition_to_wire(units: &[ScanUnit]) -> ScanPartition {
+fn partition_to_wire(units: &[ScanUnit], chains: Vec<u32>) -> ScanPartition {
     let units = units.iter().map(|unit| WireUnit {
         segment: unit.segment,
         first_row_group: unit.first,
         end_row_group: unit.end,
     });
-    ScanPartition { units: units.collect() }
+    ScanPartition { units: units.collect(), chains }
 }
 
 fn partition_from_wire(message: &ScanPartition, segments: &[ScanSegment]) -> Result<Vec<ScanUnit>> {

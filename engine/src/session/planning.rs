@@ -147,6 +147,7 @@ pub(crate) fn nested_state(
         target_partitions: spec.settings.target_partitions,
         filter_pushdown: spec.settings.scans.filter_pushdown,
         pruning: spec.settings.scans.pruning,
+        sorted_scans: spec.settings.scans.sorted_scans,
         caches_columns: spec.settings.scans.column_cache != CacheUse::Off,
         finds_columns: spec.settings.scans.column_cache == CacheUse::On,
     };

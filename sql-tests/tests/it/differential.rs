@@ -17,7 +17,7 @@ const WORKERS_SOMETIMES: [(u16, &str); 4] = [
     (1, "batch_rows=1"),
     (2, "pruning=off,filter_pushdown=off"),
     (3, "column_cache=off,batch_rows=7"),
-    (5, "pruning=off"),
+    (5, "pruning=off,sorted_scans=off"),
 ];
 const SOMETIMES: u64 = 12;
 

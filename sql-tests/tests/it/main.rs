@@ -25,6 +25,7 @@ mod requests;
 mod show_create;
 mod slt_datafusion;
 mod slt_runner;
+mod sorted_scans;
 mod sql_page;
 mod sqlite_sample;
 mod statement_mistakes;
