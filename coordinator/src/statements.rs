@@ -17,13 +17,14 @@
 //! - `parameters`: `$1..$n`
 //! - `show`: SHOW, DESCRIBE, EXPLAIN, with `create_text`
 //! - `names`: names without a schema
-//! - `definition`: CREATE and DROP, with `declared`: defaults, lengths and keys
+//! - `definition`: CREATE and DROP, with `declared`: defaults, lengths, encodings and keys
 //! - `replan`: definitions that two sessions make at once
 //! - `insert`: INSERT, CREATE TABLE AS, COPY, with `insert_defaults`
 //! - `modify`: DELETE and UPDATE
 //! - `requests`: writes that are done once however often they are sent
 //! - `turns`: who changes a table waits for the others
 //! - `compact`: small segments merged, VACUUM
+//! - `compression`: ANALYZE COMPRESSION
 //! - `ingest`: rows that a client uploads
 //! - `target`: where a write's rows go, and how many copies of them
 //! - `system`: ALTER SYSTEM
@@ -31,6 +32,7 @@
 
 mod backend;
 mod compact;
+pub(crate) mod compression;
 mod create_text;
 mod declared;
 mod definition;

@@ -4,9 +4,11 @@
 //! this process's memory, so it answers while workers are down (RULES 34).
 //!
 //! - `requests`: what came of writes
+//! - `columns`: what columns declare, and how they are stored
 //! - `copies`: chunks, repairs and scrubs
 //! - `unsorted`: how much of a table is out of order
 
+mod columns;
 mod copies;
 mod requests;
 mod unsorted;
@@ -37,10 +39,11 @@ use crate::reconcile::Reconciler;
 use crate::statements::registry::{Registry, RunState, Write};
 use unsorted::unsorted_share;
 
-const NAMES: [&str; 12] = [
+const NAMES: [&str; 13] = [
     "workers",
     "slices",
     "tables",
+    "columns",
     "segments",
     "queries",
     "requests",
@@ -81,6 +84,7 @@ impl SysSchema {
             }
             "slices" => slices(&self.snapshot)?,
             "tables" => tables(&self.snapshot)?,
+            "columns" => columns::columns(&self.snapshot)?,
             "segments" => segments(&self.snapshot)?,
             "queries" => queries(&self.registry)?,
             "commit_records" => {

@@ -18,11 +18,12 @@
 //! - `grammar`: DataFusion's dialect, with bounded work
 //! - `parser`: one statement's tokens, and the dispatch on its first words
 //! - `create_table`: `CREATE TABLE` with Redshift's attributes
-//! - `keys`: keys of `CREATE TABLE`
+//! - `keys`, `encode`: keys and encodings of `CREATE TABLE`
 //! - `copy`: `COPY ... FROM` and its options
 //! - `label`, `consistency`: `LABEL 'key'` and `WITH CONSISTENCY` at the end of what writes
 //! - `modify`: `DELETE` and `UPDATE`
 //! - `vacuum`: `VACUUM`
+//! - `analyze_compression`: `ANALYZE COMPRESSION`
 //! - `system`: `ALTER SYSTEM`
 //! - `relation`: views, schemas and `DROP`
 //! - `session`: `SET`, `SHOW`, `EXPLAIN` and transactions
@@ -40,11 +41,13 @@
 //! - [`names`]: identifiers and qualified names
 //! - `syntax`: sqlparser's errors as [`SqlError`]
 
+mod analyze_compression;
 mod branches;
 mod casts;
 mod consistency;
 mod copy;
 mod create_table;
+mod encode;
 mod grammar;
 mod group_casts;
 mod keys;
@@ -74,15 +77,16 @@ mod tokens;
 mod using;
 mod vacuum;
 
+pub use encode::encodings;
 pub use label::{LABEL_BYTES_MAX, label_problem};
 pub use modify::{Assignment, Delete, Rows, Update};
 pub use names::{NAME_CHARS_MAX, ObjectRef};
 pub use numbers::make_exact;
 pub use repeated::shown_names;
 pub use statement::{
-    ColumnSpec, CopyFrom, CreateSchema, CreateTable, CreateView, DistributionSpec, DrainWorker,
-    DropSchema, DropTable, DropView, Explain, Insert, KeySpec, KeySpecKind, Label, ParsedStatement,
-    Statement,
+    AnalyzeCompression, ColumnSpec, CopyFrom, CreateSchema, CreateTable, CreateView,
+    DistributionSpec, DrainWorker, DropSchema, DropTable, DropView, Explain, Insert, KeySpec,
+    KeySpecKind, Label, ParsedStatement, Statement,
 };
 
 use datafusion::sql::sqlparser::ast::Expr;

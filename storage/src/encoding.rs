@@ -1,49 +1,106 @@
-//! Which encoding and codec a column's values get, from a sample.
+//! How a column's values are laid out: the encodings there are, which types each fits, and which
+//! one values get, from a sample.
 //!
-//! Invariant: the choice is a pure function of [`Sample`], so equal data gives equal files.
-//! Decode speed comes first: block compression only where it saves much, since decompressing was
-//! half of the CPU time of scans (STORAGE B1); dictionaries where they shrink the bytes that a
-//! scan reads and checks by more than looking codes up costs.
+//! Invariant: the choice is a pure function of [`Sample`], so equal data gives equal files; and no
+//! encoding changes a value, so a declared one (`ENCODE`) can only make a table larger or slower.
+//! Decode speed comes first: block compression only where it saves much; dictionaries where they
+//! shrink the bytes that a scan reads and checks by more than looking codes up costs.
+//!
+//! - `costs`: the table of costs that the choice and the suggestion are made from
+//! - `suggest`: what `ANALYZE COMPRESSION` makes of measured sizes
 
-use std::fmt;
+mod costs;
+mod suggest;
 
 use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::datatypes::DataType;
+use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
-/// How values are laid out in pages.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum ValueEncoding {
-    /// One after the other.
-    Plain,
+use crate::types::physical_type;
+pub(crate) use costs::DICTIONARY_BYTES_MAX;
+use costs::{
+    DELTA_SHARE, DICTIONARY_SHARE, DICTIONARY_SHARE_NARROW, DICTIONARY_VALUES_MAX, LZ4_SHARE,
+};
+pub use suggest::{Measured, Suggestion};
+
+/// How the values of a column chunk are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ChunkEncoding {
+    /// One after the other, uncompressed.
+    Raw,
     /// Codes into a dictionary per row group.
-    Dictionary,
+    Bytedict,
     /// Bit-packed differences.
     Delta,
-}
-
-/// How a column's values are written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct ChunkEncoding {
-    /// How values are laid out in pages.
-    pub(crate) values: ValueEncoding,
-    /// Whether pages are compressed (LZ4_RAW).
-    pub(crate) lz4: bool,
+    /// One after the other, pages compressed by LZ4.
+    Lz4,
+    /// One after the other, pages compressed by Zstandard.
+    Zstd,
 }
 
 impl ChunkEncoding {
-    /// Values as they are.
-    pub(crate) const PLAIN: Self = Self { values: ValueEncoding::Plain, lz4: false };
+    /// Every encoding, in the order of documentation.
+    pub const ALL: [Self; 5] = [Self::Raw, Self::Bytedict, Self::Delta, Self::Lz4, Self::Zstd];
+
+    /// Its name in SQL and in the catalog.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Raw => "raw",
+            Self::Bytedict => "bytedict",
+            Self::Delta => "delta",
+            Self::Lz4 => "lz4",
+            Self::Zstd => "zstd",
+        }
+    }
+
+    /// The encoding with this [`Self::name`].
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|encoding| encoding.name() == name)
+    }
+
+    /// What a segment's metadata calls it, in Parquet's words.
+    pub(crate) fn description(self) -> &'static str {
+        match self {
+            Self::Raw => "plain",
+            Self::Bytedict => "dictionary",
+            Self::Delta => "delta",
+            Self::Lz4 => "plain+lz4",
+            Self::Zstd => "plain+zstd",
+        }
+    }
+
+    /// The encoding with this [`Self::description`].
+    pub(crate) fn from_description(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|encoding| encoding.description() == text)
+    }
+
+    /// Whether values of a stored type can be written so.
+    pub fn fits(self, stored: &DataType) -> bool {
+        match self {
+            Self::Raw | Self::Lz4 | Self::Zstd => true,
+            Self::Bytedict => gets_dictionary(&physical_type(stored)),
+            Self::Delta => has_differences(&physical_type(stored)),
+        }
+    }
 }
 
-impl fmt::Display for ChunkEncoding {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self.values {
-            ValueEncoding::Plain => "plain",
-            ValueEncoding::Dictionary => "dictionary",
-            ValueEncoding::Delta => "delta",
-        })?;
-        if self.lz4 { f.write_str("+lz4") } else { Ok(()) }
+/// Version 1.0 of the Parquet writer has no dictionaries of FIXED_LEN_BYTE_ARRAY and BOOLEAN; the
+/// leaves of nested types are not counted one by one.
+fn gets_dictionary(physical: &DataType) -> bool {
+    match physical {
+        DataType::Decimal128(precision, _) => *precision <= 18,
+        DataType::Boolean | DataType::FixedSizeBinary(_) => false,
+        ty => !ty.is_nested(),
+    }
+}
+
+/// Types that Parquet stores as INT32 or INT64 and that often come in narrow ranges.
+pub(crate) fn has_differences(physical: &DataType) -> bool {
+    match physical {
+        DataType::Decimal128(precision, _) => *precision <= 18,
+        ty => ty.is_integer() || ty.is_temporal(),
     }
 }
 
@@ -68,34 +125,26 @@ pub(crate) struct Sample {
     pub(crate) group_rows: u64,
 }
 
-/// Bytes of the largest dictionary: it must stay in a level-2 cache while codes are looked up.
-pub(crate) const DICTIONARY_BYTES_MAX: usize = 1024 * 1024;
-/// Values of the largest dictionary: codes of 16 bits.
-const DICTIONARY_VALUES_MAX: f64 = 65_536.0;
-/// A dictionary must bring values of more than 4 bytes below this share of their plain size.
-const DICTIONARY_SHARE: f64 = 0.7;
-/// The same for smaller values, whose plain form decodes several times faster than codes.
-const DICTIONARY_SHARE_NARROW: f64 = 0.35;
-/// Differences must bring values below this share: they decode at a third of plain's speed.
-const DELTA_SHARE: f64 = 0.5;
-/// LZ4 must save more than a fifth.
-const LZ4_SHARE: f64 = 0.8;
+impl Sample {
+    /// The same of values that no dictionary holds.
+    pub(crate) fn without_dictionary(self) -> Self {
+        Self { distinct: 0, ..self }
+    }
+}
 
 /// The encoding for values like those in the sample.
 pub(crate) fn choose(sample: &Sample) -> ChunkEncoding {
     if sample.values == 0 {
-        return ChunkEncoding::PLAIN;
+        return ChunkEncoding::Raw;
     }
     let plain = sample.plain_bytes as f64;
     if wants_dictionary(sample) {
-        return ChunkEncoding { values: ValueEncoding::Dictionary, lz4: false };
+        return ChunkEncoding::Bytedict;
     }
-    let lz4 = (sample.lz4_bytes as f64) < plain * LZ4_SHARE;
     match sample.delta_bytes {
-        Some(delta) if (delta as f64) < plain * DELTA_SHARE => {
-            ChunkEncoding { values: ValueEncoding::Delta, lz4: false }
-        }
-        _ => ChunkEncoding { values: ValueEncoding::Plain, lz4 },
+        Some(delta) if (delta as f64) < plain * DELTA_SHARE => ChunkEncoding::Delta,
+        _ if (sample.lz4_bytes as f64) < plain * LZ4_SHARE => ChunkEncoding::Lz4,
+        _ => ChunkEncoding::Raw,
     }
 }
 
@@ -123,9 +172,12 @@ fn estimate_distinct(sample: &Sample) -> f64 {
     sample.distinct as f64 + once * (once - 1.0).max(0.0) / (2.0 * (twice + 1.0))
 }
 
-/// How often values occur in an array: (values, distinct, once, twice). `None` for types that
-/// get no dictionary.
+/// How often values occur in an array in physical form: (values, distinct, once, twice). `None`
+/// for types that get no dictionary.
 pub(crate) fn count_distinct(array: &ArrayRef) -> Option<(u64, u64, u64, u64)> {
+    if !gets_dictionary(array.data_type()) {
+        return None;
+    }
     let mut hashes = value_hashes(array)?;
     hashes.sort_unstable();
     let (mut distinct, mut once, mut twice) = (0, 0, 0);

@@ -5,6 +5,7 @@
 //! - [`ids`]: names of tables, slices, segments, columns, versions, transactions and workers
 //! - [`digest`]: BLAKE3 digests that tie a chunk's bytes to the catalog
 //! - [`types`]: the closed set of storable types
+//! - [`encoding`]: how a column's values are laid out, declared or chosen from a sample
 //! - [`schema`]: a table's columns, by stable id
 //! - [`manifest`]: what the catalog knows about a segment
 //! - [`delete_vector`]: which rows of a segment are deleted
@@ -30,7 +31,7 @@ pub mod commit_records;
 pub mod delete_vector;
 pub mod digest;
 pub mod durable_write;
-mod encoding;
+pub mod encoding;
 pub mod error;
 pub mod fail_point;
 pub mod ids;

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::delete_vector::DeleteVector;
 use crate::digest::Digest;
+use crate::encoding::ChunkEncoding;
 use crate::ids::{ColumnId, ColumnVersion, SegmentId, SliceId, TableId, TxnId, WorkerId};
 use crate::zone_map::ZoneMap;
 
@@ -68,6 +69,10 @@ pub struct ColumnRecord {
     pub version: ColumnVersion,
     /// Bytes of the chunk on disk.
     pub bytes: u64,
+    /// How its values are written, in the last row group where not all are alike; absent in
+    /// records of before format 6. For people: nothing is read by it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encoding: Option<ChunkEncoding>,
     /// Bounds and NULL count over all rows of the segment.
     pub zone: ZoneMap,
 }

@@ -12,6 +12,7 @@ use arrow::ipc::convert::{IpcSchemaEncoder, fb_to_schema};
 use arrow::ipc::root_as_schema;
 use serde::{Deserialize, Serialize};
 
+use crate::encoding::ChunkEncoding;
 use crate::ids::ColumnId;
 
 /// One column of a table.
@@ -41,6 +42,9 @@ pub struct Declared {
     /// The most characters a value may have: the `n` of `VARCHAR(n)`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub chars_max: Option<u32>,
+    /// How its values are written, whatever a sample of them says: `ENCODE`. (Since format 6.)
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encode: Option<ChunkEncoding>,
 }
 
 impl Declared {

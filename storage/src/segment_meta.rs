@@ -27,6 +27,7 @@ use bytes::Bytes;
 use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
 
 use crate::digest::Digest;
+use crate::encoding::ChunkEncoding;
 use crate::error::{Result, StorageError};
 use crate::ids::{ChunkId, ClusterId, ColumnId, ColumnVersion, TxnId, WorkerId};
 use crate::layout::{BLOCK_BYTES, SegmentKey};
@@ -325,7 +326,12 @@ impl ColumnMeta {
 
     /// What the catalog keeps of the column.
     pub fn record(&self) -> ColumnRecord {
-        ColumnRecord { version: self.version(), bytes: self.bytes(), zone: self.zone.clone() }
+        ColumnRecord {
+            version: self.version(),
+            bytes: self.bytes(),
+            encoding: ChunkEncoding::from_description(&self.encoding),
+            zone: self.zone.clone(),
+        }
     }
 
     /// The Parquet footer of the chunk, with only this column in it, parsed once.

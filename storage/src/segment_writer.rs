@@ -7,6 +7,7 @@
 
 mod assemble;
 mod column;
+mod measure;
 mod sort;
 
 use std::path::PathBuf;
@@ -28,6 +29,7 @@ use crate::schema::TableSchema;
 use crate::segment_meta::{ChunkFile, SegmentMeta};
 use crate::types::storage_type;
 use column::ColumnEncoder;
+pub use measure::measure;
 
 /// Text of one column in one row group: half of what a 32-bit offset can address, so that
 /// appending one more batch cannot overflow it.
@@ -107,8 +109,8 @@ impl SegmentWriter {
     ///
     /// # Errors
     /// [`StorageError::UnsupportedType`] for a column that is not in storage form or a sort key
-    /// that has no order, [`StorageError::InvalidRequest`] for an unknown sort key column or a
-    /// table without columns.
+    /// that has no order, [`StorageError::InvalidRequest`] for an unknown sort key column, a
+    /// declared encoding that does not fit its column's type, or a table without columns.
     pub fn new(spec: SegmentSpec, options: WriterOptions) -> Result<Self> {
         if spec.schema.columns.is_empty() {
             return Err(StorageError::invalid_request("a segment without columns"));
@@ -118,6 +120,14 @@ impl SegmentWriter {
                 storage_type(&column.data_type).map_err(|e| e.with_column(&column.name))?;
             if canonical != column.data_type {
                 return Err(StorageError::unsupported(&column.data_type).with_column(&column.name));
+            }
+            if let Some(encode) = column.declared.encode.filter(|e| !e.fits(&column.data_type)) {
+                return Err(StorageError::invalid_request(format!(
+                    "encoding {} does not fit column \"{}\" of type {}",
+                    encode.name(),
+                    column.name,
+                    column.data_type
+                )));
             }
         }
         for id in &spec.sort_key {

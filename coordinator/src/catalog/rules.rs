@@ -83,6 +83,10 @@ pub(super) fn check_new_table(new: &NewTable) -> Result<(), CatalogError> {
         if !ids.insert(column.id) {
             return Err(CatalogError::invalid(format!("two columns have id {}", column.id)));
         }
+        if let Some(encode) = column.declared.encode.filter(|e| !e.fits(&column.data_type)) {
+            let (encode, name) = (encode.name(), &column.name);
+            return invalid(format!("encoding {encode} does not fit its column \"{name}\""));
+        }
     }
     if let Distribution::Key(key) = new.distribution
         && !ids.contains(&key)

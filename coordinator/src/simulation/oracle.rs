@@ -322,7 +322,10 @@ pub(super) fn new_record(
         row_groups: vec![rows.len() as u32],
         bytes: rows.len() as u64,
         meta_digest: Digest::of(segment.0.as_bytes()),
-        columns: BTreeMap::from([(ColumnId(1), ColumnRecord { version, bytes: 8, zone })]),
+        columns: BTreeMap::from([(
+            ColumnId(1),
+            ColumnRecord { version, bytes: 8, encoding: None, zone },
+        )]),
         holders: vec![owner],
         deleted: None,
     }

@@ -238,6 +238,9 @@ impl Statements {
                 let batch = self.explain(&pinned, &explain, values, &run).await?;
                 ready_rows(run, batch).map(Outcome::Rows)
             }
+            Statement::AnalyzeCompression(analyze) => {
+                self.analyze_compression(session, &analyze, run).await.map(Outcome::Rows)
+            }
             statement if statement.is_read_only() => {
                 let pinned = self.pin(session)?;
                 let batch = show::rows(&pinned, &statement).await?;

@@ -1,7 +1,7 @@
 //! `SHOW CREATE`: the statement that makes the same relation again.
 //!
 //! Invariant: run in an empty schema of the same name, the text makes a table with the same
-//! columns, types, defaults, keys, distribution, sort key and copies, or a view of the same query.
+//! columns, types, encodings, defaults, keys, distribution, sort key and copies, or a view of the same query.
 
 use basalt_engine::error::{ErrorCode, SqlError, printable};
 use basalt_engine::snapshot::{Distribution, Relation, TableSnapshot};
@@ -57,6 +57,10 @@ fn column_text(column: &Column) -> Result<String, SqlError> {
             .with_hint("such a column is made by CREATE TABLE ... AS SELECT or by an upload"));
     }
     let mut text = format!("{} {}", identifier(&column.name), column_type_name(column));
+    if let Some(encode) = column.declared.encode {
+        text.push_str(" ENCODE ");
+        text.push_str(encode.name());
+    }
     if let Some(default) = &column.declared.default {
         text.push_str(" DEFAULT ");
         text.push_str(default);

@@ -1,15 +1,17 @@
-//! What `CREATE TABLE` declares of columns beyond their types: defaults, lengths and keys.
+//! What `CREATE TABLE` declares of columns beyond their types: defaults, lengths, encodings, keys.
 //!
-//! Invariant: every declaration is either enforced (NOT NULL, lengths), used (defaults) or kept and
+//! Invariant: every declaration is either enforced (NOT NULL, lengths), used (defaults,
+//! encodings) or kept and
 //! shown as not enforced (keys); none is dropped silently.
 
 use std::collections::HashSet;
 
 use basalt_engine::defaults::check_default;
-use basalt_engine::dialect::{ColumnSpec, CreateTable, KeySpec, KeySpecKind, ObjectRef};
+use basalt_engine::dialect::{ColumnSpec, CreateTable, KeySpec, KeySpecKind, ObjectRef, encodings};
 use basalt_engine::error::{ErrorCode, SqlError, printable};
 use basalt_engine::snapshot::Snapshot;
-use basalt_engine::types::split_length;
+use basalt_engine::types::{column_type_name, split_length};
+use basalt_storage::encoding::ChunkEncoding;
 use basalt_storage::ids::ColumnId;
 use basalt_storage::schema::{Column, KeyKind, TableKey, TableSchema};
 use datafusion::common::Column as ColumnName;
@@ -89,12 +91,30 @@ fn declare_column(
     spec: &ColumnSpec,
 ) -> Result<(), SqlError> {
     column.declared.chars_max = split_length(&spec.data_type)?.1;
+    if let Some((encode, position)) = spec.encode {
+        if !encode.fits(&column.data_type) {
+            return Err(unfit_encoding(column, encode).at(position));
+        }
+        column.declared.encode = Some(encode);
+    }
     if let Some((text, position)) = &spec.default {
         column.declared.default = Some(text.clone());
         check_default(state, column)
             .map_err(|error| SqlError { position: Some(*position), ..error })?;
     }
     Ok(())
+}
+
+fn unfit_encoding(column: &Column, encode: ChunkEncoding) -> SqlError {
+    let data_type = column_type_name(column);
+    let message = format!(
+        "column \"{}\" of type {data_type} cannot have ENCODE {}",
+        printable(&column.name),
+        encode.name()
+    );
+    let fitting = encodings(|encoding| encoding.fits(&column.data_type));
+    SqlError::new(ErrorCode::DatatypeMismatch, message)
+        .with_hint(format!("encodings of {data_type} are {fitting}"))
 }
 
 fn id_of(columns: &TableSchema, name: &str) -> Option<ColumnId> {

@@ -93,6 +93,7 @@ fn qualify(
         Statement::Update(update) => find(&mut update.rows.table, snapshot, path),
         Statement::CopyFrom(copy) => find(&mut copy.table, snapshot, path),
         Statement::Vacuum(Some((table, _))) => find(table, snapshot, path),
+        Statement::AnalyzeCompression(analyze) => find(&mut analyze.table, snapshot, path),
         Statement::ShowColumns(name) | Statement::Describe(name) | Statement::ShowCreate(name) => {
             find(name, snapshot, path)
         }

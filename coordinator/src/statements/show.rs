@@ -20,6 +20,7 @@ use datafusion_distributed::{
 };
 use futures::TryStreamExt;
 
+use super::compression;
 use super::create_text::create_text;
 use super::definition::schema_of;
 use super::registry::RunGuard;
@@ -37,6 +38,7 @@ pub(super) fn schema(statement: &Statement) -> Option<SchemaRef> {
         }
         Statement::ShowCreate(_) => &["name", "create_statement"],
         Statement::Explain(_) => &["plan_type", "plan"],
+        Statement::AnalyzeCompression(_) => return Some(compression::schema()),
         _ => return None,
     };
     let fields = names.iter().map(|name| Field::new(*name, DataType::Utf8, true));

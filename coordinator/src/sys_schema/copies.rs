@@ -46,20 +46,24 @@ pub(super) fn chunks(
     let column_name = rows.iter().map(|(table, _, column, ..)| {
         table.schema.column(**column).map_or("", |column| column.name.as_str()).to_owned()
     });
-    Ok(RecordBatch::try_from_iter([
-        ("schema_name", strings(rows.iter().map(|(table, ..)| table.schema_name.clone()))),
-        ("table_name", strings(rows.iter().map(|(table, ..)| table.name.clone()))),
-        ("table_id", numbers(rows.iter().map(|(table, ..)| table.id.0))),
-        ("slice", numbers(rows.iter().map(|(_, segment, ..)| u64::from(segment.slice.0)))),
-        ("segment", strings(rows.iter().map(|(_, segment, ..)| segment.segment.to_string()))),
-        ("column_id", numbers(rows.iter().map(|(_, _, column, ..)| u64::from(column.0)))),
-        ("column_name", strings(column_name)),
-        ("version", numbers(rows.iter().map(|row| u64::from(row.3.version.0)))),
-        ("bytes", numbers(rows.iter().map(|row| row.3.bytes))),
-        ("holders", strings(holders)),
-        ("copies_wanted", numbers(rows.iter().map(|row| row.4.0))),
-        ("copies_reachable", numbers(rows.iter().map(|row| row.4.1))),
-        ("state", strings(rows.iter().map(|row| row.4.2.to_owned()))),
+    let encoding = rows.iter().map(|row| row.3.encoding.map(|encoding| encoding.name().to_owned()));
+    let slice = rows.iter().map(|(_, segment, ..)| u64::from(segment.slice.0));
+    let segment = rows.iter().map(|(_, segment, ..)| segment.segment.to_string());
+    Ok(RecordBatch::try_from_iter_with_nullable([
+        ("schema_name", strings(rows.iter().map(|(table, ..)| table.schema_name.clone())), false),
+        ("table_name", strings(rows.iter().map(|(table, ..)| table.name.clone())), false),
+        ("table_id", numbers(rows.iter().map(|(table, ..)| table.id.0)), false),
+        ("slice", numbers(slice), false),
+        ("segment", strings(segment), false),
+        ("column_id", numbers(rows.iter().map(|(_, _, column, ..)| u64::from(column.0))), false),
+        ("column_name", strings(column_name), false),
+        ("version", numbers(rows.iter().map(|row| u64::from(row.3.version.0))), false),
+        ("bytes", numbers(rows.iter().map(|row| row.3.bytes)), false),
+        ("encoding", strings_or_null(encoding), true),
+        ("holders", strings(holders), false),
+        ("copies_wanted", numbers(rows.iter().map(|row| row.4.0)), false),
+        ("copies_reachable", numbers(rows.iter().map(|row| row.4.1)), false),
+        ("state", strings(rows.iter().map(|row| row.4.2.to_owned())), false),
     ])?)
 }
 

@@ -2,10 +2,10 @@
 //!
 //! ```text
 //! CREATE [OR REPLACE] TABLE [IF NOT EXISTS] name
-//!   [ ( column type [NOT NULL | NULL] [DEFAULT e] [key] [DISTKEY] [SORTKEY] | key, ... ) ]
+//!   [ ( column type [NOT NULL | NULL] [DEFAULT e] [ENCODE e] [key] [DISTKEY] [SORTKEY] | key, ... ) ]
 //!   attribute* [ AS query attribute* ]
 //! attribute: DISTSTYLE AUTO|EVEN|ALL|KEY   DISTKEY (column)
-//!            [COMPOUND] SORTKEY (column, ...) | SORTKEY AUTO   REPLICAS n
+//!            [COMPOUND] SORTKEY (column, ...) | SORTKEY AUTO   REPLICAS n   ENCODE AUTO
 //! ```
 //!
 //! Invariant: each attribute is given at most once, and what is given does not contradict itself;
@@ -19,7 +19,7 @@ use super::parser::StatementParser;
 use super::statement::{
     ColumnSpec, CreateTable, DistributionSpec, KeySpec, KeySpecKind, Statement,
 };
-use super::{keys, query};
+use super::{encode, keys, query};
 use crate::error::{ErrorCode, Position, SqlError, did_you_mean, printable};
 
 /// The most copies a table can ask for; clusters are smaller than this.
@@ -141,6 +141,7 @@ fn column(
     let data_type = parser.run(Parser::parse_data_type)?;
     let mut not_null = None;
     let mut default = None;
+    let mut encoding = None;
     let mut sort_key = false;
     loop {
         let at = parser.position();
@@ -158,6 +159,10 @@ fn column(
         } else if parser.peek_word(0).is_some_and(|word| word.eq_ignore_ascii_case("DEFAULT")) {
             if default.replace(default_value(parser)?).is_some() {
                 return Err(twice("DEFAULT"));
+            }
+        } else if let Some(encode) = encode::encode(parser)? {
+            if encoding.replace(encode).is_some() {
+                return Err(twice("ENCODE"));
             }
         } else if parser.word("DISTKEY") {
             attributes.set_dist_key((name.clone(), at))?;
@@ -178,7 +183,8 @@ fn column(
     }
     refuse_column_option(parser)?;
     let not_null = not_null.unwrap_or(false);
-    Ok((ColumnSpec { name, data_type, not_null, default, position }, sort_key))
+    let encode = encoding.and_then(|(encoding, at)| Some((encoding?, at)));
+    Ok((ColumnSpec { name, data_type, not_null, default, encode, position }, sort_key))
 }
 
 /// The text of what follows `DEFAULT`, and where it is.
@@ -210,10 +216,6 @@ fn refuse_like(parser: &StatementParser<'_>) -> Result<(), SqlError> {
 fn refuse_column_option(parser: &StatementParser<'_>) -> Result<(), SqlError> {
     let Some(word) = parser.peek_word(0).map(str::to_ascii_uppercase) else { return Ok(()) };
     match word.as_str() {
-        "ENCODE" => Err(parser.refuse(
-            "ENCODE",
-            "leave it out: encodings are chosen by measuring a sample of each column",
-        )),
         "IDENTITY" | "GENERATED" | "AUTO_INCREMENT" | "AS" | "COLLATE" | "COMMENT" => {
             Err(parser.refuse(&word, "leave it out"))
         }
@@ -248,7 +250,7 @@ fn trailing_attributes(tokens: &[TokenWithSpan]) -> usize {
 }
 
 const ATTRIBUTE_WORDS: &[&str] =
-    &["DISTSTYLE", "DISTKEY", "COMPOUND", "INTERLEAVED", "SORTKEY", "REPLICAS"];
+    &["DISTSTYLE", "DISTKEY", "COMPOUND", "INTERLEAVED", "SORTKEY", "REPLICAS", "ENCODE"];
 
 /// Whether tokens have the shape of attributes to their end; what is in brackets is not looked at.
 fn looks_like_attributes(mut tokens: &[TokenWithSpan]) -> bool {
@@ -268,6 +270,7 @@ fn looks_like_attributes(mut tokens: &[TokenWithSpan]) -> bool {
         let taken = match first.as_str() {
             "DISTSTYLE" => word(tokens, 1).map(|_| 2),
             "DISTKEY" => brackets(tokens, 1),
+            "ENCODE" if word(tokens, 1).is_some_and(|w| w.eq_ignore_ascii_case("AUTO")) => Some(2),
             "SORTKEY" if word(tokens, 1).is_some_and(|w| w.eq_ignore_ascii_case("AUTO")) => Some(2),
             "SORTKEY" => brackets(tokens, 1),
             "COMPOUND" | "INTERLEAVED"
@@ -312,6 +315,14 @@ impl Attributes {
                 let replicas = replicas(parser)?;
                 if self.replicas.replace(replicas).is_some() {
                     return Err(contradiction("REPLICAS is given twice", at));
+                }
+            } else if let Some((encoding, at)) = encode::encode(parser)? {
+                // AUTO is what columns have that declare nothing, so it needs no memory.
+                if encoding.is_some() {
+                    let message = "a table has no encoding but AUTO: each column has its own";
+                    return Err(SqlError::new(ErrorCode::InvalidStatement, message)
+                        .at(at)
+                        .with_hint("write ENCODE after the column's type"));
                 }
             } else if parser.word("INTERLEAVED") {
                 let hint = "use SORTKEY with the most selective column first";

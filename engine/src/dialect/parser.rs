@@ -13,8 +13,8 @@ use super::statement::{Insert, ParsedStatement, Statement};
 use super::syntax::{parser_error, position_of};
 use super::tokens::TokenList;
 use super::{
-    consistency, copy, create_table, label, modify, query, relation, repeated, session, system,
-    vacuum,
+    analyze_compression, consistency, copy, create_table, label, modify, query, relation, repeated,
+    session, system, vacuum,
 };
 use crate::error::{ErrorCode, Position, SqlError, printable};
 
@@ -326,6 +326,9 @@ impl<'a> StatementParser<'a> {
             "DELETE" => modify::delete(self),
             "UPDATE" => modify::update(self),
             "VACUUM" => vacuum::vacuum(self),
+            "ANALYZE" if analyze_compression::is_next(self) => {
+                analyze_compression::analyze_compression(self)
+            }
             "ALTER" => system::alter(self),
             "COPY" => copy::copy(self, start),
             _ => Err(unsupported(&first, start)),

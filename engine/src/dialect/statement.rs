@@ -3,6 +3,7 @@
 //! Invariant: names are normalised (unquoted ones lower-cased) and checked against the length
 //! limit; whether what they name exists is decided elsewhere.
 
+use basalt_storage::encoding::ChunkEncoding;
 use datafusion::common::format::ExplainFormat;
 use datafusion::sql::parser::Statement as DFStatement;
 use datafusion::sql::sqlparser::ast::{DataType, Query};
@@ -78,6 +79,8 @@ pub enum Statement {
     CopyFrom(CopyFrom),
     /// `VACUUM t`; every table when there is none.
     Vacuum(Option<(ObjectRef, Position)>),
+    /// `ANALYZE COMPRESSION t`.
+    AnalyzeCompression(AnalyzeCompression),
     /// `ALTER SYSTEM DRAIN WORKER` or `UNDRAIN WORKER`.
     DrainWorker(DrainWorker),
     /// `SET name = value`; whether the setting exists is the session's to say.
@@ -115,6 +118,17 @@ pub enum Statement {
     Rollback,
 }
 
+/// `ANALYZE COMPRESSION t [(a, b)]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AnalyzeCompression {
+    /// The table.
+    pub table: ObjectRef,
+    /// Where the table's name is.
+    pub table_position: Position,
+    /// The columns to look at; empty means all.
+    pub columns: Vec<(String, Position)>,
+}
+
 /// `ALTER SYSTEM DRAIN WORKER 'id'`, or `UNDRAIN`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DrainWorker {
@@ -144,6 +158,7 @@ impl Statement {
             Self::Update(_) => "UPDATE",
             Self::CopyFrom(_) => "COPY",
             Self::Vacuum(_) => "VACUUM",
+            Self::AnalyzeCompression(_) => "ANALYZE COMPRESSION",
             Self::DrainWorker(_) => "ALTER SYSTEM",
             Self::Set { .. } => "SET",
             Self::Reset { .. } => "RESET",
@@ -197,6 +212,7 @@ impl Statement {
             self,
             Self::Query(_)
                 | Self::Explain(_)
+                | Self::AnalyzeCompression(_)
                 | Self::Show { .. }
                 | Self::ShowTables
                 | Self::ShowSchemas
@@ -256,6 +272,8 @@ pub struct ColumnSpec {
     pub not_null: bool,
     /// The text of the expression of `DEFAULT`, and where it is.
     pub default: Option<(String, Position)>,
+    /// The encoding of `ENCODE`, and where its name is; absent for AUTO.
+    pub encode: Option<(ChunkEncoding, Position)>,
     /// Where the name is.
     pub position: Position,
 }

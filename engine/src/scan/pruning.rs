@@ -301,7 +301,7 @@ mod tests {
             min: Some(ZoneValue::Int(first)),
             max: Some(ZoneValue::Int(first + ROWS - 1)),
         };
-        let column = ColumnRecord { version: ColumnVersion(1), bytes: 1, zone };
+        let column = ColumnRecord { version: ColumnVersion(1), bytes: 1, encoding: None, zone };
         Arc::new(SegmentRecord {
             table: TableId(1),
             slice: SliceId(0),

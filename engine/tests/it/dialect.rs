@@ -531,7 +531,8 @@ proptest! {
         words in prop::collection::vec(prop::sample::select(vec![
             "CREATE", "TABLE", "VIEW", "t", "(", ")", "a", "INT", ",", "DISTKEY", "SORTKEY", "AS",
             "SELECT", "1", "FROM", "COPY", "'x'", "WITH", "SET", "=", ";", "EXPLAIN", "DROP",
-            "SHOW", "INSERT", "INTO", "VALUES", "?", "$1", "NOT", "NULL", "*", "REPLICAS", "\n",
+            "SHOW", "INSERT", "INTO", "VALUES", "?", "$1", "NOT", "NULL", "*", "REPLICAS", "ENCODE", "AUTO",
+            "RAW", "ANALYZE", "COMPRESSION", "\n",
         ]), 0..30)
     ) {
         let sql = words.join(" ");

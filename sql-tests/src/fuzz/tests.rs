@@ -274,6 +274,11 @@ fn every_kind_of_table_and_query_is_generated() {
         all.push_str(&generate::query(seed, &tables).to_string());
     }
     let wanted = [
+        "ENCODE raw",
+        "ENCODE lz4",
+        "ENCODE zstd",
+        "ENCODE bytedict",
+        "ENCODE delta",
         "BOOLEAN",
         "TINYINT",
         "SMALLINT",

@@ -11,6 +11,7 @@ mod concurrent_changes;
 mod definitions_at_once;
 mod differential;
 mod duckdb_oracle;
+mod encodings;
 mod exchanges;
 mod hostile_plans;
 mod hostile_sql;

@@ -10,7 +10,7 @@ use basalt_sql_tests::cluster::{EmbeddedCluster, EmbeddedConfig};
 use basalt_sql_tests::slt::text;
 
 /// Tables that use everything a declaration can say, each with the name of the table.
-const TABLES: [(&str, &str); 4] = [
+const TABLES: [(&str, &str); 5] = [
     ("s.plain", "CREATE TABLE s.plain (a INTEGER)"),
     (
         "s.\"Odd Name\"",
@@ -24,6 +24,12 @@ const TABLES: [(&str, &str); 4] = [
          f TIMESTAMP, g TIMESTAMP(0), h TIMESTAMPTZ(3), i TIME(6), j TIME, k BYTEA, l TEXT[][], \
          m STRUCT<x INT, \"Y\" TEXT[]>, n MAP(TEXT, DECIMAL(5, 2)), o INTERVAL, p BOOLEAN) \
          DISTSTYLE EVEN",
+    ),
+    (
+        "s.written",
+        "CREATE TABLE s.written (a INTEGER ENCODE delta, b VARCHAR(9) NOT NULL ENCODE bytedict, c \
+         DOUBLE DEFAULT 1 + 2 ENCODE RAW, d TEXT ENCODE lz4 DEFAULT 'encode', e BIGINT ENCODE auto, \
+         f TEXT[] ENCODE zstd, \"encode\" TIMESTAMP DEFAULT now() ENCODE delta UNIQUE) SORTKEY (a)",
     ),
     (
         "s.child",

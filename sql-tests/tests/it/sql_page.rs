@@ -20,7 +20,9 @@ fn lines() -> impl Iterator<Item = (usize, &'static str)> {
 }
 
 async fn answer(client: &mut Client, sql: &str) -> String {
-    let has_rows = ["SELECT", "SHOW", "DESCRIBE"].iter().any(|word| sql.starts_with(word));
+    let has_rows = ["SELECT", "SHOW", "DESCRIBE", "ANALYZE COMPRESSION"]
+        .iter()
+        .any(|word| sql.starts_with(word));
     let result = match has_rows {
         true => client.query_all(sql).await.map(|(_, batches)| batches),
         false => client.execute_update(sql).await.map(|_| vec![]),

@@ -136,7 +136,7 @@ fn column_meta(
         name: column.name,
         data_type: column.data_type,
         nullable: column.nullable,
-        encoding: encoding.to_string(),
+        encoding: encoding.description().to_owned(),
         digest: digest(file)?,
         layout: meta.layout,
         file: Arc::clone(&file.meta),
@@ -164,7 +164,7 @@ fn build_file(
     let mut described = Vec::with_capacity(encoders.len());
     let mut columns: Vec<std::vec::IntoIter<Vec<ArrowColumnChunk>>> = Vec::new();
     for encoder in encoders {
-        let encoding = encoder.encoding.unwrap_or(ChunkEncoding::PLAIN);
+        let encoding = encoder.encoding.unwrap_or(ChunkEncoding::Raw);
         let ColumnEncoder { column, zones, pages, chunks, .. } = encoder;
         described.push(Described { column, encoding, zones, pages });
         columns.push(chunks.into_iter());

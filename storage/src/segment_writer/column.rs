@@ -7,14 +7,14 @@ use arrow::compute::concat;
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use parquet::arrow::arrow_writer::{ArrowColumnChunk, ArrowRowGroupWriterFactory, compute_leaves};
 use parquet::arrow::{ArrowSchemaConverter, PARQUET_FIELD_ID_META_KEY};
-use parquet::basic::{Compression, Encoding, PageType};
+use parquet::basic::{Compression, Encoding, PageType, ZstdLevel};
 use parquet::file::properties::{
     EnabledStatistics, WriterProperties, WriterPropertiesBuilder, WriterVersion,
 };
 use parquet::file::writer::SerializedFileWriter;
 
 use crate::encoding::{
-    ChunkEncoding, DICTIONARY_BYTES_MAX, Sample, ValueEncoding, choose, count_distinct,
+    ChunkEncoding, DICTIONARY_BYTES_MAX, Sample, choose, count_distinct, has_differences,
 };
 use crate::error::{Result, StorageError};
 use crate::layout::{PAGE_ROWS, ROW_GROUP_ROWS};
@@ -28,6 +28,9 @@ use crate::zone_map::ZoneMap;
 const PAGE_BYTES: usize = 4 * 1024 * 1024;
 /// Rows between two looks at the page limits; divides [`PAGE_ROWS`].
 const WRITE_BATCH_ROWS: usize = 2_048;
+
+/// Effort of Zstandard, its own default: only what was asked for pays it, for the size.
+const ZSTD_LEVEL: i32 = 3;
 
 /// Rows that the encoding is chosen from: enough to tell 10,000 distinct values from 100,000,
 /// few enough to cost less than a tenth of encoding one row group.
@@ -43,7 +46,7 @@ pub(super) struct ColumnEncoder {
     /// The field in Parquet: the physical type, and the column's id as the field's id.
     pub(super) field: FieldRef,
     schema: SchemaRef,
-    /// Chosen at the first row group.
+    /// Declared, or chosen at the first row group.
     pub(super) encoding: Option<ChunkEncoding>,
     /// Per row group, the chunks of the column's leaves.
     pub(super) chunks: Vec<Vec<ArrowColumnChunk>>,
@@ -63,7 +66,7 @@ impl ColumnEncoder {
             column: column.clone(),
             schema: Arc::new(Schema::new(vec![Arc::clone(&field)])),
             field,
-            encoding: None,
+            encoding: column.declared.encode,
             chunks: Vec::new(),
             zones: Vec::new(),
             pages: Vec::new(),
@@ -81,12 +84,13 @@ impl ColumnEncoder {
         let physical = pieces.iter().map(to_physical).collect::<Result<Vec<_>>>().map_err(named)?;
         let mut encoding = match self.encoding {
             Some(encoding) => encoding,
-            None => self.choose_encoding(&physical).map_err(named)?,
+            None => choose(&self.sample(&physical).map_err(named)?),
         };
         let mut chunks = self.encode(&physical, encoding).map_err(named)?;
-        if encoding.values == ValueEncoding::Dictionary && chunks.iter().any(fell_back) {
-            // The sample misled: half a dictionary is slower to read than none.
-            encoding = ChunkEncoding::PLAIN;
+        if encoding == ChunkEncoding::Bytedict && chunks.iter().any(fell_back) {
+            // The sample misled, or whoever declared it: half a dictionary is slower than none.
+            let sample = self.sample(&physical).map_err(named)?;
+            encoding = choose(&sample.without_dictionary());
             chunks = self.encode(&physical, encoding).map_err(named)?;
         }
         self.encoding = Some(encoding);
@@ -119,48 +123,64 @@ impl ColumnEncoder {
         Ok(writers.into_iter().map(|writer| writer.close()).collect::<Result<_, _>>()?)
     }
 
-    fn choose_encoding(&self, pieces: &[ArrayRef]) -> Result<ChunkEncoding> {
+    /// Bytes of values in an encoding, as chunks of one row group; `None` when a dictionary does
+    /// not hold them.
+    pub(super) fn size_in(
+        &self,
+        pieces: &[ArrayRef],
+        encoding: ChunkEncoding,
+    ) -> Result<Option<Sizes>> {
+        let chunks = self.encode(pieces, encoding)?;
+        if encoding == ChunkEncoding::Bytedict && chunks.iter().any(fell_back) {
+            return Ok(None);
+        }
+        let metadata = chunks.iter().map(|chunk| &chunk.close().metadata);
+        Ok(Some(metadata.fold(Sizes::default(), |sizes, chunk| Sizes {
+            uncompressed: sizes.uncompressed + chunk.uncompressed_size().unsigned_abs(),
+            compressed: sizes.compressed + chunk.compressed_size().unsigned_abs(),
+        })))
+    }
+
+    /// What the choice is made from.
+    fn sample(&self, pieces: &[ArrayRef]) -> Result<Sample> {
         let rows: usize = pieces.iter().map(|piece| piece.len()).sum();
         if self.field.data_type() == &DataType::Boolean || rows == 0 {
-            return Ok(ChunkEncoding::PLAIN);
+            return Ok(Sample::default());
         }
         let sample = sample_rows(pieces, rows)?;
-        let counts =
-            if gets_dictionary(self.field.data_type()) { count_distinct(&sample) } else { None };
-        let (values, distinct, once, twice) = counts.unwrap_or_default();
-        let sized = |values: ValueEncoding| -> Result<(u64, u64)> {
-            let encoding = ChunkEncoding { values, lz4: values == ValueEncoding::Plain };
-            let chunks = self.encode(std::slice::from_ref(&sample), encoding)?;
-            let metadata = chunks.iter().map(|chunk| &chunk.close().metadata);
-            Ok(metadata.fold((0, 0), |(plain, packed), m| {
-                (
-                    plain + m.uncompressed_size().unsigned_abs(),
-                    packed + m.compressed_size().unsigned_abs(),
-                )
-            }))
+        let (values, distinct, once, twice) = count_distinct(&sample).unwrap_or_default();
+        let sized = |encoding| -> Result<Sizes> {
+            Ok(self.size_in(std::slice::from_ref(&sample), encoding)?.unwrap_or_default())
         };
-        let (plain_bytes, lz4_bytes) = sized(ValueEncoding::Plain)?;
-        let delta_bytes = if has_differences(self.field.data_type()) {
-            Some(sized(ValueEncoding::Delta)?.0)
-        } else {
-            None
+        let Sizes { uncompressed, compressed } = sized(ChunkEncoding::Lz4)?;
+        let delta_bytes = match has_differences(self.field.data_type()) {
+            true => Some(sized(ChunkEncoding::Delta)?.uncompressed),
+            false => None,
         };
-        Ok(choose(&Sample {
+        Ok(Sample {
             // Nested types and fixed-size binary have no count: the sample is not empty though.
-            values: if distinct == 0 {
-                (sample.len() - sample.null_count()) as u64
-            } else {
-                values
+            values: match distinct {
+                0 => (sample.len() - sample.null_count()) as u64,
+                _ => values,
             },
             distinct,
             once,
             twice,
-            plain_bytes,
-            lz4_bytes,
+            plain_bytes: uncompressed,
+            lz4_bytes: compressed,
             delta_bytes,
             group_rows: rows.min(ROW_GROUP_ROWS as usize) as u64,
-        }))
+        })
     }
+}
+
+/// Bytes of encoded values.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Sizes {
+    /// Before a block codec.
+    pub(super) uncompressed: u64,
+    /// As they are stored.
+    pub(super) compressed: u64,
 }
 
 /// Properties common to everything written here; version 1.0 pages, which decode faster.
@@ -173,7 +193,16 @@ pub(super) fn base_properties() -> WriterPropertiesBuilder {
         .set_offset_index_disabled(true)
 }
 
-fn properties(ChunkEncoding { values, lz4 }: ChunkEncoding) -> WriterPropertiesBuilder {
+fn properties(encoding: ChunkEncoding) -> WriterPropertiesBuilder {
+    let codec = match encoding {
+        ChunkEncoding::Raw | ChunkEncoding::Bytedict | ChunkEncoding::Delta => {
+            Compression::UNCOMPRESSED
+        }
+        ChunkEncoding::Lz4 => Compression::LZ4_RAW,
+        ChunkEncoding::Zstd => {
+            Compression::ZSTD(ZstdLevel::try_new(ZSTD_LEVEL).unwrap_or_default())
+        }
+    };
     let properties = base_properties()
         .set_data_page_row_count_limit(PAGE_ROWS as usize)
         // Of the chunk, from which segment metadata has it; the file's own footer has none.
@@ -181,11 +210,11 @@ fn properties(ChunkEncoding { values, lz4 }: ChunkEncoding) -> WriterPropertiesB
         .set_data_page_size_limit(PAGE_BYTES)
         .set_write_batch_size(WRITE_BATCH_ROWS)
         .set_dictionary_page_size_limit(DICTIONARY_BYTES_MAX)
-        .set_dictionary_enabled(values == ValueEncoding::Dictionary)
-        .set_compression(if lz4 { Compression::LZ4_RAW } else { Compression::UNCOMPRESSED });
-    match values {
-        ValueEncoding::Delta => properties.set_encoding(Encoding::DELTA_BINARY_PACKED),
-        ValueEncoding::Plain | ValueEncoding::Dictionary => properties,
+        .set_dictionary_enabled(encoding == ChunkEncoding::Bytedict)
+        .set_compression(codec);
+    match encoding {
+        ChunkEncoding::Delta => properties.set_encoding(Encoding::DELTA_BINARY_PACKED),
+        _ => properties,
     }
 }
 
@@ -247,22 +276,6 @@ fn fell_back(chunk: &ArrowColumnChunk) -> bool {
             .iter()
             .any(|page| page.page_type == PageType::DATA_PAGE && page.encoding == Encoding::PLAIN)
     })
-}
-
-/// Version 1.0 of the writer has no dictionaries of FIXED_LEN_BYTE_ARRAY.
-fn gets_dictionary(ty: &DataType) -> bool {
-    match ty {
-        DataType::Decimal128(precision, _) => *precision <= 18,
-        ty => !matches!(ty, DataType::FixedSizeBinary(_)),
-    }
-}
-
-/// Types that Parquet stores as INT32 or INT64 and that often come in narrow ranges.
-fn has_differences(ty: &DataType) -> bool {
-    match ty {
-        DataType::Decimal128(precision, _) => *precision <= 18,
-        ty => ty.is_integer() || ty.is_temporal(),
-    }
 }
 
 fn sample_rows(pieces: &[ArrayRef], rows: usize) -> Result<ArrayRef> {

@@ -11,6 +11,7 @@ mod corruption;
 mod crash;
 mod crash_incoming;
 mod crash_vfs;
+mod encodings;
 mod golden;
 mod hostile_meta;
 mod incoming;

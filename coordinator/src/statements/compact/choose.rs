@@ -262,7 +262,7 @@ mod tests {
             min: Some(ZoneValue::Int(min)),
             max: Some(ZoneValue::Int(max)),
         };
-        let column = ColumnRecord { version: ColumnVersion(1), zone, bytes: 0 };
+        let column = ColumnRecord { version: ColumnVersion(1), zone, bytes: 0, encoding: None };
         let columns = [(KEY, column)].into();
         Arc::new(SegmentRecord { slice: SliceId(slice), columns, ..(*segment(rows, 0)).clone() })
     }

@@ -1,7 +1,8 @@
-//! Defaults, lengths and keys in the catalog: kept as they are, absent in catalogs of format 1.
+//! Defaults, lengths, encodings and keys in the catalog: kept as they are, absent in catalogs of format 1.
 
 use basalt_coordinator::catalog::{Change, NewTable};
 use basalt_engine::error::{ErrorCode, SqlError};
+use basalt_storage::encoding::ChunkEncoding;
 use basalt_storage::ids::{ColumnId, TableId};
 use basalt_storage::schema::{Declared, KeyKind, TableKey};
 
@@ -12,7 +13,11 @@ fn declared(id: TableId) -> NewTable {
     let mut table = new_table(id, "t");
     let [key, note] = table.columns.columns.as_mut_slice() else { panic!() };
     key.declared.default = Some("1 + 1".to_owned());
-    note.declared = Declared { default: Some("'x'".to_owned()), chars_max: Some(5) };
+    note.declared = Declared {
+        default: Some("'x'".to_owned()),
+        chars_max: Some(5),
+        encode: Some(ChunkEncoding::Bytedict),
+    };
     let foreign = KeyKind::Foreign {
         schema: "public".to_owned(),
         table: "t".to_owned(),

@@ -57,7 +57,8 @@ pub(crate) fn segment(table: TableId, txn: TxnId, rows: u32, holder: WorkerId) -
         min: Some(ZoneValue::Int(1)),
         max: Some(ZoneValue::Int(i64::from(rows))),
     };
-    let column = |zone| ColumnRecord { version: ColumnVersion::FIRST, bytes: 8, zone };
+    let column =
+        |zone| ColumnRecord { version: ColumnVersion::FIRST, bytes: 8, encoding: None, zone };
     SegmentRecord {
         table,
         slice: SliceId(0),

@@ -64,7 +64,12 @@ pub(super) fn table(id: TableId, name: &str) -> NewTable {
 }
 
 fn record(table: TableId, txn: TxnId, rows: u32, holders: Vec<WorkerId>) -> SegmentRecord {
-    let column = ColumnRecord { version: ColumnVersion::FIRST, bytes: 8, zone: ZoneMap::default() };
+    let column = ColumnRecord {
+        version: ColumnVersion::FIRST,
+        bytes: 8,
+        encoding: None,
+        zone: ZoneMap::default(),
+    };
     SegmentRecord {
         table,
         slice: SliceId(0),
