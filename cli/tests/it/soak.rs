@@ -14,6 +14,7 @@ use basalt_sql_tests::soak::{SoakConfig, run};
 
 const WORKERS: usize = 3;
 
+#[expect(clippy::print_stdout, reason = "the table is what a long run is for")]
 async fn soak(lasts: Duration, sample_every: Duration) -> Report {
     let dir = tempfile::tempdir().unwrap();
     let seed = from_environment("BASALT_SOAK_SEED", 1).unwrap();
