@@ -24,11 +24,13 @@
 //! - `requests`: writes that are done once however often they are sent
 //! - `turns`: who changes a table waits for the others
 //! - `compact`: small segments merged, VACUUM
+//! - `analyze`: what tables hold, found out for the planner
 //! - `ingest`: rows that a client uploads
 //! - `target`: where a write's rows go, and how many copies of them
 //! - `system`: ALTER SYSTEM
 //! - `transaction`: append, seal, commit or abort
 
+mod analyze;
 mod backend;
 mod compact;
 mod create_text;
@@ -90,6 +92,7 @@ struct Inner {
     /// One turn: compactions of one coordinator run one by one.
     compaction: Arc<Semaphore>,
     unmergeable: compact::Unmergeable,
+    analyses: analyze::Analyses,
     turns: Turns,
     probes: Probes,
     spools: SpoolBudget,
@@ -120,6 +123,7 @@ impl Statements {
             registry: Arc::new(Registry::default()),
             compaction: Arc::new(Semaphore::new(1)),
             unmergeable: compact::Unmergeable::default(),
+            analyses: analyze::Analyses::default(),
             turns: Turns::default(),
             probes,
             spools: SpoolBudget::default(),

@@ -5,8 +5,10 @@
 //!
 //! - `requests`: what came of writes
 //! - `copies`: chunks, repairs and scrubs
+//! - `column_statistics`: what is known of columns
 //! - `unsorted`: how much of a table is out of order
 
+mod column_statistics;
 mod copies;
 mod requests;
 mod unsorted;
@@ -37,7 +39,7 @@ use crate::reconcile::Reconciler;
 use crate::statements::registry::{Registry, RunState, Write};
 use unsorted::unsorted_share;
 
-const NAMES: [&str; 12] = [
+const NAMES: [&str; 13] = [
     "workers",
     "slices",
     "tables",
@@ -50,6 +52,7 @@ const NAMES: [&str; 12] = [
     "log_members",
     "commit_records",
     "cache",
+    "column_statistics",
 ];
 
 /// The tables of `sys` as one statement sees them.
@@ -83,6 +86,7 @@ impl SysSchema {
             "tables" => tables(&self.snapshot)?,
             "segments" => segments(&self.snapshot)?,
             "queries" => queries(&self.registry)?,
+            "column_statistics" => column_statistics::column_statistics(&self.snapshot)?,
             "commit_records" => {
                 copies::commit_records(&self.snapshot, &self.reconciler.commit_records())?
             }

@@ -23,6 +23,7 @@
 //! - `label`, `consistency`: `LABEL 'key'` and `WITH CONSISTENCY` at the end of what writes
 //! - `modify`: `DELETE` and `UPDATE`
 //! - `vacuum`: `VACUUM`
+//! - `analyze`: `ANALYZE`
 //! - `system`: `ALTER SYSTEM`
 //! - `relation`: views, schemas and `DROP`
 //! - `session`: `SET`, `SHOW`, `EXPLAIN` and transactions
@@ -40,6 +41,7 @@
 //! - [`names`]: identifiers and qualified names
 //! - `syntax`: sqlparser's errors as [`SqlError`]
 
+mod analyze;
 mod branches;
 mod casts;
 mod consistency;
@@ -80,9 +82,9 @@ pub use names::{NAME_CHARS_MAX, ObjectRef};
 pub use numbers::make_exact;
 pub use repeated::shown_names;
 pub use statement::{
-    ColumnSpec, CopyFrom, CreateSchema, CreateTable, CreateView, DistributionSpec, DrainWorker,
-    DropSchema, DropTable, DropView, Explain, Insert, KeySpec, KeySpecKind, Label, ParsedStatement,
-    Statement,
+    Analyze, ColumnSpec, CopyFrom, CreateSchema, CreateTable, CreateView, DistributionSpec,
+    DrainWorker, DropSchema, DropTable, DropView, Explain, Insert, KeySpec, KeySpecKind, Label,
+    ParsedStatement, Statement,
 };
 
 use datafusion::sql::sqlparser::ast::Expr;

@@ -38,7 +38,7 @@ use choose::{Aim, MERGE_SEGMENTS_MIN, Rewrite, next_merge, vacuumed};
 const MERGES_MAX: usize = 64;
 
 /// The session of statements that nobody sent.
-const NO_SESSION: SessionId = SessionId(u64::MAX);
+pub(super) const NO_SESSION: SessionId = SessionId(u64::MAX);
 
 /// A compaction that was committed.
 struct Compacted {
@@ -212,6 +212,6 @@ fn seen_and_live(
     Ok((seen, ChosenRows::new(live)))
 }
 
-fn table_by_id(snapshot: &Snapshot, id: TableId) -> Option<&Arc<TableSnapshot>> {
+pub(super) fn table_by_id(snapshot: &Snapshot, id: TableId) -> Option<&Arc<TableSnapshot>> {
     snapshot.tables().find(|table| table.id == id)
 }

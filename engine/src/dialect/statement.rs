@@ -78,6 +78,8 @@ pub enum Statement {
     CopyFrom(CopyFrom),
     /// `VACUUM t`; every table when there is none.
     Vacuum(Option<(ObjectRef, Position)>),
+    /// `ANALYZE`.
+    Analyze(Analyze),
     /// `ALTER SYSTEM DRAIN WORKER` or `UNDRAIN WORKER`.
     DrainWorker(DrainWorker),
     /// `SET name = value`; whether the setting exists is the session's to say.
@@ -115,6 +117,15 @@ pub enum Statement {
     Rollback,
 }
 
+/// `ANALYZE [t [(columns)]]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Analyze {
+    /// The table and where its name is; every table when there is none.
+    pub table: Option<(ObjectRef, Position)>,
+    /// The columns; all of them when empty.
+    pub columns: Vec<(String, Position)>,
+}
+
 /// `ALTER SYSTEM DRAIN WORKER 'id'`, or `UNDRAIN`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DrainWorker {
@@ -144,6 +155,7 @@ impl Statement {
             Self::Update(_) => "UPDATE",
             Self::CopyFrom(_) => "COPY",
             Self::Vacuum(_) => "VACUUM",
+            Self::Analyze(_) => "ANALYZE",
             Self::DrainWorker(_) => "ALTER SYSTEM",
             Self::Set { .. } => "SET",
             Self::Reset { .. } => "RESET",

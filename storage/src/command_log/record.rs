@@ -29,7 +29,8 @@ use crate::ids::{Epoch, LogEpoch};
 ///   `RemoveWorker`, `DescribeWorker`
 /// - 4: the log has members; `SetLogMembers`, the epoch of the log in every record
 /// - 5: catalogs that were rebuilt; `RebuildCluster`, `RebuildSegments`
-pub const FORMAT_VERSION: u16 = 5;
+/// - 6: tables have statistics; `RecordAnalysis`
+pub const FORMAT_VERSION: u16 = 6;
 
 const MAGIC: &[u8; 4] = b"BLOG";
 /// Bytes before the payload, before and since format 4.
