@@ -25,11 +25,13 @@
 //! - `turns`: who changes a table waits for the others
 //! - `compact`: small segments merged, VACUUM
 //! - `compression`: ANALYZE COMPRESSION
+//! - `analyze`: what tables hold, found out for the planner
 //! - `ingest`: rows that a client uploads
 //! - `target`: where a write's rows go, and how many copies of them
 //! - `system`: ALTER SYSTEM
 //! - `transaction`: append, seal, commit or abort
 
+mod analyze;
 mod backend;
 mod compact;
 pub(crate) mod compression;
@@ -95,6 +97,7 @@ struct Inner {
     compaction: Arc<Semaphore>,
     unmergeable: compact::Unmergeable,
     segment_limits: SegmentLimits,
+    analyses: analyze::Analyses,
     turns: Turns,
     probes: Probes,
     spools: SpoolBudget,
@@ -127,6 +130,7 @@ impl Statements {
             compaction: Arc::new(Semaphore::new(1)),
             unmergeable: compact::Unmergeable::default(),
             segment_limits,
+            analyses: analyze::Analyses::default(),
             turns: Turns::default(),
             probes,
             spools: SpoolBudget::default(),

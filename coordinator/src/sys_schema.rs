@@ -6,8 +6,10 @@
 //! - `requests`: what came of writes
 //! - `columns`: what columns declare, and how they are stored
 //! - `copies`: chunks, repairs and scrubs
+//! - `column_statistics`: what is known of columns
 //! - `unsorted`: how much of a table is out of order
 
+mod column_statistics;
 mod columns;
 mod copies;
 mod requests;
@@ -39,7 +41,7 @@ use crate::reconcile::Reconciler;
 use crate::statements::registry::{Registry, RunState, Write};
 use unsorted::unsorted_share;
 
-const NAMES: [&str; 13] = [
+const NAMES: [&str; 14] = [
     "workers",
     "slices",
     "tables",
@@ -53,6 +55,7 @@ const NAMES: [&str; 13] = [
     "log_members",
     "commit_records",
     "cache",
+    "column_statistics",
 ];
 
 /// The tables of `sys` as one statement sees them.
@@ -87,6 +90,7 @@ impl SysSchema {
             "columns" => columns::columns(&self.snapshot)?,
             "segments" => segments(&self.snapshot)?,
             "queries" => queries(&self.registry)?,
+            "column_statistics" => column_statistics::column_statistics(&self.snapshot)?,
             "commit_records" => {
                 copies::commit_records(&self.snapshot, &self.reconciler.commit_records())?
             }

@@ -23,6 +23,7 @@
 //! - `label`, `consistency`: `LABEL 'key'` and `WITH CONSISTENCY` at the end of what writes
 //! - `modify`: `DELETE` and `UPDATE`
 //! - `vacuum`: `VACUUM`
+//! - `analyze`: `ANALYZE`
 //! - `analyze_compression`: `ANALYZE COMPRESSION`
 //! - `system`: `ALTER SYSTEM`
 //! - `relation`: views, schemas and `DROP`
@@ -41,6 +42,7 @@
 //! - [`names`]: identifiers and qualified names
 //! - `syntax`: sqlparser's errors as [`SqlError`]
 
+mod analyze;
 mod analyze_compression;
 mod branches;
 mod casts;
@@ -84,7 +86,7 @@ pub use names::{NAME_CHARS_MAX, ObjectRef};
 pub use numbers::make_exact;
 pub use repeated::shown_names;
 pub use statement::{
-    AnalyzeCompression, ColumnSpec, CopyFrom, CreateSchema, CreateTable, CreateView,
+    Analyze, AnalyzeCompression, ColumnSpec, CopyFrom, CreateSchema, CreateTable, CreateView,
     DistributionSpec, DrainWorker, DropSchema, DropTable, DropView, Explain, Insert, KeySpec,
     KeySpecKind, Label, ParsedStatement, Statement,
 };

@@ -12,6 +12,7 @@
 //! - `snapshot_catalog`, `information_schema`, `session_functions`: what names mean in a session
 //! - [`session`]: the sessions that plans are made and run in, with [`runtime`] limits
 //! - [`table`], [`scan`], [`chunks`], [`column_cache`]: reading stored tables
+//! - [`statistics`], [`sketches`]: what ANALYZE found out, and how
 //! - [`plan_size`], `functions`, `window_memory`: limits of plans, functions and windows
 //! - [`files`]: reading files from outside
 //! - [`mod@write`]: rows into segments
@@ -82,10 +83,12 @@ pub mod session;
 mod session_functions;
 pub mod settings;
 mod shifts;
+pub mod sketches;
 pub mod snapshot;
 mod snapshot_catalog;
 mod sorted_scans;
 pub mod stack;
+pub mod statistics;
 mod subqueries;
 pub mod table;
 mod topk_of_floats;

@@ -11,6 +11,8 @@ use basalt_storage::manifest::SegmentRecord;
 use basalt_storage::schema::TableSchema;
 use url::Url;
 
+use crate::statistics::TableStatistics;
+
 /// The schema that unqualified names resolve through.
 pub const DEFAULT_SCHEMA: &str = "public";
 /// The one catalog of a cluster, as clients see it.
@@ -86,6 +88,8 @@ pub struct TableSnapshot {
     pub replicas: u16,
     /// Its live segments.
     pub segments: Vec<Arc<SegmentRecord>>,
+    /// What ANALYZE found out about its columns.
+    pub statistics: Option<Arc<TableStatistics>>,
 }
 
 /// A view at one commit.

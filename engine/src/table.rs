@@ -6,7 +6,7 @@ use std::sync::Arc;
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use async_trait::async_trait;
 use basalt_storage::delete_vector::DeleteVector;
-use basalt_storage::ids::ColumnId;
+use basalt_storage::ids::{ColumnId, SegmentId};
 use basalt_storage::manifest::SegmentRecord;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::Statistics;
@@ -17,6 +17,7 @@ use datafusion::physical_plan::ExecutionPlan;
 use crate::scan::row_ids::row_id_field;
 use crate::scan::{ScanSegment, ScanTable, SegmentScanExec, table_statistics};
 use crate::snapshot::{ClusterView, TableSnapshot};
+use crate::statistics::add_distinct_counts;
 use crate::types::scan_type;
 
 /// A table of the snapshot that a statement has pinned.
@@ -26,6 +27,8 @@ pub struct SegmentTable {
     cluster: Arc<ClusterView>,
     schema: SchemaRef,
     chosen: Option<Arc<ChosenRows>>,
+    /// Whether row ids stay the same from snapshot to snapshot.
+    lasting_ids: bool,
 }
 
 /// Some rows of a table at one commit, by the place of their segment in the snapshot's list.
@@ -57,7 +60,7 @@ impl SegmentTable {
                 Field::new(&column.name, scan_type(&column.data_type), column.nullable)
             });
         let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
-        Self { table, cluster, schema, chosen: None }
+        Self { table, cluster, schema, chosen: None, lasting_ids: false }
     }
 
     /// The table at its commit.
@@ -71,6 +74,12 @@ impl SegmentTable {
         let mut fields = self.schema.fields().to_vec();
         fields.push(Arc::new(row_id_field()));
         Self { schema: Arc::new(Schema::new(fields)), ..self.clone() }
+    }
+
+    /// The same with ids that a row keeps as long as its segment lives. They say not where it is.
+    #[must_use]
+    pub fn with_lasting_row_ids(&self) -> Self {
+        Self { lasting_ids: true, ..self.with_row_ids() }
     }
 
     /// The same table without the rows that are not chosen.
@@ -90,6 +99,11 @@ impl SegmentTable {
         })
         .collect()
     }
+}
+
+/// A number that is the segment's own in all snapshots: the random end of its id.
+fn lasting_ordinal(segment: SegmentId) -> u32 {
+    segment.0.as_bytes().last_chunk().copied().map_or(0, u32::from_le_bytes)
 }
 
 #[async_trait]
@@ -118,11 +132,18 @@ impl TableProvider for SegmentTable {
         let cluster = newer.as_ref().unwrap_or(&self.cluster);
         let table = ScanTable::new(&self.table, cluster, &columns);
         let (ordinals, records): (Vec<_>, Vec<_>) = self.segments().into_iter().unzip();
-        let statistics = table_statistics(&table, &records);
+        let mut statistics = table_statistics(&table, &records);
+        if let Some(analysed) = &self.table.statistics {
+            add_distinct_counts(&mut statistics, &table.columns, analysed);
+        }
         let segments: Vec<_> = ordinals
             .into_iter()
             .zip(&records)
             .map(|(ordinal, record)| {
+                let ordinal = match self.lasting_ids {
+                    true => lasting_ordinal(record.segment),
+                    false => ordinal,
+                };
                 let mut segment = ScanSegment::new(ordinal, record, &table.columns);
                 if let Some(holders) = cluster.moved.get(&segment.segment) {
                     segment.holders.clone_from(holders);

@@ -11,6 +11,7 @@
 //! - [`delete_vector`]: which rows of a segment are deleted
 //! - [`zone_map`]: bounds and NULL counts
 //! - [`slice_hash`]: which slice a row belongs to
+//! - [`sketch`]: how many different values there are, and how they are spread
 //! - [`layout`]: paths and sizes
 //! - [`segment_writer`]: rows to encoded segments
 //! - [`segment_meta`]: what is needed to read, verify and prune a segment
@@ -44,6 +45,7 @@ pub mod schema;
 pub mod segment_meta;
 pub mod segment_reader;
 pub mod segment_writer;
+pub mod sketch;
 pub mod slice_hash;
 pub mod types;
 pub mod vfs;

@@ -7,6 +7,7 @@ mod cluster;
 mod log_members;
 mod rebuild;
 mod rows;
+mod statistics;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ops::Range;
@@ -118,6 +119,7 @@ impl<'a> Draft<'a> {
             Change::ReplaceSegments { table, schema_version, replaced, segments } => {
                 self.replace_segments(table, schema_version, &replaced, segments)
             }
+            Change::RecordAnalysis { table, analysis } => self.record_analysis(table, analysis),
             Change::SetLogMembers { set, forced } => self.set_log_members(set, forced),
         }
     }
@@ -214,6 +216,7 @@ impl<'a> Draft<'a> {
             sort_key: new.sort_key,
             replicas: new.replicas,
             segments: Vec::new(),
+            statistics: None,
         };
         self.add_relation(&new.schema, &new.name, Relation::Table(Arc::new(table)))?;
         let entry = TableEntry {

@@ -18,6 +18,7 @@ use std::sync::Arc;
 use basalt_engine::snapshot::{
     Distribution, Relation, SchemaSnapshot, TableSnapshot, ViewSnapshot,
 };
+use basalt_engine::statistics::TableStatistics;
 use basalt_storage::command_log::record::Reader;
 use basalt_storage::digest::Digest;
 use basalt_storage::ids::{ColumnId, TableId, TxnId};
@@ -131,7 +132,7 @@ struct SchemaDocument<'a> {
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 enum RelationDocument<'a> {
-    Table(TableDocument<'a>),
+    Table(Box<TableDocument<'a>>),
     View { name: Cow<'a, str>, query: Cow<'a, str> },
 }
 
@@ -150,6 +151,9 @@ struct TableDocument<'a> {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     changed_by: Option<TxnId>,
     segments: Vec<Cow<'a, SegmentRecord>>,
+    /// Absent before format 6, and in tables that were never analysed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    statistics: Option<Cow<'a, TableStatistics>>,
 }
 
 fn document(state: &State) -> Result<Document<'_>, CatalogError> {
@@ -185,7 +189,7 @@ fn table_document<'a>(
     let entry = state.tables.get(&table.id).ok_or_else(|| {
         CatalogError::invalid(format!("table {} has no entry in the index", table.id))
     })?;
-    Ok(RelationDocument::Table(TableDocument {
+    Ok(RelationDocument::Table(Box::new(TableDocument {
         id: table.id,
         name: table.name.as_str().into(),
         version: table.version,
@@ -196,7 +200,8 @@ fn table_document<'a>(
         created_by: entry.created_by,
         changed_by: Some(entry.changed_by),
         segments: table.segments.iter().map(|segment| Cow::Borrowed(segment.as_ref())).collect(),
-    }))
+        statistics: table.statistics.as_deref().map(Cow::Borrowed),
+    })))
 }
 
 fn restore(document: Document<'_>) -> Result<State, CatalogError> {
@@ -227,7 +232,7 @@ fn restore_schema(state: &mut State, document: SchemaDocument<'_>) -> Result<(),
                 let view = ViewSnapshot { schema_name, name: name.clone(), query };
                 (name, Relation::View(Arc::new(view)))
             }
-            RelationDocument::Table(table) => restore_table(state, &schema_name, table)?,
+            RelationDocument::Table(table) => restore_table(state, &schema_name, *table)?,
         };
         schema.relations.insert(name, relation);
     }
@@ -258,6 +263,7 @@ fn restore_table(
         sort_key: document.sort_key.into_owned(),
         replicas: document.replicas,
         segments,
+        statistics: document.statistics.map(|statistics| Arc::new(statistics.into_owned())),
     };
     let entry = TableEntry {
         schema: schema_name.to_owned(),

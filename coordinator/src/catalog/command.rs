@@ -10,6 +10,7 @@ use std::fmt;
 
 use basalt_engine::dialect::{LABEL_BYTES_MAX, label_problem};
 use basalt_engine::snapshot::Distribution;
+use basalt_engine::statistics::Analysis;
 use basalt_storage::delete_vector::DeleteVector;
 use basalt_storage::digest::Digest;
 use basalt_storage::ids::{ClusterId, ColumnId, Epoch, SegmentId, TableId, TxnId, WorkerId};
@@ -247,6 +248,14 @@ pub enum Change {
         replaced: Vec<SegmentSeen>,
         /// The segments that come, durable on their holders, with as many rows as live in those.
         segments: Vec<SegmentRecord>,
+    },
+    /// Keeps what ANALYZE found out about a table. Conflicts with nothing, and changes no version:
+    /// statistics are hints. (Since format 6.)
+    RecordAnalysis {
+        /// The table.
+        table: TableId,
+        /// What was found.
+        analysis: Analysis,
     },
     /// Says who keeps copies of the log from now on: the only change of its command, made by the
     /// catalog itself. (Since format 4.)

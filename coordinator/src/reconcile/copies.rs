@@ -440,6 +440,7 @@ mod tests {
                 sort_key: vec![],
                 replicas: 2,
                 segments: vec![Arc::new(segment)],
+                statistics: None,
             };
             let relations = BTreeMap::from([("t".to_owned(), Relation::Table(Arc::new(table)))]);
             let schema = Arc::new(SchemaSnapshot { relations });

@@ -279,6 +279,9 @@ impl Statements {
                 let table = table.as_ref().map(|(table, position)| (table, *position));
                 self.vacuum(session, table).await.map(|_| None)
             }
+            statement @ Statement::Analyze(_) => {
+                self.write_surviving(run, &statement, &[]).await.map(|_| None)
+            }
             Statement::DrainWorker(drain) => self.drain_worker(&drain).await.map(|()| None),
             Statement::Set { name, value } => self.set(session, &name, &value).map(|()| None),
             Statement::Reset { name } => {
@@ -300,7 +303,8 @@ impl Statements {
         }
     }
 
-    /// Runs a statement that changes rows, once. What it wrote is aborted when it fails.
+    /// Runs a statement that changes rows or analyses them, once. What it wrote is aborted when it
+    /// fails.
     pub(super) async fn write_once(
         &self,
         run: &RunNotes,
@@ -315,6 +319,7 @@ impl Statements {
             Statement::Delete(delete) => self.delete(run, delete, values).await,
             Statement::Update(update) => self.update(run, update, values).await,
             Statement::CopyFrom(copy) => self.copy_from(run, copy).await,
+            Statement::Analyze(analyze) => self.analyze(run, analyze).await,
             other => {
                 let message = format!("{} is no write", other.kind());
                 Err(SqlError::new(ErrorCode::Internal, message))

@@ -128,6 +128,7 @@ impl Statements {
         if count > 0 {
             let change = delete_change(&table, &chosen)?;
             self.commit(run, TxnId::generate(), vec![change], Some(count)).await?;
+            self.analyze_soon(table.id);
         }
         Ok(count)
     }

@@ -4,7 +4,7 @@
 //! names outside of its queries has a schema. Names inside of queries are found by the planner,
 //! along the same path (`engine/src/snapshot_catalog.rs`).
 
-use basalt_engine::dialect::{KeySpecKind, ObjectRef, ParsedStatement, Statement};
+use basalt_engine::dialect::{Analyze, KeySpecKind, ObjectRef, ParsedStatement, Statement};
 use basalt_engine::error::{ErrorCode, SqlError};
 use basalt_engine::settings::SEARCH_PATH;
 use basalt_engine::snapshot::Snapshot;
@@ -94,6 +94,7 @@ fn qualify(
         Statement::CopyFrom(copy) => find(&mut copy.table, snapshot, path),
         Statement::Vacuum(Some((table, _))) => find(table, snapshot, path),
         Statement::AnalyzeCompression(analyze) => find(&mut analyze.table, snapshot, path),
+        Statement::Analyze(Analyze { table: Some((table, _)), .. }) => find(table, snapshot, path),
         Statement::ShowColumns(name) | Statement::Describe(name) | Statement::ShowCreate(name) => {
             find(name, snapshot, path)
         }

@@ -236,6 +236,7 @@ impl Statements {
         }
         result?;
         self.compact_soon(target.table);
+        self.analyze_soon(target.table);
         Ok(rows)
     }
 

@@ -12,3 +12,4 @@ mod replication;
 mod rows;
 mod rules;
 mod salvage;
+mod statistics;

@@ -13,8 +13,8 @@ use super::statement::{Insert, ParsedStatement, Statement};
 use super::syntax::{parser_error, position_of};
 use super::tokens::TokenList;
 use super::{
-    analyze_compression, consistency, copy, create_table, label, modify, query, relation, repeated,
-    session, system, vacuum,
+    analyze, analyze_compression, consistency, copy, create_table, label, modify, query, relation,
+    repeated, session, system, vacuum,
 };
 use crate::error::{ErrorCode, Position, SqlError, printable};
 
@@ -329,6 +329,7 @@ impl<'a> StatementParser<'a> {
             "ANALYZE" if analyze_compression::is_next(self) => {
                 analyze_compression::analyze_compression(self)
             }
+            "ANALYZE" => analyze::analyze(self),
             "ALTER" => system::alter(self),
             "COPY" => copy::copy(self, start),
             _ => Err(unsupported(&first, start)),
@@ -430,11 +431,11 @@ pub(super) fn unsupported(kind: &str, position: Position) -> SqlError {
         "CREATE DATABASE" | "DROP DATABASE" => {
             "a cluster is one database: use CREATE SCHEMA and SET search_path"
         }
-        "VACUUM" | "ANALYZE" | "OPTIMIZE" => "leave it out: statistics are kept with every commit",
+        "OPTIMIZE" => "leave it out, or use VACUUM and ANALYZE",
         "SAVEPOINT" | "RELEASE" | "LOCK" => "every statement commits on its own: leave it out",
         "GRANT" | "REVOKE" | "DENY" => "access is not controlled in SQL: leave it out",
         _ => {
-            "supported are SELECT, EXPLAIN, CREATE and DROP of TABLE, VIEW and SCHEMA, INSERT, UPDATE, DELETE, COPY ... FROM, VACUUM, SET, SHOW, DESCRIBE and ALTER SYSTEM"
+            "supported are SELECT, EXPLAIN, CREATE and DROP of TABLE, VIEW and SCHEMA, INSERT, UPDATE, DELETE, COPY ... FROM, VACUUM, ANALYZE, SET, SHOW, DESCRIBE and ALTER SYSTEM"
         }
     };
     let known = !hint.starts_with("supported are") || STATEMENT_WORDS.contains(&kind);

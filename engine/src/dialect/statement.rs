@@ -81,6 +81,8 @@ pub enum Statement {
     Vacuum(Option<(ObjectRef, Position)>),
     /// `ANALYZE COMPRESSION t`.
     AnalyzeCompression(AnalyzeCompression),
+    /// `ANALYZE`.
+    Analyze(Analyze),
     /// `ALTER SYSTEM DRAIN WORKER` or `UNDRAIN WORKER`.
     DrainWorker(DrainWorker),
     /// `SET name = value`; whether the setting exists is the session's to say.
@@ -129,6 +131,15 @@ pub struct AnalyzeCompression {
     pub columns: Vec<(String, Position)>,
 }
 
+/// `ANALYZE [t [(columns)]]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Analyze {
+    /// The table and where its name is; every table when there is none.
+    pub table: Option<(ObjectRef, Position)>,
+    /// The columns; all of them when empty.
+    pub columns: Vec<(String, Position)>,
+}
+
 /// `ALTER SYSTEM DRAIN WORKER 'id'`, or `UNDRAIN`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DrainWorker {
@@ -159,6 +170,7 @@ impl Statement {
             Self::CopyFrom(_) => "COPY",
             Self::Vacuum(_) => "VACUUM",
             Self::AnalyzeCompression(_) => "ANALYZE COMPRESSION",
+            Self::Analyze(_) => "ANALYZE",
             Self::DrainWorker(_) => "ALTER SYSTEM",
             Self::Set { .. } => "SET",
             Self::Reset { .. } => "RESET",

@@ -24,6 +24,7 @@ use crate::files::AllowedRoots;
 use crate::functions;
 use crate::guarded::guarded;
 use crate::portable_windows::flagged_functions;
+use crate::sketches::{distinct_sketch, row_sample};
 use crate::subqueries::single_row;
 use crate::window_memory::count_windows;
 use crate::write::{SliceSink, SliceSinkExtension};
@@ -62,7 +63,9 @@ impl FragmentSessions {
         let builder = SessionStateBuilder::new().with_default_features().with_runtime_env(runtime);
         let mut common = with_checked_functions(builder).build();
         functions::bound(&mut common)?;
-        common.register_udaf(single_row())?;
+        for function in [single_row(), distinct_sketch(), row_sample()] {
+            common.register_udaf(function)?;
+        }
         for function in flagged_functions() {
             common.register_udwf(function)?;
         }

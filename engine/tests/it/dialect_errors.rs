@@ -47,6 +47,7 @@ fn table(id: u64, name: &str, columns: &[(&str, DataType)]) -> Relation {
         sort_key: vec![],
         replicas: 1,
         segments: vec![],
+        statistics: None,
     }))
 }
 

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a helper of a test may fail it")]
 
+mod analyze;
 mod append_port;
 mod arrows;
 mod back_pressure;

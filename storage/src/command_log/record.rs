@@ -29,7 +29,8 @@ use crate::ids::{Epoch, LogEpoch};
 ///   `RemoveWorker`, `DescribeWorker`
 /// - 4: the log has members; `SetLogMembers`, the epoch of the log in every record
 /// - 5: catalogs that were rebuilt; `RebuildCluster`, `RebuildSegments`
-/// - 6: columns have declared encodings, and columns of segments the one they are written in
+/// - 6: columns have declared encodings, and columns of segments the one they are written in; tables have
+///   statistics, `RecordAnalysis`
 pub const FORMAT_VERSION: u16 = 6;
 
 const MAGIC: &[u8; 4] = b"BLOG";

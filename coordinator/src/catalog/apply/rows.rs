@@ -16,6 +16,7 @@ use super::super::error::CatalogError;
 use super::super::rules;
 use super::super::state::TableEntry;
 use super::Draft;
+use super::statistics::{rows_moved, segments_gone};
 
 impl Draft<'_> {
     pub(super) fn add_segments(
@@ -38,13 +39,13 @@ impl Draft<'_> {
         let (entry, mut table) = self.table_to_change(id)?;
         let mut by_segment: HashMap<_, _> =
             deletes.into_iter().map(|deletes| (deletes.seen.segment, deletes)).collect();
-        let mut kept = Vec::with_capacity(table.segments.len());
+        let (mut kept, mut gone) = (Vec::with_capacity(table.segments.len()), Vec::new());
         for segment in std::mem::take(&mut table.segments) {
             match by_segment.remove(&segment.segment) {
                 None => kept.push(segment),
                 Some(deletes) => match without_rows(&entry, &segment, &deletes)? {
                     Some(left) => kept.push(Arc::new(left)),
-                    None => self.next.segments_dropped.push(segment.segment),
+                    None => gone.push(segment.segment),
                 },
             }
         }
@@ -52,6 +53,8 @@ impl Draft<'_> {
             return Err(conflict(&entry));
         }
         table.segments = kept;
+        segments_gone(&mut table, &gone);
+        self.next.segments_dropped.extend(gone);
         self.put_table(entry, table)
     }
 
@@ -68,26 +71,26 @@ impl Draft<'_> {
         check_schema_version(&entry, &table, schema_version)?;
         let mut seen: HashMap<_, _> =
             replaced.iter().map(|seen| (seen.segment, seen.rows_deleted)).collect();
-        let (mut kept, mut rows) = (Vec::with_capacity(table.segments.len()), 0);
+        let (mut kept, mut gone) = (Vec::with_capacity(table.segments.len()), Vec::new());
         for segment in std::mem::take(&mut table.segments) {
             match seen.remove(&segment.segment) {
                 None => kept.push(segment),
-                Some(deleted) if deleted == segment.rows_deleted() => {
-                    rows += segment.live_rows();
-                    self.next.segments_dropped.push(segment.segment);
-                }
+                Some(deleted) if deleted == segment.rows_deleted() => gone.push(segment),
                 Some(_) => return Err(conflict(&entry)),
             }
         }
         if !seen.is_empty() {
             return Err(conflict(&entry));
         }
+        let rows: u64 = gone.iter().map(|segment| segment.live_rows()).sum();
         let new_rows: u64 = segments.iter().map(|segment| segment.rows).sum();
         if new_rows != rows {
             let problem = format!("{new_rows} rows cannot replace {rows} rows of table {id}");
             return Err(CatalogError::invalid(problem));
         }
         table.segments = kept;
+        rows_moved(&mut table, &gone, &segments);
+        self.next.segments_dropped.extend(gone.iter().map(|segment| segment.segment));
         self.add_to(&mut table, segments)?;
         self.put_table(entry, table)
     }

@@ -421,6 +421,7 @@ fn table_snapshot(schema_name: &str, name: &str, schema: &Schema) -> TableSnapsh
         sort_key: Vec::new(),
         replicas: 1,
         segments: Vec::new(),
+        statistics: None,
     }
 }
 
