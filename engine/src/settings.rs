@@ -49,6 +49,8 @@ pub struct Settings {
     pub write_consistency: WriteConsistency,
     /// What scans may leave out.
     pub scans: ScanSwitches,
+    /// Whether plans are made by what ANALYZE found.
+    pub statistics: bool,
 }
 
 /// What makes scans faster and changes no answer: each can be left out, to compare.
@@ -182,7 +184,7 @@ pub struct Setting {
 }
 
 /// Names and descriptions, in alphabetical order.
-const SETTINGS: [(&str, &str); 11] = [
+const SETTINGS: [(&str, &str); 12] = [
     ("batch_rows", "rows per batch, 1 to 65536"),
     (
         "column_cache",
@@ -197,6 +199,7 @@ const SETTINGS: [(&str, &str); 11] = [
         "sorted_scans",
         "whether scans read in the order of the sort key where that is wanted: on or off",
     ),
+    ("statistics", "whether plans are made by what ANALYZE found: on or off"),
     ("target_partitions", "parallel partitions per task, 1 (raised to 2) to 256"),
     ("timezone", "time zone of TIMESTAMP WITH TIME ZONE, an IANA name or an offset"),
     (
@@ -220,6 +223,7 @@ impl Default for Settings {
             search_path: vec![DEFAULT_SCHEMA.to_owned()],
             write_consistency: WriteConsistency::All,
             scans: ScanSwitches::default(),
+            statistics: true,
         }
     }
 }
@@ -251,6 +255,7 @@ impl Settings {
             "filter_pushdown" => self.scans.filter_pushdown = switch(name, value)?,
             "pruning" => self.scans.pruning = switch(name, value)?,
             "sorted_scans" => self.scans.sorted_scans = switch(name, value)?,
+            "statistics" => self.statistics = switch(name, value)?,
             _ => {
                 self.exchange_compression = match value.to_ascii_lowercase().as_str() {
                     "none" => ExchangeCompression::None,
@@ -291,6 +296,7 @@ impl Settings {
             "filter_pushdown" => on_or_off(self.scans.filter_pushdown),
             "pruning" => on_or_off(self.scans.pruning),
             "sorted_scans" => on_or_off(self.scans.sorted_scans),
+            "statistics" => on_or_off(self.statistics),
             _ => self.exchange_compression.name().to_owned(),
         };
         let (name, description) =
