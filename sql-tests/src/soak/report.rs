@@ -46,12 +46,24 @@ impl Report {
 
     /// What grew though it must not, a sentence each.
     pub fn growing(&self) -> Vec<String> {
+        self.growing_beside(&[])
+    }
+
+    /// The same without some gauges: those that a short run has no time to warm up.
+    pub fn growing_beside(&self, left_out: &[Kind]) -> Vec<String> {
         let grows = |line: &&Line| line.kind.margin().is_some_and(|m| !line.course.is_flat(m));
         let sentence = |line: &Line| {
             let (node, kind, course) = (&line.node, line.kind.name(), line.course);
             format!("{node}, {kind}: {:.1}, then {:.1}", course.before, course.last)
         };
-        self.lines.iter().filter(grows).map(sentence).collect()
+        let lines = self.lines.iter().filter(|line| !left_out.contains(&line.kind));
+        lines.filter(grows).map(sentence).collect()
+    }
+
+    /// The most that a gauge ever showed in any process.
+    pub fn most(&self, kind: Kind) -> f64 {
+        let of_kind = self.lines.iter().filter(|line| line.kind == kind);
+        of_kind.map(|line| line.course.most).fold(0.0, f64::max)
     }
 
     /// How much there was to do.

@@ -67,7 +67,7 @@ async fn the_first_rows_are_the_same_however_scans_filter() {
         scene
             .done(
                 "CREATE TABLE t DISTKEY(n) SORTKEY(k) AS SELECT value AS n, CASE WHEN value % 11 > 0 \
-                 THEN value * 7919 % 500 END AS k, 'text ' || value % 1000 AS s FROM generate_series(1, 160000)",
+                 THEN value * 7919 % 500 END AS k, 'text ' || (value % 1000) AS s FROM generate_series(1, 160000)",
             )
             .await;
         let dims = "CREATE TABLE d AS SELECT value AS k, 'd' || value AS name FROM generate_series(0, 400)";

@@ -10,7 +10,7 @@ use super::{Hand, Watch, within_time};
 use crate::faults::choices::Choices;
 
 /// Statements and the code of their error.
-const FAILING: [(&str, &str); 8] = [
+const FAILING: [(&str, &str); 9] = [
     ("SELEC 1", "SYNTAX_ERROR"),
     ("SELECT x FROM nowhere", "UNDEFINED_TABLE"),
     ("SELECT nothing FROM facts", "UNDEFINED_COLUMN"),
@@ -18,7 +18,13 @@ const FAILING: [(&str, &str); 8] = [
     ("INSERT INTO facts SELECT n / (n - 30000), k, s FROM facts", "DATA_EXCEPTION"),
     ("CREATE TABLE facts (n BIGINT)", "DUPLICATE_OBJECT"),
     ("CREATE TABLE never AS SELECT 1 / (n - 500) AS x FROM facts", "DATA_EXCEPTION"),
-    // More than a worker's memory.
+    // More than a worker's memory,
+    (
+        "SELECT max(w) FROM (SELECT max(x.s || y.name) OVER () AS w FROM facts x \
+         JOIN dims y ON x.k <> y.k)",
+        "RESOURCES_EXHAUSTED",
+    ),
+    // and more than one call of a function may make, of the large batches of such a join.
     (
         "SELECT max(w) FROM (SELECT max(repeat(x.s, 50)) OVER () AS w FROM facts x \
          JOIN dims y ON x.k <> y.k)",
