@@ -49,6 +49,8 @@ pub struct Settings {
     pub write_consistency: WriteConsistency,
     /// What scans may leave out.
     pub scans: ScanSwitches,
+    /// Whether plans are made by what ANALYZE found.
+    pub statistics: bool,
 }
 
 /// What makes scans faster and changes no answer: each can be left out, to compare.
@@ -175,7 +177,7 @@ pub struct Setting {
 }
 
 /// Names and descriptions, in alphabetical order.
-const SETTINGS: [(&str, &str); 10] = [
+const SETTINGS: [(&str, &str); 11] = [
     ("batch_rows", "rows per batch, 1 to 65536"),
     (
         "column_cache",
@@ -186,6 +188,7 @@ const SETTINGS: [(&str, &str); 10] = [
     ("one_task_rows", "scans of at most so many rows run as one task on one worker; 0 for none"),
     ("pruning", "whether scans pass over what zone maps rule out: on or off"),
     (SEARCH_PATH, "schemas of names without one; the first is where CREATE goes"),
+    ("statistics", "whether plans are made by what ANALYZE found: on or off"),
     ("target_partitions", "parallel partitions per task, 1 (raised to 2) to 256"),
     ("timezone", "time zone of TIMESTAMP WITH TIME ZONE, an IANA name or an offset"),
     (
@@ -209,6 +212,7 @@ impl Default for Settings {
             search_path: vec![DEFAULT_SCHEMA.to_owned()],
             write_consistency: WriteConsistency::All,
             scans: ScanSwitches::default(),
+            statistics: true,
         }
     }
 }
@@ -239,6 +243,7 @@ impl Settings {
             }
             "filter_pushdown" => self.scans.filter_pushdown = switch(name, value)?,
             "pruning" => self.scans.pruning = switch(name, value)?,
+            "statistics" => self.statistics = switch(name, value)?,
             _ => {
                 self.exchange_compression = match value.to_ascii_lowercase().as_str() {
                     "none" => ExchangeCompression::None,
@@ -278,6 +283,7 @@ impl Settings {
             "column_cache" => self.scans.column_cache.name().to_owned(),
             "filter_pushdown" => on_or_off(self.scans.filter_pushdown),
             "pruning" => on_or_off(self.scans.pruning),
+            "statistics" => on_or_off(self.statistics),
             _ => self.exchange_compression.name().to_owned(),
         };
         let (name, description) =

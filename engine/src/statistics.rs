@@ -224,6 +224,10 @@ impl TableStatistics {
     }
 }
 
+/// Whether the plans of a session go by estimates.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Estimates(pub(crate) bool);
+
 /// Tells the planner of distinct values, in statistics of these columns. An estimate is never exact,
 /// so that DataFusion answers nothing from it, and never more than the rows that have a value.
 pub(crate) fn add_distinct_counts(

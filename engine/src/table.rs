@@ -17,7 +17,7 @@ use datafusion::physical_plan::ExecutionPlan;
 use crate::scan::row_ids::row_id_field;
 use crate::scan::{ScanSegment, ScanTable, SegmentScanExec, table_statistics};
 use crate::snapshot::{ClusterView, TableSnapshot};
-use crate::statistics::add_distinct_counts;
+use crate::statistics::{Estimates, add_distinct_counts};
 use crate::types::scan_type;
 
 /// A table of the snapshot that a statement has pinned.
@@ -133,7 +133,10 @@ impl TableProvider for SegmentTable {
         let table = ScanTable::new(&self.table, cluster, &columns);
         let (ordinals, records): (Vec<_>, Vec<_>) = self.segments().into_iter().unzip();
         let mut statistics = table_statistics(&table, &records);
-        if let Some(analysed) = &self.table.statistics {
+        let estimates = state.config().get_extension::<Estimates>();
+        if let Some(analysed) = &self.table.statistics
+            && estimates.is_none_or(|estimates| estimates.0)
+        {
             add_distinct_counts(&mut statistics, &table.columns, analysed);
         }
         let segments: Vec<_> = ordinals

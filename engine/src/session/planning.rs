@@ -29,6 +29,7 @@ use crate::session_functions::session_functions;
 use crate::settings::{CacheUse, Settings};
 use crate::snapshot::{CATALOG, Snapshot};
 use crate::snapshot_catalog::{SEARCH_PATH_SCHEMA, SnapshotCatalog, view_path};
+use crate::statistics::Estimates;
 use crate::subqueries::{GuardScalarSubqueries, ProjectScalarSubqueries};
 use crate::types::SqlTypes;
 use crate::write::{PeerSink, SliceSinkExtension};
@@ -155,6 +156,7 @@ pub(crate) fn nested_state(
     *state.config_mut() = config
         .with_extension(Arc::new(topology.clone()))
         .with_extension(Arc::clone(&spec.snapshot.cluster))
+        .with_extension(Arc::new(Estimates(spec.settings.statistics)))
         .with_distributed_option_extension(fragment)
         .with_distributed_worker_resolver(topology);
     let catalogs = MemoryCatalogProviderList::new();

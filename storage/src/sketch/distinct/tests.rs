@@ -130,7 +130,7 @@ fn the_bytes_of_a_sketch_do_not_change() {
     assert_eq!(DistinctSketch::from_bytes(&GOLDEN).unwrap(), of([1, 2, 3]));
 }
 
-const GOLDEN: [u8; 11] = [1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+const GOLDEN: [u8; 11] = [1, 0, 122, 1, 5, 252, 1, 4, 84, 2, 1];
 
 fn values() -> impl Strategy<Value = Vec<i64>> {
     prop::collection::vec(-5_000..5_000_i64, 0..3_000)
