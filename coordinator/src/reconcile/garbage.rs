@@ -7,7 +7,7 @@
 //! - when it has been garbage for a grace time, on this coordinator's monotonic clock,
 //! - when every statement that sees an earlier commit has ended,
 //! - when every write that was under way when it was found has ended, and
-//! - by the worker itself, which refuses what is of a transaction that it remembers (RULES 13).
+//! - by the worker itself, which refuses what is of a transaction that still takes rows there (RULES 13).
 //!
 //! Invariant: what is named by a commit that any statement sees is never removed.
 
