@@ -25,6 +25,7 @@ use std::sync::{Arc, OnceLock};
 use arrow::datatypes::DataType;
 use bytes::Bytes;
 use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
+use parquet::file::page_index::offset_index::PageLocation;
 
 use crate::digest::Digest;
 use crate::encoding::ChunkEncoding;
@@ -203,6 +204,11 @@ impl SegmentMeta {
         self.columns.values()
     }
 
+    /// About what it takes in memory, in bytes.
+    pub fn memory_bytes(&self) -> usize {
+        self.columns.values().map(ColumnMeta::memory_bytes).sum()
+    }
+
     /// What a commit says of the segment, when its metadata file has the digest `meta_digest`, and
     /// `holders` have it.
     pub fn record(&self, meta_digest: Digest, holders: Vec<WorkerId>) -> SegmentRecord {
@@ -290,6 +296,18 @@ impl ColumnMeta {
     pub fn file_name(&self) -> String {
         let path = self.path();
         path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+    }
+
+    /// About what it takes in memory: the footer once more, as it is parsed.
+    fn memory_bytes(&self) -> usize {
+        let zones = self.zones.len() + self.pages.iter().map(|p| p.zones.len()).sum::<usize>();
+        let offsets = self.pages.iter().map(|p| p.offsets.len()).sum::<usize>();
+        let blocks = self.file.block_crcs.len();
+        size_of::<Self>()
+            + zones * size_of::<ZoneMap>()
+            + offsets * (size_of::<u64>() + size_of::<PageLocation>())
+            + blocks * size_of::<u32>()
+            + 3 * self.footer.len()
     }
 
     /// Bytes of the chunk on disk.

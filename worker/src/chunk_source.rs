@@ -34,8 +34,9 @@ use crate::replicas::fetch::Source;
 use crate::replicas::healer::Healer;
 use crate::small_chunks::SmallChunks;
 
-/// Columns of segment metadata that are kept parsed. One is about 1 to 4 KiB.
-const META_COLUMNS_MAX: u64 = 100_000;
+/// Segment metadata that is kept parsed, in bytes of memory: that of a full segment takes some 20 KiB for each
+/// of its columns.
+const META_BYTES_MAX: u64 = 256 << 20;
 
 /// How long a peer may take to send what it is asked for, at most a row group of one column.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
@@ -57,9 +58,9 @@ impl WorkerChunks {
     /// A source over this worker's store and its peers. What it finds bad here is for `healer`.
     pub fn new(store: Arc<ChunkStore>, channels: Channels, healer: Healer) -> Self {
         let metas = Cache::builder()
-            .max_capacity(META_COLUMNS_MAX)
+            .max_capacity(META_BYTES_MAX)
             .weigher(|_, meta: &Arc<SegmentMeta>| {
-                u32::try_from(meta.columns().len()).unwrap_or(u32::MAX)
+                u32::try_from(meta.memory_bytes()).unwrap_or(u32::MAX)
             })
             .build();
         Self { store, channels, healer, metas, small: SmallChunks::default() }
