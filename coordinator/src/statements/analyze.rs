@@ -7,7 +7,8 @@
 //! is committed meanwhile is read the next time. A table that is dropped meanwhile has no statistics.
 //!
 //! In the background a table is analysed once more than a tenth of its rows changed since, as
-//! PostgreSQL's autovacuum does: one table at a time, after whoever changes it has had its turn.
+//! PostgreSQL's autovacuum does: one table at a time, after whoever changes it has had its turn. No
+//! two analyses of one table run at once, so after an ANALYZE nothing of it is under way.
 
 mod due;
 
@@ -19,6 +20,7 @@ use basalt_engine::dialect::Analyze;
 use basalt_engine::error::{ErrorCode, Position, SqlError, did_you_mean};
 use basalt_engine::scan::row_ids::ROW_ID_NAME;
 use basalt_engine::session::execution_context;
+use basalt_engine::settings::{CacheUse, Settings};
 use basalt_engine::sketches::{distinct_sketch, row_sample};
 use basalt_engine::snapshot::{ClusterView, Distribution, TableSnapshot};
 use basalt_engine::statistics::{Analysis, AnalysisKind, ColumnSketch};
@@ -35,10 +37,9 @@ use datafusion::physical_plan::execute_stream;
 use futures::TryStreamExt;
 
 use super::Statements;
-use super::compact::{NO_SESSION, table_by_id};
+use super::compact::table_by_id;
 use super::registry::RunNotes;
 use super::session::Pinned;
-use crate::backend::SessionId;
 use crate::catalog::{Change, Command, wall_clock_ms};
 pub(super) use due::Analyses;
 use due::is_due;
@@ -50,18 +51,21 @@ const PLAN_COLUMNS_MAX: usize = 64;
 impl Statements {
     /// `ANALYZE t (columns)`, of the whole table, or of every table. Returns how many rows it read.
     pub(super) async fn analyze(&self, run: &RunNotes, analyze: &Analyze) -> Result<u64, SqlError> {
-        let session = run.session();
-        let pinned = self.pin(session)?;
+        let settings = self.inner.sessions.settings(run.session());
+        let pinned = self.pin_with(settings.clone())?;
         if let Some((name, position)) = &analyze.table {
             let table = pinned.table_to_write(name, *position)?;
             let columns = named_columns(&table, &analyze.columns)?;
-            return self.analyse_table(session, table.id, columns).await;
+            drop(pinned);
+            let _turn = self.inner.analyses.turns.of(table.id).await;
+            return self.analyse_table(settings, table.id, columns).await;
         }
         let tables: Vec<_> = pinned.spec.snapshot.tables().map(|table| table.id).collect();
         drop(pinned);
         let mut rows = 0;
         for table in tables {
-            match self.analyse_table(session, table, None).await {
+            let _turn = self.inner.analyses.turns.of(table).await;
+            match self.analyse_table(settings.clone(), table, None).await {
                 Ok(read) => rows += read,
                 Err(_) if self.is_gone(table) => {}
                 Err(error) => return Err(error),
@@ -86,12 +90,13 @@ impl Statements {
         while let Some(table) = self.inner.analyses.next() {
             // Whoever changes the table now would make much of what is read old at once.
             drop(self.inner.turns.of(table).await);
+            let _turn = self.inner.analyses.turns.of(table).await;
             let snapshot = self.inner.catalog.snapshot();
             if !table_by_id(&snapshot, table).is_some_and(|table| is_due(table)) {
                 continue;
             }
             drop(snapshot);
-            match self.analyse_table(NO_SESSION, table, None).await {
+            match self.analyse_table(in_background(), table, None).await {
                 Ok(rows) => tracing::debug!(%table, rows, "a table was analysed"),
                 Err(_) if self.is_gone(table) => {}
                 // Nothing changed, and the next write tries again.
@@ -108,11 +113,11 @@ impl Statements {
     /// that were read before only if many of their rows are gone.
     async fn analyse_table(
         &self,
-        session: SessionId,
+        settings: Settings,
         table: TableId,
         columns: Option<Vec<ColumnId>>,
     ) -> Result<u64, SqlError> {
-        let pinned = self.pin(session)?;
+        let pinned = self.pin_with(settings)?;
         let snapshot = &pinned.spec.snapshot;
         let Some(table) = table_by_id(snapshot, table).map(Arc::clone) else { return Ok(0) };
         let (version, cluster) = (snapshot.version, Arc::clone(&snapshot.cluster));
@@ -138,6 +143,14 @@ impl Statements {
         self.inner.catalog.commit(command).await.map_err(SqlError::from)?;
         Ok(rows)
     }
+}
+
+/// The settings of analyses that nobody sent. They read everything once: the column cache is for what
+/// queries read again.
+fn in_background() -> Settings {
+    let mut settings = Settings::default();
+    settings.scans.column_cache = CacheUse::Off;
+    settings
 }
 
 /// The ids of columns that a statement names; `None` for all of the table's.

@@ -38,7 +38,7 @@ use choose::{Aim, MERGE_SEGMENTS_MIN, Rewrite, next_merge, vacuumed};
 const MERGES_MAX: usize = 64;
 
 /// The session of statements that nobody sent.
-pub(super) const NO_SESSION: SessionId = SessionId(u64::MAX);
+const NO_SESSION: SessionId = SessionId(u64::MAX);
 
 /// A compaction that was committed.
 struct Compacted {

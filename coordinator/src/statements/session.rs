@@ -62,7 +62,8 @@ impl Statements {
         self.pin_with(self.inner.sessions.settings(session))
     }
 
-    fn pin_with(&self, settings: Settings) -> Result<Pinned, SqlError> {
+    /// The same with settings that are no session's.
+    pub(super) fn pin_with(&self, settings: Settings) -> Result<Pinned, SqlError> {
         let snapshot = self.inner.catalog.snapshot();
         let (members, registry) = (&self.inner.members, &self.inner.registry);
         let sys: Arc<dyn SchemaProvider> = Arc::new(SysSchema::new(
