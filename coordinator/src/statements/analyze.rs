@@ -7,7 +7,8 @@
 //! is committed meanwhile is read the next time. A table that is dropped meanwhile has no statistics.
 //!
 //! In the background a table is analysed once more than a tenth of its rows changed since, as
-//! PostgreSQL's autovacuum does: one table at a time, after whoever changes it has had its turn.
+//! PostgreSQL's autovacuum does: one table at a time, after whoever changes it has had its turn. No
+//! two analyses of one table run at once, so after an ANALYZE nothing of it is under way.
 
 mod due;
 
@@ -55,12 +56,15 @@ impl Statements {
         if let Some((name, position)) = &analyze.table {
             let table = pinned.table_to_write(name, *position)?;
             let columns = named_columns(&table, &analyze.columns)?;
+            drop(pinned);
+            let _turn = self.inner.analyses.turns.of(table.id).await;
             return self.analyse_table(settings, table.id, columns).await;
         }
         let tables: Vec<_> = pinned.spec.snapshot.tables().map(|table| table.id).collect();
         drop(pinned);
         let mut rows = 0;
         for table in tables {
+            let _turn = self.inner.analyses.turns.of(table).await;
             match self.analyse_table(settings.clone(), table, None).await {
                 Ok(read) => rows += read,
                 Err(_) if self.is_gone(table) => {}
@@ -86,6 +90,7 @@ impl Statements {
         while let Some(table) = self.inner.analyses.next() {
             // Whoever changes the table now would make much of what is read old at once.
             drop(self.inner.turns.of(table).await);
+            let _turn = self.inner.analyses.turns.of(table).await;
             let snapshot = self.inner.catalog.snapshot();
             if !table_by_id(&snapshot, table).is_some_and(|table| is_due(table)) {
                 continue;

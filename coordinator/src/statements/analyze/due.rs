@@ -7,6 +7,8 @@ use basalt_engine::snapshot::TableSnapshot;
 use basalt_engine::statistics::ChangedRows;
 use basalt_storage::ids::TableId;
 
+use super::super::turns::Turns;
+
 /// Rows that must have changed, however few there are: one task reads a table of fewer, whatever is
 /// known of it.
 const CHANGED_ROWS_MIN: u64 = 10_000;
@@ -26,7 +28,11 @@ pub(super) fn is_due(table: &TableSnapshot) -> bool {
 
 /// Tables that wait to be analysed in the background; one task takes them, one after the other.
 #[derive(Debug, Default)]
-pub(in crate::statements) struct Analyses(Mutex<Asked>);
+pub(in crate::statements) struct Analyses {
+    asked: Mutex<Asked>,
+    /// Who analyses a table, in the background or not.
+    pub(super) turns: Turns,
+}
 
 #[derive(Debug, Default)]
 struct Asked {
@@ -52,7 +58,7 @@ impl Analyses {
     }
 
     fn lock(&self) -> MutexGuard<'_, Asked> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
