@@ -190,7 +190,8 @@ mod tests {
 
     use super::*;
 
-    fn segment(row_groups: Vec<u32>) -> ScanSegment {
+    /// A segment with row groups of so many rows.
+    pub(super) fn segment(row_groups: Vec<u32>) -> ScanSegment {
         ScanSegment {
             table: TableId(1),
             slice: SliceId(0),

@@ -32,7 +32,7 @@ use super::Statements;
 use super::session::Pinned;
 use crate::backend::SessionId;
 use crate::catalog::SegmentSeen;
-pub(super) use choose::small_segments;
+pub(super) use choose::mergeable_segments;
 use choose::{Aim, MERGE_SEGMENTS_MIN, Rewrite, next_merge, vacuumed};
 
 /// Merges that one write starts at most, one after the other: the next write goes on.
@@ -58,7 +58,7 @@ pub(super) struct Unmergeable(Mutex<HashMap<TableId, usize>>);
 impl Unmergeable {
     /// Whether it is worth trying to make a table's segments fewer: there are more than when it did
     /// not help.
-    fn may_shrink(&self, table: &TableSnapshot) -> bool {
+    pub(super) fn may_shrink(&self, table: &TableSnapshot) -> bool {
         let tried = self.lock().get(&table.id).copied();
         tried.is_none_or(|tried| table.segments.len() >= tried + MERGE_SEGMENTS_MIN)
     }

@@ -13,7 +13,7 @@ use basalt_engine::write::AppendTarget;
 use basalt_storage::ids::TableId;
 
 use super::Statements;
-use super::compact::{small_segments, table_by_id};
+use super::compact::{mergeable_segments, table_by_id};
 use super::transaction::Transaction;
 
 /// When writes of a table wait, and when they are refused.
@@ -92,10 +92,13 @@ impl Statements {
         Ok(())
     }
 
-    /// `None` once the table is gone.
+    /// `None` once the table is gone, and while to merge its segments does not make them fewer: nobody
+    /// would have to wait for that to end.
     fn small_segments_of(&self, table: TableId) -> Option<usize> {
         let snapshot = self.inner.catalog.snapshot();
-        table_by_id(&snapshot, table).map(|table| small_segments(&table.segments))
+        let table = table_by_id(&snapshot, table)?;
+        let may_shrink = self.inner.unmergeable.may_shrink(table);
+        may_shrink.then(|| mergeable_segments(&table.segments))
     }
 }
 

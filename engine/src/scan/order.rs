@@ -8,6 +8,7 @@
 //!
 //! Invariant: what the bounds leave open is not one chain. They may be wider than the values, never
 //! narrower; and whoever reads a chain compares the rows where one batch ends and the next begins.
+//! (Compaction asks the other question of the same bounds: which segments surely overlap.)
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;

@@ -11,6 +11,8 @@ use crate::key_ranges::{KeyRange, overlapping, ranges_by_slice, rows_of, rows_ou
 
 /// Segments of fewer live rows than this are small: those that are stored packed.
 const SMALL_ROWS_BELOW: u64 = 65_536;
+/// Segments of fewer bytes than this are small whatever their rows are.
+const SMALL_BYTES_BELOW: u64 = 1 << 20;
 /// How many segments fewer there must be afterwards before a write starts a compaction.
 pub(super) const MERGE_SEGMENTS_MIN: usize = 16;
 /// A segment is worth rewriting by itself when one of so many rows is deleted.
@@ -62,9 +64,10 @@ fn worth_rewriting(segments: &[Arc<SegmentRecord>]) -> Vec<u32> {
         .collect()
 }
 
-/// How many of some segments are small.
-pub(in crate::statements) fn small_segments(segments: &[Arc<SegmentRecord>]) -> usize {
-    segments.iter().filter(|segment| is_small(segment)).count()
+/// How many of some segments are so small that there should be fewer: in bytes as well, as rows so wide that
+/// few of them fill the memory for rows of writes are as well merged as they can be.
+pub(in crate::statements) fn mergeable_segments(segments: &[Arc<SegmentRecord>]) -> usize {
+    segments.iter().filter(|segment| is_small(segment) && segment.bytes < SMALL_BYTES_BELOW).count()
 }
 
 fn is_small(segment: &SegmentRecord) -> bool {
@@ -220,6 +223,14 @@ mod tests {
 
     fn segments(rows: &[u64]) -> Vec<Arc<SegmentRecord>> {
         rows.iter().map(|rows| segment(*rows, 0)).collect()
+    }
+
+    #[test]
+    fn segments_of_few_wide_rows_are_not_waited_for() {
+        let mut segments = segments(&[10, 10, SMALL_ROWS_BELOW]);
+        assert_eq!(mergeable_segments(&segments), 2);
+        Arc::make_mut(&mut segments[0]).bytes = SMALL_BYTES_BELOW;
+        assert_eq!(mergeable_segments(&segments), 1);
     }
 
     #[test]

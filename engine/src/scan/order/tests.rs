@@ -1,25 +1,9 @@
-use basalt_storage::digest::Digest;
-use basalt_storage::ids::{SegmentId, SliceId, TableId};
-use basalt_storage::manifest::Layout;
+//! Chains are in order and have every row group once, however segments lie; so has a scan for first rows.
+
 use proptest::prelude::*;
 
 use super::*;
-
-fn segment(row_groups: Vec<u32>) -> ScanSegment {
-    ScanSegment {
-        table: TableId(1),
-        slice: SliceId(0),
-        segment: SegmentId::generate(),
-        layout: Layout::Wide,
-        rows: row_groups.iter().map(|rows| u64::from(*rows)).sum(),
-        row_groups,
-        meta_digest: Digest::of(b""),
-        column_versions: vec![],
-        holders: vec![],
-        deleted: None,
-        ordinal: 0,
-    }
-}
+use crate::scan::tests::segment;
 
 /// A least and a greatest value, if they are known, and whether there are NULLs.
 type Bounds = (Option<(i64, i64)>, bool);
@@ -148,6 +132,26 @@ proptest! {
                 seen.extend(read);
             }
         }
+        seen.sort_unstable();
+        let all = (0..).zip(&segments).flat_map(|(at, segment)| {
+            (0..).zip(&segment.row_groups).map(move |(group, _)| (at, group))
+        });
+        prop_assert_eq!(seen, all.collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_scan_for_first_rows_reads_every_row_group_once(
+        groups in prop::collection::vec(prop::collection::vec(1u32..1000, 0..6), 0..12),
+        descending: bool,
+        partitions in 1usize..6,
+    ) {
+        let segments: Vec<_> = groups.into_iter().map(segment).collect();
+        let spread = spread_first_rows(&segments, &[], ColumnId(1), descending, partitions);
+        prop_assert_eq!(spread.len(), partitions);
+        let read = spread.iter().flatten().flat_map(|unit| {
+            (unit.first..unit.end).map(move |group| (unit.segment, group))
+        });
+        let mut seen: Vec<_> = read.collect();
         seen.sort_unstable();
         let all = (0..).zip(&segments).flat_map(|(at, segment)| {
             (0..).zip(&segment.row_groups).map(move |(group, _)| (at, group))
