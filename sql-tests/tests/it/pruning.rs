@@ -129,3 +129,29 @@ async fn a_range_of_few_rows_reads_the_pages_that_have_them_and_no_other() {
         cluster.stop().await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_of_other_workers_are_read_alone_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let cluster = EmbeddedCluster::start(&EmbeddedConfig::new(dir.path(), 3)).await.unwrap();
+    let mut client = Client::connect(&cluster.url()).await.unwrap();
+    let create = "CREATE TABLE t (k BIGINT, n BIGINT) DISTKEY(n) SORTKEY(k) REPLICAS 1";
+    client.execute_update(create).await.unwrap();
+    let insert =
+        "INSERT INTO t SELECT value, value * 2654435761 % 1000003 FROM generate_series(1, 600000)";
+    client.execute_update(insert).await.unwrap();
+    client.execute_update("SET column_cache = off").await.unwrap();
+    // One task reads what all workers have.
+    client.execute_update("SET one_task_rows = 1000000").await.unwrap();
+    let query =
+        "SELECT count(*) AS c, sum(n) AS s, min(k) AS a FROM t WHERE k BETWEEN 1000 AND 1200";
+    let found = shown(&mut client, query).await;
+    let (read, pruned) = pages(&mut client, query).await;
+    assert!(read > 0.0 && pruned > 0.0, "{read} pages read, {pruned} pruned");
+    let from_peers: f64 =
+        scan_counters(&mut client, query, "t", "peer_bytes").await.unwrap().iter().sum();
+    assert!(from_peers > 0.0);
+    client.execute_update("SET pruning = off").await.unwrap();
+    assert_eq!(shown(&mut client, query).await, found);
+    cluster.stop().await;
+}
