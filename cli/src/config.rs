@@ -144,6 +144,7 @@ struct ClusterFile {
     allow_path: Option<Vec<PathBuf>>,
     workers: Option<usize>,
     memory: Option<String>,
+    query_memory: Option<String>,
     column_cache: Option<String>,
     load_memory: Option<String>,
 }
@@ -173,6 +174,7 @@ struct WorkerFile {
     domain: Option<String>,
     weight: Option<u32>,
     memory: Option<String>,
+    query_memory: Option<String>,
     column_cache: Option<String>,
     load_memory: Option<String>,
 }
@@ -191,6 +193,7 @@ impl ClusterConfig {
         let file: ClusterFile = read(flags.config.as_deref())?;
         let in_file = MemoryFlags::parse(MemoryTexts {
             memory: file.memory,
+            query_memory: file.query_memory,
             column_cache: file.column_cache,
             load_memory: file.load_memory,
         })?;
@@ -239,6 +242,7 @@ impl WorkerConfig {
         let file: WorkerFile = read(flags.config.as_deref())?;
         let in_file = MemoryFlags::parse(MemoryTexts {
             memory: file.memory,
+            query_memory: file.query_memory,
             column_cache: file.column_cache,
             load_memory: file.load_memory,
         })?;

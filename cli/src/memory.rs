@@ -11,6 +11,9 @@ const MEMORY_BYTES_MIN: u64 = 16 << 20;
 /// longer than the larger segments are worth (ARCHITECTURE, "Loads").
 const LOAD_MEMORY_BYTES: u64 = 2 << 30;
 
+/// The least memory that one query can work with, in bytes.
+const QUERY_MEMORY_BYTES_MIN: u64 = 8 << 20;
+
 /// The least memory that rows of writes can work with, in bytes.
 const LOAD_MEMORY_BYTES_MIN: u64 = 4 << 20;
 
@@ -21,6 +24,10 @@ pub struct MemoryFlags {
     /// quarter for a worker]
     #[arg(long, value_name = "SIZE", value_parser = byte_size)]
     pub memory: Option<u64>,
+    /// How much of a process's one query may use, so that others are answered beside it [default: three
+    /// quarters]
+    #[arg(long, value_name = "SIZE", value_parser = byte_size)]
+    pub query_memory: Option<u64>,
     /// How much of it may hold decoded columns while queries do not need it; 0 for none [default: half]
     #[arg(long, value_name = "SIZE", value_parser = byte_size)]
     pub column_cache: Option<u64>,
@@ -35,6 +42,8 @@ pub struct MemoryFlags {
 pub struct Memory {
     /// Of queries, in bytes.
     pub memory_bytes: usize,
+    /// How much of it one query may use.
+    pub query_memory_bytes: usize,
     /// How much of it may hold decoded columns.
     pub column_cache_bytes: u64,
     /// How much of it rows of writes may take.
@@ -45,6 +54,7 @@ pub struct Memory {
 #[derive(Debug, Default)]
 pub(crate) struct MemoryTexts {
     pub(crate) memory: Option<String>,
+    pub(crate) query_memory: Option<String>,
     pub(crate) column_cache: Option<String>,
     pub(crate) load_memory: Option<String>,
 }
@@ -61,6 +71,7 @@ impl MemoryFlags {
         };
         Ok(Self {
             memory: parse("memory", texts.memory)?,
+            query_memory: parse("query-memory", texts.query_memory)?,
             column_cache: parse("column-cache", texts.column_cache)?,
             load_memory: parse("load-memory", texts.load_memory)?,
         })
@@ -80,6 +91,13 @@ impl MemoryFlags {
                 MEMORY_BYTES_MIN >> 20
             )));
         }
+        let query_memory = self.query_memory.or(other.query_memory).unwrap_or(memory / 4 * 3);
+        if query_memory > memory || query_memory < QUERY_MEMORY_BYTES_MIN {
+            return Err(UsageError(format!(
+                "query-memory is a part of memory: {} MiB at least, and not more than all of it",
+                QUERY_MEMORY_BYTES_MIN >> 20
+            )));
+        }
         let column_cache_bytes = self.column_cache.or(other.column_cache).unwrap_or(memory / 2);
         if column_cache_bytes > memory {
             return Err(UsageError(
@@ -97,6 +115,7 @@ impl MemoryFlags {
         let bytes = |bytes| usize::try_from(bytes).unwrap_or(usize::MAX);
         Ok(Memory {
             memory_bytes: bytes(memory),
+            query_memory_bytes: bytes(query_memory),
             column_cache_bytes,
             load_memory_bytes: bytes(load_memory),
         })
@@ -148,7 +167,9 @@ mod tests {
         let none = MemoryFlags::default();
         let resolved = flags(Some(1 << 30), None).resolve(none, 4).unwrap();
         let (column_cache_bytes, load_memory_bytes) = (1 << 29, 1 << 28);
-        let expected = Memory { memory_bytes: 1 << 30, column_cache_bytes, load_memory_bytes };
+        let (memory_bytes, query_memory_bytes) = (1 << 30, 3 << 28);
+        let expected =
+            Memory { memory_bytes, query_memory_bytes, column_cache_bytes, load_memory_bytes };
         assert_eq!(resolved, expected);
         let in_file = flags(Some(1 << 30), Some(0));
         assert_eq!(none.resolve(in_file, 4).unwrap().column_cache_bytes, 0);
@@ -160,5 +181,9 @@ mod tests {
         assert_eq!(load(1 << 23).resolve(in_file, 4).unwrap().load_memory_bytes, 1 << 23);
         assert!(load(1 << 31).resolve(in_file, 4).is_err());
         assert!(load(1).resolve(in_file, 4).is_err());
+        let query = |query_memory| MemoryFlags { query_memory: Some(query_memory), ..none };
+        assert_eq!(query(1 << 30).resolve(in_file, 4).unwrap().query_memory_bytes, 1 << 30);
+        assert!(query((1 << 30) + 1).resolve(in_file, 4).is_err());
+        assert!(query(1 << 20).resolve(in_file, 4).is_err());
     }
 }

@@ -65,6 +65,7 @@ pub async fn start_cluster(config: ClusterConfig) -> anyhow::Result<Running> {
         listen: config.listen,
         allowed_roots: allowed_roots(&config.allow_path)?,
         memory_bytes: config.memory.memory_bytes,
+        query_memory_bytes: config.memory.query_memory_bytes,
         column_cache_bytes: config.memory.column_cache_bytes,
         load_memory_bytes: config.memory.load_memory_bytes,
         ..EmbeddedConfig::new(config.data_dir, workers)
@@ -116,6 +117,7 @@ pub async fn start_worker(config: WorkerConfig) -> anyhow::Result<Running> {
         coordinator,
         secret: ClusterSecret::read(&config.secret_file)?,
         allowed_roots: allowed_roots(&config.allow_path)?,
+        query_memory_bytes: config.memory.query_memory_bytes,
         load_memory_bytes: config.memory.load_memory_bytes,
         resources,
         column_cache_bytes: config.memory.column_cache_bytes,

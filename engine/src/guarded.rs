@@ -7,6 +7,8 @@
 //! Errors cross as text. Those of connections to other workers get their code here, or the
 //! coordinator would not know that the statement may be planned again.
 //!
+//! What runs below the root has the memory of its query (`query_memory`).
+//!
 //! The node takes the place of the root, and shows the root's children and metrics as its own: those of
 //! EXPLAIN ANALYZE go by position.
 //!
@@ -14,10 +16,11 @@
 
 use std::fmt;
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::error::{DataFusionError, Result};
+use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_plan::metrics::MetricsSet;
@@ -29,10 +32,21 @@ use datafusion::physical_plan::{
 use futures::{FutureExt, StreamExt, stream};
 
 use crate::error::{ErrorCode, SqlError, crossing};
+use crate::session::running_context;
 
-/// The fragment with a root that catches panics and gives errors of connections their code.
-pub(crate) fn guarded(root: Arc<dyn ExecutionPlan>) -> Arc<dyn ExecutionPlan> {
-    Arc::new(GuardedExec { root })
+/// The fragment with a root that catches panics, gives errors of connections their code, and runs what is
+/// below it in `runtime`.
+pub(crate) fn guarded(
+    root: Arc<dyn ExecutionPlan>,
+    runtime: Arc<RuntimeEnv>,
+) -> Arc<dyn ExecutionPlan> {
+    Arc::new(GuardedExec { root, runtime, context: OnceLock::new() })
+}
+
+/// The context of a fragment, in another runtime.
+fn in_runtime(context: &TaskContext, runtime: &Arc<RuntimeEnv>) -> Arc<TaskContext> {
+    let config = context.session_config().clone();
+    running_context(context.session_id(), config, Arc::clone(runtime))
 }
 
 /// The error of a panic.
@@ -44,6 +58,9 @@ pub(crate) fn panicked() -> DataFusionError {
 #[derive(Debug)]
 struct GuardedExec {
     root: Arc<dyn ExecutionPlan>,
+    runtime: Arc<RuntimeEnv>,
+    /// That of the fragment with our runtime; made for the first partition, the same for all.
+    context: OnceLock<Arc<TaskContext>>,
 }
 
 impl DisplayAs for GuardedExec {
@@ -81,7 +98,8 @@ impl ExecutionPlan for GuardedExec {
         children: Vec<Arc<dyn ExecutionPlan>>,
         options: ReplaceChildrenOptions,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        Ok(guarded(Arc::clone(&self.root).replace_children(children, options)?))
+        let root = Arc::clone(&self.root).replace_children(children, options)?;
+        Ok(guarded(root, Arc::clone(&self.runtime)))
     }
 
     fn with_new_children(
@@ -99,7 +117,8 @@ impl ExecutionPlan for GuardedExec {
         partition: usize,
         context: Arc<TaskContext>,
     ) -> Result<SendableRecordBatchStream> {
-        let rows = self.root.execute(partition, context).map_err(crossing)?;
+        let context = self.context.get_or_init(|| in_runtime(&context, &self.runtime));
+        let rows = self.root.execute(partition, Arc::clone(context)).map_err(crossing)?;
         let schema = rows.schema();
         let caught = stream::unfold(Some(rows), |rows| async move {
             let mut rows = rows?;
@@ -151,7 +170,8 @@ mod tests {
         let partitions = vec![Arc::new(CutOff) as Arc<dyn PartitionStream>];
         let scan = StreamingTableExec::try_new(schema, partitions, None, None, false, None);
         let context = Arc::new(TaskContext::default());
-        let mut rows = guarded(Arc::new(scan.unwrap())).execute(0, context).unwrap();
+        let mut rows =
+            guarded(Arc::new(scan.unwrap()), context.runtime_env()).execute(0, context).unwrap();
         let error = rows.next().await.unwrap().unwrap_err();
         // As the coordinator gets it.
         let crossed = DataFusionError::Internal(error.to_string());

@@ -71,6 +71,7 @@ pub mod plan_gate;
 pub mod plan_size;
 mod portable_windows;
 pub mod protocol;
+mod query_memory;
 mod range_frames;
 mod recursive;
 mod required_orders;

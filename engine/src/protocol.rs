@@ -36,8 +36,9 @@ pub fn domain_problem(name: &str) -> Option<&'static str> {
 /// 2: epochs in every request, recursion and functions of our own in plans. 4: copies on partners.
 /// 5: checksums over every body, requests that name their worker. 6: commit records, segments that
 /// name the table they were written for. 7: rows that are merged stay in their slice.
-/// 8: scans in the order of the sort key, encodings that columns declare, sketches of columns.
-pub const PROTOCOL_VERSION: u32 = 8;
+/// 8: scans in the order of the sort key, encodings that columns declare, sketches of columns. 9: fragments name
+/// their query.
+pub const PROTOCOL_VERSION: u32 = 9;
 
 /// The largest message any internal service sends or accepts, in bytes. One record batch must
 /// fit: a batch is cut to about 2 MiB, and a single row may be as long as a Flight message.

@@ -13,6 +13,7 @@
 
 mod ahead;
 mod assign;
+mod coalescing;
 mod column_rows;
 mod columns;
 mod exec;

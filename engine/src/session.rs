@@ -7,8 +7,12 @@
 mod fragment;
 mod planning;
 
+use std::collections::HashMap;
+use std::sync::Arc;
+
 use datafusion::common::extensions_options;
 use datafusion::config::{ConfigExtension, ConfigOptions};
+use datafusion::execution::TaskContext;
 use datafusion::execution::memory_pool::MemoryLimit;
 use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::prelude::SessionConfig;
@@ -25,6 +29,8 @@ const SORT_RESERVATION_PARTS: usize = 4;
 extensions_options! {
     /// What travels with every fragment besides the plan.
     pub struct FragmentOptions {
+        /// The query that the fragment is a part of: all of its parts on a worker share memory
+        pub query: String, default = String::new()
         /// Rows per batch.
         pub batch_rows: usize, default = 8192
         /// The session's time zone.
@@ -53,6 +59,25 @@ impl FragmentOptions {
     pub(crate) fn of(options: &ConfigOptions) -> Self {
         options.extensions.get::<Self>().cloned().unwrap_or_default()
     }
+}
+
+/// What a plan runs with. It knows no functions: those of a plan that exists are in the plan, and to copy them
+/// all takes longer than a small query.
+pub(crate) fn running_context(
+    session_id: String,
+    config: SessionConfig,
+    runtime: Arc<RuntimeEnv>,
+) -> Arc<TaskContext> {
+    Arc::new(TaskContext::new(
+        None,
+        session_id,
+        config,
+        HashMap::new(),
+        HashMap::new(),
+        HashMap::new(),
+        HashMap::new(),
+        runtime,
+    ))
 }
 
 /// Memory that each sort keeps free to merge what it spilled, in bytes: DataFusion's default, and less where
@@ -92,7 +117,6 @@ fn base_config() -> SessionConfig {
 mod tests {
     use datafusion::execution::memory_pool::GreedyMemoryPool;
     use datafusion::execution::runtime_env::RuntimeEnvBuilder;
-    use std::sync::Arc;
 
     use super::*;
 

@@ -47,6 +47,8 @@ pub struct EmbeddedConfig {
     pub allowed_roots: AllowedRoots,
     /// Memory that queries of all workers may use together, in bytes.
     pub memory_bytes: usize,
+    /// How much of it one query may use; all of it at most.
+    pub query_memory_bytes: usize,
     /// How much of it may hold decoded columns.
     pub column_cache_bytes: u64,
     /// How much of it rows of writes may take; a quarter at most.
@@ -68,6 +70,7 @@ impl EmbeddedConfig {
             workers,
             allowed_roots: AllowedRoots::none(),
             memory_bytes: machine_memory_bytes() / 2,
+            query_memory_bytes: usize::MAX,
             column_cache_bytes: machine_memory_bytes() as u64 / 4,
             load_memory_bytes: 2 << 30,
             spill_bytes_max: 100 << 30,
@@ -169,6 +172,9 @@ impl EmbeddedCluster {
                 coordinator: url.clone(),
                 secret: coordinator.secret().clone(),
                 allowed_roots: config.allowed_roots.clone(),
+                query_memory_bytes: (config.query_memory_bytes
+                    / usize::from(config.workers.max(1)))
+                .min(worker_memory),
                 load_memory_bytes: (config.load_memory_bytes / usize::from(config.workers.max(1)))
                     .min(worker_memory / 4),
                 column_cache_bytes: (config.column_cache_bytes / u64::from(config.workers.max(1)))

@@ -30,6 +30,8 @@ pub struct WorkerConfig {
     pub allowed_roots: AllowedRoots,
     /// What queries may use.
     pub resources: Resources,
+    /// How much of their memory one of them may use, in bytes.
+    pub query_memory_bytes: usize,
     /// How much of their memory may hold decoded columns while they do not need it, in bytes.
     pub column_cache_bytes: u64,
     /// How much of it rows of all writes may take until they are on the disk, in bytes.

@@ -133,6 +133,7 @@ impl Worker {
             allowed_roots: config.allowed_roots.clone(),
             channels,
             fence: fence.clone(),
+            query_memory_bytes: config.query_memory_bytes,
         };
         let memory = Arc::clone(&runtime.memory_pool);
         let (runner, sessions) = fragment_runner(services, runtime)?;

@@ -91,7 +91,12 @@ pub(super) async fn run(args: SltArgs) -> anyhow::Result<()> {
     let options = Arc::new(args.options()?);
     let mut files = slt::find_files(&args.paths)?;
     if let Some(filter) = &args.filter {
+        let found = files.len();
         files.retain(|file| filter.is_match(&file.to_string_lossy()));
+        if files.is_empty() {
+            let message = format!("--filter {filter} matches none of the {found} files");
+            return Err(UsageError(message).into());
+        }
     }
     // Says so once, and not once per file, when nobody answers.
     let place = args.place(&args.url.url, &args.set).await?;

@@ -213,7 +213,7 @@ impl Statements {
         session: SessionId,
         parsed: ParsedStatement,
         values: Vec<ScalarValue>,
-        run: RunGuard,
+        mut run: RunGuard,
         request: Option<RunRequest>,
     ) -> Result<Outcome, SqlError> {
         if parsed.statement.is_write() {
@@ -225,29 +225,29 @@ impl Statements {
             };
             return run.finish_change(self.once(&notes, work)).await.map(done);
         }
-        let parsed = self.qualified(session, parsed)?;
+        let parsed = run.part(async { self.qualified(session, parsed) }).await?;
+        let notes = run.notes().clone();
         match parsed.statement {
             Statement::Query(query) => {
-                let pinned = self.pin(session)?;
-                let plan = pinned.query_plan(query).await?;
-                let plan = bind(plan, values).map_err(|e| pinned.error(e))?;
-                self.plan_rows(&pinned, &plan, run).await.map(Outcome::Rows)
+                self.query(session, query, values, run).await.map(Outcome::Rows)
             }
             Statement::Explain(explain) => {
-                let pinned = self.pin(session)?;
-                let batch = self.explain(&pinned, &explain, values, &run).await?;
+                let explained = async {
+                    let pinned = self.pin(session)?;
+                    self.explain(&pinned, &explain, values, &notes).await
+                };
+                let batch = run.part(explained).await?;
                 ready_rows(run, batch).map(Outcome::Rows)
             }
             Statement::AnalyzeCompression(analyze) => {
                 self.analyze_compression(session, &analyze, run).await.map(Outcome::Rows)
             }
             statement if statement.is_read_only() => {
-                let pinned = self.pin(session)?;
-                let batch = show::rows(&pinned, &statement).await?;
+                let shown = async { show::rows(&self.pin(session)?, &statement).await };
+                let batch = run.part(shown).await?;
                 ready_rows(run, batch).map(Outcome::Rows)
             }
             statement => {
-                let notes = run.notes().clone();
                 let work = self.change(&notes, statement, values, &parsed.text);
                 run.finish_change(work).await.map(done)
             }
@@ -333,7 +333,7 @@ impl Statements {
         pinned: &Pinned,
         explain: &Explain,
         values: Vec<ScalarValue>,
-        run: &RunGuard,
+        run: &RunNotes,
     ) -> Result<RecordBatch, SqlError> {
         let plan = match explain.statement.as_ref() {
             Statement::Query(query) => pinned.query_plan(query.clone()).await?,

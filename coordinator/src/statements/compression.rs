@@ -35,7 +35,7 @@ use futures::TryStreamExt;
 use super::Statements;
 use super::failover::Resilient;
 use super::query::ready_rows;
-use super::registry::{RunGuard, RunNotes, cancelled};
+use super::registry::{RunGuard, RunNotes};
 use super::session::Pinned;
 use crate::backend::{PlannedQuery, SessionId};
 
@@ -120,17 +120,9 @@ impl Statements {
         analyze: &AnalyzeCompression,
         mut run: RunGuard,
     ) -> Result<PlannedQuery, SqlError> {
-        let rows = tokio::select! {
-            rows = self.compression_rows(session, analyze, run.notes()) => rows,
-            () = run.token().cancelled() => Err(cancelled()),
-        };
-        match rows {
-            Ok(rows) => ready_rows(run, rows),
-            Err(error) => {
-                run.end(Some(&error));
-                Err(error)
-            }
-        }
+        let notes = run.notes().clone();
+        let rows = run.part(self.compression_rows(session, analyze, &notes)).await?;
+        ready_rows(run, rows)
     }
 
     async fn compression_rows(

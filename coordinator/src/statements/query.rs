@@ -10,6 +10,7 @@ use basalt_engine::dialect::shown_names;
 use basalt_engine::error::SqlError;
 use basalt_engine::plan_size::check_plan_size;
 use basalt_engine::types::{to_wire, wire_schema};
+use datafusion::common::ScalarValue;
 use datafusion::execution::context::SQLOptions;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::sql::parser::Statement as DFStatement;
@@ -18,9 +19,10 @@ use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use super::Statements;
 use super::failover::Resilient;
+use super::parameters::bind;
 use super::registry::{RunGuard, cancelled};
 use super::session::Pinned;
-use crate::backend::{PlannedQuery, RowStream};
+use crate::backend::{PlannedQuery, RowStream, SessionId};
 
 impl Pinned {
     /// The logical plan of a query: only reads, whatever its text says (FAULTS A5).
@@ -47,13 +49,21 @@ fn read_only() -> SQLOptions {
 
 impl Statements {
     /// Plans a query. Nothing runs before the returned query is started.
-    pub(super) async fn plan_rows(
+    pub(super) async fn query(
         &self,
-        pinned: &Pinned,
-        plan: &LogicalPlan,
-        run: RunGuard,
+        session: SessionId,
+        query: DFStatement,
+        values: Vec<ScalarValue>,
+        mut run: RunGuard,
     ) -> Result<PlannedQuery, SqlError> {
-        let (query, columns) = Resilient::plan(self, pinned, plan, run.notes()).await?;
+        let notes = run.notes().clone();
+        let planning = async {
+            let pinned = self.pin(session)?;
+            let plan = pinned.query_plan(query).await?;
+            let plan = bind(plan, values).map_err(|e| pinned.error(e))?;
+            Resilient::plan(self, &pinned, &plan, &notes).await
+        };
+        let (query, columns) = run.part(planning).await?;
         let schema = wire_schema(&shown_names(&columns));
         let (query_id, wire) = (run.query_id(), Arc::clone(&schema));
         let start = Box::new(move || WireRows::new(query.rows().boxed(), wire, run).boxed());

@@ -250,11 +250,25 @@ impl RunGuard {
         mut self,
         work: impl Future<Output = Result<T, SqlError>>,
     ) -> Result<T, SqlError> {
+        let result = self.part(work).await;
+        if result.is_ok() {
+            self.end(None);
+        }
+        result
+    }
+
+    /// Runs a part of the run's work unless the run is cancelled first. Where that fails, the run is over.
+    pub async fn part<T>(
+        &mut self,
+        work: impl Future<Output = Result<T, SqlError>>,
+    ) -> Result<T, SqlError> {
         let result = tokio::select! {
             result = work => result,
             () = self.token.cancelled() => Err(cancelled()),
         };
-        self.end(result.as_ref().err());
+        if let Err(error) = &result {
+            self.end(Some(error));
+        }
         result
     }
 

@@ -23,7 +23,7 @@ use futures::TryStreamExt;
 use super::compression;
 use super::create_text::create_text;
 use super::definition::schema_of;
-use super::registry::RunGuard;
+use super::registry::RunNotes;
 use super::session::Pinned;
 use crate::catalog::find_relation;
 
@@ -158,7 +158,7 @@ pub(super) async fn explain(
     pinned: &Pinned,
     plan: &LogicalPlan,
     explain: &Explain,
-    run: &RunGuard,
+    run: &RunNotes,
 ) -> Result<RecordBatch, SqlError> {
     let error = |error| pinned.error(error);
     let state = SessionStateBuilder::new_from_existing(pinned.state.clone())
@@ -166,7 +166,7 @@ pub(super) async fn explain(
         .map_err(error)?
         .build();
     let distributed = plan_distributed(&state, plan).await.map_err(error)?;
-    run.notes().note_fallback(distributed.fallback.clone());
+    run.note_fallback(distributed.fallback.clone());
     let mut lines: Vec<(&str, String)> = Vec::new();
     if explain.analyze {
         let stream = execute_stream(Arc::clone(&distributed.plan), state.task_ctx());

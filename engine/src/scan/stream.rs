@@ -23,6 +23,7 @@ use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use futures::stream;
 
 use super::ahead::{Pruned, RowGroups};
+use super::coalescing::push_rows;
 use super::columns::{Chosen, Fetched, FetchedColumn, RowGroup, ScanColumns, too_many_rows};
 use super::open_row_group::OpenRowGroup;
 use super::order::ScanOrder;
@@ -232,7 +233,7 @@ impl PartitionScan {
             match (next, self.coalescer.as_mut()) {
                 (None, _) => self.current = None,
                 (Some((batch, Some(mask))), Some(coalescer)) => {
-                    coalescer.push_batch_with_filter(batch, &mask)?;
+                    push_rows(coalescer, batch, &mask)?;
                 }
                 (Some((batch, None)), Some(coalescer)) => coalescer.push_batch(batch)?,
                 (Some((batch, _)), None) => return self.emit(batch).map(Some),

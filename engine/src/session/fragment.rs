@@ -1,6 +1,5 @@
 //! The sessions that fragments run in.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use datafusion::error::Result;
@@ -12,7 +11,7 @@ use datafusion_distributed::{
     DistributedExt, WorkerPlanRewriteEvent, WorkerPlanRewriteEventResponse, WorkerQueryContext,
 };
 
-use super::{FragmentOptions, sort_spill_reservation_bytes};
+use super::{FragmentOptions, running_context, sort_spill_reservation_bytes};
 use crate::allow_list::check_allowed;
 use crate::arithmetic::with_checked_functions;
 use crate::channels::Channels;
@@ -24,6 +23,7 @@ use crate::files::AllowedRoots;
 use crate::functions;
 use crate::guarded::guarded;
 use crate::portable_windows::flagged_functions;
+use crate::query_memory::QueryMemory;
 use crate::sketches::{distinct_sketch, row_sample};
 use crate::subqueries::single_row;
 use crate::window_memory::count_windows;
@@ -44,6 +44,8 @@ pub struct WorkerServices {
     pub channels: Channels,
     /// Whose plans the worker runs.
     pub fence: Fence,
+    /// How much of the worker's memory one query may have, in bytes.
+    pub query_memory_bytes: usize,
 }
 
 /// The sessions of a worker's fragments: what they have in common is made once, since to register
@@ -52,6 +54,7 @@ pub struct WorkerServices {
 pub struct FragmentSessions {
     services: WorkerServices,
     common: SessionState,
+    memory: QueryMemory,
 }
 
 impl FragmentSessions {
@@ -60,6 +63,7 @@ impl FragmentSessions {
     /// # Errors
     /// A function that cannot be registered.
     pub fn new(services: WorkerServices, runtime: Arc<RuntimeEnv>) -> Result<Self> {
+        let memory = QueryMemory::new(Arc::clone(&runtime), services.query_memory_bytes);
         let builder = SessionStateBuilder::new().with_default_features().with_runtime_env(runtime);
         let mut common = with_checked_functions(builder).build();
         functions::bound(&mut common)?;
@@ -69,7 +73,7 @@ impl FragmentSessions {
         for function in flagged_functions() {
             common.register_udwf(function)?;
         }
-        Ok(Self { services, common })
+        Ok(Self { services, common, memory })
     }
 
     /// The session of one fragment.
@@ -82,12 +86,14 @@ impl FragmentSessions {
             .with_distributed_option_extension_from_headers::<FragmentOptions>(&context.headers)?;
         let mut config = builder.config().take().unwrap_or_default();
         let fragment = FragmentOptions::of(config.options());
+        let memory = self.memory.of(&fragment.query);
         self.configure(&mut config, fragment)?;
         let services = &self.services;
         let fence = services.fence.clone();
         let admit = move |event: WorkerPlanRewriteEvent<'_>| {
             check_allowed(&event.plan, &fence)?;
-            Ok(WorkerPlanRewriteEventResponse::new(guarded(count_windows(event.plan)?)))
+            let plan = guarded(count_windows(event.plan)?, Arc::clone(&memory));
+            Ok(WorkerPlanRewriteEventResponse::new(plan))
         };
         let mut state = self.common.clone();
         *state.config_mut() = config
@@ -103,18 +109,9 @@ impl FragmentSessions {
     /// As [`FragmentSessions::session`].
     pub(crate) fn own_context(&self, fragment: FragmentOptions) -> Result<Arc<TaskContext>> {
         let mut config = self.common.config().clone();
+        let memory = self.memory.of(&fragment.query);
         self.configure(&mut config, fragment)?;
-        // Functions are looked up when a plan is decoded, and this one is not.
-        Ok(Arc::new(TaskContext::new(
-            None,
-            self.common.session_id().to_owned(),
-            config,
-            HashMap::new(),
-            HashMap::new(),
-            HashMap::new(),
-            HashMap::new(),
-            Arc::clone(self.common.runtime_env()),
-        )))
+        Ok(running_context(self.common.session_id().to_owned(), config, memory))
     }
 
     /// What every fragment's session has, whatever plan it runs.

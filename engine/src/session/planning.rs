@@ -12,8 +12,9 @@ use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::execution::{SessionState, SessionStateBuilder, TaskContext};
 use datafusion::logical_expr::registry::FunctionRegistry;
 use datafusion_distributed::{DistributedExt, SessionStateBuilderExt};
+use uuid::Uuid;
 
-use super::{FragmentOptions, base_config, sort_spill_reservation_bytes};
+use super::{FragmentOptions, base_config, running_context, sort_spill_reservation_bytes};
 use crate::arithmetic::with_checked_arithmetic;
 use crate::channels::Channels;
 use crate::codec::EngineCodec;
@@ -143,6 +144,7 @@ pub(crate) fn nested_state(
 ) -> Result<SessionState> {
     let topology = Topology::new(&spec.snapshot.cluster, spec.settings.one_task_rows);
     let fragment = FragmentOptions {
+        query: Uuid::new_v4().to_string(),
         batch_rows: spec.settings.batch_rows,
         time_zone: spec.settings.time_zone.clone(),
         target_partitions: spec.settings.target_partitions,
@@ -174,17 +176,8 @@ pub(crate) fn nested_state(
     Ok(state)
 }
 
-/// What a plan that was made in a session runs with. It knows no functions: those of a plan that
-/// exists are in the plan, and to copy them all takes longer than a small query.
+/// What a plan that was made in a session runs with.
 pub fn execution_context(state: &SessionState) -> Arc<TaskContext> {
-    Arc::new(TaskContext::new(
-        None,
-        state.session_id().to_owned(),
-        state.config().clone(),
-        HashMap::new(),
-        HashMap::new(),
-        HashMap::new(),
-        HashMap::new(),
-        Arc::clone(state.runtime_env()),
-    ))
+    let (id, config) = (state.session_id().to_owned(), state.config().clone());
+    running_context(id, config, Arc::clone(state.runtime_env()))
 }

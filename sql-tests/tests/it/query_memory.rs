@@ -68,6 +68,7 @@ impl Scene {
         let memory_bytes = WORKER_MEMORY_BYTES * usize::from(workers);
         let config = EmbeddedConfig {
             memory_bytes,
+            query_memory_bytes: memory_bytes / 4 * 3,
             column_cache_bytes: memory_bytes as u64 / 2,
             load_memory_bytes: memory_bytes / 8,
             spill_bytes_max,

@@ -111,6 +111,7 @@ fn worker_config(scene: &Scene, dir: &str) -> WorkerConfig {
         secret: coordinator.secret().clone(),
         allowed_roots: AllowedRoots::none(),
         resources,
+        query_memory_bytes: 64 << 20,
         load_memory_bytes: 64 << 20,
         column_cache_bytes: 0,
         local_workers: LocalWorkers::default(),

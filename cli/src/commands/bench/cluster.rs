@@ -129,6 +129,7 @@ impl Target {
 fn worker_args(memory: MemoryFlags) -> Vec<String> {
     let flags = [
         ("--memory", memory.memory),
+        ("--query-memory", memory.query_memory),
         ("--column-cache", memory.column_cache),
         ("--load-memory", memory.load_memory),
     ];
