@@ -2,8 +2,8 @@
 //!
 //! A hash join with one build side for all partitions filters its probe side by the build side's bounds, and
 //! waits until every partition has reported that it is there. A partition of a join above that has
-//! no rows on its own build side ends without reading its probe side, and where no exchange is between the
-//! two, that partition of the lower join never reports: the others wait forever
+//! no rows on its own build side ends without reading its probe side, if the join has no rows then, and where no
+//! exchange is between the two, that partition of the lower join never reports: the others wait forever
 //! (`sql-tests/upstream/hang-of-dynamic-filters.md`).
 //!
 //! So while filters are pushed down, nothing passes below such a lower join, which then has no filter and
@@ -80,15 +80,61 @@ fn may_be_unread(node: &Arc<dyn ExecutionPlan>, index: usize, is_unread: bool) -
     let is_exchange = node.is::<RepartitionExec>()
         || node.is::<CoalescePartitionsExec>()
         || node.is::<SortPreservingMergeExec>();
-    let is_probe_side = index == 1
-        && node
-            .downcast_ref::<HashJoinExec>()
-            .is_some_and(|join| *join.partition_mode() == PartitionMode::Partitioned);
-    !is_exchange && (is_unread || is_probe_side)
+    let is_left_out = index == 1
+        && node.downcast_ref::<HashJoinExec>().is_some_and(|join| {
+            *join.partition_mode() == PartitionMode::Partitioned
+                && join.join_type().empty_build_side_produces_empty_result()
+        });
+    !is_exchange && (is_unread || is_left_out)
 }
 
 /// Whether a node is a join of which each partition waits for all.
 fn waits(node: &Arc<dyn ExecutionPlan>) -> bool {
     node.downcast_ref::<HashJoinExec>()
         .is_some_and(|join| *join.partition_mode() == PartitionMode::CollectLeft)
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::datatypes::{DataType, Field, Schema};
+    use datafusion::common::tree_node::TreeNode;
+    use datafusion::common::{JoinType, NullEquality};
+    use datafusion::physical_expr::expressions::col;
+    use datafusion::physical_plan::empty::EmptyExec;
+
+    use super::*;
+
+    fn join(
+        kind: JoinType,
+        mode: PartitionMode,
+        right: Arc<dyn ExecutionPlan>,
+    ) -> Arc<dyn ExecutionPlan> {
+        let left = leaf();
+        let on = vec![(col("k", &left.schema()).unwrap(), col("k", &right.schema()).unwrap())];
+        let equality = NullEquality::NullEqualsNothing;
+        let join = HashJoinExec::try_new(left, right, on, None, &kind, None, mode, equality, false);
+        Arc::new(join.unwrap())
+    }
+
+    fn leaf() -> Arc<dyn ExecutionPlan> {
+        let schema = Schema::new(vec![Field::new("k", DataType::Int64, false)]);
+        Arc::new(EmptyExec::new(Arc::new(schema)))
+    }
+
+    /// Whether a join with one build side has no filter where it is the probe side of a join of that type.
+    fn is_kept_below(kind: JoinType) -> bool {
+        let lower = join(JoinType::RightSemi, PartitionMode::CollectLeft, leaf());
+        let plan = with_barriers(join(kind, PartitionMode::Partitioned, lower), false).unwrap();
+        plan.exists(|node| Ok(node.name() == BARRIER)).unwrap()
+    }
+
+    #[test]
+    fn filters_are_kept_from_joins_below_those_that_may_leave_their_probe_side_unread() {
+        for kind in [JoinType::Inner, JoinType::Left, JoinType::LeftSemi, JoinType::RightSemi] {
+            assert!(is_kept_below(kind), "{kind}");
+        }
+        for kind in [JoinType::Right, JoinType::RightAnti, JoinType::RightMark, JoinType::Full] {
+            assert!(!is_kept_below(kind), "{kind}");
+        }
+    }
 }

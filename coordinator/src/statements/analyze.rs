@@ -13,6 +13,7 @@
 mod due;
 
 use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use arrow::array::AsArray;
@@ -34,7 +35,7 @@ use datafusion::datasource::provider_as_source;
 use datafusion::error::DataFusionError;
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder};
 use datafusion::physical_plan::execute_stream;
-use futures::TryStreamExt;
+use futures::{FutureExt, TryStreamExt};
 
 use super::Statements;
 use super::compact::table_by_id;
@@ -96,11 +97,15 @@ impl Statements {
                 continue;
             }
             drop(snapshot);
-            match self.analyse_table(in_background(), table, None).await {
-                Ok(rows) => tracing::debug!(%table, rows, "a table was analysed"),
-                Err(_) if self.is_gone(table) => {}
+            // Unwind safe: nothing of an analysis that panicked is looked at again.
+            let analysis = AssertUnwindSafe(self.analyse_table(in_background(), table, None));
+            match analysis.catch_unwind().await {
+                Ok(Ok(rows)) => tracing::debug!(%table, rows, "a table was analysed"),
+                Ok(Err(_)) if self.is_gone(table) => {}
                 // Nothing changed, and the next write tries again.
-                Err(error) => tracing::warn!(%table, %error, "an analysis was given up"),
+                Ok(Err(error)) => tracing::warn!(%table, %error, "an analysis was given up"),
+                // This task takes all tables up: it goes on with the next.
+                Err(_) => tracing::error!(%table, "an analysis panicked"),
             }
         }
     }
