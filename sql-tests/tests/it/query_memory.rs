@@ -14,6 +14,9 @@ use tokio::task::JoinHandle;
 
 /// Memory of queries of each worker.
 const WORKER_MEMORY_BYTES: usize = 48 << 20;
+/// The same where queries spill: what sorts and groups keep while they merge does not spill, and the neighbours'
+/// share of the memory is not theirs.
+const SPILLING_MEMORY_BYTES: usize = 72 << 20;
 /// Rows of `big` for each worker: several times as much as its memory.
 const ROWS_PER_WORKER: u64 = 600_000;
 /// Rows that every query has memory for.
@@ -62,13 +65,19 @@ struct Scene {
 }
 
 impl Scene {
-    /// A cluster with a table of more than its memory, and spill space of so many bytes.
-    async fn start(workers: u16, spill_bytes_max: u64) -> Self {
+    /// A cluster with a table of about as much as its memory, of which one query may have a part, and spill space of
+    /// so many bytes.
+    async fn start(
+        workers: u16,
+        worker_memory_bytes: usize,
+        worker_query_bytes: usize,
+        spill_bytes_max: u64,
+    ) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let memory_bytes = WORKER_MEMORY_BYTES * usize::from(workers);
+        let memory_bytes = worker_memory_bytes * usize::from(workers);
         let config = EmbeddedConfig {
             memory_bytes,
-            query_memory_bytes: memory_bytes / 4 * 3,
+            query_memory_bytes: worker_query_bytes * usize::from(workers),
             column_cache_bytes: memory_bytes as u64 / 2,
             load_memory_bytes: memory_bytes / 8,
             spill_bytes_max,
@@ -165,7 +174,8 @@ const AGGREGATES: &[(&str, &str)] = &[
 
 /// Without spill space each of the queries is refused, while its neighbours are served.
 async fn check_refused(workers: u16) {
-    let mut scene = Scene::start(workers, 1 << 20).await;
+    let query_bytes = WORKER_MEMORY_BYTES / 4 * 3;
+    let mut scene = Scene::start(workers, WORKER_MEMORY_BYTES, query_bytes, 1 << 20).await;
     let url = scene.cluster.url();
     let mut loads = 0;
     for (what, sql) in HUNGRY {
@@ -208,7 +218,8 @@ async fn a_query_beyond_the_memory_of_three_workers_is_refused_and_nobody_else_s
 
 /// With spill space what can spill has its answer.
 async fn check_spills(workers: u16) {
-    let mut scene = Scene::start(workers, 4 << 30).await;
+    let memory_bytes = SPILLING_MEMORY_BYTES;
+    let mut scene = Scene::start(workers, memory_bytes, memory_bytes, 4 << 30).await;
     let neighbours = [
         Neighbour::start(&scene.cluster.url(), LOOKUPS).await,
         Neighbour::start(&scene.cluster.url(), AGGREGATES).await,
