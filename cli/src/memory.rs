@@ -24,8 +24,7 @@ pub struct MemoryFlags {
     /// quarter for a worker]
     #[arg(long, value_name = "SIZE", value_parser = byte_size)]
     pub memory: Option<u64>,
-    /// How much of a process's one query may use, so that others are answered beside it [default: three
-    /// quarters]
+    /// How much of it one query may use, so that others are answered beside it [default: three quarters]
     #[arg(long, value_name = "SIZE", value_parser = byte_size)]
     pub query_memory: Option<u64>,
     /// How much of it may hold decoded columns while queries do not need it; 0 for none [default: half]

@@ -17,7 +17,7 @@ const WORKER_MEMORY_BYTES: usize = 48 << 20;
 /// The same where queries spill: what sorts and groups keep while they merge does not spill, and the neighbours'
 /// share of the memory is not theirs.
 const SPILLING_MEMORY_BYTES: usize = 72 << 20;
-/// Rows of `big` for each worker: several times as much as its memory.
+/// Rows of `big` for each worker: their texts take 40 MB, and what is made of them more than its memory.
 const ROWS_PER_WORKER: u64 = 600_000;
 /// Rows that every query has memory for.
 const FEW_ROWS: u64 = 1_000;
