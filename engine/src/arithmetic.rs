@@ -12,7 +12,8 @@
 //!
 //! - `operators`: the scalar functions, with `kernels` that check a batch at a time
 //! - `rewrite`: the rules that put them into plans
-//! - [`sum`](mod@sum): the aggregate, over `exact` sums that the order of rows cannot change
+//! - [`sum`](mod@sum): the aggregate, over `exact` sums that the order of rows cannot change; `average`: that of
+//!   integers, over the same sums; `integer_arguments`: how both take them
 //! - `two_steps`: one of DataFusion's rules, kept from overflowing on the way
 //! - `extremes`: `min` and `max` of floats, that the order of rows cannot change either, and of
 //!   intervals (`interval_extremes`)
@@ -26,11 +27,13 @@
 //! operators. Decimals are checked by Arrow itself; floats do not overflow. Not covered: arithmetic
 //! of `INTERVAL`s.
 
+mod average;
 mod exact;
 mod extremes;
 mod filled;
 mod float_aggregates;
 mod floats;
+mod integer_arguments;
 mod interval_extremes;
 mod kernels;
 mod operators;
@@ -49,6 +52,7 @@ use datafusion::execution::SessionStateBuilder;
 use datafusion::logical_expr::{AggregateUDF, ScalarUDF};
 use datafusion::optimizer::Optimizer;
 
+use average::ExactAverage;
 use extremes::float_extremes;
 pub(crate) use extremes::min_of_intervals;
 pub(crate) use float_aggregates::state_bytes_of;
@@ -76,14 +80,15 @@ pub fn with_checked_functions(mut builder: SessionStateBuilder) -> SessionStateB
     with_sound_float_functions(builder)
 }
 
-/// Gives a session extremes of floats that do not depend on the order of rows, aggregates that give
-/// one NaN and one zero, and the function that does so for expressions.
+/// Gives a session extremes of floats and averages of integers that do not depend on the order of rows, aggregates
+/// that give one NaN and one zero, and the function that does so for expressions.
 fn with_sound_float_functions(mut builder: SessionStateBuilder) -> SessionStateBuilder {
     builder.scalar_functions().get_or_insert_default().push(normalize_function());
     let aggregates = builder.aggregate_functions().get_or_insert_default();
     aggregates.extend(float_extremes());
     aggregates.extend(float_aggregates());
     aggregates.extend(bool_aggregates());
+    aggregates.push(Arc::new(AggregateUDF::new_from_impl(ExactAverage::new())));
     builder
 }
 

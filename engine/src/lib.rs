@@ -61,6 +61,8 @@ mod literal_sides;
 pub mod log_protocol;
 mod logical_rules;
 mod lossy_casts;
+mod memory_pool;
+mod memory_shares;
 mod node_expressions;
 mod null_equality;
 mod partition_orders;

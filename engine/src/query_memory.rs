@@ -2,22 +2,23 @@
 //! its neighbours room to be answered in (RULES 20).
 //!
 //! The parts of one query on a worker share a pool: a limit in front of the pool of all queries. What can
-//! spill spills at the limit; what cannot ends its query with `RESOURCES_EXHAUSTED`. The shares that
-//! DataFusion's `FairSpillPool` gives to those that can spill are still of all queries together.
+//! spill spills at the limit; what cannot ends its query with `RESOURCES_EXHAUSTED`. Within the limit
+//! they share as all queries do (`memory_shares`).
 //!
-//! Not here: the coordinator's own part of a query, which merges.
+//! In the coordinator a query has one part, which merges what workers send, and runs what needs no worker:
+//! it may have three quarters of what there is.
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use datafusion::common::human_readable_size;
-use datafusion::error::{DataFusionError, Result};
+use datafusion::error::Result;
 use datafusion::execution::memory_pool::{
     MemoryConsumer, MemoryLimit, MemoryPool, MemoryReservation,
 };
 use datafusion::execution::runtime_env::RuntimeEnv;
+
+use crate::memory_pool::SharedByUse;
 
 /// The queries that a worker runs parts of, and what each may have.
 #[derive(Debug, Clone)]
@@ -39,42 +40,41 @@ impl QueryMemory {
         let known = queries.get(query).and_then(Weak::upgrade);
         let pool = known.unwrap_or_else(|| {
             queries.retain(|_, pool| pool.strong_count() > 0);
-            let pool = Arc::new(QueryPool {
-                shared: Arc::clone(&self.shared.memory_pool),
-                bytes_max: self.bytes_max,
-                reserved: AtomicUsize::new(0),
-            });
+            let own =
+                SharedByUse::new("one query may have on a worker (--query-memory)", self.bytes_max);
+            let shared = Arc::clone(&self.shared.memory_pool);
+            let pool = Arc::new(QueryPool { own, shared });
             queries.insert(query.to_owned(), Arc::downgrade(&pool));
             pool
         });
-        Arc::new(RuntimeEnv { memory_pool: pool, ..RuntimeEnv::clone(&self.shared) })
+        in_pool(&self.shared, pool)
     }
 }
 
-/// The memory of one query.
+/// The runtime of a query's part that runs in the coordinator, which has one such part of each query.
+pub(crate) fn of_coordinator(shared: &Arc<RuntimeEnv>) -> Arc<RuntimeEnv> {
+    let bytes_max = match shared.memory_pool.memory_limit() {
+        MemoryLimit::Finite(bytes) => bytes / 4 * 3,
+        MemoryLimit::Infinite | MemoryLimit::Unknown => usize::MAX,
+    };
+    let own = SharedByUse::new("one query may have in the coordinator", bytes_max);
+    in_pool(shared, Arc::new(QueryPool { own, shared: Arc::clone(&shared.memory_pool) }))
+}
+
+fn in_pool(shared: &Arc<RuntimeEnv>, pool: Arc<QueryPool>) -> Arc<RuntimeEnv> {
+    Arc::new(RuntimeEnv { memory_pool: pool, ..RuntimeEnv::clone(shared) })
+}
+
+/// The memory of one query: both it and all queries must have what is asked for.
 #[derive(Debug)]
 struct QueryPool {
+    own: SharedByUse,
     shared: Arc<dyn MemoryPool>,
-    bytes_max: usize,
-    reserved: AtomicUsize,
-}
-
-impl QueryPool {
-    fn too_much(&self, reservation: &MemoryReservation, additional: usize) -> DataFusionError {
-        DataFusionError::ResourcesExhausted(format!(
-            "{} more for {} is more than one query may have of a worker's memory: {}, of which it has {} \
-             (--query-memory)",
-            human_readable_size(additional),
-            reservation.consumer().name(),
-            human_readable_size(self.bytes_max),
-            human_readable_size(self.reserved()),
-        ))
-    }
 }
 
 impl fmt::Display for QueryPool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "query({}) of {}", human_readable_size(self.bytes_max), self.shared)
+        write!(f, "{}, of {}", self.own, self.shared)
     }
 }
 
@@ -84,41 +84,37 @@ impl MemoryPool for QueryPool {
     }
 
     fn register(&self, consumer: &MemoryConsumer) {
+        self.own.register(consumer);
         self.shared.register(consumer);
     }
 
     fn unregister(&self, consumer: &MemoryConsumer) {
         self.shared.unregister(consumer);
+        self.own.unregister(consumer);
     }
 
     fn grow(&self, reservation: &MemoryReservation, additional: usize) {
-        self.reserved.fetch_add(additional, Ordering::Relaxed);
+        self.own.grow(reservation, additional);
         self.shared.grow(reservation, additional);
     }
 
     fn shrink(&self, reservation: &MemoryReservation, shrink: usize) {
         self.shared.shrink(reservation, shrink);
-        self.reserved.fetch_sub(shrink, Ordering::Relaxed);
+        self.own.shrink(reservation, shrink);
     }
 
     fn try_grow(&self, reservation: &MemoryReservation, additional: usize) -> Result<()> {
-        let within = |reserved: usize| {
-            reserved.checked_add(additional).filter(|grown| *grown <= self.bytes_max)
-        };
-        self.reserved
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, within)
-            .map_err(|_| self.too_much(reservation, additional))?;
-        self.shared.try_grow(reservation, additional).inspect_err(|_| {
-            self.reserved.fetch_sub(additional, Ordering::Relaxed);
-        })
+        self.own.try_grow(reservation, additional)?;
+        let granted = self.shared.try_grow(reservation, additional);
+        granted.inspect_err(|_| self.own.shrink(reservation, additional))
     }
 
     fn reserved(&self) -> usize {
-        self.reserved.load(Ordering::Relaxed)
+        self.own.reserved()
     }
 
     fn memory_limit(&self) -> MemoryLimit {
-        MemoryLimit::Finite(self.bytes_max)
+        self.own.memory_limit()
     }
 }
 
@@ -148,8 +144,8 @@ mod tests {
         let (first, second) = (part_of(&memory, "a"), part_of(&memory, "a"));
         first.try_grow(400).unwrap();
         let refused = second.try_grow(201).unwrap_err().to_string();
-        let says = "201.0 B more for a sort is more than one query may have of a worker's memory: 600.0 B, of which it \
-                    has 400.0 B";
+        let says = "201.0 B more for a sort, which has 0.0 B: of 600.0 B that one query may have on a worker \
+                    (--query-memory), 400.0 B are in use, and 200.0 B are for it";
         assert!(refused.contains(says), "{refused}");
         second.try_grow(200).unwrap();
         let neighbour = part_of(&memory, "b");
@@ -159,6 +155,16 @@ mod tests {
         second.try_grow(100).unwrap();
         drop((first, second, neighbour));
         assert_eq!(memory.shared.memory_pool.reserved(), 0);
+    }
+
+    #[test]
+    fn one_query_leaves_others_a_quarter_of_the_coordinators_memory() {
+        let shared = memory().shared;
+        let part = || MemoryConsumer::new("a sort").register(&of_coordinator(&shared).memory_pool);
+        let (query, neighbour) = (part(), part());
+        assert!(query.try_grow(ALL / 4 * 3 + 1).is_err());
+        query.try_grow(ALL / 4 * 3).unwrap();
+        neighbour.try_grow(ALL / 4).unwrap();
     }
 
     #[test]

@@ -11,7 +11,7 @@ use datafusion::common::not_impl_err;
 use datafusion::error::Result;
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::memory_pool::{
-    FairSpillPool, MemoryConsumer, MemoryLimit, MemoryPool, MemoryReservation, TrackConsumersPool,
+    MemoryConsumer, MemoryLimit, MemoryPool, MemoryReservation, TrackConsumersPool,
 };
 use datafusion::execution::object_store::ObjectStoreRegistry;
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
@@ -19,6 +19,7 @@ use object_store::ObjectStore;
 use url::Url;
 
 use crate::column_cache::ColumnCache;
+use crate::memory_pool::SharedByUse;
 
 /// What queries of one process may use.
 #[derive(Debug, Clone)]
@@ -37,14 +38,18 @@ const TRACKED_CONSUMERS: usize = 5;
 impl Resources {
     /// The DataFusion runtime with these limits.
     pub fn runtime(&self) -> Result<Arc<RuntimeEnv>> {
-        self.runtime_with(FairSpillPool::new(self.memory_bytes))
+        self.runtime_with(self.memory())
     }
 
     /// The DataFusion runtime with these limits, whose memory `columns` has as far as queries do not
     /// need it.
     pub fn runtime_beside(&self, columns: Arc<ColumnCache>) -> Result<Arc<RuntimeEnv>> {
-        let queries = FairSpillPool::new(self.memory_bytes);
+        let queries = self.memory();
         self.runtime_with(QueriesFirst { queries, memory_bytes: self.memory_bytes, columns })
+    }
+
+    fn memory(&self) -> SharedByUse {
+        SharedByUse::new("queries may have", self.memory_bytes)
     }
 
     fn runtime_with(&self, pool: impl MemoryPool) -> Result<Arc<RuntimeEnv>> {
@@ -65,7 +70,7 @@ impl Resources {
 /// Memory that queries and the column cache share: the cache gives back what queries reserve.
 #[derive(Debug)]
 struct QueriesFirst {
-    queries: FairSpillPool,
+    queries: SharedByUse,
     memory_bytes: usize,
     columns: Arc<ColumnCache>,
 }

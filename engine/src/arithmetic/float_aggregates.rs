@@ -12,6 +12,7 @@ use arrow::datatypes::{DataType, FieldRef, Schema};
 use datafusion::common::ScalarValue;
 use datafusion::error::Result;
 use datafusion::functions_aggregate::all_default_aggregate_functions;
+use datafusion::functions_aggregate::average::avg_udaf;
 use datafusion::functions_aggregate::sum::sum_udaf;
 use datafusion::logical_expr::function::{
     AccumulatorArgs, AggregateFunctionSimplification, StateFieldsArgs,
@@ -30,7 +31,7 @@ use super::percentile::{
 use super::sliding::{MakeAccumulator, Sliding};
 use super::sliding_sum::{SlidingSum, Total};
 
-/// The aggregates that compute with floats; `sum` is in its own module.
+/// The aggregates that compute with floats; `sum` and `avg` are in their own modules.
 pub(super) const FLOAT_AGGREGATES: [&str; 23] = [
     "sum",
     "avg",
@@ -80,7 +81,7 @@ const SUBTRACTING: [&str; 16] = [
 /// The functions, in the place of DataFusion's.
 pub(super) fn float_aggregates() -> impl Iterator<Item = Arc<AggregateUDF>> {
     let is_ours = |function: &Arc<AggregateUDF>| {
-        function.name() != "sum" && FLOAT_AGGREGATES.contains(&function.name())
+        !["sum", "avg"].contains(&function.name()) && FLOAT_AGGREGATES.contains(&function.name())
     };
     let plain = all_default_aggregate_functions().into_iter().filter(is_ours);
     plain.map(|inner| Arc::new(AggregateUDF::new_from_impl(FloatAggregate { inner })))
@@ -89,6 +90,11 @@ pub(super) fn float_aggregates() -> impl Iterator<Item = Arc<AggregateUDF>> {
 /// `sum` of DataFusion's, but for floats.
 pub(super) fn float_sum() -> Arc<AggregateUDF> {
     Arc::new(AggregateUDF::new_from_impl(FloatAggregate { inner: sum_udaf() }))
+}
+
+/// `avg` of DataFusion's, of what is no integer.
+pub(super) fn float_average() -> Arc<AggregateUDF> {
+    Arc::new(AggregateUDF::new_from_impl(FloatAggregate { inner: avg_udaf() }))
 }
 
 /// An accumulator that gives one NaN and one zero.

@@ -38,17 +38,18 @@ use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
 use datafusion::logical_expr::utils::{AggregateOrderSensitivity, format_state_name};
 use datafusion::logical_expr::{
     Accumulator, AggregateUDF, AggregateUDFImpl, Documentation, Expr, GroupsAccumulator, Operator,
-    ReversedUDAF, SetMonotonicity, Signature, StatisticsArgs, lit,
+    ReversedUDAF, SetMonotonicity, Signature, StatisticsArgs, Volatility, lit,
 };
 
-use accumulator::SumAccumulator;
-use distinct::DistinctSum;
-use groups::GroupedSums;
+pub(super) use accumulator::SumAccumulator;
+pub(super) use distinct::DistinctSum;
+pub(super) use groups::GroupedSums;
 
 use super::exact::{ExactSum, limits};
 use super::float_aggregates::{
     gives_float, normalized_accumulator, normalized_groups, sliding_accumulator,
 };
+use super::integer_arguments::cast_argument;
 use super::out_of_range::sum_out_of_range;
 
 /// Digits of an argument from which on a partial sum may be wider than 128 bits: below, that takes
@@ -56,36 +57,44 @@ use super::out_of_range::sum_out_of_range;
 pub(super) const WIDE_STATE_DIGITS: u8 = 28;
 
 /// The function.
-#[derive(Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Debug, PartialEq, Eq, Hash)]
 pub struct CheckedSum {
     datafusion: Sum,
+    signature: Signature,
     /// Whether sums of integers are decimals.
     is_wide: bool,
+}
+
+impl Default for CheckedSum {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 impl CheckedSum {
     /// `sum`.
     pub fn new() -> Self {
-        Self::default()
+        let signature = Signature::user_defined(Volatility::Immutable);
+        Self { datafusion: Sum::default(), signature, is_wide: false }
     }
 
     /// `wide_sum`.
     pub(super) fn wide() -> Self {
-        Self { is_wide: true, ..Self::default() }
+        Self { is_wide: true, ..Self::new() }
     }
 }
 
 /// What one use of the function sums.
 #[derive(Debug, Clone)]
-struct SumOf {
+pub(super) struct SumOf {
     /// As the user reads it.
     name: String,
-    argument: DataType,
+    pub(super) argument: DataType,
     result: DataType,
 }
 
 impl SumOf {
-    fn new(args: &AccumulatorArgs<'_>) -> Result<Self> {
+    pub(super) fn new(args: &AccumulatorArgs<'_>) -> Result<Self> {
         let Some(argument) = args.expr_fields.first() else { return plan_err!("sum of nothing") };
         Ok(Self {
             name: args.name.to_owned(),
@@ -128,7 +137,8 @@ impl SumOf {
     }
 }
 
-fn state_type(argument: &DataType) -> DataType {
+/// The type of a partial sum of an argument.
+pub(super) fn state_type(argument: &DataType) -> DataType {
     match argument {
         DataType::Decimal128(precision, scale) if *precision > WIDE_STATE_DIGITS => {
             DataType::Decimal256(DECIMAL256_MAX_PRECISION, *scale)
@@ -188,7 +198,11 @@ impl AggregateUDFImpl for CheckedSum {
     }
 
     fn signature(&self) -> &Signature {
-        self.datafusion.signature()
+        &self.signature
+    }
+
+    fn coerce_types(&self, types: &[DataType]) -> Result<Vec<DataType>> {
+        cast_argument(types, &sum_udaf())
     }
 
     fn return_type(&self, types: &[DataType]) -> Result<DataType> {

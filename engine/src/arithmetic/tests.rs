@@ -12,6 +12,7 @@ use proptest::prelude::*;
 use super::with_checked_arithmetic;
 use crate::error::{ErrorCode, SqlError, from_datafusion};
 
+mod averages;
 mod floats;
 
 const MAX: i64 = i64::MAX;

@@ -25,6 +25,7 @@ use crate::functions;
 use crate::logical_rules::hold_back;
 use crate::physical_rules::physical_rules;
 use crate::portable_windows::PortableWindows;
+use crate::query_memory;
 use crate::rewording::reworded;
 use crate::session_functions::session_functions;
 use crate::settings::{CacheUse, Settings};
@@ -179,5 +180,5 @@ pub(crate) fn nested_state(
 /// What a plan that was made in a session runs with.
 pub fn execution_context(state: &SessionState) -> Arc<TaskContext> {
     let (id, config) = (state.session_id().to_owned(), state.config().clone());
-    running_context(id, config, Arc::clone(state.runtime_env()))
+    running_context(id, config, query_memory::of_coordinator(state.runtime_env()))
 }

@@ -14,9 +14,8 @@ use tokio::task::JoinHandle;
 
 /// Memory of queries of each worker.
 const WORKER_MEMORY_BYTES: usize = 48 << 20;
-/// The same where queries spill: what sorts and groups keep while they merge does not spill, and the neighbours'
-/// share of the memory is not theirs.
-const SPILLING_MEMORY_BYTES: usize = 72 << 20;
+/// What one query may have of it.
+const QUERY_MEMORY_BYTES: usize = WORKER_MEMORY_BYTES / 4 * 3;
 /// Rows of `big` for each worker: their texts take 40 MB, and what is made of them more than its memory.
 const ROWS_PER_WORKER: u64 = 600_000;
 /// Rows that every query has memory for.
@@ -67,17 +66,12 @@ struct Scene {
 impl Scene {
     /// A cluster with a table of about as much as its memory, of which one query may have a part, and spill space of
     /// so many bytes.
-    async fn start(
-        workers: u16,
-        worker_memory_bytes: usize,
-        worker_query_bytes: usize,
-        spill_bytes_max: u64,
-    ) -> Self {
+    async fn start(workers: u16, spill_bytes_max: u64) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let memory_bytes = worker_memory_bytes * usize::from(workers);
+        let memory_bytes = WORKER_MEMORY_BYTES * usize::from(workers);
         let config = EmbeddedConfig {
             memory_bytes,
-            query_memory_bytes: worker_query_bytes * usize::from(workers),
+            query_memory_bytes: QUERY_MEMORY_BYTES * usize::from(workers),
             column_cache_bytes: memory_bytes as u64 / 2,
             load_memory_bytes: memory_bytes / 8,
             spill_bytes_max,
@@ -174,8 +168,7 @@ const AGGREGATES: &[(&str, &str)] = &[
 
 /// Without spill space each of the queries is refused, while its neighbours are served.
 async fn check_refused(workers: u16) {
-    let query_bytes = WORKER_MEMORY_BYTES / 4 * 3;
-    let mut scene = Scene::start(workers, WORKER_MEMORY_BYTES, query_bytes, 1 << 20).await;
+    let mut scene = Scene::start(workers, 1 << 20).await;
     let url = scene.cluster.url();
     let mut loads = 0;
     for (what, sql) in HUNGRY {
@@ -218,15 +211,18 @@ async fn a_query_beyond_the_memory_of_three_workers_is_refused_and_nobody_else_s
 
 /// With spill space what can spill has its answer.
 async fn check_spills(workers: u16) {
-    let memory_bytes = SPILLING_MEMORY_BYTES;
-    let mut scene = Scene::start(workers, memory_bytes, memory_bytes, 4 << 30).await;
+    let mut scene = Scene::start(workers, 4 << 30).await;
     let neighbours = [
         Neighbour::start(&scene.cluster.url(), LOOKUPS).await,
         Neighbour::start(&scene.cluster.url(), AGGREGATES).await,
     ];
     for (what, sql) in SPILLING {
-        let all = scene.answer(&sql.replace("{rows}", &scene.rows.to_string())).await;
+        let sql = sql.replace("{rows}", &scene.rows.to_string());
+        let all = scene.answer(&sql).await;
         assert!(is(&all, scene.rows), "{what}: {all}");
+        let plan = scene.answer(&format!("EXPLAIN ANALYZE {sql}")).await;
+        let mut spills = plan.split("spill_count=").skip(1);
+        assert!(spills.any(|count| !count.starts_with('0')), "{what} spilled nothing: {plan}");
     }
     for neighbour in neighbours {
         neighbour.was_served("what spills").await;

@@ -14,7 +14,7 @@ use super::SumOf;
 
 /// Sums values, and takes them back when a window slides.
 #[derive(Debug)]
-pub(super) struct SumAccumulator<T> {
+pub(in crate::arithmetic) struct SumAccumulator<T> {
     of: SumOf,
     sum: ExactSum,
     /// Values in the sum: none is NULL.
@@ -23,8 +23,34 @@ pub(super) struct SumAccumulator<T> {
 }
 
 impl<T: Summand> SumAccumulator<T> {
-    pub(super) fn new(of: SumOf) -> Self {
+    pub(in crate::arithmetic) fn new(of: SumOf) -> Self {
         Self { of, sum: ExactSum::default(), values: 0, argument: PhantomData }
+    }
+
+    pub(in crate::arithmetic) fn sum(&self) -> ExactSum {
+        self.sum
+    }
+
+    /// How many values it is the sum of, once partial sums were added with `merge` only.
+    pub(in crate::arithmetic) fn count(&self) -> u64 {
+        self.values
+    }
+
+    /// Adds partial sums of so many values.
+    pub(in crate::arithmetic) fn merge(&mut self, partials: &ArrayRef, values: u64) -> Result<()> {
+        match partials.data_type() {
+            DataType::Decimal128(..) => {
+                self.sum.add_sum(ExactSum::of(partials.as_primitive::<Decimal128Type>()));
+            }
+            DataType::Decimal256(..) => {
+                for partial in partials.as_primitive::<Decimal256Type>().iter().flatten() {
+                    self.sum.add_sum(ExactSum::from_i256(partial));
+                }
+            }
+            other => return exec_err!("a partial sum is {other}"),
+        }
+        self.values += values;
+        Ok(())
     }
 }
 
@@ -50,21 +76,8 @@ impl<T: Summand> Accumulator for SumAccumulator<T> {
     }
 
     fn merge_batch(&mut self, states: &[ArrayRef]) -> Result<()> {
-        for array in states {
-            match array.data_type() {
-                DataType::Decimal128(..) => {
-                    self.sum.add_sum(ExactSum::of(array.as_primitive::<Decimal128Type>()));
-                }
-                DataType::Decimal256(..) => {
-                    for partial in array.as_primitive::<Decimal256Type>().iter().flatten() {
-                        self.sum.add_sum(ExactSum::from_i256(partial));
-                    }
-                }
-                other => return exec_err!("a partial sum is {other}"),
-            }
-            self.values += count_valid(array);
-        }
-        Ok(())
+        // A partial sum is at least one value, which is all that a sum has to know.
+        states.iter().try_for_each(|partials| self.merge(partials, count_valid(partials)))
     }
 
     fn state(&mut self) -> Result<Vec<ScalarValue>> {

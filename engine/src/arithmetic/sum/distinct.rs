@@ -15,7 +15,7 @@ use super::SumOf;
 
 /// Sums each value once, however often it comes, until a sliding window has lost all of them.
 #[derive(Debug)]
-pub(super) struct DistinctSum<T: Summand> {
+pub(in crate::arithmetic) struct DistinctSum<T: Summand> {
     of: SumOf,
     sum: ExactSum,
     /// How often each value is there.
@@ -23,8 +23,17 @@ pub(super) struct DistinctSum<T: Summand> {
 }
 
 impl<T: Summand<Native: Hash + Eq>> DistinctSum<T> {
-    pub(super) fn new(of: SumOf) -> Self {
+    pub(in crate::arithmetic) fn new(of: SumOf) -> Self {
         Self { of, sum: ExactSum::default(), counts: HashMap::default() }
+    }
+
+    pub(in crate::arithmetic) fn sum(&self) -> ExactSum {
+        self.sum
+    }
+
+    /// How many values it is the sum of.
+    pub(in crate::arithmetic) fn count(&self) -> u64 {
+        self.counts.len() as u64
     }
 
     fn insert(&mut self, values: &PrimitiveArray<T>) {

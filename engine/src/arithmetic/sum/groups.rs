@@ -20,7 +20,7 @@ use super::SumOf;
 
 /// The sums of all groups, as in [`exact`](super::super::exact) but with the parts in two lists.
 #[derive(Debug)]
-pub(super) struct GroupedSums<T: Summand> {
+pub(in crate::arithmetic) struct GroupedSums<T: Summand> {
     of: SumOf,
     low: Vec<T::Low>,
     wraps: Wraps,
@@ -56,7 +56,7 @@ impl Wraps {
 }
 
 impl<T: Summand> GroupedSums<T> {
-    pub(super) fn new(of: SumOf) -> Self {
+    pub(in crate::arithmetic) fn new(of: SumOf) -> Self {
         let (wraps, filled) = (Wraps::default(), Filled::default());
         Self { of, low: Vec::new(), wraps, filled, argument: PhantomData }
     }
