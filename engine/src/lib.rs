@@ -14,6 +14,7 @@
 //! - [`table`], [`scan`], [`chunks`], [`column_cache`]: reading stored tables
 //! - [`statistics`], [`sketches`]: what ANALYZE found out, and how
 //! - [`plan_size`], `functions`, `window_memory`: limits of plans, functions and windows
+//! - `memory_shares`, `memory_pool`, `query_memory`: who has how much memory
 //! - [`files`]: reading files from outside
 //! - [`mod@write`]: rows into segments
 //! - [`distribute`]: which worker runs what, and the plan checker
@@ -22,7 +23,8 @@
 //! - `node_expressions`: what rules do to the expressions of one node
 //! - `logical_rules` (`constant_filters`, `flattened_joins`, `functional_dependencies`, `lateral_joins`, `null_equality`) and `physical_rules`, with `unknown_nulls`, `exact_bounds`, `unestimated`, `required_orders`, `partition_orders`, `topk_of_floats`, `unread_sides`, `filter_columns` and `pass_through`: DataFusion's rules kept from going too far
 //! - `filter_routes`: filters that find their column, where columns share a name
-//! - `guarded`: a fragment's panics are errors
+//! - `filter_estimates`: how much filters keep
+//! - `guarded`: a fragment's panics are errors; `late_builds`: build sides that wait
 //! - [`codec`], `recursive`, [`plan_gate`], [`allow_list`], [`ipc`]: plans and rows on the wire
 //! - [`protocol`], [`log_protocol`], [`commit_protocol`], [`secret`], [`addressee`], [`channels`],
 //!   [`fence`]: the internal gRPC contracts
@@ -46,6 +48,7 @@ mod exact_bounds;
 pub mod fence;
 pub mod files;
 mod filter_columns;
+mod filter_estimates;
 mod filter_routes;
 mod flattened_joins;
 mod fold;
@@ -56,6 +59,7 @@ mod guarded;
 mod information_schema;
 mod intervals;
 pub mod ipc;
+mod late_builds;
 mod lateral_joins;
 mod literal_sides;
 pub mod log_protocol;

@@ -8,6 +8,7 @@ use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
 use crate::distribute::VisibleWindowKeys;
 use crate::exact_bounds::{AGGREGATE_STATISTICS, ExactBounds};
 use crate::filter_columns::{FilterColumns, PROJECTION_PUSHDOWN};
+use crate::filter_estimates::{FilterEstimates, JOIN_SELECTION};
 use crate::filter_routes::{FILTER_PUSHDOWN, RoutedFilters};
 use crate::partition_orders::PartitionOrders;
 use crate::required_orders::{REQUIRED_BEFORE, RequiredOrders};
@@ -26,6 +27,9 @@ pub(crate) fn physical_rules() -> Vec<Rule> {
         // Before filters of the first rows go down to scans.
         if rule.name().starts_with(FILTER_PUSHDOWN) {
             rules.push(Arc::new(PartitionOrders));
+        }
+        if rule.name() == JOIN_SELECTION {
+            rules.push(Arc::new(FilterEstimates));
         }
         if rule.name() == REQUIRED_BEFORE {
             rules.push(Arc::new(RequiredOrders));

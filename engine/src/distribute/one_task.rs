@@ -19,6 +19,7 @@ use datafusion_distributed::{DistributedExec, DistributedLeafExec, NetworkBounda
 use super::Topology;
 use super::leaves::busiest_reader;
 use crate::channels::{Channels, in_own_task};
+use crate::late_builds::late_builds;
 use crate::session::FragmentOptions;
 use crate::window_memory::count_windows;
 
@@ -83,5 +84,5 @@ fn in_one_piece(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> 
             _ => Ok(Transformed::no(node)),
         }
     });
-    count_windows(whole.data()?)
+    late_builds(count_windows(whole.data()?)?)
 }

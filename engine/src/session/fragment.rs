@@ -22,6 +22,7 @@ use crate::fence::Fence;
 use crate::files::AllowedRoots;
 use crate::functions;
 use crate::guarded::guarded;
+use crate::late_builds::late_builds;
 use crate::portable_windows::flagged_functions;
 use crate::query_memory::QueryMemory;
 use crate::sketches::{distinct_sketch, row_sample};
@@ -92,7 +93,8 @@ impl FragmentSessions {
         let fence = services.fence.clone();
         let admit = move |event: WorkerPlanRewriteEvent<'_>| {
             check_allowed(&event.plan, &fence)?;
-            let plan = guarded(count_windows(event.plan)?, Arc::clone(&memory));
+            let plan = late_builds(count_windows(event.plan)?)?;
+            let plan = guarded(plan, Arc::clone(&memory));
             Ok(WorkerPlanRewriteEventResponse::new(plan))
         };
         let mut state = self.common.clone();
