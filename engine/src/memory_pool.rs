@@ -67,10 +67,6 @@ impl MemoryPool for SharedByUse {
         "shared_by_use"
     }
 
-    fn register(&self, consumer: &MemoryConsumer) {
-        self.shares().register(asker(consumer, 0));
-    }
-
     fn unregister(&self, consumer: &MemoryConsumer) {
         self.shares().unregister(asker(consumer, 0));
     }

@@ -2,30 +2,35 @@
 //!
 //! DataFusion's `FairSpillPool` gives each that can spill the memory by their number, whether the others use
 //! theirs or not: each output of each repartitioning counts, and a sort beside forty of them has a fortieth.
-//! Its `GreedyMemoryPool` gives all to the first, and the next has nothing to begin with. Here memory goes to
-//! those who use it, and two parts of it are kept:
+//! Its `GreedyMemoryPool` gives all to the first, and the next has nothing to begin with. Here one that can
+//! spill may have as much as a multiple of what is still free, as queues that share a buffer do (dynamic
+//! thresholds: Choudhury and Hahne, IEEE/ACM Transactions on Networking 1998):
 //!
 //! ```text
-//! | what cannot spill |              what can spill, n of them               |
-//!     first come        a quarter is guaranteed, 1/n of it to each
-//!                       an eighth is left by those who have much already
-//!                       the rest, and what is guaranteed to none any more
-//!                       because they have it: first come
+//! what cannot spill   whatever is free
+//! what can spill      three times of what is then free, but for an eighth that it leaves
+//!                     a little, as long as as much is then free: a 64th of all, or a 16th for
+//!                     another reservation of one that has some
 //! ```
 //!
-//! So one that spills alone has seven eighths, one beside others that are idle five, and none that spills is
-//! refused what is guaranteed to it, unless what cannot spill took it: the banker's rule (Dijkstra 1965,
-//! EWD 123) with one claim each. One that is refused spills, and what it gives back is there for all.
+//! So what is idle keeps nobody from anything, one that spills alone has 21/32 of the memory, n that grow
+//! together have equal parts, and something is free for the next, who has little to begin with where
+//! others have much. One that asks for more than that is refused, spills, and what it gives back is there for
+//! all; one that does not ask keeps what it has. Nobody is sure of anything: what cannot spill may take it all.
 //!
 //! The eighth is for the second reservations of operators: DataFusion's merge of spilled runs takes as much as
 //! it gets for the runs, and fails if there is nothing left to put the merged rows into.
 
 use std::collections::HashMap;
 
-/// The part of what can be spilled that is guaranteed: one of so many.
-const GUARANTEED_PART: usize = 4;
-/// The part of it that a reservation of more than half of that leaves: one of so many.
+/// How many times of what is then free one may have.
+const TIMES_FREE: usize = 3;
+/// The part that those who have much leave: one of so many.
 const LEFT_PART: usize = 8;
+/// The part that is little, in the first reservation of a consumer.
+const LITTLE_PART: usize = 64;
+/// The same in another one.
+const LITTLE_MORE_PART: usize = 16;
 
 /// Who has how much, in bytes.
 #[derive(Debug)]
@@ -62,18 +67,10 @@ impl Shares {
         self.spillable + self.fixed
     }
 
-    /// From now on a part is guaranteed to it.
-    pub(crate) fn register(&mut self, asker: Asker) {
-        if asker.can_spill {
-            self.spillers.insert(asker.id, 0);
-        }
-    }
-
-    /// It has nothing, and will not ask again.
+    /// Forgets one that has nothing and will not ask again.
     pub(crate) fn unregister(&mut self, asker: Asker) {
-        if asker.can_spill {
-            self.spillers.remove(&asker.id);
-        }
+        let had = self.spillers.remove(&asker.id).unwrap_or_default();
+        debug_assert_eq!(had, 0, "a consumer of memory left with some");
     }
 
     /// Counts what it took without asking.
@@ -88,21 +85,22 @@ impl Shares {
     }
 
     pub(crate) fn shrink(&mut self, asker: Asker, bytes: usize) {
-        match asker.can_spill {
-            true => {
-                if let Some(own) = self.spillers.get_mut(&asker.id) {
-                    *own = own.saturating_sub(bytes);
-                }
-                self.spillable = self.spillable.saturating_sub(bytes);
-            }
-            false => self.fixed = self.fixed.saturating_sub(bytes),
+        let less = |has: &mut usize| {
+            debug_assert!(*has >= bytes, "{bytes} bytes are given back of {has}");
+            *has = has.saturating_sub(bytes);
+        };
+        if asker.can_spill {
+            less(self.spillers.entry(asker.id).or_default());
+            less(&mut self.spillable);
+        } else {
+            less(&mut self.fixed);
         }
     }
 
     /// Gives it so many bytes more, or says how many there are for it.
     pub(crate) fn try_grow(&mut self, asker: Asker, bytes: usize) -> Result<(), usize> {
         let free = self.bytes_max.saturating_sub(self.reserved());
-        let available = if asker.can_spill { self.available_to(asker, bytes, free) } else { free };
+        let available = if asker.can_spill { self.available_to(asker, free) } else { free };
         if bytes > available {
             return Err(available);
         }
@@ -111,16 +109,18 @@ impl Shares {
     }
 
     /// How much of what is free one that spills may have.
-    fn available_to(&self, asker: Asker, bytes: usize, free: usize) -> usize {
+    fn available_to(&self, asker: Asker, free: usize) -> usize {
         let spillable_max = self.bytes_max.saturating_sub(self.fixed);
-        let guaranteed = spillable_max / GUARANTEED_PART / self.spillers.len().max(1);
-        let left = spillable_max / LEFT_PART;
         let own = self.spillers.get(&asker.id).copied().unwrap_or_default();
-        let others = self.spillers.iter().filter(|(other, _)| **other != asker.id);
-        let claimed: usize = others.map(|(_, bytes)| guaranteed.saturating_sub(*bytes)).sum();
-        let has_much = asker.reserved.saturating_add(bytes) > guaranteed.max(left / 2);
-        let kept = claimed + if has_much { left } else { 0 };
-        free.saturating_sub(kept).max(guaranteed.saturating_sub(own).min(free))
+        // The most for which own + more <= TIMES_FREE * (free - left - more).
+        let unleft = free.saturating_sub(spillable_max / LEFT_PART);
+        let much = unleft.saturating_mul(TIMES_FREE).saturating_sub(own) / (TIMES_FREE + 1);
+        let is_first = own <= asker.reserved;
+        let little = spillable_max / if is_first { LITTLE_PART } else { LITTLE_MORE_PART };
+        // The most for which reserved + more <= little, and <= free - more.
+        let little = little.min(free).saturating_sub(asker.reserved);
+        let little = little.min(free.saturating_sub(asker.reserved) / 2);
+        much.max(little)
     }
 }
 
@@ -130,121 +130,147 @@ mod tests {
 
     use super::*;
 
-    const ALL: usize = 1_000;
+    const ALL: usize = 6_400;
 
-    /// One with a single reservation.
-    struct Spiller(usize);
+    /// What one that spills has in its reservations.
+    #[derive(Debug, Default, Clone, Copy)]
+    struct Spiller {
+        id: usize,
+        first: usize,
+        second: usize,
+    }
 
-    impl Shares {
-        fn has(&self, id: usize) -> usize {
-            self.spillers.get(&id).copied().unwrap_or_default()
+    impl Spiller {
+        fn of(id: usize) -> Self {
+            Self { id, ..Self::default() }
         }
 
-        fn ask(&mut self, Spiller(id): Spiller, bytes: usize) -> Result<(), usize> {
-            let reserved = self.has(id);
-            self.try_grow(Asker { id, can_spill: true, reserved }, bytes)
+        fn asker(&self, reserved: usize) -> Asker {
+            Asker { id: self.id, can_spill: true, reserved }
         }
 
-        fn ask_in_second_reservation(
-            &mut self,
-            Spiller(id): Spiller,
-            bytes: usize,
-        ) -> Result<(), usize> {
-            self.try_grow(Asker { id, can_spill: true, reserved: 0 }, bytes)
+        fn grows(&mut self, shares: &mut Shares, bytes: usize) -> bool {
+            let granted = shares.try_grow(self.asker(self.first), bytes).is_ok();
+            self.first += if granted { bytes } else { 0 };
+            granted
         }
 
-        fn ask_for_good(&mut self, bytes: usize) -> Result<(), usize> {
-            self.try_grow(Asker { id: 99, can_spill: false, reserved: 0 }, bytes)
+        /// Until it is refused.
+        fn grows_greedily(&mut self, shares: &mut Shares) {
+            while self.grows(shares, 1) {}
         }
 
-        fn give_back(&mut self, Spiller(id): Spiller, bytes: usize) {
-            self.shrink(Asker { id, can_spill: true, reserved: 0 }, bytes);
+        fn grows_in_second(&mut self, shares: &mut Shares, bytes: usize) -> bool {
+            let granted = shares.try_grow(self.asker(self.second), bytes).is_ok();
+            self.second += if granted { bytes } else { 0 };
+            granted
         }
 
-        fn leave(&mut self, Spiller(id): Spiller) {
-            self.unregister(Asker { id, can_spill: true, reserved: 0 });
+        fn spills(&mut self, shares: &mut Shares) {
+            shares.shrink(self.asker(self.first), std::mem::take(&mut self.first));
         }
     }
 
-    fn shares_of(spillers: usize) -> Shares {
+    const FIXED: Asker = Asker { id: 99, can_spill: false, reserved: 0 };
+
+    fn free(shares: &Shares) -> usize {
+        ALL - shares.reserved()
+    }
+
+    #[test]
+    fn one_that_spills_alone_has_most_of_it() {
+        let (mut shares, mut one) = (Shares::new(ALL), Spiller::of(1));
+        one.grows_greedily(&mut shares);
+        assert_eq!(one.first, ALL / 32 * 21);
+        assert_eq!(shares.try_grow(one.asker(one.first), 1), Err(0));
+        assert_eq!(shares.try_grow(FIXED, free(&shares)), Ok(()), "what cannot spill has the rest");
+        assert_eq!(shares.try_grow(FIXED, 1), Err(0));
+    }
+
+    #[test]
+    fn all_that_grow_together_have_as_much_and_leave_an_eighth_to_their_second_reservations() {
+        for number in [2, 3, 16, 24, 32, 50] {
+            let mut shares = Shares::new(ALL);
+            let mut all: Vec<_> = (0..number).map(Spiller::of).collect();
+            while all.iter_mut().any(|one| one.grows(&mut shares, 1)) {}
+            let (least, most) = all
+                .iter()
+                .fold((ALL, 0), |(least, most), one| (least.min(one.first), most.max(one.first)));
+            assert!(most - least <= 1, "{number}: {least} to {most}");
+            assert!(least * number >= ALL / 2, "{number}: {least} each");
+            assert!(free(&shares) >= ALL / LEFT_PART, "{number}: {} are free", free(&shares));
+            let second = ALL / LEFT_PART / number / 2;
+            assert!(all.iter_mut().all(|one| one.grows_in_second(&mut shares, second)), "{number}");
+        }
+    }
+
+    #[test]
+    fn one_after_the_other_has_something_to_begin_with() {
         let mut shares = Shares::new(ALL);
-        (0..spillers).for_each(|id| shares.register(Asker { id, can_spill: true, reserved: 0 }));
-        shares
-    }
-
-    #[test]
-    fn one_that_spills_alone_leaves_an_eighth_to_its_second_reservation() {
-        let mut shares = shares_of(1);
-        assert_eq!(shares.ask(Spiller(0), ALL), Err(875));
-        assert_eq!(shares.ask(Spiller(0), 875), Ok(()));
-        assert_eq!(shares.ask(Spiller(0), 1), Err(0));
-        assert_eq!(shares.ask_in_second_reservation(Spiller(0), 125), Ok(()));
-        assert_eq!(shares.ask_for_good(1), Err(0));
-    }
-
-    #[test]
-    fn one_beside_many_that_are_idle_has_most_of_it() {
-        let mut shares = shares_of(50);
-        assert_eq!(shares.ask(Spiller(7), ALL), Err(630));
-        assert_eq!(shares.ask(Spiller(7), 630), Ok(()));
-        // Each of the others has what is guaranteed to it, and the first what was left.
-        assert_eq!(shares.ask(Spiller(0), 50), Ok(()));
-        assert_eq!(shares.ask(Spiller(1), 62), Ok(()));
-        for id in (2..50).filter(|id| *id != 7) {
-            assert_eq!(shares.ask(Spiller(id), 5), Ok(()), "{id}");
+        let mut has = Vec::new();
+        for id in 0..8 {
+            let mut next = Spiller::of(id);
+            next.grows_greedily(&mut shares);
+            has.push(next.first);
         }
-        // What one gives back is there for all.
-        shares.give_back(Spiller(7), 630);
-        assert!(shares.ask(Spiller(8), 500).is_ok());
-        shares.leave(Spiller(7));
-        assert_eq!(shares.ask_for_good(ALL), Err(ALL - shares.reserved()));
+        assert_eq!(has, [4200, 1050, 262, 100, 100, 100, 100, 100]);
     }
 
     #[test]
-    fn what_cannot_spill_comes_first() {
-        let mut shares = shares_of(2);
-        assert_eq!(shares.ask_for_good(920), Ok(()));
-        assert_eq!(shares.ask(Spiller(0), 80), Err(60), "10 are the other's, 10 are left");
-        assert_eq!(shares.ask(Spiller(1), 10), Ok(()));
-        assert_eq!(shares.ask(Spiller(0), 60), Ok(()));
-        assert_eq!(shares.ask_for_good(10), Ok(()));
-        assert_eq!(shares.reserved(), ALL);
+    fn what_one_gives_back_is_there_for_all() {
+        let mut shares = Shares::new(ALL);
+        let (mut first, mut next) = (Spiller::of(1), Spiller::of(2));
+        first.grows_greedily(&mut shares);
+        next.grows_greedily(&mut shares);
+        assert!(!first.grows(&mut shares, 1), "it has more than three times of what is free");
+        first.spills(&mut shares);
+        next.grows_greedily(&mut shares);
+        assert_eq!(next.first, ALL / 32 * 21);
+        next.spills(&mut shares);
+        shares.unregister(next.asker(0));
+        assert_eq!(shares.reserved(), 0);
     }
 
     #[derive(Debug, Clone)]
     enum Step {
-        Ask(usize, usize),
-        GiveBack(usize, usize),
+        Grow(usize, usize),
+        GrowInSecond(usize, usize),
+        GrowForGood(usize),
+        Spill(usize),
     }
 
     fn steps() -> impl Strategy<Value = Vec<Step>> {
         let step = prop_oneof![
-            (0_usize..6, 0_usize..300).prop_map(|(id, bytes)| Step::Ask(id, bytes)),
-            (0_usize..6, 0_usize..300).prop_map(|(id, bytes)| Step::GiveBack(id, bytes)),
+            4 => (0_usize..6, 0_usize..2_000).prop_map(|(id, bytes)| Step::Grow(id, bytes)),
+            2 => (0_usize..6, 0_usize..500).prop_map(|(id, bytes)| Step::GrowInSecond(id, bytes)),
+            1 => (0_usize..500).prop_map(Step::GrowForGood),
+            2 => (0_usize..6).prop_map(Step::Spill),
         ];
         prop::collection::vec(step, 0..100)
     }
 
     proptest! {
         #[test]
-        fn nobody_is_refused_what_is_guaranteed_and_all_have_no_more_than_there_is(steps in steps()) {
-            let mut shares = shares_of(6);
-            let mut has = [0; 6];
-            let guaranteed = ALL / GUARANTEED_PART / has.len();
+        fn all_have_no_more_than_there_is_and_no_spiller_takes_the_last(steps in steps()) {
+            let (mut shares, mut fixed) = (Shares::new(ALL), 0);
+            let mut all: Vec<_> = (0..6).map(Spiller::of).collect();
             for step in steps {
                 match step {
-                    Step::Ask(id, bytes) => {
-                        let granted = shares.ask(Spiller(id), bytes);
-                        prop_assert!(granted.is_ok() || has[id] + bytes > guaranteed);
-                        has[id] += if granted.is_ok() { bytes } else { 0 };
+                    Step::Grow(id, bytes) => {
+                        let granted = all[id].grows(&mut shares, bytes);
+                        prop_assert!(!granted || bytes == 0 || free(&shares) > 0);
                     }
-                    Step::GiveBack(id, bytes) => {
-                        let bytes = bytes.min(has[id]);
-                        shares.give_back(Spiller(id), bytes);
-                        has[id] -= bytes;
+                    Step::GrowInSecond(id, bytes) => {
+                        let granted = all[id].grows_in_second(&mut shares, bytes);
+                        prop_assert!(!granted || bytes == 0 || free(&shares) > 0);
                     }
+                    Step::GrowForGood(bytes) => {
+                        fixed += if shares.try_grow(FIXED, bytes).is_ok() { bytes } else { 0 };
+                    }
+                    Step::Spill(id) => all[id].spills(&mut shares),
                 }
-                prop_assert_eq!(shares.reserved(), has.iter().sum::<usize>());
+                let spillable: usize = all.iter().map(|one| one.first + one.second).sum();
+                prop_assert_eq!(shares.reserved(), spillable + fixed);
                 prop_assert!(shares.reserved() <= ALL);
             }
         }

@@ -84,7 +84,6 @@ impl MemoryPool for QueryPool {
     }
 
     fn register(&self, consumer: &MemoryConsumer) {
-        self.own.register(consumer);
         self.shared.register(consumer);
     }
 

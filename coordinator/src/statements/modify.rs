@@ -21,6 +21,7 @@ use basalt_engine::defaults::default_ast;
 use basalt_engine::dialect::{Assignment, Delete, Insert, Rows, Update, make_exact};
 use basalt_engine::error::{ErrorCode, SqlError, did_you_mean};
 use basalt_engine::scan::row_ids::{ROW_ID_NAME, split_row_id};
+use basalt_engine::session::execution_context;
 use basalt_engine::snapshot::TableSnapshot;
 use basalt_engine::table::{ChosenRows, SegmentTable};
 use basalt_engine::types::{column_type_name, scan_type, type_name};
@@ -192,7 +193,7 @@ impl Statements {
         let plan = pinned.query_plan(query_statement(rows.query()?)).await?;
         let plan = bind(with_row_ids(plan).map_err(error)?, values.to_vec()).map_err(error)?;
         let plan = pinned.distributed(&plan).await?;
-        let mut ids = execute_stream(plan, pinned.state.task_ctx()).map_err(error)?;
+        let mut ids = execute_stream(plan, execution_context(&pinned.state)).map_err(error)?;
         let mut chosen: BTreeMap<u32, DeleteVectorBuilder> = BTreeMap::new();
         while let Some(batch) = ids.try_next().await.map_err(error)? {
             let Some(ids) = batch.column(0).as_primitive_opt::<UInt64Type>() else {

@@ -8,6 +8,7 @@ use arrow::record_batch::RecordBatch;
 use basalt_engine::dialect::{Explain, ObjectRef, Statement};
 use basalt_engine::distribute::plan_distributed;
 use basalt_engine::error::{ErrorCode, SqlError, from_datafusion};
+use basalt_engine::session::execution_context;
 use basalt_engine::snapshot::{Relation, Snapshot};
 use basalt_engine::types::{column_type_name, type_name, wire_schema};
 use basalt_storage::ids::ColumnId;
@@ -169,7 +170,7 @@ pub(super) async fn explain(
     run.note_fallback(distributed.fallback.clone());
     let mut lines: Vec<(&str, String)> = Vec::new();
     if explain.analyze {
-        let stream = execute_stream(Arc::clone(&distributed.plan), state.task_ctx());
+        let stream = execute_stream(Arc::clone(&distributed.plan), execution_context(&state));
         // Counted as they come: the rows themselves may be more than memory holds.
         let count = async |rows, batch: RecordBatch| Ok(rows + batch.num_rows());
         let rows = stream.map_err(error)?.try_fold(0, count).await.map_err(error)?;

@@ -38,7 +38,7 @@ use groups::GroupedAverages;
 
 use super::float_aggregates::float_average;
 use super::integer_arguments::cast_argument;
-use super::sum::{DistinctSum, GroupedSums, SumAccumulator, SumOf, state_type};
+use super::sum::{DistinctSum, GroupedSums, SumOf, state_type};
 
 /// The function.
 #[derive(Debug, PartialEq, Eq, Hash)]
@@ -108,7 +108,7 @@ impl AggregateUDFImpl for ExactAverage {
             true => {
                 Box::new(DistinctAverage::new(DistinctSum::<T>::new(sum))) as Box<dyn Accumulator>
             }
-            false => Box::new(AverageAccumulator::new(SumAccumulator::<T>::new(sum))),
+            false => Box::new(AverageAccumulator::<T>::new(sum)),
         }))
     }
 

@@ -9,11 +9,14 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, ArrowPrimitiveType, PrimitiveArray};
+use arrow::array::{Array, ArrayRef, ArrowPrimitiveType, AsArray, PrimitiveArray};
 use arrow::buffer::NullBuffer;
 use arrow::datatypes::{
-    DataType, Decimal32Type, Decimal64Type, Decimal128Type, Int64Type, UInt64Type, i256,
+    DataType, Decimal32Type, Decimal64Type, Decimal128Type, Decimal256Type, Int64Type, UInt64Type,
+    i256,
 };
+use datafusion::common::exec_err;
+use datafusion::error::Result;
 
 /// What can be summed exactly.
 pub(super) trait Summand:
@@ -91,6 +94,21 @@ impl ExactSum {
     pub(super) fn from_i256(value: i256) -> Self {
         let (low, wraps) = i128::split_wide(value);
         Self { low, wraps }
+    }
+
+    /// The sum of partial sums.
+    pub(super) fn of_partials(partials: &ArrayRef) -> Result<Self> {
+        match partials.data_type() {
+            DataType::Decimal128(..) => Ok(Self::of(partials.as_primitive::<Decimal128Type>())),
+            DataType::Decimal256(..) => {
+                let mut sum = Self::default();
+                for partial in partials.as_primitive::<Decimal256Type>().iter().flatten() {
+                    sum.add_sum(Self::from_i256(partial));
+                }
+                Ok(sum)
+            }
+            other => exec_err!("a partial sum is {other}"),
+        }
     }
 
     /// The sum of an array's valid values.

@@ -41,7 +41,8 @@ use datafusion::logical_expr::{
     ReversedUDAF, SetMonotonicity, Signature, StatisticsArgs, Volatility, lit,
 };
 
-pub(super) use accumulator::SumAccumulator;
+use accumulator::SumAccumulator;
+pub(super) use accumulator::count_valid;
 pub(super) use distinct::DistinctSum;
 pub(super) use groups::GroupedSums;
 
@@ -106,6 +107,26 @@ impl SumOf {
     /// The type of a partial sum.
     fn state(&self) -> DataType {
         state_type(&self.argument)
+    }
+
+    /// Bytes on the heap.
+    pub(super) fn name_bytes(&self) -> usize {
+        self.name.capacity()
+    }
+
+    /// A partial sum, NULL if it is of nothing.
+    pub(super) fn state_scalar(&self, sum: ExactSum, is_empty: bool) -> Result<ScalarValue> {
+        Ok(match self.state() {
+            DataType::Decimal256(precision, scale) => {
+                let sum = (!is_empty).then(|| sum.to_i256());
+                ScalarValue::Decimal256(sum, precision, scale)
+            }
+            DataType::Decimal128(precision, scale) => {
+                let sum = if is_empty { None } else { Some(self.partial(sum.value())?) };
+                ScalarValue::Decimal128(sum, precision, scale)
+            }
+            other => return not_impl_err!("a partial sum as {other}"),
+        })
     }
 
     /// A partial sum that must fit 128 bits.

@@ -88,7 +88,7 @@ impl FragmentSessions {
         let mut config = builder.config().take().unwrap_or_default();
         let fragment = FragmentOptions::of(config.options());
         let memory = self.memory.of(&fragment.query);
-        self.configure(&mut config, fragment)?;
+        self.configure(&mut config, fragment, &memory)?;
         let services = &self.services;
         let fence = services.fence.clone();
         let admit = move |event: WorkerPlanRewriteEvent<'_>| {
@@ -112,12 +112,17 @@ impl FragmentSessions {
     pub(crate) fn own_context(&self, fragment: FragmentOptions) -> Result<Arc<TaskContext>> {
         let mut config = self.common.config().clone();
         let memory = self.memory.of(&fragment.query);
-        self.configure(&mut config, fragment)?;
+        self.configure(&mut config, fragment, &memory)?;
         Ok(running_context(self.common.session_id().to_owned(), config, memory))
     }
 
-    /// What every fragment's session has, whatever plan it runs.
-    fn configure(&self, config: &mut SessionConfig, fragment: FragmentOptions) -> Result<()> {
+    /// What every fragment's session has, whatever plan it runs, in the memory of its query.
+    fn configure(
+        &self,
+        config: &mut SessionConfig,
+        fragment: FragmentOptions,
+        memory: &RuntimeEnv,
+    ) -> Result<()> {
         let options = config.options_mut();
         options.execution.enable_file_stream_work_stealing = false;
         options.set(
@@ -127,7 +132,7 @@ impl FragmentSessions {
         let partitions = fragment.target_partitions.clamp(2, 256);
         options.execution.target_partitions = partitions;
         options.execution.sort_spill_reservation_bytes =
-            sort_spill_reservation_bytes(self.common.runtime_env(), partitions);
+            sort_spill_reservation_bytes(memory, partitions);
         options.execution.time_zone = Some(fragment.time_zone.clone());
         options.extensions.insert(fragment);
         let services = &self.services;

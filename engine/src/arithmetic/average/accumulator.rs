@@ -1,6 +1,8 @@
 //! One average.
 
 use std::hash::Hash;
+use std::marker::PhantomData;
+use std::mem::size_of_val;
 
 use arrow::array::{ArrayRef, AsArray};
 use arrow::datatypes::UInt64Type;
@@ -9,7 +11,7 @@ use datafusion::error::Result;
 use datafusion::logical_expr::Accumulator;
 
 use super::super::exact::{ExactSum, Summand};
-use super::super::sum::{DistinctSum, SumAccumulator};
+use super::super::sum::{DistinctSum, SumOf, count_valid};
 use super::quotient::quotient;
 
 /// The average of so many values.
@@ -27,22 +29,34 @@ fn average(sum: ExactSum, count: u64) -> Result<ScalarValue> {
 /// Averages values, and takes them back when a window slides.
 #[derive(Debug)]
 pub(super) struct AverageAccumulator<T> {
-    sum: SumAccumulator<T>,
+    of: SumOf,
+    sum: ExactSum,
+    /// Values in the sum: none is NULL.
+    count: u64,
+    argument: PhantomData<fn(T)>,
 }
 
 impl<T: Summand> AverageAccumulator<T> {
-    pub(super) fn new(sum: SumAccumulator<T>) -> Self {
-        Self { sum }
+    pub(super) fn new(of: SumOf) -> Self {
+        Self { of, sum: ExactSum::default(), count: 0, argument: PhantomData }
     }
 }
 
 impl<T: Summand> Accumulator for AverageAccumulator<T> {
     fn update_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
-        self.sum.update_batch(values)
+        for array in values {
+            self.sum.add_sum(ExactSum::of(array.as_primitive::<T>()));
+            self.count += count_valid(array);
+        }
+        Ok(())
     }
 
     fn retract_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
-        self.sum.retract_batch(values)
+        for array in values {
+            self.sum.subtract_sum(ExactSum::of(array.as_primitive::<T>()));
+            self.count -= count_valid(array);
+        }
+        Ok(())
     }
 
     fn supports_retract_batch(&self) -> bool {
@@ -50,25 +64,24 @@ impl<T: Summand> Accumulator for AverageAccumulator<T> {
     }
 
     fn state(&mut self) -> Result<Vec<ScalarValue>> {
-        let mut state = vec![ScalarValue::from(self.sum.count())];
-        state.extend(self.sum.state()?);
-        Ok(state)
+        Ok(vec![ScalarValue::from(self.count), self.of.state_scalar(self.sum, self.count == 0)?])
     }
 
     fn merge_batch(&mut self, states: &[ArrayRef]) -> Result<()> {
         let [counts, sums] = states else {
             return exec_err!("{} states of an average", states.len());
         };
-        let counts = counts.as_primitive::<UInt64Type>();
-        self.sum.merge(sums, counts.iter().flatten().sum())
+        self.sum.add_sum(ExactSum::of_partials(sums)?);
+        self.count += counts.as_primitive::<UInt64Type>().iter().flatten().sum::<u64>();
+        Ok(())
     }
 
     fn evaluate(&mut self) -> Result<ScalarValue> {
-        average(self.sum.sum(), self.sum.count())
+        average(self.sum, self.count)
     }
 
     fn size(&self) -> usize {
-        self.sum.size()
+        size_of_val(self) + self.of.name_bytes()
     }
 }
 
