@@ -104,10 +104,10 @@ mod tests {
         let pool: Arc<dyn MemoryPool> = Arc::new(SharedByUse::new("queries may have", 4 << 20));
         let sort = MemoryConsumer::new("a sort").with_can_spill(true).register(&pool);
         let join = MemoryConsumer::new("a join").register(&pool);
-        sort.try_grow(3 << 20).unwrap();
-        let refused = join.try_grow(2 << 20).unwrap_err().strip_backtrace();
-        let says = "Resources exhausted: 2.0 MB more for a join, which has 0.0 B: of 4.0 MB that queries may have, \
-                    3.0 MB are in use, and 1024.0 KB are for it";
+        sort.try_grow(2 << 20).unwrap();
+        let refused = join.try_grow(3 << 20).unwrap_err().strip_backtrace();
+        let says = "Resources exhausted: 3.0 MB more for a join, which has 0.0 B: of 4.0 MB that queries may have, \
+                    2.0 MB are in use, and 2.0 MB are for it";
         assert_eq!(refused, says);
         drop((sort, join));
         assert_eq!(pool.reserved(), 0);

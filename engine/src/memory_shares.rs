@@ -192,7 +192,7 @@ mod tests {
         for number in [2, 3, 16, 24, 32, 50] {
             let mut shares = Shares::new(ALL);
             let mut all: Vec<_> = (0..number).map(Spiller::of).collect();
-            while all.iter_mut().any(|one| one.grows(&mut shares, 1)) {}
+            while all.iter_mut().fold(false, |grew, one| one.grows(&mut shares, 1) | grew) {}
             let (least, most) = all
                 .iter()
                 .fold((ALL, 0), |(least, most), one| (least.min(one.first), most.max(one.first)));
