@@ -50,7 +50,7 @@ impl PhysicalOptimizerRule for FilterEstimates {
         _: &ConfigOptions,
     ) -> Result<Arc<dyn ExecutionPlan>> {
         plan.transform_up(|node| match node.downcast_ref::<FilterExec>() {
-            Some(filter) => Ok(match estimated(filter)? {
+            Some(filter) => Ok(match estimated(filter) {
                 Some(estimated) => Transformed::yes(Arc::new(estimated)),
                 None => Transformed::no(node),
             }),
@@ -69,16 +69,19 @@ impl PhysicalOptimizerRule for FilterEstimates {
 }
 
 /// A filter with its estimate, if there is one that DataFusion would not make itself.
-fn estimated(filter: &FilterExec) -> Result<Option<FilterExec>> {
+///
+/// Statistics are hints: where they cannot be had, the statement does without.
+fn estimated(filter: &FilterExec) -> Option<FilterExec> {
     let (predicate, input) = (filter.predicate(), filter.input());
     if check_support(predicate, &input.schema()) {
-        return Ok(None);
+        return None;
     }
-    let statistics = StatisticsContext::new().compute(input.as_ref(), &StatisticsArgs::new())?;
+    let statistics =
+        StatisticsContext::new().compute(input.as_ref(), &StatisticsArgs::new()).ok()?;
     let rows = Rows { input: input.as_ref(), statistics: &statistics };
-    let Some(share) = rows.known_share(predicate) else { return Ok(None) };
+    let share = rows.known_share(predicate)?;
     let per_cent = (share * 100.0).round().clamp(1.0, 100.0) as u8;
-    FilterExecBuilder::from(filter).with_default_selectivity(per_cent).build().map(Some)
+    FilterExecBuilder::from(filter).with_default_selectivity(per_cent).build().ok()
 }
 
 /// The rows that a filter reads.

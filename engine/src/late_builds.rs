@@ -9,6 +9,10 @@
 //! probe sides: so the side that is waited for is the only one that need run, on all processors. The node
 //! executes what it takes the place of when it is polled first.
 //!
+//! A side that is never waited for, because a side above is empty, is never executed. So sides with rows of other
+//! workers begin as before: workers wait for somebody to execute what they were sent, and EXPLAIN ANALYZE for
+//! what they have to say of it.
+//!
 //! Not here: sides that are partitioned, whose repartitionings wait to be polled by themselves.
 
 use std::fmt;
@@ -26,6 +30,7 @@ use datafusion::physical_plan::{
     ChildrenPropertiesMode, DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties,
     ReplaceChildrenOptions,
 };
+use datafusion_distributed::NetworkBoundaryExt;
 use futures::{TryStreamExt, stream};
 
 /// The plan with build sides that begin when they are waited for.
@@ -34,11 +39,14 @@ pub(crate) fn late_builds(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn Execut
         let Some(join) = node.downcast_ref::<HashJoinExec>() else {
             return Ok(Transformed::no(node));
         };
-        let is_early = join.left().is::<CoalescePartitionsExec>();
-        if !is_early || *join.partition_mode() != PartitionMode::CollectLeft {
+        let build = join.left();
+        let is_early = build.is::<CoalescePartitionsExec>()
+            && *join.partition_mode() == PartitionMode::CollectLeft
+            && !build.exists(|node| Ok(node.is_network_boundary()))?;
+        if !is_early {
             return Ok(Transformed::no(node));
         }
-        let late = Arc::new(LateExec { early: Arc::clone(join.left()) });
+        let late = Arc::new(LateExec { build: Arc::clone(build) });
         let children = vec![late as _, Arc::clone(join.right())];
         let options = ReplaceChildrenOptions::new(ChildrenPropertiesMode::Keep);
         Arc::clone(&node).replace_children(children, options).map(Transformed::yes)
@@ -50,37 +58,37 @@ pub(crate) fn late_builds(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn Execut
 /// EXPLAIN ANALYZE go by position.
 #[derive(Debug)]
 struct LateExec {
-    early: Arc<dyn ExecutionPlan>,
+    build: Arc<dyn ExecutionPlan>,
 }
 
 impl DisplayAs for LateExec {
     fn fmt_as(&self, format: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.early.fmt_as(format, f)
+        self.build.fmt_as(format, f)
     }
 }
 
 impl ExecutionPlan for LateExec {
     fn name(&self) -> &str {
-        self.early.name()
+        self.build.name()
     }
 
     fn properties(&self) -> &Arc<PlanProperties> {
-        self.early.properties()
+        self.build.properties()
     }
 
     fn maintains_input_order(&self) -> Vec<bool> {
-        self.early.maintains_input_order()
+        self.build.maintains_input_order()
     }
 
     fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
-        self.early.children()
+        self.build.children()
     }
 
     fn apply_expressions(
         &self,
         f: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
     ) -> Result<TreeNodeRecursion> {
-        self.early.apply_expressions(f)
+        self.build.apply_expressions(f)
     }
 
     fn replace_children(
@@ -88,8 +96,8 @@ impl ExecutionPlan for LateExec {
         children: Vec<Arc<dyn ExecutionPlan>>,
         options: ReplaceChildrenOptions,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        let early = Arc::clone(&self.early).replace_children(children, options)?;
-        Ok(Arc::new(Self { early }))
+        let build = Arc::clone(&self.build).replace_children(children, options)?;
+        Ok(Arc::new(Self { build }))
     }
 
     fn with_new_children(
@@ -107,13 +115,13 @@ impl ExecutionPlan for LateExec {
         partition: usize,
         context: Arc<TaskContext>,
     ) -> Result<SendableRecordBatchStream> {
-        let early = Arc::clone(&self.early);
-        let rows = stream::once(async move { early.execute(partition, context) }).try_flatten();
+        let build = Arc::clone(&self.build);
+        let rows = stream::once(async move { build.execute(partition, context) }).try_flatten();
         Ok(Box::pin(RecordBatchStreamAdapter::new(self.schema(), rows)))
     }
 
     fn metrics(&self) -> Option<MetricsSet> {
-        self.early.metrics()
+        self.build.metrics()
     }
 }
 

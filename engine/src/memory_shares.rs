@@ -7,30 +7,30 @@
 //! thresholds: Choudhury and Hahne, IEEE/ACM Transactions on Networking 1998):
 //!
 //! ```text
-//! what cannot spill   whatever is free
-//! what can spill      three times of what is then free, but for an eighth that it leaves
-//!                     a little, as long as as much is then free: a 64th of all, or a 16th for
-//!                     another reservation of one that has some
+//! what cannot spill    whatever is free
+//! what can spill       its first batch, and what it puts into another reservation: as much as is then free
+//!                      more: three times of what is then free but for an eighth of all, or a quarter of
+//!                      what is then free
 //! ```
 //!
 //! So what is idle keeps nobody from anything, one that spills alone has 21/32 of the memory, n that grow
-//! together have equal parts, and something is free for the next, who has little to begin with where
-//! others have much. One that asks for more than that is refused, spills, and what it gives back is there for
-//! all; one that does not ask keeps what it has. Nobody is sure of anything: what cannot spill may take it all.
+//! together have equal parts and leave four parts, and something is free for the next. One that asks
+//! for more than that is refused, spills, and what it gives back is there for all; one that does not ask keeps
+//! what it has. Nobody is sure of anything: what cannot spill may take it all.
 //!
-//! The eighth is for the second reservations of operators: DataFusion's merge of spilled runs takes as much as
-//! it gets for the runs, and fails if there is nothing left to put the merged rows into.
+//! What is left is for first batches and second reservations, of which a refusal ends the query: DataFusion's
+//! merge of spilled runs takes as much as it gets for the runs, and fails if there is nothing to put the
+//! merged rows into.
 
 use std::collections::HashMap;
 
-/// How many times of what is then free one may have.
+/// One may have so many times of what is then free but for [`LEFT_PART`]: two that grow together have 3/7 of that
+/// each, as if one were to come.
 const TIMES_FREE: usize = 3;
-/// The part that those who have much leave: one of so many.
+/// Those who have much leave one of so many parts of all.
 const LEFT_PART: usize = 8;
-/// The part that is little, in the first reservation of a consumer.
-const LITTLE_PART: usize = 64;
-/// The same in another one.
-const LITTLE_MORE_PART: usize = 16;
+/// Where there is less than that, many share: each may have one of so many parts of what is then free.
+const PARTS_OF_FREE: usize = 4;
 
 /// Who has how much, in bytes.
 #[derive(Debug)]
@@ -112,14 +112,16 @@ impl Shares {
     fn available_to(&self, asker: Asker, free: usize) -> usize {
         let spillable_max = self.bytes_max.saturating_sub(self.fixed);
         let own = self.spillers.get(&asker.id).copied().unwrap_or_default();
+        let is_another = own > asker.reserved;
+        if own == 0 || is_another {
+            // The most for which reserved + more <= free - more.
+            return free.saturating_sub(asker.reserved) / 2;
+        }
         // The most for which own + more <= TIMES_FREE * (free - left - more).
         let unleft = free.saturating_sub(spillable_max / LEFT_PART);
         let much = unleft.saturating_mul(TIMES_FREE).saturating_sub(own) / (TIMES_FREE + 1);
-        let is_first = own <= asker.reserved;
-        let little = spillable_max / if is_first { LITTLE_PART } else { LITTLE_MORE_PART };
-        // The most for which reserved + more <= little, and <= free - more.
-        let little = little.min(free).saturating_sub(asker.reserved);
-        let little = little.min(free.saturating_sub(asker.reserved) / 2);
+        // The most for which PARTS_OF_FREE * (own + more) <= free - more.
+        let little = free.saturating_sub(own.saturating_mul(PARTS_OF_FREE)) / (PARTS_OF_FREE + 1);
         much.max(little)
     }
 }
@@ -188,8 +190,8 @@ mod tests {
     }
 
     #[test]
-    fn all_that_grow_together_have_as_much_and_leave_an_eighth_to_their_second_reservations() {
-        for number in [2, 3, 16, 24, 32, 50] {
+    fn all_that_grow_together_have_as_much_and_leave_something_to_their_second_reservations() {
+        for number in [2, 3, 16, 24, 50, 57, 64, 256] {
             let mut shares = Shares::new(ALL);
             let mut all: Vec<_> = (0..number).map(Spiller::of).collect();
             while all.iter_mut().fold(false, |grew, one| one.grows(&mut shares, 1) | grew) {}
@@ -198,8 +200,9 @@ mod tests {
                 .fold((ALL, 0), |(least, most), one| (least.min(one.first), most.max(one.first)));
             assert!(most - least <= 1, "{number}: {least} to {most}");
             assert!(least * number >= ALL / 2, "{number}: {least} each");
-            assert!(free(&shares) >= ALL / LEFT_PART, "{number}: {} are free", free(&shares));
-            let second = ALL / LEFT_PART / number / 2;
+            let left = (ALL / LEFT_PART).min(least * PARTS_OF_FREE);
+            assert!(free(&shares) >= left, "{number}: {} are free", free(&shares));
+            let second = free(&shares) / number / 2;
             assert!(all.iter_mut().all(|one| one.grows_in_second(&mut shares, second)), "{number}");
         }
     }
@@ -213,7 +216,16 @@ mod tests {
             next.grows_greedily(&mut shares);
             has.push(next.first);
         }
-        assert_eq!(has, [4200, 1050, 262, 100, 100, 100, 100, 100]);
+        assert_eq!(has, [4200, 1050, 262, 177, 142, 113, 91, 73]);
+    }
+
+    #[test]
+    fn those_who_come_late_have_a_first_batch_of_some_size() {
+        let mut shares = Shares::new(ALL);
+        let mut first: Vec<_> = (0..4).map(Spiller::of).collect();
+        while first.iter_mut().fold(false, |grew, one| one.grows(&mut shares, 1) | grew) {}
+        let mut late = (4..8).map(Spiller::of);
+        assert!(late.all(|mut one| one.grows(&mut shares, ALL / 32)));
     }
 
     #[test]

@@ -34,5 +34,6 @@ mod sqlite_sample;
 mod statement_mistakes;
 mod suites;
 mod traps;
+mod unread_builds;
 mod vertical;
 mod worker_port;
