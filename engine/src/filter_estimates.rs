@@ -26,7 +26,7 @@ use datafusion::physical_expr::expressions::{
     BinaryExpr, Column, InListExpr, IsNotNullExpr, IsNullExpr, Literal, NotExpr,
 };
 use datafusion::physical_expr::intervals::utils::check_support;
-use datafusion::physical_expr::{AnalysisContext, PhysicalExpr, analyze};
+use datafusion::physical_expr::{AnalysisContext, PhysicalExpr, analyze, conjunction};
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::filter::{FilterExec, FilterExecBuilder};
@@ -91,18 +91,23 @@ struct Rows<'a> {
 }
 
 impl Rows<'_> {
-    /// The share of rows that a condition keeps.
-    fn share(&self, condition: &Arc<dyn PhysicalExpr>) -> f64 {
-        self.known_share(condition)
-            .or_else(|| self.share_of_range(condition))
-            .unwrap_or(UNKNOWN_SHARE)
-    }
-
-    /// The same, if distinct counts say something of it.
+    /// The share of rows that a condition keeps, if distinct counts say something of it.
+    ///
+    /// Each part of it is looked at once: machines write conditions of hundreds of parts.
     fn known_share(&self, condition: &Arc<dyn PhysicalExpr>) -> Option<f64> {
         let condition = filtered_by(condition);
         if let Some(binary) = condition.downcast_ref::<BinaryExpr>() {
-            return self.share_of_operator(binary);
+            return match binary.op() {
+                Operator::And => self.share_of_all(&parts(condition, Operator::And)),
+                Operator::Or => self.share_of_any(&parts(condition, Operator::Or)),
+                Operator::Eq | Operator::IsNotDistinctFrom => {
+                    self.share_of_equal(binary.left(), binary.right())
+                }
+                Operator::NotEq | Operator::IsDistinctFrom => {
+                    self.share_of_equal(binary.left(), binary.right()).map(|share| 1.0 - share)
+                }
+                _ => None,
+            };
         }
         if let Some(list) = condition.downcast_ref::<InListExpr>() {
             let of_one = self.share_of_one_value(list.expr())?;
@@ -119,21 +124,37 @@ impl Rows<'_> {
         self.share_of_nulls(is_not_null.arg()).map(|share| 1.0 - share)
     }
 
-    fn share_of_operator(&self, binary: &BinaryExpr) -> Option<f64> {
-        let (left, right) = (binary.left(), binary.right());
-        let is_known = || self.known_share(left).or_else(|| self.known_share(right)).is_some();
-        match binary.op() {
-            Operator::And => is_known().then(|| self.share(left) * self.share(right)),
-            Operator::Or => is_known().then(|| {
-                let (left, right) = (self.share(left), self.share(right));
-                left + right - left * right
-            }),
-            Operator::Eq | Operator::IsNotDistinctFrom => self.share_of_equal(left, right),
-            Operator::NotEq | Operator::IsDistinctFrom => {
-                self.share_of_equal(left, right).map(|share| 1.0 - share)
+    /// Of conditions that must all hold. Those of which nothing is known are taken together.
+    fn share_of_all(&self, conditions: &[&Arc<dyn PhysicalExpr>]) -> Option<f64> {
+        let mut unknown = Vec::new();
+        let mut share = None;
+        for condition in conditions {
+            match self.known_share(condition) {
+                Some(of_one) => share = Some(share.unwrap_or(1.0) * of_one),
+                None => unknown.push(Arc::clone(condition)),
             }
-            _ => None,
         }
+        Some(match unknown.is_empty() {
+            true => share?,
+            false => share? * self.unknown_share(&conjunction(unknown)),
+        })
+    }
+
+    /// Of conditions of which one must hold.
+    fn share_of_any(&self, conditions: &[&Arc<dyn PhysicalExpr>]) -> Option<f64> {
+        let shares: Vec<_> = conditions.iter().map(|one| (one, self.known_share(one))).collect();
+        if shares.iter().all(|(_, share)| share.is_none()) {
+            return None;
+        }
+        let left_out = shares
+            .into_iter()
+            .map(|(condition, share)| 1.0 - share.unwrap_or_else(|| self.unknown_share(condition)));
+        Some(1.0 - left_out.product::<f64>())
+    }
+
+    /// Of a condition of which distinct counts say nothing.
+    fn unknown_share(&self, condition: &Arc<dyn PhysicalExpr>) -> f64 {
+        self.share_of_range(condition).unwrap_or(UNKNOWN_SHARE)
     }
 
     fn share_of_equal(
@@ -178,6 +199,18 @@ impl Rows<'_> {
         let share = analyze(condition, context, &schema).ok()?.selectivity?;
         share.is_finite().then(|| share.clamp(0.0, 1.0))
     }
+}
+
+/// The parts that an operator combines.
+fn parts(whole: &Arc<dyn PhysicalExpr>, operator: Operator) -> Vec<&Arc<dyn PhysicalExpr>> {
+    let (mut parts, mut rest) = (Vec::new(), vec![whole]);
+    while let Some(next) = rest.pop() {
+        match next.downcast_ref::<BinaryExpr>().filter(|binary| *binary.op() == operator) {
+            Some(binary) => rest.extend([binary.right(), binary.left()]),
+            None => parts.push(next),
+        }
+    }
+    parts
 }
 
 fn is_value(expression: &Arc<dyn PhysicalExpr>) -> bool {
@@ -279,6 +312,23 @@ mod tests {
         assert_eq!(expected_rows(both(&brand, Operator::Or, &size)), 520);
         let unknown = compare("unknown", Operator::Eq, text("a"));
         assert_eq!(expected_rows(both(&brand, Operator::And, &unknown)), 10, "0.8 % is 1 %");
+    }
+
+    #[test]
+    fn hundreds_of_parts_take_no_longer_than_so_many() {
+        let of_two = |(left, right): (Arc<dyn PhysicalExpr>, Arc<dyn PhysicalExpr>)| {
+            both(&left, Operator::And, &right)
+        };
+        let mut condition = compare("brand", Operator::Eq, text("a"));
+        for number in 0..200 {
+            let other = of_two((
+                compare("brand", Operator::Eq, text("b")),
+                compare("size", Operator::Lt, lit(number)),
+            ));
+            let operator = if number % 2 == 0 { Operator::Or } else { Operator::And };
+            condition = both(&condition, operator, &other);
+        }
+        assert!(expected_rows(condition) > 0);
     }
 
     #[test]
