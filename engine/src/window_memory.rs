@@ -69,14 +69,15 @@ impl CountedWindowExec {
 fn state_bytes(window: &Arc<dyn ExecutionPlan>) -> Result<usize> {
     let Some(window) = window.downcast_ref::<WindowAggExec>() else { return Ok(0) };
     let schema = window.input().schema();
-    // Their sums are exact, and what leaves the frame is subtracted.
+    // Their sums are exact, and what leaves the frame is subtracted; of distinct ones each is kept.
     let is_integer =
         |of: &Arc<dyn PhysicalExpr>| of.data_type(&schema).is_ok_and(|of| of.is_integer());
     let mut bytes = 0;
     for function in window.window_expr() {
         if let Some(sliding) = function.as_any().downcast_ref::<SlidingAggregateWindowExpr>()
             && function.field()?.data_type().is_floating()
-            && !function.expressions().iter().all(is_integer)
+            && (sliding.get_aggregate_expr().is_distinct()
+                || !function.expressions().iter().all(is_integer))
         {
             bytes += state_bytes_of(sliding.get_aggregate_expr().fun().name());
         }
