@@ -17,6 +17,7 @@
 
 use std::sync::Arc;
 
+use arrow::datatypes::Schema;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
 use datafusion::common::{ColumnStatistics, Statistics};
 use datafusion::config::ConfigOptions;
@@ -78,15 +79,24 @@ fn estimated(filter: &FilterExec) -> Option<FilterExec> {
     }
     let statistics =
         StatisticsContext::new().compute(input.as_ref(), &StatisticsArgs::new()).ok()?;
-    let rows = Rows { input: input.as_ref(), statistics: &statistics };
+    let rows = Rows { schema: &input.schema(), statistics: &statistics };
     let share = rows.known_share(predicate)?;
     let per_cent = (share * 100.0).round().clamp(1.0, 100.0) as u8;
     FilterExecBuilder::from(filter).with_default_selectivity(per_cent).build().ok()
 }
 
+/// The share of rows with these statistics that a condition keeps.
+pub(crate) fn share_of(
+    condition: &Arc<dyn PhysicalExpr>,
+    schema: &Schema,
+    statistics: &Statistics,
+) -> f64 {
+    Rows { schema, statistics }.share(condition)
+}
+
 /// The rows that a filter reads.
 struct Rows<'a> {
-    input: &'a dyn ExecutionPlan,
+    schema: &'a Schema,
     statistics: &'a Statistics,
 }
 
@@ -190,7 +200,8 @@ impl Rows<'_> {
 
     /// What DataFusion makes of a range of numbers.
     fn share_of_range(&self, condition: &Arc<dyn PhysicalExpr>) -> Option<f64> {
-        let schema = self.input.schema();
+        // DataFusion asks for the same by reference to what it may keep.
+        let schema = Arc::new(self.schema.clone());
         if !check_support(condition, &schema) {
             return None;
         }
@@ -219,7 +230,7 @@ fn is_value(expression: &Arc<dyn PhysicalExpr>) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use arrow::datatypes::{DataType, Field, Schema};
+    use arrow::datatypes::{DataType, Field};
     use datafusion::common::ScalarValue;
     use datafusion::common::stats::Precision;
     use datafusion::physical_expr::expressions::{binary, col, in_list, is_null, like, lit, not};

@@ -59,6 +59,7 @@ mod guarded;
 mod information_schema;
 mod intervals;
 pub mod ipc;
+mod join_order;
 mod late_builds;
 mod lateral_joins;
 mod literal_sides;

@@ -51,6 +51,8 @@ pub struct Settings {
     pub scans: ScanSwitches,
     /// Whether plans are made by what ANALYZE found.
     pub statistics: bool,
+    /// Whether inner joins are ordered by cost.
+    pub join_order: bool,
 }
 
 /// What makes scans faster and changes no answer: each can be left out, to compare.
@@ -184,7 +186,7 @@ pub struct Setting {
 }
 
 /// Names and descriptions, in alphabetical order.
-const SETTINGS: [(&str, &str); 12] = [
+const SETTINGS: [(&str, &str); 13] = [
     ("batch_rows", "rows per batch, 1 to 65536"),
     (
         "column_cache",
@@ -192,6 +194,10 @@ const SETTINGS: [(&str, &str); 12] = [
     ),
     ("exchange_compression", "compression between workers: none, lz4 or zstd"),
     ("filter_pushdown", "whether scans evaluate filters themselves: on or off"),
+    (
+        "join_order",
+        "whether inner joins are ordered by what they cost, or stay as they are written: on or off",
+    ),
     ("one_task_rows", "scans of at most so many rows run as one task on one worker; 0 for none"),
     ("pruning", "whether scans pass over what zone maps rule out: on or off"),
     (SEARCH_PATH, "schemas of names without one; the first is where CREATE goes"),
@@ -224,6 +230,7 @@ impl Default for Settings {
             write_consistency: WriteConsistency::All,
             scans: ScanSwitches::default(),
             statistics: true,
+            join_order: true,
         }
     }
 }
@@ -256,6 +263,7 @@ impl Settings {
             "pruning" => self.scans.pruning = switch(name, value)?,
             "sorted_scans" => self.scans.sorted_scans = switch(name, value)?,
             "statistics" => self.statistics = switch(name, value)?,
+            "join_order" => self.join_order = switch(name, value)?,
             _ => {
                 self.exchange_compression = match value.to_ascii_lowercase().as_str() {
                     "none" => ExchangeCompression::None,
@@ -297,6 +305,7 @@ impl Settings {
             "pruning" => on_or_off(self.scans.pruning),
             "sorted_scans" => on_or_off(self.scans.sorted_scans),
             "statistics" => on_or_off(self.statistics),
+            "join_order" => on_or_off(self.join_order),
             _ => self.exchange_compression.name().to_owned(),
         };
         let (name, description) =

@@ -13,6 +13,7 @@ use datafusion::common::Statistics;
 use datafusion::error::Result;
 use datafusion::logical_expr::{Expr, TableType};
 use datafusion::physical_plan::ExecutionPlan;
+use datafusion::prelude::SessionConfig;
 
 use crate::scan::row_ids::row_id_field;
 use crate::scan::{ScanSegment, ScanTable, SegmentScanExec, table_statistics};
@@ -88,6 +89,41 @@ impl SegmentTable {
         Self { chosen: Some(chosen), ..self.clone() }
     }
 
+    /// What is known of some columns before anything is read.
+    pub(crate) fn planner_statistics(
+        &self,
+        projection: Option<&Vec<usize>>,
+        config: &SessionConfig,
+    ) -> Statistics {
+        let columns = self.columns_of(projection);
+        let table = ScanTable::new(&self.table, &self.cluster, &columns);
+        let records: Vec<_> = self.segments().into_iter().map(|(_, record)| record).collect();
+        self.known(&table, &records, config)
+    }
+
+    fn known(
+        &self,
+        table: &ScanTable,
+        records: &[Arc<SegmentRecord>],
+        config: &SessionConfig,
+    ) -> Statistics {
+        let mut statistics = table_statistics(table, records);
+        let estimates = config.get_extension::<Estimates>();
+        if let Some(analysed) = &self.table.statistics
+            && estimates.is_none_or(|estimates| estimates.0)
+        {
+            add_distinct_counts(&mut statistics, &table.columns, analysed);
+        }
+        statistics
+    }
+
+    fn columns_of(&self, projection: Option<&Vec<usize>>) -> Vec<usize> {
+        match projection {
+            Some(projection) => projection.clone(),
+            None => (0..self.schema.fields().len()).collect(),
+        }
+    }
+
     /// The segments to scan, each with its place in the snapshot's list.
     fn segments(&self) -> Vec<(u32, Arc<SegmentRecord>)> {
         let all = (0..).zip(self.table.segments.iter().map(Arc::clone));
@@ -123,22 +159,13 @@ impl TableProvider for SegmentTable {
         _filters: &[Expr],
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        let columns = match projection {
-            Some(projection) => projection.clone(),
-            None => (0..self.schema.fields().len()).collect(),
-        };
+        let columns = self.columns_of(projection);
         // A plan that is made again uses the workers that there are now.
         let newer = state.config().get_extension::<ClusterView>();
         let cluster = newer.as_ref().unwrap_or(&self.cluster);
         let table = ScanTable::new(&self.table, cluster, &columns);
         let (ordinals, records): (Vec<_>, Vec<_>) = self.segments().into_iter().unzip();
-        let mut statistics = table_statistics(&table, &records);
-        let estimates = state.config().get_extension::<Estimates>();
-        if let Some(analysed) = &self.table.statistics
-            && estimates.is_none_or(|estimates| estimates.0)
-        {
-            add_distinct_counts(&mut statistics, &table.columns, analysed);
-        }
+        let statistics = self.known(&table, &records, state.config());
         let segments: Vec<_> = ordinals
             .into_iter()
             .zip(&records)

@@ -13,6 +13,7 @@ use datafusion_distributed::DistributedExt;
 use super::check::check_plan;
 use super::depth::{check_depth, fold_deep};
 use super::head::{reads_data, relieve_head};
+use crate::join_order::ordered;
 use crate::unestimated::unestimated;
 use crate::window_memory::count_windows;
 
@@ -39,7 +40,8 @@ pub async fn plan_distributed(
     let analyzed =
         state.analyzer().execute_and_check(logical.clone(), state.config_options(), ignore)?;
     let columns = Arc::clone(analyzed.schema().inner());
-    let logical = unestimated(state.optimizer().optimize(analyzed, state, |_, _| {})?)?;
+    let optimized = state.optimizer().optimize(analyzed, state, |_, _| {})?;
+    let logical = unestimated(ordered(optimized, state)?)?;
     let plan = plan_once(state, &logical).await?;
     let Err(refusal) = check_plan(&plan) else {
         return Ok(DistributedPlan { plan: ready(plan)?, fallback: None, columns });

@@ -22,6 +22,7 @@ use crate::distribute::{LimitedBuildSides, Topology, desired_tasks, route_tasks,
 use crate::empty_grouping_set::EmptyGroupingSet;
 use crate::files::{AllowedRoots, CsvOptions, FileFormat, ReadFiles};
 use crate::functions;
+use crate::join_order::JoinOrder;
 use crate::logical_rules::hold_back;
 use crate::physical_rules::physical_rules;
 use crate::portable_windows::PortableWindows;
@@ -163,6 +164,7 @@ pub(crate) fn nested_state(
         .with_extension(Arc::new(topology.clone()))
         .with_extension(Arc::clone(&spec.snapshot.cluster))
         .with_extension(Arc::new(Estimates(spec.settings.statistics)))
+        .with_extension(Arc::new(JoinOrder(spec.settings.join_order)))
         .with_distributed_option_extension(fragment)
         .with_distributed_worker_resolver(topology);
     let catalogs = MemoryCatalogProviderList::new();

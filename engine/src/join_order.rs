@@ -1,0 +1,120 @@
+//! The order of joins by cost.
+//!
+//! DataFusion joins in the order in which a statement names its tables, and only swaps the sides of a join. Here inner
+//! joins that lie next to each other are ordered by what they are estimated to cost: `SET join_order = off` leaves
+//! them as they are.
+//!
+//! An order is taken only where it is estimated to be clearly cheaper than the statement's own: estimates are off
+//! by factors, and who writes joins has thought about them.
+//!
+//! - `cluster`: joins taken apart and put together again
+//! - `estimates`: rows and distinct values of plans
+//! - `graph`: sizes of joins
+//! - `cost`: what one join costs
+//! - `enumerate`: the cheapest of all orders
+
+mod cluster;
+mod cost;
+mod enumerate;
+mod estimates;
+mod graph;
+
+use std::sync::Arc;
+
+use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::error::Result;
+use datafusion::execution::SessionState;
+use datafusion::logical_expr::{Expr, LogicalPlan};
+use datafusion::optimizer::Optimizer;
+use datafusion::optimizer::optimize_projections::OptimizeProjections;
+
+use cluster::Cluster;
+use cost::Site;
+use enumerate::{Order, cheapest};
+use estimates::{distinct_values, estimate, row_bytes, rows_of};
+use graph::{Condition, EqualKeys, Graph, Key, Relation};
+
+use crate::distribute::Topology;
+
+/// An order must cost at most so much of the statement's own to be taken.
+const CLEARLY: f64 = 0.8;
+/// What a condition between relations keeps, of which nothing is known.
+const CONDITION_SHARE: f64 = 0.3;
+
+/// Whether a session orders joins.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct JoinOrder(pub(crate) bool);
+
+/// A plan that is optimised already, with its inner joins in the cheapest order.
+pub(crate) fn ordered(plan: LogicalPlan, state: &SessionState) -> Result<LogicalPlan> {
+    let config = state.config();
+    if config.get_extension::<JoinOrder>().is_some_and(|switch| !switch.0) {
+        return Ok(plan);
+    }
+    let workers = config.get_extension::<Topology>().map_or(1, |known| known.worker_count().max(1));
+    let ordered = Ordering { state, site: Site { workers } }.order(plan)?;
+    if !ordered.transformed {
+        return Ok(ordered.data);
+    }
+    // Columns are left out as early as may be in this order, too.
+    let prune = Optimizer::with_rules(vec![Arc::new(OptimizeProjections::new())]);
+    prune.optimize(ordered.data, state, |_, _| {})
+}
+
+/// Where joins are ordered, and by what.
+struct Ordering<'a> {
+    state: &'a SessionState,
+    site: Site,
+}
+
+impl Ordering<'_> {
+    fn order(&self, plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
+        let plan = plan.map_subqueries(|subquery| self.order(subquery))?;
+        let Some(mut cluster) = Cluster::of(&plan.data)? else {
+            return plan.transform_sibling(|plan| plan.map_children(|child| self.order(child)));
+        };
+        let cheaper = self.cheaper(&cluster);
+        let mut below = false;
+        for relation in &mut cluster.relations {
+            let ordered = self.order(std::mem::take(relation))?;
+            below |= ordered.transformed;
+            *relation = ordered.data;
+        }
+        match cheaper {
+            Some(order) => cluster.joined(&order, &plan.data).map(Transformed::yes),
+            None if below => cluster.joined(&cluster.order, &plan.data).map(Transformed::yes),
+            None => Ok(plan),
+        }
+    }
+
+    /// An order that is clearly cheaper than the one that the joins have.
+    fn cheaper(&self, cluster: &Cluster) -> Option<Order> {
+        let graph = self.graph(cluster)?;
+        let order = cheapest(&graph, self.site)?;
+        let (new, old) = (order.cost(&graph, self.site), cluster.order.cost(&graph, self.site));
+        tracing::debug!(new, old, ?order, now = ?cluster.order, ?graph, "order of joins");
+        (new < old * CLEARLY).then_some(order)
+    }
+
+    /// The sizes of what is joined; `None` if one is not known.
+    fn graph(&self, cluster: &Cluster) -> Option<Graph> {
+        let known = cluster.relations.iter().map(|plan| estimate(plan, self.state));
+        let known: Vec<_> = known.collect::<Option<_>>()?;
+        let plans = cluster.relations.iter().zip(&known);
+        let relation = |(plan, rows)| {
+            Some(Relation { rows: rows_of(rows)?, row_bytes: row_bytes(plan, rows) })
+        };
+        let relations = plans.map(relation).collect::<Option<_>>()?;
+        let key = |(relation, key): &(usize, Expr)| Key {
+            relation: *relation,
+            distinct: distinct_values(key, &cluster.relations[*relation], &known[*relation]),
+        };
+        let equal = cluster.equal.iter();
+        let equal = equal.map(|class| EqualKeys(class.iter().map(key).collect())).collect();
+        let conditions = cluster.conditions.iter();
+        let conditions = conditions
+            .map(|(relations, _)| Condition { relations: *relations, share: CONDITION_SHARE })
+            .collect();
+        Some(Graph { relations, equal, conditions })
+    }
+}

@@ -1,0 +1,167 @@
+//! How many rows a plan probably has, and how many different values its columns.
+//!
+//! Estimates of logical plans, before DataFusion makes physical ones: the statistics of tables, less what
+//! filters keep (`filter_estimates`). A plan of which nothing is known has none.
+
+use std::sync::Arc;
+
+use datafusion::common::stats::Precision;
+use datafusion::common::{ColumnStatistics, JoinType, Statistics};
+use datafusion::datasource::source_as_provider;
+use datafusion::execution::SessionState;
+use datafusion::logical_expr::utils::conjunction;
+use datafusion::logical_expr::{Aggregate, Expr, LogicalPlan, Projection};
+
+use crate::filter_estimates::share_of;
+use crate::table::SegmentTable;
+
+/// Rows that a semi or anti join keeps, of two.
+const HALF: f64 = 0.5;
+
+/// What is known of the rows of a plan.
+pub(super) fn estimate(plan: &LogicalPlan, state: &SessionState) -> Option<Statistics> {
+    match plan {
+        LogicalPlan::TableScan(scan) => {
+            let provider = source_as_provider(&scan.source).ok()?;
+            let table = provider.downcast_ref::<SegmentTable>()?;
+            let rows = table.planner_statistics(scan.projection.as_ref(), state.config());
+            match conjunction(scan.filters.iter().cloned()) {
+                Some(filter) => filtered(rows, plan, &filter, state),
+                None => Some(rows),
+            }
+        }
+        LogicalPlan::Filter(filter) => {
+            let rows = estimate(&filter.input, state)?;
+            filtered(rows, &filter.input, &filter.predicate, state)
+        }
+        LogicalPlan::Projection(projection) => projected(projection, state),
+        LogicalPlan::SubqueryAlias(alias) => estimate(&alias.input, state),
+        LogicalPlan::Sort(sort) => estimate(&sort.input, state),
+        LogicalPlan::Aggregate(aggregate) => aggregated(aggregate, state),
+        LogicalPlan::Join(join) => match join.join_type {
+            JoinType::LeftSemi | JoinType::LeftAnti => {
+                estimate(&join.left, state).map(|rows| kept(&rows, HALF))
+            }
+            JoinType::RightSemi | JoinType::RightAnti => {
+                estimate(&join.right, state).map(|rows| kept(&rows, HALF))
+            }
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+/// How many different values an expression has.
+pub(super) fn distinct_values(expr: &Expr, of: &LogicalPlan, rows: &Statistics) -> f64 {
+    let all = rows_of(rows).unwrap_or(f64::INFINITY);
+    match expr {
+        Expr::Column(column) => {
+            let known = of.schema().maybe_index_of_column(column);
+            let known = known.and_then(|index| rows.column_statistics.get(index));
+            known.and_then(distinct_of).unwrap_or(all).clamp(1.0, all.max(1.0))
+        }
+        Expr::Cast(cast) => distinct_values(&cast.expr, of, rows),
+        _ => all,
+    }
+}
+
+/// Counted, or as many as there are integers between the least and the greatest.
+fn distinct_of(column: &ColumnStatistics) -> Option<f64> {
+    if let Some(distinct) = column.distinct_count.get_value() {
+        return Some(*distinct as f64);
+    }
+    let (least, greatest) = (column.min_value.get_value()?, column.max_value.get_value()?);
+    if !least.data_type().is_integer() {
+        return None;
+    }
+    greatest.distance(least).map(|distance| distance as f64 + 1.0)
+}
+
+pub(super) fn rows_of(statistics: &Statistics) -> Option<f64> {
+    statistics.num_rows.get_value().map(|rows| *rows as f64)
+}
+
+/// Bytes of a row, of values that are as wide as is known.
+pub(super) fn row_bytes(plan: &LogicalPlan, rows: &Statistics) -> f64 {
+    const TEXT_BYTES: usize = 16;
+    let known = rows.total_byte_size.get_value().zip(rows.num_rows.get_value());
+    match known {
+        Some((bytes, rows)) if *rows > 0 => *bytes as f64 / *rows as f64,
+        _ => {
+            let types = plan.schema().fields().iter().map(|field| field.data_type());
+            types.map(|of| of.primitive_width().unwrap_or(TEXT_BYTES)).sum::<usize>() as f64
+        }
+    }
+}
+
+fn filtered(
+    rows: Statistics,
+    input: &LogicalPlan,
+    filter: &Expr,
+    state: &SessionState,
+) -> Option<Statistics> {
+    let schema = input.schema();
+    let condition = state.create_physical_expr(filter.clone(), schema).ok()?;
+    Some(kept(&rows, share_of(&condition, schema.as_arrow(), &rows)))
+}
+
+/// A share of rows.
+fn kept(rows: &Statistics, share: f64) -> Statistics {
+    let scaled = |of: &Precision<usize>| match of.get_value() {
+        Some(of) => Precision::Inexact((*of as f64 * share).ceil() as usize),
+        None => Precision::Absent,
+    };
+    let num_rows = scaled(&rows.num_rows);
+    let mut kept = rows.clone().to_inexact();
+    for column in &mut kept.column_statistics {
+        if let (Some(distinct), Some(most)) =
+            (column.distinct_count.get_value(), num_rows.get_value())
+        {
+            column.distinct_count = Precision::Inexact(*distinct.min(most));
+        }
+    }
+    Statistics { num_rows, total_byte_size: scaled(&rows.total_byte_size), ..kept }
+}
+
+fn projected(projection: &Projection, state: &SessionState) -> Option<Statistics> {
+    let rows = estimate(&projection.input, state)?;
+    let schema = projection.input.schema();
+    let columns = projection.expr.iter().map(|expr| {
+        let Expr::Column(column) = expr.clone().unalias() else {
+            return ColumnStatistics::new_unknown();
+        };
+        let known = schema.maybe_index_of_column(&column);
+        let known = known.and_then(|index| rows.column_statistics.get(index)).cloned();
+        known.unwrap_or_else(ColumnStatistics::new_unknown)
+    });
+    let mut projected = Statistics {
+        num_rows: rows.num_rows,
+        total_byte_size: Precision::Absent,
+        column_statistics: columns.collect(),
+    };
+    projected.calculate_total_byte_size(&Arc::new(projection.schema.as_arrow().clone()));
+    Some(projected)
+}
+
+/// As many rows as there are different keys.
+fn aggregated(aggregate: &Aggregate, state: &SessionState) -> Option<Statistics> {
+    let rows = estimate(&aggregate.input, state)?;
+    let all = rows_of(&rows)?;
+    let distinct = |key: &Expr| distinct_values(key, &aggregate.input, &rows);
+    let keys: f64 = aggregate.group_expr.iter().map(distinct).product();
+    let groups = keys.min(all).max(1.0);
+    let mut columns: Vec<_> = aggregate
+        .group_expr
+        .iter()
+        .map(|key| ColumnStatistics {
+            distinct_count: Precision::Inexact(distinct(key).min(groups) as usize),
+            ..ColumnStatistics::new_unknown()
+        })
+        .collect();
+    columns.resize_with(aggregate.schema.fields().len(), ColumnStatistics::new_unknown);
+    Some(Statistics {
+        num_rows: Precision::Inexact(groups as usize),
+        total_byte_size: Precision::Absent,
+        column_statistics: columns,
+    })
+}

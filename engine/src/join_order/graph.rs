@@ -1,0 +1,185 @@
+//! What is known of relations that are joined with each other: how large they are, and what joins them.
+//!
+//! Pure: estimates come in, sizes of joins come out. The order of joins changes no size.
+//!
+//! Sizes follow System R (Selinger et al., SIGMOD 1979): of rows whose keys are equal, one in as many as the side
+//! with more distinct keys has. Keys that are equal to each other are one class, so that any two of them can be
+//! joined on, and none is counted twice.
+
+/// So many relations at most: a set of them is a word.
+pub(super) const RELATIONS_MAX: usize = 64;
+
+/// A set of relations, one bit each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) struct Set(pub(super) u64);
+
+impl Set {
+    pub(super) const EMPTY: Self = Self(0);
+
+    pub(super) fn one(relation: usize) -> Self {
+        Self(1 << relation)
+    }
+
+    pub(super) fn first(relations: usize) -> Self {
+        Self(if relations >= RELATIONS_MAX { u64::MAX } else { (1 << relations) - 1 })
+    }
+
+    pub(super) fn and(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    pub(super) fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
+    }
+
+    pub(super) fn has(self, relation: usize) -> bool {
+        self.0 & (1 << relation) != 0
+    }
+
+    pub(super) fn contains(self, other: Self) -> bool {
+        other.0 & !self.0 == 0
+    }
+
+    pub(super) fn meets(self, other: Self) -> bool {
+        self.0 & other.0 != 0
+    }
+
+    pub(super) fn len(self) -> usize {
+        self.0.count_ones() as usize
+    }
+
+    pub(super) fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    pub(super) fn relations(self) -> impl Iterator<Item = usize> {
+        (0..RELATIONS_MAX).filter(move |relation| self.has(*relation))
+    }
+}
+
+/// A relation that is not itself joined of others here.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Relation {
+    /// How many rows it probably has.
+    pub(super) rows: f64,
+    /// Bytes of one.
+    pub(super) row_bytes: f64,
+}
+
+/// A key of a relation, and how many different ones there are.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Key {
+    pub(super) relation: usize,
+    pub(super) distinct: f64,
+}
+
+/// Keys that are equal to each other, at most one of each relation.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(super) struct EqualKeys(pub(super) Vec<Key>);
+
+/// Another condition, which some relations are needed for.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Condition {
+    pub(super) relations: Set,
+    /// The share of rows that it keeps.
+    pub(super) share: f64,
+}
+
+/// Relations, and what joins them.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(super) struct Graph {
+    pub(super) relations: Vec<Relation>,
+    pub(super) equal: Vec<EqualKeys>,
+    pub(super) conditions: Vec<Condition>,
+}
+
+impl EqualKeys {
+    /// Relations that have one of the keys.
+    pub(super) fn relations(&self) -> Set {
+        self.0.iter().fold(Set::EMPTY, |set, key| set.and(Set::one(key.relation)))
+    }
+
+    /// The share of the product of some relations in which their keys are equal.
+    fn share(&self, among: Set) -> f64 {
+        let keys = self.0.iter().filter(|key| among.has(key.relation));
+        let (mut share, mut least) = (1.0, f64::INFINITY);
+        for key in keys {
+            let distinct = key.distinct.max(1.0);
+            share /= distinct;
+            least = f64::min(least, distinct);
+        }
+        // All but the fewest: those are in each of the others, or the join is smaller than thought.
+        if least.is_finite() { share * least } else { 1.0 }
+    }
+}
+
+impl Graph {
+    /// All relations.
+    pub(super) fn all(&self) -> Set {
+        Set::first(self.relations.len())
+    }
+
+    /// Whether keys join two sets.
+    pub(super) fn are_joined(&self, left: Set, right: Set) -> bool {
+        self.equal.iter().any(|keys| {
+            let relations = keys.relations();
+            relations.meets(left) && relations.meets(right)
+        })
+    }
+
+    /// How many rows some relations have that are joined.
+    pub(super) fn rows(&self, of: Set) -> f64 {
+        let product: f64 =
+            of.relations().map(|relation| self.relations[relation].rows.max(1.0)).product();
+        let equal: f64 = self.equal.iter().map(|keys| keys.share(of)).product();
+        let conditions =
+            self.conditions.iter().filter(|condition| of.contains(condition.relations));
+        let kept: f64 = conditions.map(|condition| condition.share).product();
+        (product * equal * kept).max(1.0)
+    }
+
+    /// Bytes of a row of some relations that are joined.
+    pub(super) fn row_bytes(&self, of: Set) -> f64 {
+        of.relations().map(|relation| self.relations[relation].row_bytes).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn relation(rows: f64) -> Relation {
+        Relation { rows, row_bytes: 8.0 }
+    }
+
+    fn keys(keys: &[(usize, f64)]) -> EqualKeys {
+        EqualKeys(
+            keys.iter()
+                .map(|(relation, distinct)| Key { relation: *relation, distinct: *distinct })
+                .collect(),
+        )
+    }
+
+    #[test]
+    fn a_join_with_a_key_has_the_rows_of_the_other_side() {
+        let graph = Graph {
+            relations: vec![relation(1_500_000.0), relation(6_000_000.0)],
+            equal: vec![keys(&[(0, 1_500_000.0), (1, 1_400_000.0)])],
+            conditions: vec![],
+        };
+        assert_eq!(graph.rows(graph.all()), 6_000_000.0);
+    }
+
+    #[test]
+    fn equal_keys_of_three_are_counted_twice_and_not_thrice() {
+        let graph = Graph {
+            relations: vec![relation(100.0); 3],
+            equal: vec![keys(&[(0, 100.0), (1, 100.0), (2, 100.0)])],
+            conditions: vec![Condition { relations: Set::first(2), share: 0.5 }],
+        };
+        assert_eq!(graph.rows(Set(0b110)), 100.0);
+        assert_eq!(graph.rows(Set(0b011)), 50.0);
+        assert_eq!(graph.rows(graph.all()), 50.0);
+        assert!(graph.are_joined(Set(0b100), Set(0b001)), "any two of them");
+    }
+}
