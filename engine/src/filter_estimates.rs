@@ -91,7 +91,8 @@ pub(crate) fn share_of(
     schema: &Schema,
     statistics: &Statistics,
 ) -> f64 {
-    Rows { schema, statistics }.share(condition)
+    let rows = Rows { schema, statistics };
+    rows.known_share(condition).unwrap_or_else(|| rows.unknown_share(condition))
 }
 
 /// The rows that a filter reads.
