@@ -5,12 +5,15 @@
 //!                    │  scale: a leaf's row groups go to the task of their slice's owner
 //!                    │  route: task t runs on worker t
 //!                    ▼
+//!                  colocate: exchanges of rows that are where they should be are taken out
+//!                    ▼
 //!                  head: nothing heavy stays on the coordinator
 //!                    ▼
 //!                  check: no operator that needs all rows sits in a stage of several tasks
 //! ```
 
 mod check;
+mod colocate;
 mod depth;
 mod head;
 mod leaves;
@@ -21,6 +24,7 @@ mod topology;
 mod window_keys;
 
 pub use check::{Refusal, check_plan};
+pub(crate) use colocate::Colocation;
 pub use leaves::{desired_tasks, route_tasks, scale_up_leaf};
 pub(crate) use limited_build::LimitedBuildSides;
 pub use one_task::start;

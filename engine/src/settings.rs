@@ -53,6 +53,8 @@ pub struct Settings {
     pub statistics: bool,
     /// Whether inner joins are ordered by cost.
     pub join_order: bool,
+    /// Whether rows are joined and grouped where they lie, if that can be.
+    pub colocation: bool,
 }
 
 /// What makes scans faster and changes no answer: each can be left out, to compare.
@@ -188,6 +190,7 @@ pub struct Setting {
 /// Names and descriptions, in alphabetical order.
 const SETTINGS: [(&str, &str); 13] = [
     ("batch_rows", "rows per batch, 1 to 65536"),
+    ("colocation", "whether rows are joined and grouped where they lie, if they can: on or off"),
     (
         "column_cache",
         "whether scans keep decoded columns and find them: on, refresh (keep only) or off",
@@ -231,6 +234,7 @@ impl Default for Settings {
             scans: ScanSwitches::default(),
             statistics: true,
             join_order: true,
+            colocation: true,
         }
     }
 }
@@ -264,6 +268,7 @@ impl Settings {
             "sorted_scans" => self.scans.sorted_scans = switch(name, value)?,
             "statistics" => self.statistics = switch(name, value)?,
             "join_order" => self.join_order = switch(name, value)?,
+            "colocation" => self.colocation = switch(name, value)?,
             _ => {
                 self.exchange_compression = match value.to_ascii_lowercase().as_str() {
                     "none" => ExchangeCompression::None,
@@ -306,6 +311,7 @@ impl Settings {
             "sorted_scans" => on_or_off(self.scans.sorted_scans),
             "statistics" => on_or_off(self.statistics),
             "join_order" => on_or_off(self.join_order),
+            "colocation" => on_or_off(self.colocation),
             _ => self.exchange_compression.name().to_owned(),
         };
         let (name, description) =

@@ -16,8 +16,8 @@ use datafusion::physical_plan::ExecutionPlan;
 use datafusion::prelude::SessionConfig;
 
 use crate::scan::row_ids::row_id_field;
-use crate::scan::{ScanSegment, ScanTable, SegmentScanExec, table_statistics};
-use crate::snapshot::{ClusterView, TableSnapshot};
+use crate::scan::{ScanDistribution, ScanSegment, ScanTable, SegmentScanExec, table_statistics};
+use crate::snapshot::{ClusterView, Distribution, TableSnapshot};
 use crate::statistics::{Estimates, add_distinct_counts};
 use crate::types::scan_type;
 
@@ -137,6 +137,21 @@ impl SegmentTable {
     }
 }
 
+/// How the rows of a scan were given to slices. Intervals that are equal may have other hashes.
+fn distribution_of_scan(distribution: Distribution, table: &ScanTable) -> ScanDistribution {
+    match distribution {
+        Distribution::Auto | Distribution::Even => ScanDistribution::Unknown,
+        Distribution::All => ScanDistribution::All,
+        Distribution::Key(key) => {
+            let place = table.columns.iter().position(|column| *column == key);
+            let is_interval =
+                |place: &usize| table.schema.field(*place).data_type().is_interval();
+            let place = place.filter(|place| !is_interval(place));
+            place.map_or(ScanDistribution::Unknown, ScanDistribution::Key)
+        }
+    }
+}
+
 /// A number that is the segment's own in all snapshots: the random end of its id.
 fn lasting_ordinal(segment: SegmentId) -> u32 {
     segment.0.as_bytes().last_chunk().copied().map_or(0, u32::from_le_bytes)
@@ -184,9 +199,11 @@ impl TableProvider for SegmentTable {
         let partitions = state.config().target_partitions();
         let place = |key: &ColumnId| table.columns.iter().position(|column| column == key);
         let key = self.table.sort_key.iter().map_while(place).collect();
+        let distribution = distribution_of_scan(self.table.distribution, &table);
         let scan = SegmentScanExec::new(Arc::new(table), segments, partitions, statistics)
             .with_records(records)
-            .with_key(key);
+            .with_key(key)
+            .with_distribution(distribution);
         let scan: Arc<dyn ExecutionPlan> = Arc::new(scan);
         Ok(match limit {
             Some(_) => scan.with_fetch(limit).unwrap_or(scan),

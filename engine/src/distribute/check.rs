@@ -8,11 +8,12 @@
 //!
 //! Invariant: a plan that passes computes what its single-process original computes.
 
-use std::collections::HashMap;
-use std::fmt;
+mod assignment;
+mod family;
+mod joins;
+
 use std::sync::Arc;
 
-use basalt_storage::ids::SegmentId;
 use datafusion::common::JoinType;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::physical_expr::Distribution;
@@ -40,8 +41,11 @@ use datafusion_distributed::{
     NetworkCoalesceExec, NetworkShuffleExec,
 };
 
-use crate::files::FileScanExec;
-use crate::scan::SegmentScanExec;
+use assignment::family_of_leaf;
+pub(super) use family::Family;
+use family::{Slices, handed_on, united};
+use joins::partition_counts;
+
 use crate::unknown_nulls::UnknownNullsExec;
 use crate::write::SliceAppendExec;
 
@@ -57,29 +61,7 @@ pub struct Refusal {
     pub reason: String,
 }
 
-/// How a node's rows lie over the tasks of its stage.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Family {
-    /// Each row is in one task, for no reason that means anything.
-    Spread,
-    /// Each row is in the (task, partition) that DataFusion's hash over a network shuffle chose;
-    /// the node's output partitioning says over which expressions.
-    Shuffled,
-    /// Each task has every row.
-    Replicated,
-}
-
-impl fmt::Display for Family {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Spread => "spread over tasks",
-            Self::Shuffled => "shuffled by hash",
-            Self::Replicated => "replicated to every task",
-        })
-    }
-}
-
-type Checked = Result<Family, Refusal>;
+pub(super) type Checked = Result<Family, Refusal>;
 
 /// Checks every stage of a plan, the head included.
 pub fn check_plan(plan: &Arc<dyn ExecutionPlan>) -> Result<(), Refusal> {
@@ -121,8 +103,9 @@ fn check_stage(head: &Arc<dyn ExecutionPlan>, tasks: usize) -> Result<(), Refusa
     }
 }
 
-struct StageCheck {
-    tasks: usize,
+pub(super) struct StageCheck {
+    /// How many tasks it has.
+    pub(super) tasks: usize,
 }
 
 impl StageCheck {
@@ -162,7 +145,8 @@ impl StageCheck {
         }
     }
 
-    fn boundary(&self, node: &Arc<dyn ExecutionPlan>) -> Checked {
+    /// The family of rows from another stage.
+    pub(super) fn boundary(&self, node: &Arc<dyn ExecutionPlan>) -> Checked {
         if node.is::<NetworkShuffleExec>() {
             Ok(Family::Shuffled)
         } else if node.is::<NetworkBroadcastExec>() {
@@ -174,15 +158,13 @@ impl StageCheck {
         }
     }
 
-    fn leaf(&self, node: &Arc<dyn ExecutionPlan>) -> Checked {
+    /// The family of a leaf's rows.
+    pub(super) fn leaf(&self, node: &Arc<dyn ExecutionPlan>) -> Checked {
         if let Some(leaf) = node.downcast_ref::<DistributedLeafExec>() {
             if leaf.variants().len() != self.tasks {
                 return self.refuse(node, format!("it has {} variants", leaf.variants().len()));
             }
-            return match assignment_error(leaf) {
-                Some(reason) => self.refuse(node, reason),
-                None => Ok(Family::Spread),
-            };
+            return family_of_leaf(leaf).or_else(|reason| self.refuse(node, reason));
         }
         match self.tasks {
             0 | 1 => Ok(Family::Spread),
@@ -190,7 +172,8 @@ impl StageCheck {
         }
     }
 
-    fn operator(&self, node: &Arc<dyn ExecutionPlan>, children: &[Family]) -> Checked {
+    /// The family of the rows of a node, from those of its inputs.
+    pub(super) fn operator(&self, node: &Arc<dyn ExecutionPlan>, children: &[Family]) -> Checked {
         // A limit on one partition is one on all rows; on several, and where it is local by its
         // name, a merge above limits again.
         let limits_all = node.fetch().is_some() && !node.is::<LocalLimitExec>();
@@ -202,8 +185,8 @@ impl StageCheck {
                 _ if join.null_aware => {
                     self.refuse(node, "a null-aware join must see all rows of both sides")
                 }
-                PartitionMode::CollectLeft => self.collect_join(node, *join.join_type(), children),
-                PartitionMode::Partitioned => self.partitioned(node, children),
+                PartitionMode::CollectLeft => self.collect_hash_join(node, join, children),
+                PartitionMode::Partitioned => self.partitioned_join(node, join, children),
                 PartitionMode::Auto => self.refuse(node, "its mode has not been decided"),
             };
         }
@@ -222,7 +205,9 @@ impl StageCheck {
         }
         if let Some(aggregate) = node.downcast_ref::<AggregateExec>() {
             return match aggregate.mode() {
-                AggregateMode::Partial | AggregateMode::PartialReduce => Ok(Family::Spread),
+                AggregateMode::Partial | AggregateMode::PartialReduce => {
+                    Ok(in_its_task(node, &children[0]))
+                }
                 // Its groups have other keys than its input: those of some sets are NULL.
                 AggregateMode::SinglePartitioned if aggregate.group_expr().has_grouping_set() => {
                     self.refuse(node, "no shuffle of its input brings all its groups together")
@@ -240,67 +225,54 @@ impl StageCheck {
         }
         if let Some(sort) = node.downcast_ref::<SortExec>() {
             return match sort.preserve_partitioning() {
-                true => Ok(children[0]),
+                true => Ok(children[0].clone()),
                 false => self.refuse(node, "it must see all rows"),
             };
         }
-        if node.is::<CoalescePartitionsExec>() || node.is::<RepartitionExec>() {
-            return Ok(match children[0] {
-                Family::Replicated => Family::Replicated,
-                _ => Family::Spread,
-            });
-        }
-        if node.is::<UnionExec>()
-            || node.is::<SliceAppendExec>()
+        if node.is::<CoalescePartitionsExec>()
+            || node.is::<RepartitionExec>()
             || node.is::<SortPreservingMergeExec>()
         {
+            return Ok(in_its_task(node, &children[0]));
+        }
+        if node.is::<UnionExec>() {
+            return Ok(united(children));
+        }
+        if node.is::<SliceAppendExec>() {
             return Ok(Family::Spread);
         }
         if passes_through(node) {
-            return Ok(children[0]);
+            return Ok(handed_on(node, 0, &children[0]));
         }
         self.refuse(node, "it is not known to be safe in several tasks")
     }
 
-    /// A join that collects its left side in every task.
-    fn collect_join(
-        &self,
-        node: &Arc<dyn ExecutionPlan>,
-        kind: JoinType,
-        children: &[Family],
-    ) -> Checked {
-        let emits_left = !matches!(
-            kind,
-            JoinType::Inner
-                | JoinType::Right
-                | JoinType::RightSemi
-                | JoinType::RightAnti
-                | JoinType::RightMark
-        );
+    /// A node that needs equal keys in one place: all inputs come from a network shuffle over its keys, or
+    /// its only one has its rows in the tasks of their slices by one of its keys.
+    fn partitioned(&self, node: &Arc<dyn ExecutionPlan>, children: &[Family]) -> Checked {
         match children {
-            _ if emits_left => {
-                self.refuse(node, "every task would emit the unmatched rows of its build side")
+            [Family::Sliced(slices)] if needs_key_of(node, slices) => {
+                self.partitions_match(node).map(|()| handed_on(node, 0, &children[0]))
             }
-            [Family::Replicated, right] => Ok(*right),
-            [left, _] => self.refuse(node, format!("its build side is {left}")),
-            _ => self.refuse(node, "it has not two inputs"),
+            _ if children.iter().all(|family| *family == Family::Shuffled) => {
+                self.partitions_match(node).map(|()| Family::Shuffled)
+            }
+            _ => {
+                let rows: Vec<_> = children.iter().map(ToString::to_string).collect();
+                let rows = rows.join(" and ");
+                self.refuse(node, format!("it needs rows shuffled by its keys and has rows {rows}"))
+            }
         }
     }
 
-    /// A node that needs equal keys in one place: each input must come from a network shuffle over
-    /// its keys, all with one partition count.
-    fn partitioned(&self, node: &Arc<dyn ExecutionPlan>, children: &[Family]) -> Checked {
-        if let Some(wrong) = children.iter().find(|family| **family != Family::Shuffled) {
-            return self
-                .refuse(node, format!("it needs rows shuffled by its keys and has rows {wrong}"));
-        }
-        let requirements = node.input_distribution_requirements();
-        let inputs = node.children();
-        let counts: Vec<_> =
-            inputs.iter().map(|child| child.output_partitioning().partition_count()).collect();
+    /// Whether equal keys are in one partition of a task, of each input alike.
+    fn partitions_match(&self, node: &Arc<dyn ExecutionPlan>) -> Result<(), Refusal> {
+        let counts = partition_counts(node);
         if counts.windows(2).any(|pair| pair[0] != pair[1]) {
             return self.refuse(node, format!("its inputs have {counts:?} partitions"));
         }
+        let requirements = node.input_distribution_requirements();
+        let inputs = node.children();
         // One input may be partitioned by some of the keys only: equal keys meet all the same.
         let options = ChildSatisfactionOptions::new().with_allow_subset(inputs.len() == 1);
         for (index, child) in inputs.iter().enumerate() {
@@ -315,7 +287,26 @@ impl StageCheck {
                     .refuse(node, format!("input {index} is not shuffled by the keys it needs"));
             }
         }
-        Ok(Family::Shuffled)
+        Ok(())
+    }
+}
+
+/// Whether rows that are equal in what a node needs together are in one task, as their slices are.
+fn needs_key_of(node: &Arc<dyn ExecutionPlan>, slices: &Slices) -> bool {
+    let schema = node.children()[0].schema();
+    match node.input_distribution_requirements().child_distribution(0) {
+        Some(Distribution::KeyPartitioned(keys)) => {
+            keys.iter().any(|key| slices.are_by(key, &schema))
+        }
+        _ => false,
+    }
+}
+
+/// The family of rows that stay in their tasks, but not in their partitions.
+fn in_its_task(node: &Arc<dyn ExecutionPlan>, input: &Family) -> Family {
+    match handed_on(node, 0, input) {
+        Family::Shuffled => Family::Spread,
+        family => family,
     }
 }
 
@@ -355,75 +346,6 @@ fn computes_volatile(node: &Arc<dyn ExecutionPlan>) -> bool {
 /// Whether rows reach the plan from another stage.
 fn has_boundary(plan: &Arc<dyn ExecutionPlan>) -> bool {
     plan.exists(|node| Ok(node.is_network_boundary())).unwrap_or(true)
-}
-
-/// What is wrong with the way a leaf's row groups are assigned to tasks, if anything.
-fn assignment_error(leaf: &DistributedLeafExec) -> Option<String> {
-    if let Some(original) = leaf.original().downcast_ref::<SegmentScanExec>() {
-        let mut left = row_groups(original);
-        for variant in leaf.variants() {
-            let Some(scan) = variant.downcast_ref::<SegmentScanExec>() else {
-                return Some("a variant is not a segment scan".to_owned());
-            };
-            if scan.predicate() != original.predicate() || scan.fetch() != original.fetch() {
-                return Some("a variant filters or limits its rows otherwise".to_owned());
-            }
-            for (row_group, times) in row_groups(scan) {
-                match left.remove(&row_group) {
-                    Some(1) if times == 1 => {}
-                    _ => return Some(format!("row group {row_group:?} is assigned twice")),
-                }
-            }
-        }
-        return left.keys().next().map(|missing| format!("row group {missing:?} is not assigned"));
-    }
-    let original = leaf.original().downcast_ref::<FileScanExec>()?;
-    let mut variants = Vec::with_capacity(leaf.variants().len());
-    for variant in leaf.variants() {
-        match variant.downcast_ref::<FileScanExec>() {
-            Some(scan) => variants.push(scan),
-            None => return Some("a variant is not a file scan".to_owned()),
-        }
-    }
-    file_assignment_error(original, &variants)
-}
-
-/// Every row of every file is in exactly one unit of one variant.
-fn file_assignment_error(original: &FileScanExec, variants: &[&FileScanExec]) -> Option<String> {
-    for (index, file) in original.scan().files.iter().enumerate() {
-        let units = variants.iter().flat_map(|variant| variant.partitions().iter().flatten());
-        let mut runs: Vec<_> = units
-            .filter(|unit| unit.file == index)
-            .map(|unit| (unit.first_row, unit.rows.or(file.rows)))
-            .collect();
-        runs.sort_unstable();
-        let whole = match file.rows {
-            None => runs.len() == 1,
-            Some(rows) => {
-                let end = runs.iter().try_fold(0, |next, (first, rows)| match rows {
-                    Some(rows) if *first == next => Some(next + rows),
-                    _ => None,
-                });
-                end == Some(rows)
-            }
-        };
-        if !whole {
-            return Some(format!("the rows of file {index} are not assigned exactly once"));
-        }
-    }
-    None
-}
-
-fn row_groups(scan: &SegmentScanExec) -> HashMap<(SegmentId, u32), usize> {
-    let mut groups = HashMap::new();
-    for unit in scan.partitions().iter().flatten() {
-        if let Some(segment) = scan.segments().get(unit.segment as usize) {
-            for group in unit.first..unit.end {
-                *groups.entry((segment.segment, group)).or_default() += 1;
-            }
-        }
-    }
-    groups
 }
 
 #[cfg(test)]

@@ -10,7 +10,9 @@ use datafusion::optimizer::AnalyzerRule;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion_distributed::DistributedExt;
 
+use super::Topology;
 use super::check::check_plan;
+use super::colocate::{Colocation, colocated};
 use super::depth::{check_depth, fold_deep};
 use super::head::{reads_data, relieve_head};
 use crate::join_order::ordered;
@@ -67,12 +69,23 @@ fn ready(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
     Ok(folded)
 }
 
+/// Whether rows may be joined where they lie.
+fn is_on(state: &SessionState) -> bool {
+    state.config().get_extension::<Colocation>().is_none_or(|switch| switch.0)
+}
+
 /// The physical plan of a logical plan that is optimised already.
 async fn plan_once(state: &SessionState, logical: &LogicalPlan) -> Result<Arc<dyn ExecutionPlan>> {
     let plan = state.query_planner().create_physical_plan(logical, state).await?;
     if !reads_data(&plan) {
         return Ok(plan);
     }
+    let plan = match (state.config().get_extension::<Topology>(), is_on(state)) {
+        (Some(topology), true) => {
+            colocated(plan, &topology, state.config().target_partitions())?
+        }
+        _ => plan,
+    };
     let config = datafusion_distributed::DistributedConfig::from_session_config(state.config())?;
     relieve_head(plan, config.collect_metrics)
 }

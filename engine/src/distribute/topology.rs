@@ -1,11 +1,14 @@
 //! The workers that a statement may use, in one fixed order, and which task each one's data is in.
 
+use std::collections::BTreeMap;
+
 use basalt_storage::ids::{SliceId, WorkerId};
 use datafusion::error::Result;
 use datafusion_distributed::WorkerResolver;
 use url::Url;
 
 use crate::error::{ErrorCode, SqlError};
+use crate::scan::ScanSegment;
 use crate::snapshot::ClusterView;
 
 /// The workers of one statement. Pinned with the snapshot, so that every stage of a plan maps
@@ -56,6 +59,35 @@ impl Topology {
                     .with_hint("start the missing worker again; sys.workers shows which one it is")
                     .into()
             })
+    }
+
+    /// The task of each slice, of as many tasks as there are workers: its owner's, if that one has all of
+    /// some segments of the slice, else that of who has most of their rows, so that all tables of a plan
+    /// find a slice with the same worker. What that worker has no copy of it fetches.
+    pub fn tasks_of_slices<'a>(
+        &self,
+        segments: impl Iterator<Item = &'a ScanSegment>,
+    ) -> BTreeMap<SliceId, usize> {
+        let mut rows: BTreeMap<SliceId, (u64, Vec<u64>)> = BTreeMap::new();
+        for segment in segments {
+            let (all, held) = rows
+                .entry(segment.slice)
+                .or_insert_with(|| (0, vec![0; self.worker_count()]));
+            let weight = segment.rows.max(1);
+            *all += weight;
+            for (held, (worker, _)) in held.iter_mut().zip(&self.workers) {
+                if segment.holders.contains(worker) {
+                    *held += weight;
+                }
+            }
+        }
+        let task = |(slice, (all, held)): (SliceId, (u64, Vec<u64>))| {
+            let owner = self.slice_owners.get(usize::from(slice.0));
+            let owner = owner.and_then(|id| self.workers.iter().position(|(known, _)| known == id));
+            let task = owner.filter(|owner| held[*owner] == all).unwrap_or_else(|| busiest(&held));
+            (slice, task)
+        };
+        rows.into_iter().map(task).collect()
     }
 
     /// How many tasks should read `columns` columns of some segments, each given by its reader and its

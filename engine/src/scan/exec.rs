@@ -29,7 +29,7 @@ use super::order::ScanOrder;
 use super::properties::{plan_properties, scan_statistics, table_statistics};
 use super::pruning::segments_that_may_match;
 use super::stream::open_partition;
-use super::{ScanSegment, ScanTable, ScanUnit, spread_units};
+use super::{ScanDistribution, ScanSegment, ScanTable, ScanUnit, spread_units};
 use crate::codec::is_serialisable;
 use crate::session::FragmentOptions;
 use crate::unestimated::filtered_by;
@@ -54,6 +54,8 @@ pub struct SegmentScanExec {
     /// columns; empty on workers.
     pub(super) key: Arc<[usize]>,
     pub(super) order: ScanOrder,
+    /// Unknown on workers.
+    distribution: ScanDistribution,
     /// Segments of the table that the predicate ruled out.
     segments_pruned: usize,
     /// Bytes of the read columns in them.
@@ -96,6 +98,7 @@ impl SegmentScanExec {
             records: Arc::default(),
             key: Arc::default(),
             order,
+            distribution: ScanDistribution::default(),
             segments_pruned: 0,
             bytes_pruned: 0,
             properties,
@@ -165,6 +168,25 @@ impl SegmentScanExec {
     pub fn with_key(mut self, key: Vec<usize>) -> Self {
         self.key = key.into();
         self
+    }
+
+    /// Says how rows were given to slices.
+    #[must_use]
+    pub fn with_distribution(mut self, distribution: ScanDistribution) -> Self {
+        self.distribution = distribution;
+        self
+    }
+
+    /// How rows were given to slices.
+    pub fn distribution(&self) -> ScanDistribution {
+        self.distribution
+    }
+
+    /// The output columns whose slice hash says which slice a row is in.
+    pub fn distribution_columns(&self) -> Vec<usize> {
+        let ScanDistribution::Key(key) = self.distribution else { return vec![] };
+        let outputs = self.projection.iter().enumerate();
+        outputs.filter(|(_, read)| **read == key).map(|(output, _)| output).collect()
     }
 
     /// This scan without the segments that its predicate rules out.
