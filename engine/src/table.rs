@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::datatypes::{Field, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use async_trait::async_trait;
 use basalt_storage::delete_vector::DeleteVector;
 use basalt_storage::ids::{ColumnId, SegmentId};
@@ -144,8 +144,9 @@ fn distribution_of_scan(distribution: Distribution, table: &ScanTable) -> ScanDi
         Distribution::All => ScanDistribution::All,
         Distribution::Key(key) => {
             let place = table.columns.iter().position(|column| *column == key);
-            let is_interval =
-                |place: &usize| table.schema.field(*place).data_type().is_interval();
+            let is_interval = |place: &usize| {
+                matches!(table.schema.field(*place).data_type(), DataType::Interval(_))
+            };
             let place = place.filter(|place| !is_interval(place));
             place.map_or(ScanDistribution::Unknown, ScanDistribution::Key)
         }

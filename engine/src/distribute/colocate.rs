@@ -138,7 +138,7 @@ impl Search {
         for child in node.children() {
             let ways = self.choices(child, place)?;
             let with = |chosen: &Vec<Choice>| {
-                let one = |way: &Choice| [chosen.as_slice(), &[way.clone()]].concat();
+                let one = |way: &Choice| [chosen.as_slice(), std::slice::from_ref(way)].concat();
                 ways.iter().map(one).collect::<Vec<_>>()
             };
             inputs = inputs.iter().flat_map(with).collect();
@@ -174,9 +174,11 @@ impl Search {
         {
             match scan.distribution() {
                 ScanDistribution::All => plans.push(self.cut(scan, |_, _| true)?),
-                ScanDistribution::Key(_) => plans.push(self.cut(scan, |segment, task| {
-                    self.slices.get(&segment.slice) == Some(&task)
-                })?),
+                ScanDistribution::Key(_) => {
+                    plans.push(self.cut(scan, |segment, task| {
+                        self.slices.get(&segment.slice) == Some(&task)
+                    })?)
+                }
                 ScanDistribution::Unknown => {}
             }
         }
@@ -253,7 +255,11 @@ impl Search {
             Ok(Choice { plan, family, cost: choice.cost })
         };
         let choices = self.choices(repartition.input(), place)?;
-        choices.into_iter().filter(|choice| choice.family != Family::Shuffled).map(within_task).collect()
+        choices
+            .into_iter()
+            .filter(|choice| choice.family != Family::Shuffled)
+            .map(within_task)
+            .collect()
     }
 }
 
@@ -265,7 +271,8 @@ fn with_children(
     node: &Arc<dyn ExecutionPlan>,
     children: Vec<Arc<dyn ExecutionPlan>>,
 ) -> Result<Arc<dyn ExecutionPlan>> {
-    let unchanged = node.children().into_iter().zip(&children).all(|(old, new)| Arc::ptr_eq(old, new));
+    let unchanged =
+        node.children().into_iter().zip(&children).all(|(old, new)| Arc::ptr_eq(old, new));
     if unchanged {
         return Ok(Arc::clone(node));
     }

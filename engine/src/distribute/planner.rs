@@ -81,9 +81,7 @@ async fn plan_once(state: &SessionState, logical: &LogicalPlan) -> Result<Arc<dy
         return Ok(plan);
     }
     let plan = match (state.config().get_extension::<Topology>(), is_on(state)) {
-        (Some(topology), true) => {
-            colocated(plan, &topology, state.config().target_partitions())?
-        }
+        (Some(topology), true) => colocated(plan, &topology, state.config().target_partitions())?,
         _ => plan,
     };
     let config = datafusion_distributed::DistributedConfig::from_session_config(state.config())?;

@@ -70,9 +70,8 @@ impl Topology {
     ) -> BTreeMap<SliceId, usize> {
         let mut rows: BTreeMap<SliceId, (u64, Vec<u64>)> = BTreeMap::new();
         for segment in segments {
-            let (all, held) = rows
-                .entry(segment.slice)
-                .or_insert_with(|| (0, vec![0; self.worker_count()]));
+            let (all, held) =
+                rows.entry(segment.slice).or_insert_with(|| (0, vec![0; self.worker_count()]));
             let weight = segment.rows.max(1);
             *all += weight;
             for (held, (worker, _)) in held.iter_mut().zip(&self.workers) {

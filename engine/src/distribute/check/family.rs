@@ -9,6 +9,7 @@ use basalt_storage::ids::SliceId;
 use datafusion::common::JoinType;
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::expressions::{CastExpr, Column};
+use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::aggregates::AggregateExec;
 use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
 use datafusion::physical_plan::coop::CooperativeExec;
@@ -20,7 +21,6 @@ use datafusion::physical_plan::repartition::RepartitionExec;
 use datafusion::physical_plan::sorts::sort::SortExec;
 use datafusion::physical_plan::sorts::sort_preserving_merge::SortPreservingMergeExec;
 use datafusion::physical_plan::windows::{BoundedWindowAggExec, WindowAggExec};
-use datafusion::physical_plan::ExecutionPlan;
 use datafusion_distributed::BroadcastExec;
 
 use crate::unknown_nulls::UnknownNullsExec;
@@ -121,9 +121,7 @@ pub(super) fn sources(node: &Arc<dyn ExecutionPlan>) -> Vec<Option<Source>> {
     if let Some(projection) = node.downcast_ref::<ProjectionExec>() {
         let schema = projection.input().schema();
         let outputs = projection.expr().iter();
-        return outputs
-            .map(|output| column_of(&output.expr, &schema).and_then(first))
-            .collect();
+        return outputs.map(|output| column_of(&output.expr, &schema).and_then(first)).collect();
     }
     if let Some(filter) = node.downcast_ref::<FilterExec>() {
         let all = (0..filter.input().schema().fields().len()).map(first).collect();
@@ -213,7 +211,8 @@ fn joined(
 /// The family of a node's rows where those of its input `child` have a family and are handed on in their tasks.
 pub(super) fn handed_on(node: &Arc<dyn ExecutionPlan>, child: usize, family: &Family) -> Family {
     let Family::Sliced(slices) = family else { return family.clone() };
-    let keys = key_columns(node, |source| source.child == child && slices.keys.contains(&source.column));
+    let keys =
+        key_columns(node, |source| source.child == child && slices.keys.contains(&source.column));
     Slices::by(keys, &slices.tasks).map_or(Family::Spread, Family::Sliced)
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use basalt_storage::digest::Digest;
-use basalt_storage::ids::{ColumnId, ColumnVersion, Epoch, SliceId, TableId};
+use basalt_storage::ids::{ColumnId, ColumnVersion, Epoch, SegmentId, SliceId, TableId};
 use basalt_storage::manifest::Layout;
 use datafusion::common::{NullEquality, ScalarValue, Statistics};
 use datafusion::config::ConfigOptions;
@@ -14,7 +14,9 @@ use datafusion::physical_expr::{Partitioning, PhysicalExpr, PhysicalSortExpr, Sc
 use datafusion::physical_plan::aggregates::PhysicalGroupBy;
 
 use super::*;
-use crate::scan::{ScanSegment, ScanTable};
+use crate::scan::{ScanDistribution, ScanSegment, ScanTable, SegmentScanExec};
+
+mod slices;
 
 const TASKS: usize = 2;
 const PARTITIONS: usize = 2;
