@@ -20,6 +20,7 @@ mod leaves;
 mod limited_build;
 mod one_task;
 mod planner;
+mod slice_route;
 mod topology;
 mod window_keys;
 
@@ -29,5 +30,6 @@ pub use leaves::{desired_tasks, route_tasks, scale_up_leaf};
 pub(crate) use limited_build::LimitedBuildSides;
 pub use one_task::start;
 pub use planner::{DistributedPlan, plan_distributed};
+pub(crate) use slice_route::slice_route;
 pub use topology::Topology;
 pub(crate) use window_keys::VisibleWindowKeys;

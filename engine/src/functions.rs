@@ -43,6 +43,7 @@ use datafusion::logical_expr::{
 use crate::error::{ErrorCode, SqlError};
 use crate::intervals::interval_functions;
 pub(crate) use coalesce::coalesce_functions;
+use crate::distribute::slice_route;
 use cost::{COSTS, Cost};
 use date_trunc::date_trunc;
 pub(crate) use named_cast::{NAMED_CAST, named_cast};
@@ -65,7 +66,7 @@ pub(crate) fn bound(state: &mut SessionState) -> Result<()> {
             state.register_udf(Arc::new(ScalarUDF::new_from_impl(bounded)))?;
         }
     }
-    let others = [date_trunc(), named_cast(), named_subquery(), round()];
+    let others = [date_trunc(), named_cast(), named_subquery(), round(), slice_route()];
     let ours = pattern_functions().into_iter().chain(coalesce_functions()).chain(others);
     for function in ours.chain(interval_functions()) {
         state.register_udf(function)?;

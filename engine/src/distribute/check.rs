@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use datafusion::common::JoinType;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
-use datafusion::physical_expr::Distribution;
+use datafusion::physical_expr::{Distribution, Partitioning};
 use datafusion::physical_expr_common::physical_expr::is_volatile;
 use datafusion::physical_plan::aggregates::{AggregateExec, AggregateMode};
 use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
@@ -37,15 +37,17 @@ use datafusion::physical_plan::unnest::UnnestExec;
 use datafusion::physical_plan::windows::{BoundedWindowAggExec, WindowAggExec};
 use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
 use datafusion_distributed::{
-    BroadcastExec, DistributedExec, DistributedLeafExec, NetworkBoundaryExt, NetworkBroadcastExec,
+    BroadcastExec, DistributedExec, DistributedLeafExec, NetworkBoundary, NetworkBoundaryExt, NetworkBroadcastExec,
     NetworkCoalesceExec, NetworkShuffleExec,
 };
 
 use assignment::family_of_leaf;
 pub(super) use family::Family;
+pub(super) use family::column_of;
 use family::{Slices, handed_on, united};
 use joins::partition_counts;
 
+use super::slice_route::routed_by_slice;
 use crate::unknown_nulls::UnknownNullsExec;
 use crate::write::SliceAppendExec;
 
@@ -147,8 +149,8 @@ impl StageCheck {
 
     /// The family of rows from another stage.
     pub(super) fn boundary(&self, node: &Arc<dyn ExecutionPlan>) -> Checked {
-        if node.is::<NetworkShuffleExec>() {
-            Ok(Family::Shuffled)
+        if let Some(shuffle) = node.downcast_ref::<NetworkShuffleExec>() {
+            Ok(family_of_shuffle(shuffle, self.tasks))
         } else if node.is::<NetworkBroadcastExec>() {
             Ok(Family::Replicated)
         } else if node.is::<NetworkCoalesceExec>() {
@@ -289,6 +291,18 @@ impl StageCheck {
         }
         Ok(())
     }
+}
+
+/// By DataFusion's hash of some expressions, or of one that chooses the task of a slice.
+fn family_of_shuffle(shuffle: &NetworkShuffleExec, tasks: usize) -> Family {
+    let sliced = || {
+        let sender = shuffle.input_stage().local_plan()?.downcast_ref::<RepartitionExec>()?;
+        let Partitioning::Hash(by, partitions) = sender.partitioning() else { return None };
+        let ([by], true) = (by.as_slice(), *partitions == tasks) else { return None };
+        let (key, tasks) = routed_by_slice(by, tasks)?;
+        Slices::by(column_of(&key, &sender.schema()), &Arc::new(tasks))
+    };
+    sliced().map_or(Family::Shuffled, Family::Sliced)
 }
 
 /// Whether rows that are equal in what a node needs together are in one task, as their slices are.

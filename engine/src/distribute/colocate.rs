@@ -5,6 +5,9 @@
 //! of one input, rows need only be repartitioned within their tasks. As does an aggregate by a key that its rows are in
 //! slices by.
 //!
+//! Where only one side of a join lies by its key, the other is sent to the tasks of its slices (`slice_route`), and the
+//! first stays where it is.
+//!
 //! Never join by join: in `(lineitem JOIN orders) JOIN x`, all by the order's key, with the inner exchanges taken out and x
 //! hashed by DataFusion, rows vanish without a word (DESIGN.md). So each subtree of a stage is made in all ways that it
 //! can be made in, one for each family that its rows can be of, and the plan checker says which of them go
@@ -13,29 +16,35 @@
 //! Invariant: a plan is only ever put together of parts that the checker has found to go together; without any exchange
 //! that can go, it is the plan it was.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 
-use basalt_storage::ids::SliceId;
+use arrow::array::new_empty_array;
+use arrow::datatypes::DataType;
+use basalt_storage::slice_hash::hashes_of;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::error::Result;
-use datafusion::physical_expr::Partitioning;
+use datafusion::physical_expr::{Partitioning, PhysicalExpr};
 use datafusion::physical_plan::repartition::RepartitionExec;
 use datafusion::physical_plan::{
     ChildrenPropertiesMode, ExecutionPlan, ExecutionPlanProperties, ReplaceChildrenOptions,
 };
 use datafusion_distributed::{
-    BroadcastExec, DistributedExec, DistributedLeafExec, NetworkBoundary, NetworkBoundaryExt, Stage,
+    BroadcastExec, DistributedExec, DistributedLeafExec, NetworkBoundary, NetworkBoundaryExt,
+    NetworkShuffleExec, Stage,
 };
 
 use super::Topology;
-use super::check::{Family, StageCheck};
+use super::check::{Family, StageCheck, column_of};
+use super::slice_route::route_by_slice;
 use crate::scan::{ScanDistribution, ScanSegment, SegmentScanExec};
 
 /// Ways to make a subtree that are thought of at once.
 const CHOICES_MAX: usize = 8;
 /// What an exchange costs that sends each row to one task.
 const SHUFFLE_COST: f64 = 1.0;
+/// The same to the task of its slice, where that alone spares nothing.
+const SLICE_SHUFFLE_COST: f64 = 1.001;
 /// What one costs that collects rows, or sends few to all: joins broadcast small sides only.
 const OTHER_COST: f64 = 0.5;
 
@@ -57,7 +66,7 @@ pub(super) fn colocated(
     let mut search = Search {
         tasks: workers,
         partitions,
-        slices: slices_of(&head, topology)?,
+        task_of: slices_of(&head, topology)?,
         found: HashMap::new(),
     };
     let place = Place { tasks: 1, was: 1 };
@@ -65,11 +74,8 @@ pub(super) fn colocated(
     Ok(Arc::new(DistributedExec::new(numbered(best.plan)?)))
 }
 
-/// The task of each slice that a table of the plan lies in by its key.
-fn slices_of(
-    plan: &Arc<dyn ExecutionPlan>,
-    topology: &Topology,
-) -> Result<BTreeMap<SliceId, usize>> {
+/// The task of each slice, for the tables of the plan that lie by their keys; none where there is no such table.
+fn slices_of(plan: &Arc<dyn ExecutionPlan>, topology: &Topology) -> Result<Vec<usize>> {
     let mut segments: Vec<ScanSegment> = Vec::new();
     plan.apply(|node| {
         if let Some(scan) = scan_of(node)
@@ -79,6 +85,9 @@ fn slices_of(
         }
         Ok(TreeNodeRecursion::Continue)
     })?;
+    if segments.is_empty() {
+        return Ok(vec![]);
+    }
     Ok(topology.tasks_of_slices(segments.iter()))
 }
 
@@ -110,7 +119,8 @@ struct Search {
     tasks: usize,
     /// Partitions of a task's leaf.
     partitions: usize,
-    slices: BTreeMap<SliceId, usize>,
+    /// The task of each slice; empty where no table lies by its key.
+    task_of: Vec<usize>,
     /// By the address of the node, in the plan that was there before; it lives as long as the search.
     found: HashMap<(usize, Place), Vec<Choice>>,
 }
@@ -176,7 +186,7 @@ impl Search {
                 ScanDistribution::All => plans.push(self.cut(scan, |_, _| true)?),
                 ScanDistribution::Key(_) => {
                     plans.push(self.cut(scan, |segment, task| {
-                        self.slices.get(&segment.slice) == Some(&task)
+                        self.task_of.get(usize::from(segment.slice.0)) == Some(&task)
                     })?)
                 }
                 ScanDistribution::Unknown => {}
@@ -215,8 +225,11 @@ impl Search {
         let Some(sender) = stage.local_plan().cloned() else { return Ok(vec![]) };
         let sent = Place { tasks: stage.task_count(), was: stage.task_count() };
         let mut choices = Vec::new();
+        // The exchange goes on asking for as many partitions as there were.
+        let mut senders = self.choices(&sender, sent)?;
+        senders.retain(|choice| partitions_of(&choice.plan) == partitions_of(&sender));
         if place.tasks == place.was
-            && let Some(best) = cheapest(self.choices(&sender, sent)?)
+            && let Some(best) = cheapest(senders)
         {
             let check = StageCheck { tasks: place.tasks };
             let is_shuffle = sender.is::<RepartitionExec>();
@@ -228,6 +241,9 @@ impl Search {
         }
         if place.tasks == self.tasks {
             choices.extend(self.without_exchange(node, &sender, sent.was)?);
+            if place.tasks == place.was {
+                choices.extend(self.by_slice(node, stage, &sender)?);
+            }
         }
         Ok(choices)
     }
@@ -261,6 +277,63 @@ impl Search {
             .map(within_task)
             .collect()
     }
+
+    /// Rows that a shuffle brings, sent to the tasks of their slices by one of its keys instead.
+    fn by_slice(
+        &mut self,
+        node: &Arc<dyn ExecutionPlan>,
+        stage: &Stage,
+        sender: &Arc<dyn ExecutionPlan>,
+    ) -> Result<Vec<Choice>> {
+        let (Some(repartition), Stage::Local(stage)) =
+            (sender.downcast_ref::<RepartitionExec>(), stage)
+        else {
+            return Ok(vec![]);
+        };
+        let Partitioning::Hash(keys, _) = repartition.partitioning() else { return Ok(vec![]) };
+        if self.task_of.is_empty() {
+            return Ok(vec![]);
+        }
+        let input = repartition.input();
+        let schema = input.schema();
+        let sent = Place { tasks: stage.tasks, was: stage.tasks };
+        let Some(best) = cheapest(self.choices(input, sent)?) else { return Ok(vec![]) };
+        let has_slices = |key: &&Arc<dyn PhysicalExpr>| {
+            let data_type = key.data_type(&schema);
+            column_of(key, &schema).is_some() && data_type.is_ok_and(|of| is_hashed_by_value(&of))
+        };
+        let mut choices = Vec::new();
+        for key in keys.iter().filter(has_slices) {
+            let route = route_by_slice(Arc::clone(key), &self.task_of, self.tasks)?;
+            let routed = |partitions| -> Result<Arc<dyn ExecutionPlan>> {
+                let by = Partitioning::Hash(vec![Arc::clone(&route)], partitions);
+                Ok(Arc::new(RepartitionExec::try_new(Arc::clone(&best.plan), by)?))
+            };
+            // One partition for each task, which is partitioned there.
+            let shuffle = NetworkShuffleExec::try_new(routed(1)?, stage.tasks)?;
+            let mut stage = stage.clone();
+            stage.plan = routed(self.tasks)?;
+            let shuffle: Arc<dyn ExecutionPlan> = shuffle.with_input_stage(Stage::Local(stage))?;
+            let Ok(family) = (StageCheck { tasks: self.tasks }).boundary(&shuffle) else {
+                continue;
+            };
+            let partitions = node.output_partitioning().partition_count();
+            let hash = Partitioning::Hash(keys.clone(), partitions);
+            let plan = Arc::new(RepartitionExec::try_new(shuffle, hash)?);
+            choices.push(Choice { plan, family, cost: best.cost + SLICE_SHUFFLE_COST });
+        }
+        Ok(choices)
+    }
+}
+
+/// Whether values that are equal have one slice hash, whatever they are joined with. Intervals that are
+/// equal may have several.
+fn is_hashed_by_value(data_type: &DataType) -> bool {
+    !matches!(data_type, DataType::Interval(_)) && hashes_of(&new_empty_array(data_type)).is_ok()
+}
+
+fn partitions_of(plan: &Arc<dyn ExecutionPlan>) -> usize {
+    plan.output_partitioning().partition_count()
 }
 
 fn cost(inputs: &[Choice]) -> f64 {

@@ -1,7 +1,5 @@
 //! The workers that a statement may use, in one fixed order, and which task each one's data is in.
 
-use std::collections::BTreeMap;
-
 use basalt_storage::ids::{SliceId, WorkerId};
 use datafusion::error::Result;
 use datafusion_distributed::WorkerResolver;
@@ -67,11 +65,10 @@ impl Topology {
     pub fn tasks_of_slices<'a>(
         &self,
         segments: impl Iterator<Item = &'a ScanSegment>,
-    ) -> BTreeMap<SliceId, usize> {
-        let mut rows: BTreeMap<SliceId, (u64, Vec<u64>)> = BTreeMap::new();
+    ) -> Vec<usize> {
+        let mut rows = vec![(0_u64, vec![0_u64; self.worker_count()]); self.slice_owners.len()];
         for segment in segments {
-            let (all, held) =
-                rows.entry(segment.slice).or_insert_with(|| (0, vec![0; self.worker_count()]));
+            let Some((all, held)) = rows.get_mut(usize::from(segment.slice.0)) else { continue };
             let weight = segment.rows.max(1);
             *all += weight;
             for (held, (worker, _)) in held.iter_mut().zip(&self.workers) {
@@ -80,13 +77,12 @@ impl Topology {
                 }
             }
         }
-        let task = |(slice, (all, held)): (SliceId, (u64, Vec<u64>))| {
-            let owner = self.slice_owners.get(usize::from(slice.0));
-            let owner = owner.and_then(|id| self.workers.iter().position(|(known, _)| known == id));
-            let task = owner.filter(|owner| held[*owner] == all).unwrap_or_else(|| busiest(&held));
-            (slice, task)
+        let owners = self.slice_owners.iter();
+        let task = |(owner, (all, held)): (&WorkerId, (u64, Vec<u64>))| {
+            let owner = self.workers.iter().position(|(known, _)| known == owner);
+            owner.filter(|owner| held[*owner] == all).unwrap_or_else(|| busiest(&held))
         };
-        rows.into_iter().map(task).collect()
+        owners.zip(rows).map(task).collect()
     }
 
     /// How many tasks should read `columns` columns of some segments, each given by its reader and its

@@ -10,7 +10,7 @@ use datafusion::common::{NullEquality, ScalarValue, Statistics};
 use datafusion::config::ConfigOptions;
 use datafusion::functions::math::random;
 use datafusion::physical_expr::expressions::{IsNotNullExpr, col, lit};
-use datafusion::physical_expr::{Partitioning, PhysicalExpr, PhysicalSortExpr, ScalarFunctionExpr};
+use datafusion::physical_expr::{PhysicalExpr, PhysicalSortExpr, ScalarFunctionExpr};
 use datafusion::physical_plan::aggregates::PhysicalGroupBy;
 
 use super::*;
