@@ -40,10 +40,10 @@ use datafusion::logical_expr::{
     ScalarUDFImpl, Signature,
 };
 
+use crate::distribute::slice_route;
 use crate::error::{ErrorCode, SqlError};
 use crate::intervals::interval_functions;
 pub(crate) use coalesce::coalesce_functions;
-use crate::distribute::slice_route;
 use cost::{COSTS, Cost};
 use date_trunc::date_trunc;
 pub(crate) use named_cast::{NAMED_CAST, named_cast};

@@ -184,11 +184,9 @@ impl Search {
         {
             match scan.distribution() {
                 ScanDistribution::All => plans.push(self.cut(scan, |_, _| true)?),
-                ScanDistribution::Key(_) => {
-                    plans.push(self.cut(scan, |segment, task| {
-                        self.task_of.get(usize::from(segment.slice.0)) == Some(&task)
-                    })?)
-                }
+                ScanDistribution::Key(_) => plans.push(self.cut(scan, |segment, task| {
+                    self.task_of.get(usize::from(segment.slice.0)) == Some(&task)
+                })?),
                 ScanDistribution::Unknown => {}
             }
         }

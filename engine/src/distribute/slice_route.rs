@@ -10,7 +10,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
 
-use arrow::array::{AsArray, Int64Array};
+use arrow::array::{Array, AsArray, Int64Array};
 use arrow::datatypes::{DataType, Field, FieldRef, Int64Type, Schema};
 use arrow::record_batch::RecordBatch;
 use basalt_storage::ids::SliceId;
@@ -109,8 +109,7 @@ fn tasks_of_numbers(numbers: Int64Array, tasks: usize) -> Result<Vec<usize>> {
     let schema = Arc::new(Schema::new(vec![field("number"), field("place")]));
     let batch = RecordBatch::try_new(schema, vec![Arc::new(numbers), Arc::new(places)])?;
     let by: Arc<dyn PhysicalExpr> = Arc::new(Column::new("number", 0));
-    let mut partitioner =
-        BatchPartitioner::new_hash_partitioner(vec![by], tasks, Time::default())?;
+    let mut partitioner = BatchPartitioner::new_hash_partitioner(vec![by], tasks, Time::default())?;
     partitioner.partition(batch, |task, rows| {
         for place in rows.column(1).as_primitive::<Int64Type>().values() {
             // As many places as there are numbers.

@@ -96,7 +96,10 @@ impl Slices {
 
 /// The column that an expression is, or is but for its width: the slice hash is of values, so integers of
 /// all widths hash alike.
-pub(in crate::distribute) fn column_of(expr: &Arc<dyn PhysicalExpr>, schema: &Schema) -> Option<usize> {
+pub(in crate::distribute) fn column_of(
+    expr: &Arc<dyn PhysicalExpr>,
+    schema: &Schema,
+) -> Option<usize> {
     if let Some(column) = expr.downcast_ref::<Column>() {
         return Some(column.index());
     }
