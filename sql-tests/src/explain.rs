@@ -1,4 +1,4 @@
-//! Counters out of `EXPLAIN ANALYZE VERBOSE`, for tests of what a query really read.
+//! Counters out of `EXPLAIN ANALYZE VERBOSE`, for tests of what a query really read, and exchanges out of `EXPLAIN`.
 //!
 //! The text has three significant digits (`local_bytes={0:393.2 K}`), and so have the counters.
 
@@ -15,12 +15,32 @@ pub async fn scan_counters(
     table: &str,
     name: &str,
 ) -> Result<Vec<f64>, ClientError> {
-    let (_, batches) = client.query_all(&format!("EXPLAIN ANALYZE VERBOSE {sql}")).await?;
+    let text = plan_text(client, &format!("EXPLAIN ANALYZE VERBOSE {sql}")).await?;
+    let scan = format!("SegmentScanExec: table=public.{table},");
+    let lines = text.lines().filter(|line| line.contains(&scan));
+    Ok(lines.filter_map(|line| counter(line, name)).collect())
+}
+
+/// The exchanges of a query's plan by the names of their nodes, in the order of the plan. The first brings the
+/// answer to the coordinator.
+///
+/// # Errors
+/// What the server says of the query.
+pub async fn exchanges(client: &mut Client, sql: &str) -> Result<Vec<String>, ClientError> {
+    let text = plan_text(client, &format!("EXPLAIN {sql}")).await?;
+    let name = |line: &str| {
+        let (_, exchange) = line.split_once("] => Network")?;
+        exchange.split_once("Exec:").map(|(name, _)| name.to_owned())
+    };
+    Ok(text.lines().filter_map(name).collect())
+}
+
+/// The text of all plans that a statement shows.
+async fn plan_text(client: &mut Client, sql: &str) -> Result<String, ClientError> {
+    let (_, batches) = client.query_all(sql).await?;
     let plans = batches.iter().filter_map(|batch| batch.column_by_name("plan")?.as_string_opt());
     let text: Vec<&str> = plans.flat_map(arrow::array::StringArray::iter).flatten().collect();
-    let scan = format!("SegmentScanExec: table=public.{table},");
-    let lines = text.iter().flat_map(|plan| plan.lines()).filter(|line| line.contains(&scan));
-    Ok(lines.filter_map(|line| counter(line, name)).collect())
+    Ok(text.join("\n"))
 }
 
 /// The value of `name={<task>:<number>}` in a line, such as `{0:224.3 K}`.

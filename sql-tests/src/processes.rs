@@ -206,15 +206,26 @@ impl ProcessCluster {
         let coordinator =
             Process::spawn(&config.binary, &arguments("coordinator", &home, &config.allow_path))?;
         let mut cluster = Self { workers: Vec::new(), coordinator };
-        for number in 1..=config.workers {
-            let data_dir = config.data_dir.join(format!("worker-{number}"));
-            let mut args = arguments("worker", &data_dir, &config.allow_path);
-            args.extend(["--coordinator".into(), cluster.coordinator.url.clone()]);
-            args.extend(["--secret-file".into(), text(&home.join("cluster.secret"))]);
-            args.extend(config.worker_args.iter().cloned());
-            cluster.workers.push(Process::spawn(&config.binary, &args)?);
+        for _ in 0..config.workers {
+            cluster.add_worker(config)?;
         }
         Ok(cluster)
+    }
+
+    /// Starts one more worker, and waits until it is ready.
+    ///
+    /// # Errors
+    /// As [`Process::spawn`].
+    pub fn add_worker(&mut self, config: &ProcessClusterConfig) -> anyhow::Result<()> {
+        let number = self.workers.len() + 1;
+        let data_dir = config.data_dir.join(format!("worker-{number}"));
+        let secret = config.data_dir.join("coordinator").join("cluster.secret");
+        let mut args = arguments("worker", &data_dir, &config.allow_path);
+        args.extend(["--coordinator".into(), self.coordinator.url.clone()]);
+        args.extend(["--secret-file".into(), text(&secret)]);
+        args.extend(config.worker_args.iter().cloned());
+        self.workers.push(Process::spawn(&config.binary, &args)?);
+        Ok(())
     }
 
     /// The coordinator's Flight SQL address.

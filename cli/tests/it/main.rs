@@ -5,6 +5,7 @@
 
 mod catalog;
 mod catalog_rebuild;
+mod colocation;
 mod command_line;
 mod faults;
 mod format;

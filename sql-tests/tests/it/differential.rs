@@ -13,8 +13,9 @@ const QUERIES: u64 = 160;
 /// The workers that see every query, and those that see each n-th one, with what scans may leave
 /// out left out.
 const WORKERS_ALWAYS: u16 = 3;
-const WORKERS_SOMETIMES: [(u16, &str); 4] = [
+const WORKERS_SOMETIMES: [(u16, &str); 5] = [
     (1, "batch_rows=1"),
+    (3, "colocation=off,join_order=off"),
     (2, "pruning=off,filter_pushdown=off"),
     (3, "column_cache=off,batch_rows=7"),
     (5, "pruning=off,sorted_scans=off"),
@@ -29,7 +30,7 @@ fn topologies() -> Vec<Topology> {
         partitions: 4,
         settings: settings.split(',').map(str::to_owned).collect(),
         every: SOMETIMES,
-        offset: index * SOMETIMES / 4,
+        offset: index * SOMETIMES / 5,
     });
     [always].into_iter().chain(sometimes).collect()
 }

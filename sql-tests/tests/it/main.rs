@@ -7,6 +7,7 @@ mod append_port;
 mod arrows;
 mod back_pressure;
 mod basics;
+mod colocation;
 mod column_cache;
 mod concurrent_changes;
 mod definitions_at_once;

@@ -1,0 +1,96 @@
+//! Rows that are joined and grouped where they lie: which exchanges a plan is left with.
+//!
+//! That the answers are the same is for the suites (`slt/colocation.slt`) and generated queries.
+
+use arrow::array::AsArray;
+use arrow::datatypes::Int64Type;
+use basalt_sql_tests::client::Client;
+use basalt_sql_tests::cluster::{EmbeddedCluster, EmbeddedConfig, Links};
+use basalt_sql_tests::explain::{exchanges, scan_counters};
+
+/// What brings an answer to the coordinator.
+const ANSWER: &str = "Coalesce";
+
+/// Two large tables by one key, one by another, one by none, and one that every worker has. So many rows that
+/// no side of a join is small enough to be sent to all workers.
+const TABLES: [&str; 10] = [
+    "CREATE TABLE orders (k BIGINT, c BIGINT, d BIGINT) DISTKEY(k)",
+    "CREATE TABLE lines (k BIGINT, p INTEGER, q BIGINT) DISTKEY(k)",
+    "CREATE TABLE parts (p BIGINT, n BIGINT) DISTKEY(p)",
+    "CREATE TABLE events (k BIGINT, z BIGINT) DISTSTYLE EVEN",
+    "CREATE TABLE customers (c BIGINT, n BIGINT) DISTSTYLE ALL",
+    "INSERT INTO orders SELECT value, value % 997, value % 7 FROM generate_series(1, 200000)",
+    "INSERT INTO lines SELECT value % 200000, value % 150000, value FROM generate_series(1, 400000)",
+    "INSERT INTO parts SELECT value, value % 10 FROM generate_series(1, 150000)",
+    "INSERT INTO events SELECT value % 200000, value FROM generate_series(1, 150000)",
+    "INSERT INTO customers SELECT value, value % 25 FROM generate_series(0, 996)",
+];
+
+async fn start(dir: &std::path::Path, workers: u16) -> (EmbeddedCluster, Client) {
+    let config = EmbeddedConfig { links: Links::Network, ..EmbeddedConfig::new(dir, workers) };
+    let cluster = EmbeddedCluster::start(&config).await.unwrap();
+    let mut client = Client::connect(&cluster.url()).await.unwrap();
+    for sql in TABLES {
+        client.execute_update(sql).await.unwrap();
+    }
+    (cluster, client)
+}
+
+async fn number(client: &mut Client, sql: &str) -> i64 {
+    let (_, rows) = client.query_all(sql).await.unwrap();
+    rows[0].column(0).as_primitive::<Int64Type>().value(0)
+}
+
+/// A query, and what its plan exchanges beside the answer.
+const CASES: [(&str, &[&str]); 12] = [
+    ("SELECT count(*) FROM lines l JOIN orders o ON l.k = o.k", &[]),
+    ("SELECT count(*) FROM lines l LEFT JOIN orders o ON l.k = o.k", &[]),
+    ("SELECT count(*) FROM lines l FULL JOIN orders o ON l.k = o.k", &[]),
+    ("SELECT count(*) FROM orders o WHERE k NOT IN (SELECT k FROM lines WHERE k IS NOT NULL AND q > 7)", &[]),
+    ("SELECT count(*) FROM orders o WHERE EXISTS (SELECT 1 FROM lines l WHERE l.k = o.k)", &[]),
+    // Grouped by the key, and what every worker has joined to it.
+    ("SELECT l.k, sum(q) FROM lines l JOIN orders o ON l.k = o.k JOIN customers c USING (c) GROUP BY l.k", &[]),
+    ("SELECT k, q, row_number() OVER (PARTITION BY k ORDER BY q) FROM lines", &[]),
+    ("SELECT count(*) FROM (SELECT k, sum(q) AS s FROM lines GROUP BY k) l JOIN orders o ON l.k = o.k", &[]),
+    // Integers of another width are the same keys. Lines go to their parts, and parts stay.
+    ("SELECT sum(q) FROM lines l JOIN parts p ON l.p = p.p WHERE n < 9", &["Shuffle"]),
+    // Events go to the slices of the others, which stay: the three-way plan of DESIGN.md.
+    ("SELECT sum(q + z) FROM lines l JOIN orders o ON l.k = o.k JOIN events e ON e.k = l.k", &["Shuffle"]),
+    // Joined by another column than the key.
+    ("SELECT count(*) FROM lines l JOIN orders o ON l.q = o.k + 0", &["Shuffle", "Shuffle"]),
+    ("SELECT c, count(*) FROM orders GROUP BY c", &["Shuffle"]),
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_that_are_where_they_should_be_are_not_exchanged() {
+    let dir = tempfile::tempdir().unwrap();
+    let (cluster, mut client) = start(dir.path(), 3).await;
+    for (sql, expected) in CASES {
+        client.execute_update("SET colocation = on").await.unwrap();
+        let mut found = exchanges(&mut client, sql).await.unwrap();
+        assert_eq!(found.first().map(String::as_str), Some(ANSWER), "{sql}");
+        found.remove(0);
+        assert_eq!(found, expected, "{sql}");
+        let count = format!("SELECT count(*) FROM ({sql})");
+        let lying = number(&mut client, &count).await;
+        client.execute_update("SET colocation = off").await.unwrap();
+        assert!(exchanges(&mut client, sql).await.unwrap().len() > expected.len() + 1, "{sql}");
+        assert_eq!(number(&mut client, &count).await, lying, "{sql}");
+    }
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_join_where_rows_lie_reads_nothing_from_other_workers() {
+    let dir = tempfile::tempdir().unwrap();
+    let (cluster, mut client) = start(dir.path(), 3).await;
+    let sql = "SELECT count(*), sum(q + d) FROM lines l JOIN orders o ON l.k = o.k";
+    for table in ["lines", "orders"] {
+        let peers = scan_counters(&mut client, sql, table, "peer_bytes").await.unwrap();
+        assert_eq!(peers, [0.0; 3], "{table}");
+        let rows = scan_counters(&mut client, sql, table, "output_rows").await.unwrap();
+        assert_eq!(rows.len(), 3, "{table}");
+        assert!(rows.iter().all(|rows| *rows > 0.0), "{table}: {rows:?}");
+    }
+    cluster.stop().await;
+}
