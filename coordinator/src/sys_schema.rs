@@ -12,6 +12,7 @@
 mod column_statistics;
 mod columns;
 mod copies;
+mod distribution;
 mod requests;
 mod unsorted;
 
@@ -27,7 +28,7 @@ use arrow::record_batch::RecordBatch;
 use async_trait::async_trait;
 use basalt_engine::column_cache::ColumnCacheUse;
 use basalt_engine::error::SqlError;
-use basalt_engine::snapshot::{Distribution, Snapshot, TableSnapshot};
+use basalt_engine::snapshot::{Snapshot, TableSnapshot};
 use basalt_storage::ids::WorkerId;
 use basalt_storage::manifest::Layout;
 use datafusion::catalog::{MemTable, SchemaProvider, TableProvider};
@@ -39,6 +40,7 @@ use crate::catalog::{Catalog, ClusterState, LogStatus};
 use crate::membership::Members;
 use crate::reconcile::Reconciler;
 use crate::statements::registry::{Registry, RunState, Write};
+use distribution::{colocation, reason, style};
 use unsorted::unsorted_share;
 
 const NAMES: [&str; 14] = [
@@ -235,20 +237,9 @@ fn stored(snapshot: &Snapshot) -> Vec<&TableSnapshot> {
     snapshot.tables().map(Arc::as_ref).collect()
 }
 
-fn distribution(table: &TableSnapshot) -> String {
-    match table.distribution {
-        Distribution::Auto => "AUTO".to_owned(),
-        Distribution::Even => "EVEN".to_owned(),
-        Distribution::All => "ALL".to_owned(),
-        Distribution::Key(id) => {
-            let name = table.schema.column(id).map_or("?", |column| column.name.as_str());
-            format!("KEY({name})")
-        }
-    }
-}
-
 fn tables(snapshot: &Snapshot) -> Result<RecordBatch> {
     let tables = stored(snapshot);
+    let members = snapshot.cluster.members;
     let sort_key = |table: &TableSnapshot| {
         let names = table.sort_key.iter().filter_map(|id| table.schema.column(*id));
         names.map(|column| column.name.clone()).collect::<Vec<_>>().join(", ")
@@ -262,7 +253,7 @@ fn tables(snapshot: &Snapshot) -> Result<RecordBatch> {
         ("schema_name", strings(tables.iter().map(|table| table.schema_name.clone())), false),
         ("table_name", strings(tables.iter().map(|table| table.name.clone())), false),
         ("table_id", numbers(tables.iter().map(|table| table.id.0)), false),
-        ("distribution", strings(tables.iter().map(|table| distribution(table))), false),
+        ("distribution", strings(tables.iter().map(|table| style(table, members))), false),
         ("replicas", numbers(tables.iter().map(|table| u64::from(table.replicas))), false),
         ("sort_key", strings(tables.iter().map(|table| sort_key(table))), false),
         ("unsorted", Arc::new(unsorted) as ArrayRef, true),
@@ -270,6 +261,8 @@ fn tables(snapshot: &Snapshot) -> Result<RecordBatch> {
         ("segments", numbers(tables.iter().map(|table| table.segments.len() as u64)), false),
         ("rows", numbers(tables.iter().map(|table| rows(table))), false),
         ("bytes", numbers(tables.iter().map(|table| total(table, |s| s.bytes))), false),
+        ("colocation", strings_or_null(tables.iter().map(|table| colocation(table, members))), true),
+        ("distribution_reason", strings_or_null(tables.iter().map(|table| reason(table, members))), true),
     ])?)
 }
 

@@ -18,12 +18,13 @@
 //! - [`files`]: reading files from outside
 //! - [`mod@write`]: rows into segments
 //! - [`distribute`]: which worker runs what, and the plan checker
+//! - [`auto_distribution`]: what `DISTSTYLE AUTO` comes to
 //! - [`rewording`] (`decimals_beside_floats`, `group_keys`, `intervals`, `literal_sides`, `lossy_casts`, `peer_frames`, `range_frames`, `union_names`, `unsigned_division`): statements in words that DataFusion understands
 //! - `empty_grouping_set`, `portable_windows` (`shifts`), `subqueries`: in words that workers understand, too
 //! - `node_expressions`: what rules do to the expressions of one node
 //! - `logical_rules` (`constant_filters`, `flattened_joins`, `functional_dependencies`, `lateral_joins`, `null_equality`) and `physical_rules`, with `unknown_nulls`, `exact_bounds`, `unestimated`, `required_orders`, `partition_orders`, `topk_of_floats`, `unread_sides`, `filter_columns` and `pass_through`: DataFusion's rules kept from going too far
 //! - `filter_routes`: filters that find their column, where columns share a name
-//! - `filter_estimates`: how much filters keep
+//! - `filter_estimates`: how much filters keep; `join_order`: the order of joins by cost
 //! - `guarded`: a fragment's panics are errors; `late_builds`: build sides that wait
 //! - [`codec`], `recursive`, [`plan_gate`], [`allow_list`], [`ipc`]: plans and rows on the wire
 //! - [`protocol`], [`log_protocol`], [`commit_protocol`], [`secret`], [`addressee`], [`channels`],
@@ -32,6 +33,7 @@
 pub mod addressee;
 pub mod allow_list;
 pub mod arithmetic;
+pub mod auto_distribution;
 pub mod channels;
 pub mod chunks;
 pub mod codec;

@@ -89,18 +89,6 @@ pub struct ScanSegment {
     pub ordinal: u32,
 }
 
-/// How the rows of a table were given to slices, as far as a scan of it knows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum ScanDistribution {
-    /// Not by the value of a column that is read.
-    #[default]
-    Unknown,
-    /// By the slice hash of a column that is read, by its place among the read columns.
-    Key(usize),
-    /// All in one slice, to be copied to every worker.
-    All,
-}
-
 /// A range of row groups of one segment: the unit of assignment to tasks and partitions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ScanUnit {

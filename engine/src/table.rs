@@ -16,7 +16,7 @@ use datafusion::physical_plan::ExecutionPlan;
 use datafusion::prelude::SessionConfig;
 
 use crate::scan::row_ids::row_id_field;
-use crate::scan::{ScanDistribution, ScanSegment, ScanTable, SegmentScanExec, table_statistics};
+use crate::scan::{ScanSegment, ScanTable, SegmentScanExec, table_statistics};
 use crate::snapshot::{ClusterView, Distribution, TableSnapshot};
 use crate::statistics::{Estimates, add_distinct_counts};
 use crate::types::scan_type;
@@ -137,20 +137,18 @@ impl SegmentTable {
     }
 }
 
-/// How the rows of a scan were given to slices. Intervals that are equal may have other hashes.
-fn distribution_of_scan(distribution: Distribution, table: &ScanTable) -> ScanDistribution {
-    match distribution {
-        Distribution::Auto | Distribution::Even => ScanDistribution::Unknown,
-        Distribution::All => ScanDistribution::All,
-        Distribution::Key(key) => {
-            let place = table.columns.iter().position(|column| *column == key);
-            let is_interval = |place: &usize| {
-                matches!(table.schema.field(*place).data_type(), DataType::Interval(_))
-            };
-            let place = place.filter(|place| !is_interval(place));
-            place.map_or(ScanDistribution::Unknown, ScanDistribution::Key)
-        }
-    }
+/// Whether every worker that may be given work has a copy of each segment.
+fn has_copies_everywhere(segments: &[ScanSegment], cluster: &ClusterView) -> bool {
+    let has_all = |worker| segments.iter().all(|segment| segment.holders.contains(worker));
+    cluster.workers.keys().all(has_all)
+}
+
+/// The place of the distribution key among the read columns. Intervals that are equal may have other hashes.
+fn distribution_key(distribution: Distribution, table: &ScanTable) -> Option<usize> {
+    let Distribution::Key(key) = distribution else { return None };
+    let place = table.columns.iter().position(|column| *column == key)?;
+    let is_interval = matches!(table.schema.field(place).data_type(), DataType::Interval(_));
+    (!is_interval).then_some(place)
 }
 
 /// A number that is the segment's own in all snapshots: the random end of its id.
@@ -197,14 +195,20 @@ impl TableProvider for SegmentTable {
                 segment
             })
             .collect();
+        let is_everywhere = match self.table.distribution {
+            Distribution::All => true,
+            Distribution::Auto => has_copies_everywhere(&segments, cluster),
+            Distribution::Even | Distribution::Key(_) => false,
+        };
         let partitions = state.config().target_partitions();
         let place = |key: &ColumnId| table.columns.iter().position(|column| column == key);
         let key = self.table.sort_key.iter().map_while(place).collect();
-        let distribution = distribution_of_scan(self.table.distribution, &table);
+        let distribution_key = distribution_key(self.table.distribution, &table);
         let scan = SegmentScanExec::new(Arc::new(table), segments, partitions, statistics)
             .with_records(records)
             .with_key(key)
-            .with_distribution(distribution);
+            .with_distribution_key(distribution_key)
+            .with_copies_everywhere(is_everywhere);
         let scan: Arc<dyn ExecutionPlan> = Arc::new(scan);
         Ok(match limit {
             Some(_) => scan.with_fetch(limit).unwrap_or(scan),

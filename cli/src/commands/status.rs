@@ -12,7 +12,11 @@ use crate::terminal;
 /// What is shown, each with its title.
 const SECTIONS: [(&str, &str); 4] = [
     ("workers", "SELECT * FROM sys.workers"),
-    ("tables", "SELECT * FROM sys.tables"),
+    (
+        "tables",
+        "SELECT schema_name, table_name, distribution, replicas, sort_key, unsorted, columns, \
+         segments, rows, bytes FROM sys.tables",
+    ),
     (
         "column chunks and their copies",
         "SELECT state, copies_wanted, copies_reachable, count(*) AS chunks, sum(bytes) AS bytes \

@@ -7,7 +7,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant, SystemTime};
 
-use basalt_engine::snapshot::{Distribution, Snapshot};
+use basalt_engine::auto_distribution::auto_choice;
+use basalt_engine::snapshot::{Distribution, Snapshot, TableSnapshot};
 use basalt_storage::ids::{SegmentId, TableId, WorkerId};
 use basalt_storage::layout::SegmentKey;
 use tonic::{Code, Status};
@@ -368,6 +369,12 @@ pub(super) fn copy_reason(reason: CopyReason) -> &'static str {
     }
 }
 
+/// Whether every worker should have all rows of a table.
+fn is_everywhere(table: &TableSnapshot, members: usize) -> bool {
+    let is_chosen = || auto_choice(table, members).is_some_and(|choice| choice.everywhere);
+    table.distribution == Distribution::All || is_chosen()
+}
+
 /// All segments, each with how many copies it should have.
 fn segments_wanted<'a>(
     snapshot: &'a Snapshot,
@@ -376,12 +383,13 @@ fn segments_wanted<'a>(
     snapshot.tables().flat_map(move |table| {
         let wanted = snapshot.cluster.copies_wanted(table.replicas);
         let heat = heat.get(&table.id).copied().unwrap_or(0);
+        let everywhere = is_everywhere(table, snapshot.cluster.members);
         table.segments.iter().map(move |segment| Segment {
             key: segment.key(),
             bytes: segment.bytes,
             holders: &segment.holders,
             wanted,
-            everywhere: table.distribution == Distribution::All,
+            everywhere,
             heat,
         })
     })
@@ -391,9 +399,7 @@ fn segments_wanted<'a>(
 mod tests {
     use std::sync::Arc;
 
-    use basalt_engine::snapshot::{
-        ClusterView, DEFAULT_SCHEMA, Pin, Relation, SchemaSnapshot, TableSnapshot,
-    };
+    use basalt_engine::snapshot::{ClusterView, DEFAULT_SCHEMA, Pin, Relation, SchemaSnapshot};
     use basalt_storage::digest::Digest;
     use basalt_storage::ids::{ClusterId, Epoch, SliceId, TxnId};
     use basalt_storage::manifest::{Layout, SegmentRecord};

@@ -2,7 +2,7 @@
 //!
 //! datafusion-distributed puts an exchange wherever DataFusion would repartition rows by hash. Where the rows of all
 //! inputs of a join are already in the tasks of their slices, by a key that it joins on, or every worker has all
-//! of one input, rows need only be repartitioned within their tasks. As does an aggregate by a key that its rows are in
+//! of one input or can fetch its few rows, rows need only be repartitioned within their tasks. As does an aggregate by a key that its rows are in
 //! slices by.
 //!
 //! Where only one side of a join lies by its key, the other is sent to the tasks of its slices (`slice_route`), and the
@@ -37,7 +37,7 @@ use datafusion_distributed::{
 use super::Topology;
 use super::check::{Family, StageCheck, column_of};
 use super::slice_route::route_by_slice;
-use crate::scan::{ScanDistribution, ScanSegment, SegmentScanExec};
+use crate::scan::{ScanSegment, SegmentScanExec};
 
 /// Ways to make a subtree that are thought of at once.
 const CHOICES_MAX: usize = 8;
@@ -47,6 +47,9 @@ const SHUFFLE_COST: f64 = 1.0;
 const SLICE_SHUFFLE_COST: f64 = 1.001;
 /// What one costs that collects rows, or sends few to all: joins broadcast small sides only.
 const OTHER_COST: f64 = 0.5;
+
+/// What it costs that every task reads all of a table.
+const REPLICA_COST: f64 = 0.01;
 
 /// Whether a session lets rows be joined where they lie.
 #[derive(Debug, Clone, Copy)]
@@ -64,6 +67,7 @@ pub(super) fn colocated(
     };
     let head = Arc::clone(distributed.children()[0]);
     let mut search = Search {
+        topology,
         tasks: workers,
         partitions,
         task_of: slices_of(&head, topology)?,
@@ -79,7 +83,7 @@ fn slices_of(plan: &Arc<dyn ExecutionPlan>, topology: &Topology) -> Result<Vec<u
     let mut segments: Vec<ScanSegment> = Vec::new();
     plan.apply(|node| {
         if let Some(scan) = scan_of(node)
-            && matches!(scan.distribution(), ScanDistribution::Key(_))
+            && !scan.distribution_columns().is_empty()
         {
             segments.extend_from_slice(scan.segments());
         }
@@ -114,7 +118,8 @@ struct Place {
 }
 
 /// All ways to make the subtrees of a plan.
-struct Search {
+struct Search<'a> {
+    topology: &'a Topology,
     /// Workers, and tasks of a stage that reads all slices.
     tasks: usize,
     /// Partitions of a task's leaf.
@@ -125,7 +130,7 @@ struct Search {
     found: HashMap<(usize, Place), Vec<Choice>>,
 }
 
-impl Search {
+impl Search<'_> {
     /// The ways to make a subtree in a stage, each of another family.
     fn choices(&mut self, node: &Arc<dyn ExecutionPlan>, place: Place) -> Result<Vec<Choice>> {
         let key = (Arc::as_ptr(node).cast::<()>() as usize, place);
@@ -177,23 +182,25 @@ impl Search {
     fn leaf(&self, node: &Arc<dyn ExecutionPlan>, place: Place) -> Result<Vec<Choice>> {
         let mut plans = Vec::new();
         if place.tasks == place.was {
-            plans.push(Arc::clone(node));
+            plans.push((Arc::clone(node), 0.0));
         }
         if let Some(scan) = scan_of(node)
             && place.tasks == self.tasks
         {
-            match scan.distribution() {
-                ScanDistribution::All => plans.push(self.cut(scan, |_, _| true)?),
-                ScanDistribution::Key(_) => plans.push(self.cut(scan, |segment, task| {
+            if !scan.distribution_columns().is_empty() {
+                let is_read = |segment: &ScanSegment, task| {
                     self.task_of.get(usize::from(segment.slice.0)) == Some(&task)
-                })?),
-                ScanDistribution::Unknown => {}
+                };
+                plans.push((self.cut(scan, is_read)?, 0.0));
+            }
+            if scan.is_everywhere() || self.topology.is_small(scan) {
+                plans.push((self.cut(scan, |_, _| true)?, REPLICA_COST));
             }
         }
         let check = StageCheck { tasks: place.tasks };
-        let choice = |plan: Arc<dyn ExecutionPlan>| {
+        let choice = |(plan, cost)| {
             let family = check.leaf(&plan).ok()?;
-            Some(Choice { plan, family, cost: 0.0 })
+            Some(Choice { plan, family, cost })
         };
         Ok(plans.into_iter().filter_map(choice).collect())
     }

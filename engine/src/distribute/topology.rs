@@ -2,11 +2,12 @@
 
 use basalt_storage::ids::{SliceId, WorkerId};
 use datafusion::error::Result;
+use datafusion::physical_plan::ExecutionPlan;
 use datafusion_distributed::WorkerResolver;
 use url::Url;
 
 use crate::error::{ErrorCode, SqlError};
-use crate::scan::ScanSegment;
+use crate::scan::{ScanSegment, SegmentScanExec};
 use crate::snapshot::ClusterView;
 
 /// The workers of one statement. Pinned with the snapshot, so that every stage of a plan maps
@@ -97,8 +98,17 @@ impl Topology {
         let elsewhere = segments.iter().filter(|(reader, _)| *reader != home).count();
         let rows = rows_of.iter().fold(0u64, |sum, rows| sum.saturating_add(*rows));
         let chunks = elsewhere.saturating_mul(columns.max(1));
-        let is_small = rows <= self.one_task_rows && chunks <= FETCHED_CHUNKS_MAX;
-        if elsewhere == 0 || is_small { 1 } else { self.worker_count() }
+        if elsewhere == 0 || self.are_few(rows, chunks) { 1 } else { self.worker_count() }
+    }
+
+    /// Whether any worker may as well read all that a scan reads, wherever that is.
+    pub(super) fn is_small(&self, scan: &SegmentScanExec) -> bool {
+        let columns = scan.schema().fields().len().max(1);
+        self.are_few(scan.assigned_rows(), scan.segments().len().saturating_mul(columns))
+    }
+
+    fn are_few(&self, rows: u64, chunks: usize) -> bool {
+        rows <= self.one_task_rows && chunks <= FETCHED_CHUNKS_MAX
     }
 
     /// The address of the worker that runs task `task` of a stage: the first of its group.

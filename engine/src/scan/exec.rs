@@ -29,7 +29,7 @@ use super::order::ScanOrder;
 use super::properties::{plan_properties, scan_statistics, table_statistics};
 use super::pruning::segments_that_may_match;
 use super::stream::open_partition;
-use super::{ScanDistribution, ScanSegment, ScanTable, ScanUnit, spread_units};
+use super::{ScanSegment, ScanTable, ScanUnit, spread_units};
 use crate::codec::is_serialisable;
 use crate::session::FragmentOptions;
 use crate::unestimated::filtered_by;
@@ -54,8 +54,11 @@ pub struct SegmentScanExec {
     /// columns; empty on workers.
     pub(super) key: Arc<[usize]>,
     pub(super) order: ScanOrder,
-    /// Unknown on workers.
-    distribution: ScanDistribution,
+    /// The read column whose slice hash says which slice a row is in, by its place among the read columns;
+    /// none on workers.
+    distribution_key: Option<usize>,
+    /// Whether every worker has all segments, or should.
+    is_everywhere: bool,
     /// Segments of the table that the predicate ruled out.
     segments_pruned: usize,
     /// Bytes of the read columns in them.
@@ -98,7 +101,8 @@ impl SegmentScanExec {
             records: Arc::default(),
             key: Arc::default(),
             order,
-            distribution: ScanDistribution::default(),
+            distribution_key: None,
+            is_everywhere: false,
             segments_pruned: 0,
             bytes_pruned: 0,
             properties,
@@ -170,23 +174,30 @@ impl SegmentScanExec {
         self
     }
 
-    /// Says how rows were given to slices.
+    /// Says which read column's slice hash says which slice a row is in.
     #[must_use]
-    pub fn with_distribution(mut self, distribution: ScanDistribution) -> Self {
-        self.distribution = distribution;
+    pub fn with_distribution_key(mut self, key: Option<usize>) -> Self {
+        self.distribution_key = key;
         self
     }
 
-    /// How rows were given to slices.
-    pub fn distribution(&self) -> ScanDistribution {
-        self.distribution
+    /// Says whether every worker has all segments, or should.
+    #[must_use]
+    pub fn with_copies_everywhere(mut self, is_everywhere: bool) -> Self {
+        self.is_everywhere = is_everywhere;
+        self
+    }
+
+    /// Whether every worker has all segments, or should.
+    pub fn is_everywhere(&self) -> bool {
+        self.is_everywhere
     }
 
     /// The output columns whose slice hash says which slice a row is in.
     pub fn distribution_columns(&self) -> Vec<usize> {
-        let ScanDistribution::Key(key) = self.distribution else { return vec![] };
         let outputs = self.projection.iter().enumerate();
-        outputs.filter(|(_, read)| **read == key).map(|(output, _)| output).collect()
+        let is_key = |read: &usize| Some(*read) == self.distribution_key;
+        outputs.filter(|(_, read)| is_key(read)).map(|(output, _)| output).collect()
     }
 
     /// This scan without the segments that its predicate rules out.

@@ -9,7 +9,7 @@ use datafusion_distributed::DistributedLeafExec;
 
 use super::family::{Family, Slices};
 use crate::files::FileScanExec;
-use crate::scan::{ScanDistribution, SegmentScanExec};
+use crate::scan::SegmentScanExec;
 
 /// The family of a leaf's rows, or what is wrong with the way they are assigned to tasks.
 pub(super) fn family_of_leaf(leaf: &DistributedLeafExec) -> Result<Family, String> {
@@ -34,9 +34,9 @@ fn family_of_scan(
         scans.push(scan);
     }
     let all = row_groups(original);
-    // In one task as in all, of a table that every worker may have.
-    if original.distribution() == ScanDistribution::All
-        && scans.len() > 1
+    // Each task reads all of it.
+    if scans.len() > 1
+        && !all.is_empty()
         && original.fetch().is_none()
         && scans.iter().all(|scan| row_groups(scan) == all)
         && all.values().all(|times| *times == 1)

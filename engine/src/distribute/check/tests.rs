@@ -14,7 +14,7 @@ use datafusion::physical_expr::{PhysicalExpr, PhysicalSortExpr, ScalarFunctionEx
 use datafusion::physical_plan::aggregates::PhysicalGroupBy;
 
 use super::*;
-use crate::scan::{ScanDistribution, ScanSegment, ScanTable, SegmentScanExec};
+use crate::scan::{ScanSegment, ScanTable, SegmentScanExec};
 
 mod slices;
 
@@ -156,6 +156,12 @@ fn a_row_group_in_two_tasks_or_in_none_is_refused() {
     let original = scan(segments);
     let all: Arc<dyn ExecutionPlan> = original.clone();
     let twice = DistributedLeafExec::try_new(original.clone(), vec![all.clone(), all]).unwrap();
+    assert!(verdict(Arc::new(twice)).unwrap_err().reason.contains("same rows"));
+    let first = original.segments()[0].segment;
+    let first: Arc<dyn ExecutionPlan> =
+        Arc::new(original.restricted(PARTITIONS, |segment| segment.segment == first));
+    let all: Arc<dyn ExecutionPlan> = original.clone();
+    let twice = DistributedLeafExec::try_new(original.clone(), [first, all]).unwrap();
     assert!(verdict(Arc::new(twice)).unwrap_err().reason.contains("twice"));
     let none: Arc<dyn ExecutionPlan> = Arc::new(original.restricted(PARTITIONS, |_| false));
     let lost = DistributedLeafExec::try_new(original, vec![none.clone(), none]).unwrap();

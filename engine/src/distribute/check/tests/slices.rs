@@ -9,7 +9,7 @@ fn by_slice_in(tasks: &[usize]) -> Arc<dyn ExecutionPlan> {
     let slices = 0..u16::try_from(tasks.len()).unwrap();
     let segments: Vec<_> =
         slices.map(|slice| ScanSegment { slice: SliceId(slice), ..segment() }).collect();
-    let original = scan(segments).as_ref().clone().with_distribution(ScanDistribution::Key(0));
+    let original = scan(segments).as_ref().clone().with_distribution_key(Some(0));
     let variants = (0..TASKS).map(|task| {
         let variant = original.restricted(PARTITIONS, |s| tasks[usize::from(s.slice.0)] == task);
         Arc::new(variant) as Arc<dyn ExecutionPlan>
@@ -24,7 +24,7 @@ fn by_slice() -> Arc<dyn ExecutionPlan> {
 
 /// A table that every task reads.
 fn everywhere() -> Arc<dyn ExecutionPlan> {
-    let original = scan(vec![segment()]).as_ref().clone().with_distribution(ScanDistribution::All);
+    let original = scan(vec![segment()]).as_ref().clone();
     let whole = || Arc::new(original.restricted(PARTITIONS, |_| true)) as Arc<dyn ExecutionPlan>;
     let variants = [whole(), whole()];
     Arc::new(DistributedLeafExec::try_new(Arc::new(original), variants).unwrap())
@@ -81,7 +81,7 @@ fn slices_in_other_tasks_are_not_joined() {
 fn a_slice_in_two_tasks_is_no_slice() {
     let segments = vec![segment(), segment()];
     let original =
-        scan(segments.clone()).as_ref().clone().with_distribution(ScanDistribution::Key(0));
+        scan(segments.clone()).as_ref().clone().with_distribution_key(Some(0));
     let variants = segments.iter().map(|own| {
         let variant = original.restricted(PARTITIONS, |s| s.segment == own.segment);
         Arc::new(variant) as Arc<dyn ExecutionPlan>
