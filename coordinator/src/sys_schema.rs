@@ -261,8 +261,16 @@ fn tables(snapshot: &Snapshot) -> Result<RecordBatch> {
         ("segments", numbers(tables.iter().map(|table| table.segments.len() as u64)), false),
         ("rows", numbers(tables.iter().map(|table| rows(table))), false),
         ("bytes", numbers(tables.iter().map(|table| total(table, |s| s.bytes))), false),
-        ("colocation", strings_or_null(tables.iter().map(|table| colocation(table, members))), true),
-        ("distribution_reason", strings_or_null(tables.iter().map(|table| reason(table, members))), true),
+        (
+            "colocation",
+            strings_or_null(tables.iter().map(|table| colocation(table, members))),
+            true,
+        ),
+        (
+            "distribution_reason",
+            strings_or_null(tables.iter().map(|table| reason(table, members))),
+            true,
+        ),
     ])?)
 }
 

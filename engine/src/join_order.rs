@@ -10,6 +10,8 @@
 //! - `cluster`: joins taken apart and put together again
 //! - `estimates`: rows and distinct values of plans
 //! - `graph`: sizes of joins
+//! - `placement`: which rows need not be moved
+//! - `reduce`: semi joins before inner joins
 //! - `cost`: what one join costs
 //! - `enumerate`: the cheapest of all orders
 
@@ -18,6 +20,8 @@ mod cost;
 mod enumerate;
 mod estimates;
 mod graph;
+mod placement;
+mod reduce;
 
 use std::sync::Arc;
 
@@ -33,8 +37,11 @@ use cost::Site;
 use enumerate::{Order, cheapest};
 use estimates::{distinct_values, estimate, row_bytes, rows_of};
 use graph::{Condition, EqualKeys, Graph, Key, Relation};
+use placement::{is_distribution_key, is_everywhere};
+use reduce::Reducer;
 
 use crate::distribute::Topology;
+use crate::snapshot::ClusterView;
 
 /// An order must cost at most so much of the statement's own to be taken.
 const CLEARLY: f64 = 0.8;
@@ -52,7 +59,8 @@ pub(crate) fn ordered(plan: LogicalPlan, state: &SessionState) -> Result<Logical
         return Ok(plan);
     }
     let workers = config.get_extension::<Topology>().map_or(1, |known| known.worker_count().max(1));
-    let ordered = Ordering { state, site: Site { workers } }.order(plan)?;
+    let members = config.get_extension::<ClusterView>().map_or(1, |cluster| cluster.members);
+    let ordered = Ordering { state, site: Site { workers }, members }.order(plan)?;
     if !ordered.transformed {
         return Ok(ordered.data);
     }
@@ -65,11 +73,15 @@ pub(crate) fn ordered(plan: LogicalPlan, state: &SessionState) -> Result<Logical
 struct Ordering<'a> {
     state: &'a SessionState,
     site: Site,
+    members: usize,
 }
 
 impl Ordering<'_> {
     fn order(&self, plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
         let plan = plan.map_subqueries(|subquery| self.order(subquery))?;
+        if let Some(reduced) = self.reduced(&plan.data)? {
+            return self.order(reduced).map(|ordered| Transformed::yes(ordered.data));
+        }
         let Some(mut cluster) = Cluster::of(&plan.data)? else {
             return plan.transform_sibling(|plan| plan.map_children(|child| self.order(child)));
         };
@@ -84,6 +96,17 @@ impl Ordering<'_> {
             Some(order) => cluster.joined(&order, &plan.data).map(Transformed::yes),
             None if below => cluster.joined(&cluster.order, &plan.data).map(Transformed::yes),
             None => Ok(plan),
+        }
+    }
+
+    /// A plan whose semi or anti join at the top is put below the inner joins that it is above, if those have more
+    /// rows than the relation that it reduces.
+    fn reduced(&self, plan: &LogicalPlan) -> Result<Option<LogicalPlan>> {
+        let Some(reducer) = Reducer::of(plan)? else { return Ok(None) };
+        let Some(graph) = self.graph(&reducer.cluster) else { return Ok(None) };
+        match graph.relations[reducer.relation].rows <= graph.rows(graph.all()) {
+            true => reducer.reduced().map(Some),
+            false => Ok(None),
         }
     }
 
@@ -102,12 +125,17 @@ impl Ordering<'_> {
         let known: Vec<_> = known.collect::<Option<_>>()?;
         let plans = cluster.relations.iter().zip(&known);
         let relation = |(plan, rows)| {
-            Some(Relation { rows: rows_of(rows)?, row_bytes: row_bytes(plan, rows) })
+            Some(Relation {
+                rows: rows_of(rows)?,
+                row_bytes: row_bytes(plan, rows),
+                everywhere: is_everywhere(plan, self.members),
+            })
         };
         let relations = plans.map(relation).collect::<Option<_>>()?;
         let key = |(relation, key): &(usize, Expr)| Key {
             relation: *relation,
             distinct: distinct_values(key, &cluster.relations[*relation], &known[*relation]),
+            by_slice: is_distribution_key(key, &cluster.relations[*relation]),
         };
         let equal = cluster.equal.iter();
         let equal = equal.map(|class| EqualKeys(class.iter().map(key).collect())).collect();

@@ -83,13 +83,18 @@ fn over_joins(plan: &LogicalPlan) -> bool {
 impl Cluster {
     /// The joins at the top of a plan; `None` where they are fewer than two, or better left alone.
     pub(super) fn of(plan: &LogicalPlan) -> Result<Option<Self>> {
+        Self::of_at_least(3, plan)
+    }
+
+    /// The joins of at least so many relations.
+    pub(super) fn of_at_least(least: usize, plan: &LogicalPlan) -> Result<Option<Self>> {
         if !over_joins(plan) {
             return Ok(None);
         }
         let mut found = Found::default();
         let order = found.add(plan);
         let Found { relations, equal, conditions } = found;
-        if relations.len() < 3 || relations.len() > RELATIONS_MAX {
+        if relations.len() < least || relations.len() > RELATIONS_MAX {
             return Ok(None);
         }
         let Some(owners) = owners(&relations) else { return Ok(None) };

@@ -9,6 +9,9 @@ const PROBE: f64 = 0.25;
 const OUTPUT: f64 = 0.25;
 /// Moving a byte to another worker.
 const MOVED_BYTE: f64 = 0.02;
+/// DataFusion collects a side of at most so many rows, and sends it to all workers; of two larger ones each row goes to
+/// the worker of its key (`hash_join_single_partition_threshold_rows`).
+const COLLECTED_ROWS: f64 = 131_072.0;
 
 /// Where joins run.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -22,18 +25,59 @@ pub(super) fn join_cost(graph: &Graph, site: Site, left: Set, right: Set) -> f64
     let (left_rows, right_rows) = (graph.rows(left), graph.rows(right));
     let (build, probe) = (left_rows.min(right_rows), left_rows.max(right_rows));
     let output = graph.rows(left.and(right));
-    let (left_bytes, right_bytes) =
-        (left_rows * graph.row_bytes(left), right_rows * graph.row_bytes(right));
-    build
-        + PROBE * probe
-        + OUTPUT * output
-        + MOVED_BYTE * moved_bytes(site, left_bytes, right_bytes)
+    let bytes = |rows: f64, of: Set| rows * graph.row_bytes(of);
+    let (left_bytes, right_bytes) = (bytes(left_rows, left), bytes(right_rows, right));
+    let moved = match graph.lie_by_key(left, right) {
+        _ if graph.is_everywhere(left) || graph.is_everywhere(right) => 0.0,
+        (true, true) => 0.0,
+        (true, false) if build > COLLECTED_ROWS => site.by_key(right_bytes),
+        (false, true) if build > COLLECTED_ROWS => site.by_key(left_bytes),
+        _ => site.moved_bytes(build, left_bytes, right_bytes),
+    };
+    build + PROBE * probe + OUTPUT * output + MOVED_BYTE * moved
 }
 
-/// The smaller side goes to all workers, or each row of both to the worker of its key.
-fn moved_bytes(site: Site, left: f64, right: f64) -> f64 {
-    let others = site.workers.saturating_sub(1) as f64;
-    let to_all = left.min(right) * others;
-    let by_key = (left + right) * others / site.workers.max(1) as f64;
-    to_all.min(by_key)
+impl Site {
+    /// The smaller side goes to all workers where it is collected, or each row of both to the worker of its key.
+    fn moved_bytes(self, build_rows: f64, left: f64, right: f64) -> f64 {
+        match build_rows <= COLLECTED_ROWS {
+            true => left.min(right) * self.workers.saturating_sub(1) as f64,
+            false => self.by_key(left + right),
+        }
+    }
+
+    /// Each row goes to the worker of its key, on which one in as many is already.
+    fn by_key(self, bytes: f64) -> f64 {
+        bytes * self.workers.saturating_sub(1) as f64 / self.workers.max(1) as f64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::graph::{EqualKeys, Key, Relation};
+    use super::*;
+
+    fn cost(everywhere: bool, by_slice: [bool; 2]) -> f64 {
+        let relation = Relation { rows: 1e6, row_bytes: 16.0, everywhere: false };
+        let key = |relation: usize| Key { relation, distinct: 1e6, by_slice: by_slice[relation] };
+        let graph = Graph {
+            relations: vec![relation, Relation { everywhere, ..relation }],
+            equal: vec![EqualKeys(vec![key(0), key(1)])],
+            conditions: vec![],
+        };
+        join_cost(&graph, Site { workers: 3 }, Set::one(0), Set::one(1))
+    }
+
+    #[test]
+    fn what_lies_where_it_should_costs_nothing_to_move() {
+        let nothing_moves = cost(false, [true, true]);
+        let one_moves = cost(false, [false, true]);
+        let both_move = cost(false, [false, false]);
+        assert_eq!(cost(true, [false, false]), nothing_moves);
+        assert!(nothing_moves < one_moves && one_moves < both_move);
+        assert_eq!(
+            (both_move - nothing_moves).round(),
+            (2.0 * (one_moves - nothing_moves)).round()
+        );
+    }
 }

@@ -135,10 +135,16 @@ mod tests {
     const ONE: Site = Site { workers: 1 };
 
     fn graph(rows: &[f64], joins: &[&[(usize, f64)]]) -> Graph {
-        let key =
-            |(relation, distinct): &(usize, f64)| Key { relation: *relation, distinct: *distinct };
+        let key = |(relation, distinct): &(usize, f64)| Key {
+            relation: *relation,
+            distinct: *distinct,
+            by_slice: false,
+        };
         Graph {
-            relations: rows.iter().map(|rows| Relation { rows: *rows, row_bytes: 16.0 }).collect(),
+            relations: rows
+                .iter()
+                .map(|rows| Relation { rows: *rows, row_bytes: 16.0, everywhere: false })
+                .collect(),
             equal: joins.iter().map(|keys| EqualKeys(keys.iter().map(key).collect())).collect(),
             conditions: vec![],
         }

@@ -10,13 +10,15 @@ use datafusion::common::{ColumnStatistics, JoinType, Statistics};
 use datafusion::datasource::source_as_provider;
 use datafusion::execution::SessionState;
 use datafusion::logical_expr::utils::conjunction;
-use datafusion::logical_expr::{Aggregate, Expr, LogicalPlan, Projection};
+use datafusion::logical_expr::{Aggregate, Expr, Join, LogicalPlan, Projection};
 
 use crate::filter_estimates::share_of;
 use crate::table::SegmentTable;
 
-/// Rows that a semi or anti join keeps, of two.
+/// Rows that a semi or anti join keeps of which nothing is known.
 const HALF: f64 = 0.5;
+/// What an anti join keeps at least: distinct counts do not say that keys are the same.
+const LEAST_ANTI: f64 = 0.1;
 
 /// What is known of the rows of a plan.
 pub(super) fn estimate(plan: &LogicalPlan, state: &SessionState) -> Option<Statistics> {
@@ -39,9 +41,7 @@ pub(super) fn estimate(plan: &LogicalPlan, state: &SessionState) -> Option<Stati
         LogicalPlan::Sort(sort) => estimate(&sort.input, state),
         LogicalPlan::Aggregate(aggregate) => aggregated(aggregate, state),
         LogicalPlan::Join(join) => match join.join_type {
-            JoinType::LeftSemi | JoinType::LeftAnti => {
-                estimate(&join.left, state).map(|rows| kept(&rows, HALF))
-            }
+            JoinType::LeftSemi | JoinType::LeftAnti => reduced(join, state),
             JoinType::RightSemi | JoinType::RightAnti => {
                 estimate(&join.right, state).map(|rows| kept(&rows, HALF))
             }
@@ -141,6 +141,26 @@ fn projected(projection: &Projection, state: &SessionState) -> Option<Statistics
     };
     projected.calculate_total_byte_size(&Arc::new(projection.schema.as_arrow().clone()));
     Some(projected)
+}
+
+/// The rows of a semi or anti join: of as many different keys as the other side has.
+fn reduced(join: &Join, state: &SessionState) -> Option<Statistics> {
+    let rows = estimate(&join.left, state)?;
+    let other = estimate(&join.right, state);
+    let share_of_key = |(left, right): &(Expr, Expr)| {
+        let other = other.as_ref()?;
+        let found = distinct_values(right, &join.right, other);
+        Some((found / distinct_values(left, &join.left, &rows)).min(1.0))
+    };
+    let found = match join.on.as_slice() {
+        [key] => share_of_key(key).unwrap_or(HALF),
+        _ => HALF,
+    };
+    let share = match join.join_type {
+        JoinType::LeftAnti => (1.0 - found).max(LEAST_ANTI),
+        _ => found,
+    };
+    Some(kept(&rows, share))
 }
 
 /// As many rows as there are different keys.

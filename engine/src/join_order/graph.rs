@@ -64,6 +64,8 @@ pub(super) struct Relation {
     pub(super) rows: f64,
     /// Bytes of one.
     pub(super) row_bytes: f64,
+    /// Whether every worker has all of them.
+    pub(super) everywhere: bool,
 }
 
 /// A key of a relation, and how many different ones there are.
@@ -71,6 +73,8 @@ pub(super) struct Relation {
 pub(super) struct Key {
     pub(super) relation: usize,
     pub(super) distinct: f64,
+    /// Whether rows are on the worker of its slice.
+    pub(super) by_slice: bool,
 }
 
 /// Keys that are equal to each other, at most one of each relation.
@@ -127,6 +131,27 @@ impl Graph {
         })
     }
 
+    /// Whether every worker has all rows of some relations.
+    pub(super) fn is_everywhere(&self, of: Set) -> bool {
+        of.relations().all(|relation| self.relations[relation].everywhere)
+    }
+
+    /// Which of two sets have rows on the worker of a key's slice, by a key that they are joined by; both, where
+    /// that is so for any key.
+    pub(super) fn lie_by_key(&self, left: Set, right: Set) -> (bool, bool) {
+        let mut known = (false, false);
+        for keys in &self.equal {
+            let lies = |set: Set| keys.0.iter().any(|key| key.by_slice && set.has(key.relation));
+            let joins = keys.relations().meets(left) && keys.relations().meets(right);
+            match (lies(left), lies(right)) {
+                _ if !joins => {}
+                (true, true) => return (true, true),
+                (l, r) => known = if known == (false, false) { (l, r) } else { known },
+            }
+        }
+        known
+    }
+
     /// How many rows some relations have that are joined.
     pub(super) fn rows(&self, of: Set) -> f64 {
         let product: f64 =
@@ -149,13 +174,17 @@ mod tests {
     use super::*;
 
     fn relation(rows: f64) -> Relation {
-        Relation { rows, row_bytes: 8.0 }
+        Relation { rows, row_bytes: 8.0, everywhere: false }
     }
 
     fn keys(keys: &[(usize, f64)]) -> EqualKeys {
         EqualKeys(
             keys.iter()
-                .map(|(relation, distinct)| Key { relation: *relation, distinct: *distinct })
+                .map(|(relation, distinct)| Key {
+                    relation: *relation,
+                    distinct: *distinct,
+                    by_slice: false,
+                })
                 .collect(),
         )
     }

@@ -46,16 +46,28 @@ const CASES: [(&str, &[&str]); 12] = [
     ("SELECT count(*) FROM lines l JOIN orders o ON l.k = o.k", &[]),
     ("SELECT count(*) FROM lines l LEFT JOIN orders o ON l.k = o.k", &[]),
     ("SELECT count(*) FROM lines l FULL JOIN orders o ON l.k = o.k", &[]),
-    ("SELECT count(*) FROM orders o WHERE k NOT IN (SELECT k FROM lines WHERE k IS NOT NULL AND q > 7)", &[]),
+    (
+        "SELECT count(*) FROM orders o WHERE k NOT IN (SELECT k FROM lines WHERE k IS NOT NULL AND q > 7)",
+        &[],
+    ),
     ("SELECT count(*) FROM orders o WHERE EXISTS (SELECT 1 FROM lines l WHERE l.k = o.k)", &[]),
     // Grouped by the key, and what every worker has joined to it.
-    ("SELECT l.k, sum(q) FROM lines l JOIN orders o ON l.k = o.k JOIN customers c USING (c) GROUP BY l.k", &[]),
+    (
+        "SELECT l.k, sum(q) FROM lines l JOIN orders o ON l.k = o.k JOIN customers c USING (c) GROUP BY l.k",
+        &[],
+    ),
     ("SELECT k, q, row_number() OVER (PARTITION BY k ORDER BY q) FROM lines", &[]),
-    ("SELECT count(*) FROM (SELECT k, sum(q) AS s FROM lines GROUP BY k) l JOIN orders o ON l.k = o.k", &[]),
+    (
+        "SELECT count(*) FROM (SELECT k, sum(q) AS s FROM lines GROUP BY k) l JOIN orders o ON l.k = o.k",
+        &[],
+    ),
     // Integers of another width are the same keys. Lines go to their parts, and parts stay.
     ("SELECT sum(q) FROM lines l JOIN parts p ON l.p = p.p WHERE n < 9", &["Shuffle"]),
     // Events go to the slices of the others, which stay: the three-way plan of DESIGN.md.
-    ("SELECT sum(q + z) FROM lines l JOIN orders o ON l.k = o.k JOIN events e ON e.k = l.k", &["Shuffle"]),
+    (
+        "SELECT sum(q + z) FROM lines l JOIN orders o ON l.k = o.k JOIN events e ON e.k = l.k",
+        &["Shuffle"],
+    ),
     // Joined by another column than the key.
     ("SELECT count(*) FROM lines l JOIN orders o ON l.q = o.k + 0", &["Shuffle", "Shuffle"]),
     ("SELECT c, count(*) FROM orders GROUP BY c", &["Shuffle"]),

@@ -80,8 +80,7 @@ fn slices_in_other_tasks_are_not_joined() {
 #[test]
 fn a_slice_in_two_tasks_is_no_slice() {
     let segments = vec![segment(), segment()];
-    let original =
-        scan(segments.clone()).as_ref().clone().with_distribution_key(Some(0));
+    let original = scan(segments.clone()).as_ref().clone().with_distribution_key(Some(0));
     let variants = segments.iter().map(|own| {
         let variant = original.restricted(PARTITIONS, |s| s.segment == own.segment);
         Arc::new(variant) as Arc<dyn ExecutionPlan>
