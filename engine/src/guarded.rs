@@ -10,7 +10,9 @@
 //! What runs below the root has the memory of its query (`query_memory`).
 //!
 //! The node takes the place of the root, and shows the root's children and metrics as its own: those of
-//! EXPLAIN ANALYZE go by position.
+//! EXPLAIN ANALYZE go by position. A root that sends rows to several tasks stays the root, and its input is
+//! guarded: datafusion-distributed replaces it when it hears how many tasks there are, and would put another one
+//! above a root that it does not know, so that every row would be hashed and copied twice.
 //!
 //! Not here: fragments that run in this process without messages (`channels`).
 
@@ -24,11 +26,13 @@ use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_plan::metrics::MetricsSet;
+use datafusion::physical_plan::repartition::RepartitionExec;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{
     ChildrenPropertiesMode, DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties,
     ReplaceChildrenOptions,
 };
+use datafusion_distributed::BroadcastExec;
 use futures::{FutureExt, StreamExt, stream};
 
 use crate::error::{ErrorCode, SqlError, crossing};
@@ -39,8 +43,29 @@ use crate::session::running_context;
 pub(crate) fn guarded(
     root: Arc<dyn ExecutionPlan>,
     runtime: Arc<RuntimeEnv>,
-) -> Arc<dyn ExecutionPlan> {
+) -> Result<Arc<dyn ExecutionPlan>> {
+    match only_input_of_sender(&root) {
+        Some(input) => {
+            let input = node_guarded(Arc::clone(input), runtime);
+            let options = ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute);
+            root.replace_children(vec![input], options)
+        }
+        None => Ok(node_guarded(root, runtime)),
+    }
+}
+
+fn node_guarded(root: Arc<dyn ExecutionPlan>, runtime: Arc<RuntimeEnv>) -> Arc<dyn ExecutionPlan> {
     Arc::new(GuardedExec { root, runtime, context: OnceLock::new() })
+}
+
+/// The input of a root that sends rows to several tasks.
+fn only_input_of_sender(root: &Arc<dyn ExecutionPlan>) -> Option<&Arc<dyn ExecutionPlan>> {
+    is_sender(root).then(|| root.children().into_iter().next()).flatten()
+}
+
+/// Whether datafusion-distributed takes the root of a fragment for the one that sends its rows.
+pub(crate) fn is_sender(root: &Arc<dyn ExecutionPlan>) -> bool {
+    root.is::<RepartitionExec>() || root.is::<BroadcastExec>()
 }
 
 /// The context of a fragment, in another runtime.
@@ -99,7 +124,7 @@ impl ExecutionPlan for GuardedExec {
         options: ReplaceChildrenOptions,
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let root = Arc::clone(&self.root).replace_children(children, options)?;
-        Ok(guarded(root, Arc::clone(&self.runtime)))
+        Ok(node_guarded(root, Arc::clone(&self.runtime)))
     }
 
     fn with_new_children(
@@ -139,6 +164,7 @@ impl ExecutionPlan for GuardedExec {
 #[cfg(test)]
 mod tests {
     use arrow::datatypes::Schema;
+    use datafusion::physical_expr::Partitioning;
     use datafusion::physical_plan::streaming::{PartitionStream, StreamingTableExec};
 
     use super::*;
@@ -164,14 +190,39 @@ mod tests {
         }
     }
 
+    /// Otherwise each row of a shuffle is hashed and copied twice.
+    #[test]
+    fn what_sends_rows_stays_the_root() {
+        let scan = || {
+            let schema = Arc::new(Schema::empty());
+            let partitions = vec![Arc::new(CutOff) as Arc<dyn PartitionStream>];
+            Arc::new(
+                StreamingTableExec::try_new(schema, partitions, None, None, false, None).unwrap(),
+            )
+        };
+        let hash = RepartitionExec::try_new(scan(), Partitioning::Hash(vec![], 2)).unwrap();
+        let senders: [Arc<dyn ExecutionPlan>; 2] =
+            [Arc::new(hash), Arc::new(BroadcastExec::new(scan(), 3))];
+        for sender in senders {
+            let name = sender.name().to_owned();
+            let root = guarded(sender, TaskContext::default().runtime_env()).unwrap();
+            assert!(is_sender(&root), "{name}");
+            assert!(root.children()[0].is::<GuardedExec>(), "{name}");
+        }
+        let root = guarded(scan(), TaskContext::default().runtime_env()).unwrap();
+        assert!(root.is::<GuardedExec>());
+    }
+
     #[tokio::test]
     async fn an_error_of_a_connection_crosses_with_its_code() {
         let schema = Arc::new(Schema::empty());
         let partitions = vec![Arc::new(CutOff) as Arc<dyn PartitionStream>];
         let scan = StreamingTableExec::try_new(schema, partitions, None, None, false, None);
         let context = Arc::new(TaskContext::default());
-        let mut rows =
-            guarded(Arc::new(scan.unwrap()), context.runtime_env()).execute(0, context).unwrap();
+        let mut rows = guarded(Arc::new(scan.unwrap()), context.runtime_env())
+            .unwrap()
+            .execute(0, context)
+            .unwrap();
         let error = rows.next().await.unwrap().unwrap_err();
         // As the coordinator gets it.
         let crossed = DataFusionError::Internal(error.to_string());

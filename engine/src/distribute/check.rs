@@ -48,6 +48,7 @@ use family::{Slices, handed_on, united};
 use joins::partition_counts;
 
 use super::slice_route::routed_by_slice;
+use crate::guarded::is_sender;
 use crate::unknown_nulls::UnknownNullsExec;
 use crate::write::SliceAppendExec;
 
@@ -153,8 +154,12 @@ impl StageCheck {
             Ok(family_of_shuffle(shuffle, self.tasks))
         } else if node.is::<NetworkBroadcastExec>() {
             Ok(Family::Replicated)
-        } else if node.is::<NetworkCoalesceExec>() {
-            Ok(Family::Spread)
+        } else if let Some(coalesce) = node.downcast_ref::<NetworkCoalesceExec>() {
+            // The worker would take such a root for that of another kind of exchange, and leave it out.
+            match coalesce.input_stage().local_plan().is_some_and(is_sender) {
+                true => self.refuse(node, "what it collects has been sent already"),
+                false => Ok(Family::Spread),
+            }
         } else {
             self.refuse(node, "this boundary is not known")
         }

@@ -94,7 +94,7 @@ impl FragmentSessions {
         let admit = move |event: WorkerPlanRewriteEvent<'_>| {
             check_allowed(&event.plan, &fence)?;
             let plan = late_builds(count_windows(event.plan)?)?;
-            let plan = guarded(plan, Arc::clone(&memory));
+            let plan = guarded(plan, Arc::clone(&memory))?;
             Ok(WorkerPlanRewriteEventResponse::new(plan))
         };
         let mut state = self.common.clone();

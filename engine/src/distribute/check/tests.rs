@@ -143,6 +143,14 @@ fn a_join_of_a_shuffled_side_with_one_that_only_lies_by_its_slices_is_refused() 
     assert_eq!(refusal.node, "HashJoinExec");
 }
 
+/// datafusion-distributed takes it for the root of a shuffle, and a worker leaves it out.
+#[test]
+fn a_repartition_is_not_collected_at_the_root_of_a_stage() {
+    let hash = Partitioning::Hash(vec![col("k", &schema()).unwrap()], PARTITIONS);
+    let root = RepartitionExec::try_new(leaf(), hash).unwrap();
+    assert!(verdict(Arc::new(root)).unwrap_err().reason.contains("sent already"));
+}
+
 #[test]
 fn a_leaf_that_is_not_cut_may_only_run_in_one_task() {
     let whole: Arc<dyn ExecutionPlan> = scan(vec![segment()]);
