@@ -3,18 +3,21 @@
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
+use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::SessionState;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::optimizer::AnalyzerRule;
-use datafusion::physical_plan::ExecutionPlan;
-use datafusion_distributed::DistributedExt;
+use datafusion::physical_plan::coop::CooperativeExec;
+use datafusion::physical_plan::{ChildrenPropertiesMode, ExecutionPlan, ReplaceChildrenOptions};
+use datafusion_distributed::{DistributedExt, NetworkBoundary, NetworkCoalesceExec};
 
 use super::Topology;
 use super::check::check_plan;
 use super::colocate::{Colocation, colocated};
 use super::depth::{check_depth, fold_deep};
 use super::head::{reads_data, relieve_head};
+use crate::guarded::is_sender;
 use crate::join_order::ordered;
 use crate::unestimated::unestimated;
 use crate::window_memory::count_windows;
@@ -85,5 +88,21 @@ async fn plan_once(state: &SessionState, logical: &LogicalPlan) -> Result<Arc<dy
         _ => plan,
     };
     let config = datafusion_distributed::DistributedConfig::from_session_config(state.config())?;
-    relieve_head(plan, config.collect_metrics)
+    with_own_roots(relieve_head(plan, config.collect_metrics)?)
+}
+
+/// A plan of which no stage that is collected has a root that a worker would take for that of a shuffle, and
+/// leave out: another node above it does nothing else.
+fn with_own_roots(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
+    plan.transform_up(|node| {
+        let root = match node.downcast_ref::<NetworkCoalesceExec>() {
+            Some(collected) => collected.input_stage().local_plan().cloned(),
+            None => None,
+        };
+        let Some(root) = root.filter(is_sender) else { return Ok(Transformed::no(node)) };
+        let root: Arc<dyn ExecutionPlan> = Arc::new(CooperativeExec::new(root));
+        let options = ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute);
+        Ok(Transformed::yes(node.replace_children(vec![root], options)?))
+    })
+    .data()
 }
