@@ -12,6 +12,7 @@
 //! - `graph`: sizes of joins
 //! - `placement`: which rows need not be moved
 //! - `reduce`: semi joins before inner joins
+//! - `through_aggregates`: semi joins before aggregates that are joined
 //! - `cost`: what one join costs
 //! - `enumerate`: the cheapest of all orders
 
@@ -22,29 +23,37 @@ mod estimates;
 mod graph;
 mod placement;
 mod reduce;
+mod through_aggregates;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering as MemoryOrdering};
 
+use datafusion::common::JoinType;
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::error::Result;
 use datafusion::execution::SessionState;
-use datafusion::logical_expr::{Expr, LogicalPlan};
+use datafusion::logical_expr::{Aggregate, Expr, LogicalPlan};
 use datafusion::optimizer::Optimizer;
 use datafusion::optimizer::optimize_projections::OptimizeProjections;
 
 use cluster::Cluster;
 use cost::Site;
 use enumerate::{Order, cheapest};
-use estimates::{distinct_values, estimate, row_bytes, rows_of};
+use estimates::{distinct_values, estimate, row_bytes, rows_of, rows_read};
 use graph::{Condition, EqualKeys, Graph, Key, Relation};
 use placement::{is_distribution_key, is_everywhere};
 use reduce::Reducer;
+use through_aggregates::{SmallSide, aggregate_below, is_cheap, reduced as reduced_groups};
 
-use crate::distribute::Topology;
+use crate::distribute::{Colocation, Topology};
 use crate::snapshot::ClusterView;
 
 /// An order must cost at most so much of the statement's own to be taken.
 const CLEARLY: f64 = 0.8;
+/// An aggregate that is joined makes groups of a small side's keys only, if those are at most so many of all.
+const FEW_GROUPS: f64 = 0.1;
+/// The small side is read once more if it reads at most so many rows of those of the aggregate's input.
+const FEW_READ: f64 = 0.5;
 /// What a condition between relations keeps, of which nothing is known.
 const CONDITION_SHARE: f64 = 0.3;
 
@@ -60,7 +69,10 @@ pub(crate) fn ordered(plan: LogicalPlan, state: &SessionState) -> Result<Logical
     }
     let workers = config.get_extension::<Topology>().map_or(1, |known| known.worker_count().max(1));
     let members = config.get_extension::<ClusterView>().map_or(1, |cluster| cluster.members);
-    let ordered = Ordering { state, site: Site { workers }, members }.order(plan)?;
+    let colocation = config.get_extension::<Colocation>().is_none_or(|switch| switch.0);
+    let reducers = AtomicUsize::new(0);
+    let ordered =
+        Ordering { state, site: Site { workers }, members, colocation, reducers }.order(plan)?;
     if !ordered.transformed {
         return Ok(ordered.data);
     }
@@ -74,12 +86,19 @@ struct Ordering<'a> {
     state: &'a SessionState,
     site: Site,
     members: usize,
+    /// Whether rows may be joined where they lie.
+    colocation: bool,
+    /// How many aggregates were reduced.
+    reducers: AtomicUsize,
 }
 
 impl Ordering<'_> {
     fn order(&self, plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
         let plan = plan.map_subqueries(|subquery| self.order(subquery))?;
         if let Some(reduced) = self.reduced(&plan.data)? {
+            return self.order(reduced).map(|ordered| Transformed::yes(ordered.data));
+        }
+        if let Some(reduced) = self.with_fewer_groups(&plan.data)? {
             return self.order(reduced).map(|ordered| Transformed::yes(ordered.data));
         }
         let Some(mut cluster) = Cluster::of(&plan.data)? else {
@@ -110,6 +129,45 @@ impl Ordering<'_> {
         }
     }
 
+    /// Inner joins with an aggregate that makes groups of many keys, of which only a few are joined.
+    fn with_fewer_groups(&self, plan: &LogicalPlan) -> Result<Option<LogicalPlan>> {
+        let Some(mut cluster) = Cluster::of_at_least(2, plan)? else { return Ok(None) };
+        let Some(graph) = self.graph(&cluster) else { return Ok(None) };
+        let mut reduced = None;
+        'found: for class in &cluster.equal {
+            let pairs = class.iter().flat_map(|one| class.iter().map(move |other| (one, other)));
+            for ((relation, column), (small, key)) in pairs {
+                let (of, by) = (&cluster.relations[*relation], &cluster.relations[*small]);
+                let Some((aggregate, group)) = aggregate_below(of, column) else { continue };
+                let keys = graph.relations[*small].rows;
+                if relation != small && self.pays(aggregate, group, by, keys) {
+                    let by = SmallSide { plan: by, key };
+                    let number = self.reducers.fetch_add(1, MemoryOrdering::Relaxed);
+                    let plan = reduced_groups(of, aggregate, group, &by, number)?;
+                    reduced = Some((*relation, plan));
+                    break 'found;
+                }
+            }
+        }
+        let Some((relation, plan_of_relation)) = reduced else { return Ok(None) };
+        cluster.relations[relation] = plan_of_relation;
+        cluster.joined(&cluster.order, plan).map(Some)
+    }
+
+    /// Whether to make an aggregate's groups of the `keys` keys of a small side only spares more than to read that side
+    /// once more.
+    fn pays(&self, aggregate: &Aggregate, group: &Expr, small: &LogicalPlan, keys: f64) -> bool {
+        let is_reduced = matches!(aggregate.input.as_ref(),
+            LogicalPlan::Join(join) if join.join_type == JoinType::LeftSemi);
+        let input = estimate(&aggregate.input, self.state);
+        let Some((input, read)) = input.zip(rows_read(small, self.state)) else { return false };
+        let groups = distinct_values(group, &aggregate.input, &input);
+        !is_reduced
+            && is_cheap(small)
+            && keys <= groups * FEW_GROUPS
+            && rows_of(&input).is_some_and(|rows| read <= rows * FEW_READ)
+    }
+
     /// An order that is clearly cheaper than the one that the joins have.
     fn cheaper(&self, cluster: &Cluster) -> Option<Order> {
         let graph = self.graph(cluster)?;
@@ -128,14 +186,14 @@ impl Ordering<'_> {
             Some(Relation {
                 rows: rows_of(rows)?,
                 row_bytes: row_bytes(plan, rows),
-                everywhere: is_everywhere(plan, self.members),
+                everywhere: self.colocation && is_everywhere(plan, self.members),
             })
         };
         let relations = plans.map(relation).collect::<Option<_>>()?;
         let key = |(relation, key): &(usize, Expr)| Key {
             relation: *relation,
             distinct: distinct_values(key, &cluster.relations[*relation], &known[*relation]),
-            by_slice: is_distribution_key(key, &cluster.relations[*relation]),
+            by_slice: self.colocation && is_distribution_key(key, &cluster.relations[*relation]),
         };
         let equal = cluster.equal.iter();
         let equal = equal.map(|class| EqualKeys(class.iter().map(key).collect())).collect();

@@ -229,7 +229,7 @@ fn needs(expr: &Expr, owners: &HashMap<Column, usize>) -> Option<Set> {
     })
 }
 
-fn has_subquery(expr: &Expr) -> Result<bool> {
+pub(super) fn has_subquery(expr: &Expr) -> Result<bool> {
     let mut has = false;
     expr.apply(|part| {
         has |= matches!(

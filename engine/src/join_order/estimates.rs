@@ -51,6 +51,21 @@ pub(super) fn estimate(plan: &LogicalPlan, state: &SessionState) -> Option<Stati
     }
 }
 
+/// The rows that a plan of filters and columns of one table reads; `None` of any other.
+pub(super) fn rows_read(plan: &LogicalPlan, state: &SessionState) -> Option<f64> {
+    match plan {
+        LogicalPlan::TableScan(scan) => {
+            let provider = source_as_provider(&scan.source).ok()?;
+            let table = provider.downcast_ref::<SegmentTable>()?;
+            rows_of(&table.planner_statistics(Some(&vec![]), state.config()))
+        }
+        LogicalPlan::Filter(filter) => rows_read(&filter.input, state),
+        LogicalPlan::Projection(projection) => rows_read(&projection.input, state),
+        LogicalPlan::SubqueryAlias(alias) => rows_read(&alias.input, state),
+        _ => None,
+    }
+}
+
 /// How many different values an expression has.
 pub(super) fn distinct_values(expr: &Expr, of: &LogicalPlan, rows: &Statistics) -> f64 {
     let all = rows_of(rows).unwrap_or(f64::INFINITY);
