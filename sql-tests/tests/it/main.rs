@@ -18,6 +18,7 @@ mod exchanges;
 mod hostile_plans;
 mod hostile_sql;
 mod load_memory;
+mod join_order;
 mod lone;
 mod lying_worker;
 mod one_task;

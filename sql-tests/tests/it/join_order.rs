@@ -1,0 +1,79 @@
+//! The order of joins, and what is joined before: seen in plans, and without a say in answers.
+//!
+//! What each rule must not change is in `slt/join_order.slt`; here is that the rules are there.
+
+use arrow::array::AsArray;
+use basalt_sql_tests::client::Client;
+use basalt_sql_tests::cluster::{EmbeddedCluster, EmbeddedConfig, Links};
+
+const STATEMENTS: [&str; 9] = [
+    "CREATE TABLE parts (p BIGINT, brand VARCHAR)",
+    "CREATE TABLE lines (o BIGINT, p BIGINT, q BIGINT) DISTKEY(o)",
+    "CREATE TABLE orders (o BIGINT, c BIGINT) DISTKEY(o)",
+    "CREATE TABLE customers (c BIGINT, n BIGINT)",
+    "INSERT INTO parts SELECT value, 'b' || (value % 50) FROM generate_series(1, 2000)",
+    "INSERT INTO lines SELECT value % 9000, value % 2000, value % 50 FROM generate_series(1, 40000)",
+    "INSERT INTO orders SELECT value, value % 900 FROM generate_series(1, 9000)",
+    "INSERT INTO customers SELECT value, value % 25 FROM generate_series(1, 900)",
+    "ANALYZE",
+];
+
+async fn text(client: &mut Client, sql: &str) -> String {
+    let (_, batches) = client.query_all(sql).await.unwrap();
+    let mut text = String::new();
+    for batch in &batches {
+        let column = batch.columns().last().unwrap();
+        match column.as_string_opt::<i32>() {
+            Some(lines) => text.extend(lines.iter().flatten()),
+            None => text.push_str(&format!("{column:?}")),
+        }
+    }
+    text
+}
+
+/// A query, a part of its plan, and another that comes below it.
+const CASES: [(&str, &str, &str); 3] = [
+    // The written order joins all lines to all orders first.
+    (
+        "SELECT count(*) FROM orders o JOIN lines l ON o.o = l.o JOIN parts p ON p.p = l.p \
+         WHERE p.brand = 'b7'",
+        "Inner Join: o.o = l.o",
+        "Inner Join: l.p = p.p",
+    ),
+    (
+        "SELECT sum(q) FROM customers c, orders o, lines l WHERE o.o IN (SELECT o FROM lines \
+         GROUP BY o HAVING sum(q) > 240) AND c.c = o.c AND o.o = l.o",
+        "Inner Join",
+        "LeftSemi Join",
+    ),
+    (
+        "SELECT sum(q) FROM lines l, parts p WHERE l.p = p.p AND brand = 'b7' AND q < (SELECT \
+         avg(q) FROM lines i WHERE i.p = p.p)",
+        "Aggregate: groupBy=[[i.p]]",
+        "__reducer_0",
+    ),
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn joins_are_made_in_the_order_that_costs_least_and_give_the_same() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = EmbeddedConfig { links: Links::InProcess, ..EmbeddedConfig::new(dir.path(), 3) };
+    let cluster = EmbeddedCluster::start(&config).await.unwrap();
+    let mut client = Client::connect(&cluster.url()).await.unwrap();
+    for sql in STATEMENTS {
+        client.execute_update(sql).await.unwrap();
+    }
+    for (sql, above, below) in CASES {
+        client.execute_update("SET join_order = on").await.unwrap();
+        let plan = text(&mut client, &format!("EXPLAIN {sql}")).await;
+        let place = plan.find(above).unwrap_or_else(|| panic!("{sql}: no {above} in {plan}"));
+        assert!(plan[place..].contains(below), "{sql}: no {below} below {above} in {plan}");
+        let answer = text(&mut client, sql).await;
+        client.execute_update("SET join_order = off").await.unwrap();
+        let plan = text(&mut client, &format!("EXPLAIN {sql}")).await;
+        let is_so = plan.find(above).is_some_and(|place| plan[place..].contains(below));
+        assert!(!is_so, "{sql}: it is so without the rule: {plan}");
+        assert_eq!(text(&mut client, sql).await, answer, "{sql}");
+    }
+    cluster.stop().await;
+}
