@@ -36,7 +36,10 @@ pub async fn exchanges(client: &mut Client, sql: &str) -> Result<Vec<String>, Cl
 }
 
 /// The text of all plans that a statement shows.
-async fn plan_text(client: &mut Client, sql: &str) -> Result<String, ClientError> {
+///
+/// # Errors
+/// What the server says of the statement.
+pub async fn plan_text(client: &mut Client, sql: &str) -> Result<String, ClientError> {
     let (_, batches) = client.query_all(sql).await?;
     let plans = batches.iter().filter_map(|batch| batch.column_by_name("plan")?.as_string_opt());
     let text: Vec<&str> = plans.flat_map(arrow::array::StringArray::iter).flatten().collect();

@@ -6,7 +6,7 @@ use arrow::array::{ArrayRef, StringArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::record_batch::RecordBatch;
 use basalt_engine::dialect::{Explain, ObjectRef, Statement};
-use basalt_engine::distribute::plan_distributed;
+use basalt_engine::distribute::{movements, plan_distributed};
 use basalt_engine::error::{ErrorCode, SqlError, from_datafusion};
 use basalt_engine::session::execution_context;
 use basalt_engine::snapshot::{Relation, Snapshot};
@@ -168,6 +168,7 @@ pub(super) async fn explain(
         .build();
     let distributed = plan_distributed(&state, plan).await.map_err(error)?;
     run.note_fallback(distributed.fallback.clone());
+    let moved: Vec<_> = movements(&distributed.plan).iter().map(ToString::to_string).collect();
     let mut lines: Vec<(&str, String)> = Vec::new();
     if explain.analyze {
         let stream = execute_stream(Arc::clone(&distributed.plan), execution_context(&state));
@@ -182,9 +183,11 @@ pub(super) async fn explain(
         lines.push(("Plan with Metrics", text));
         lines.push(("Rows", rows.to_string()));
     } else {
-        let optimized = state.optimize(plan).map_err(error)?;
-        lines.push(("logical_plan", optimized.display_indent().to_string()));
+        lines.push(("logical_plan", distributed.logical.display_indent().to_string()));
         lines.push(("physical_plan", display_plan_ascii(distributed.plan.as_ref(), false)));
+    }
+    if !moved.is_empty() {
+        lines.push(("data_movement", moved.join("\n")));
     }
     if let Some(reason) = distributed.fallback {
         lines.push(("fallback", format!("planned as one task: {reason}")));

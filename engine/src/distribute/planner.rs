@@ -29,6 +29,8 @@ pub struct DistributedPlan {
     pub plan: Arc<dyn ExecutionPlan>,
     /// Why the first plan was refused and this one runs as one task, if so.
     pub fallback: Option<String>,
+    /// The statement that was planned, optimised, with its joins in order.
+    pub logical: LogicalPlan,
     /// The columns of its rows before they take wire form: those of the statement once its types
     /// are coerced, under the names that it gives them.
     pub columns: SchemaRef,
@@ -46,16 +48,22 @@ pub async fn plan_distributed(
         state.analyzer().execute_and_check(logical.clone(), state.config_options(), ignore)?;
     let columns = Arc::clone(analyzed.schema().inner());
     let optimized = state.optimizer().optimize(analyzed, state, |_, _| {})?;
-    let logical = unestimated(ordered(optimized, state)?)?;
+    let shown = ordered(optimized, state)?;
+    let logical = unestimated(shown.clone())?;
     let plan = plan_once(state, &logical).await?;
     let Err(refusal) = check_plan(&plan) else {
-        return Ok(DistributedPlan { plan: ready(plan)?, fallback: None, columns });
+        return Ok(DistributedPlan { plan: ready(plan)?, fallback: None, logical: shown, columns });
     };
     tracing::warn!(%refusal, "plan refused, planning again as one task");
     let single = state.clone().with_distributed_max_tasks_per_stage(1)?;
     let plan = plan_once(&single, &logical).await?;
     check_plan(&plan).map_err(|second| DataFusionError::External(Box::new(second)))?;
-    Ok(DistributedPlan { plan: ready(plan)?, fallback: Some(refusal.to_string()), columns })
+    Ok(DistributedPlan {
+        plan: ready(plan)?,
+        fallback: Some(refusal.to_string()),
+        logical: shown,
+        columns,
+    })
 }
 
 /// A plan as it runs here. One that is cut into stages is looked at again by the workers that get

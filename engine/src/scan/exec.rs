@@ -59,6 +59,8 @@ pub struct SegmentScanExec {
     distribution_key: Option<usize>,
     /// Whether every worker has all segments, or should.
     is_everywhere: bool,
+    /// The table's distribution as it was declared, for EXPLAIN; empty on workers.
+    declared: Arc<str>,
     /// Segments of the table that the predicate ruled out.
     segments_pruned: usize,
     /// Bytes of the read columns in them.
@@ -103,6 +105,7 @@ impl SegmentScanExec {
             order,
             distribution_key: None,
             is_everywhere: false,
+            declared: Arc::from(""),
             segments_pruned: 0,
             bytes_pruned: 0,
             properties,
@@ -186,6 +189,18 @@ impl SegmentScanExec {
     pub fn with_copies_everywhere(mut self, is_everywhere: bool) -> Self {
         self.is_everywhere = is_everywhere;
         self
+    }
+
+    /// Says how the table's distribution was declared.
+    #[must_use]
+    pub fn with_declared_distribution(mut self, declared: &str) -> Self {
+        self.declared = Arc::from(declared);
+        self
+    }
+
+    /// The table's distribution as it was declared.
+    pub fn declared(&self) -> &str {
+        &self.declared
     }
 
     /// Whether every worker has all segments, or should.

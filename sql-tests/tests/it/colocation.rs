@@ -6,7 +6,7 @@ use arrow::array::AsArray;
 use arrow::datatypes::Int64Type;
 use basalt_sql_tests::client::Client;
 use basalt_sql_tests::cluster::{EmbeddedCluster, EmbeddedConfig, Links};
-use basalt_sql_tests::explain::{exchanges, scan_counters};
+use basalt_sql_tests::explain::{exchanges, plan_text, scan_counters};
 
 /// What brings an answer to the coordinator.
 const ANSWER: &str = "Coalesce";
@@ -101,5 +101,45 @@ async fn a_join_where_rows_lie_reads_nothing_from_other_workers() {
         assert_eq!(rows.len(), 3, "{table}");
         assert!(rows.iter().all(|rows| *rows > 0.0), "{table}: {rows:?}");
     }
+    cluster.stop().await;
+}
+
+/// A join, what Redshift calls it, and why rows move.
+const LABELS: [(&str, &str, &str); 6] = [
+    ("lines l JOIN orders o ON l.k = o.k", "DS_DIST_NONE", ""),
+    ("orders o JOIN customers c ON o.c = c.c", "DS_DIST_ALL_NONE", ""),
+    (
+        "lines l JOIN parts p ON l.p = p.p",
+        "DS_DIST_OUTER",
+        "public.lines goes to the workers of its keys: it is KEY(k) and joined by",
+    ),
+    (
+        "lines l JOIN events e ON l.q = e.z",
+        "DS_DIST_BOTH",
+        "public.events goes to the workers of its keys: it is EVEN and joined by z",
+    ),
+    (
+        "lines l JOIN events e ON l.q = e.z AND e.z < 100",
+        "DS_BCAST_INNER",
+        "public.events goes to all workers: it is EVEN and joined by z",
+    ),
+    ("lines l JOIN events e ON l.q < e.z AND e.z < 9", "DS_BCAST_INNER", "no key is equal"),
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn explain_says_what_a_join_moves_and_why() {
+    let dir = tempfile::tempdir().unwrap();
+    let (cluster, mut client) = start(dir.path(), 3).await;
+    for (join, label, reason) in LABELS {
+        let sql = format!("EXPLAIN SELECT count(*) FROM {join}");
+        let plan = plan_text(&mut client, &sql).await.unwrap();
+        let line = plan.lines().find(|line| line.starts_with("DS_")).unwrap_or_default();
+        assert!(line.starts_with(&format!("{label} ")), "{join}: {line} in {plan}");
+        assert!(plan.contains(reason), "{join}: {plan}");
+    }
+    // One task moves nothing, and has no label.
+    let plan =
+        plan_text(&mut client, "EXPLAIN SELECT 1 FROM customers a JOIN customers b USING (c)");
+    assert!(!plan.await.unwrap().contains("DS_"));
     cluster.stop().await;
 }
