@@ -234,7 +234,24 @@ async fn measure_load(
         let file = args.data.join(format!("{}.parquet", table.name));
         load.file_bytes += std::fs::metadata(&file)?.len();
     }
+    wait_copied(client).await?;
     Ok(load)
+}
+
+/// Segments that should be on every worker and are not yet.
+const NOT_EVERYWHERE: &str = "SELECT count(*) FROM sys.segments s JOIN sys.tables t USING (table_id) \
+     WHERE t.colocation = 'all workers' AND length(s.holders) - length(replace(s.holders, ',', '')) + 1 \
+     < (SELECT count(*) FROM sys.workers)";
+/// How long copies may take that are made in the background after a load: hot queries find them there.
+const COPIED_WITHIN: Duration = Duration::from_secs(60);
+
+/// Waits for the copies of tables that every worker should have.
+async fn wait_copied(client: &mut Client) -> anyhow::Result<()> {
+    let started = Instant::now();
+    while number(client, NOT_EVERYWHERE).await? > 0 && started.elapsed() < COPIED_WITHIN {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    Ok(())
 }
 
 /// The one number that a query gives.

@@ -1,5 +1,5 @@
 //! The eight tables: how they are laid out on slices, and where their rows come from. The two big tables
-//! go by order, so that their join moves no rows; the two tiny ones everywhere.
+//! go by order, so that their join moves no rows; the others are left to AUTO.
 
 use tpchgen::generators::{
     CustomerGenerator, LineItemGenerator, NationGenerator, OrderGenerator, PartGenerator,
@@ -23,7 +23,7 @@ pub(super) static TABLES: [Table; 8] = [
     Table {
         name: "region",
         columns: "r_regionkey BIGINT NOT NULL, r_name VARCHAR NOT NULL, r_comment VARCHAR NOT NULL",
-        layout: "DISTSTYLE ALL",
+        layout: "",
         rows_per_scale: 5.0,
         is_scaled: false,
         schema: RegionArrow::schema_ref,
@@ -33,7 +33,7 @@ pub(super) static TABLES: [Table; 8] = [
         name: "nation",
         columns: "n_nationkey BIGINT NOT NULL, n_name VARCHAR NOT NULL, \
                   n_regionkey BIGINT NOT NULL, n_comment VARCHAR NOT NULL",
-        layout: "DISTSTYLE ALL",
+        layout: "",
         rows_per_scale: 25.0,
         is_scaled: false,
         schema: NationArrow::schema_ref,
@@ -44,7 +44,7 @@ pub(super) static TABLES: [Table; 8] = [
         columns: "s_suppkey BIGINT NOT NULL, s_name VARCHAR NOT NULL, s_address VARCHAR NOT NULL, \
                   s_nationkey BIGINT NOT NULL, s_phone VARCHAR NOT NULL, \
                   s_acctbal DECIMAL(15, 2) NOT NULL, s_comment VARCHAR NOT NULL",
-        layout: "DISTKEY(s_suppkey) SORTKEY(s_suppkey)",
+        layout: "SORTKEY(s_suppkey)",
         rows_per_scale: 10_000.0,
         is_scaled: true,
         schema: SupplierArrow::schema_ref,
@@ -56,7 +56,7 @@ pub(super) static TABLES: [Table; 8] = [
                   c_nationkey BIGINT NOT NULL, c_phone VARCHAR NOT NULL, \
                   c_acctbal DECIMAL(15, 2) NOT NULL, c_mktsegment VARCHAR NOT NULL, \
                   c_comment VARCHAR NOT NULL",
-        layout: "DISTKEY(c_custkey) SORTKEY(c_custkey)",
+        layout: "SORTKEY(c_custkey)",
         rows_per_scale: 150_000.0,
         is_scaled: true,
         schema: CustomerArrow::schema_ref,
@@ -68,7 +68,7 @@ pub(super) static TABLES: [Table; 8] = [
                   p_brand VARCHAR NOT NULL, p_type VARCHAR NOT NULL, p_size INTEGER NOT NULL, \
                   p_container VARCHAR NOT NULL, p_retailprice DECIMAL(15, 2) NOT NULL, \
                   p_comment VARCHAR NOT NULL",
-        layout: "DISTKEY(p_partkey) SORTKEY(p_partkey)",
+        layout: "SORTKEY(p_partkey)",
         rows_per_scale: 200_000.0,
         is_scaled: true,
         schema: PartArrow::schema_ref,
@@ -79,7 +79,7 @@ pub(super) static TABLES: [Table; 8] = [
         columns: "ps_partkey BIGINT NOT NULL, ps_suppkey BIGINT NOT NULL, \
                   ps_availqty INTEGER NOT NULL, ps_supplycost DECIMAL(15, 2) NOT NULL, \
                   ps_comment VARCHAR NOT NULL",
-        layout: "DISTKEY(ps_partkey) SORTKEY(ps_partkey)",
+        layout: "SORTKEY(ps_partkey)",
         rows_per_scale: 800_000.0,
         is_scaled: true,
         schema: PartSuppArrow::schema_ref,
