@@ -28,11 +28,11 @@ mod through_aggregates;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering as MemoryOrdering};
 
-use datafusion::common::JoinType;
 use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::common::{JoinType, NullEquality};
 use datafusion::error::Result;
 use datafusion::execution::SessionState;
-use datafusion::logical_expr::{Aggregate, Expr, LogicalPlan};
+use datafusion::logical_expr::{Aggregate, Expr, Join, LogicalPlan};
 use datafusion::optimizer::Optimizer;
 use datafusion::optimizer::optimize_projections::OptimizeProjections;
 
@@ -95,6 +95,9 @@ struct Ordering<'a> {
 impl Ordering<'_> {
     fn order(&self, plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
         let plan = plan.map_subqueries(|subquery| self.order(subquery))?;
+        if let Some(reduced) = self.with_fewer_groups_on_the_right(&plan.data)? {
+            return self.order(reduced).map(|ordered| Transformed::yes(ordered.data));
+        }
         if let Some(reduced) = self.reduced(&plan.data)? {
             return self.order(reduced).map(|ordered| Transformed::yes(ordered.data));
         }
@@ -152,6 +155,50 @@ impl Ordering<'_> {
         let Some((relation, plan_of_relation)) = reduced else { return Ok(None) };
         cluster.relations[relation] = plan_of_relation;
         cluster.joined(&cluster.order, plan).map(Some)
+    }
+
+    /// A join of another kind whose right side is such an aggregate, and comes out only where it matches.
+    fn with_fewer_groups_on_the_right(&self, plan: &LogicalPlan) -> Result<Option<LogicalPlan>> {
+        let LogicalPlan::Join(join) = plan else { return Ok(None) };
+        let is_matched = matches!(
+            join.join_type,
+            JoinType::LeftSemi | JoinType::LeftAnti | JoinType::LeftMark | JoinType::Left
+        );
+        let has_nulls = join.null_aware || join.null_equality != NullEquality::NullEqualsNothing;
+        if !is_matched || has_nulls {
+            return Ok(None);
+        }
+        for (left, right) in &join.on {
+            let Some((aggregate, group)) = aggregate_below(&join.right, right) else { continue };
+            let Some((by, key, keys)) = self.small_side(&join.left, left)? else { continue };
+            if self.pays(aggregate, group, &by, keys) {
+                let by = SmallSide { plan: &by, key: &key };
+                let number = self.reducers.fetch_add(1, MemoryOrdering::Relaxed);
+                let right = reduced_groups(&join.right, aggregate, group, &by, number)?;
+                let join = Join { right: Arc::new(right), ..join.clone() };
+                return Ok(Some(LogicalPlan::Join(join)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The smallest relation that has all values of a key of a plan, its key, and its rows.
+    fn small_side(
+        &self,
+        plan: &LogicalPlan,
+        key: &Expr,
+    ) -> Result<Option<(LogicalPlan, Expr, f64)>> {
+        let whole = || {
+            let rows = rows_of(&estimate(plan, self.state)?)?;
+            Some((plan.clone(), key.clone(), rows))
+        };
+        let Some(cluster) = Cluster::of_at_least(2, plan)? else { return Ok(whole()) };
+        let Some(graph) = self.graph(&cluster) else { return Ok(None) };
+        let class = cluster.equal.iter().find(|class| class.iter().any(|(_, known)| known == key));
+        let sides = class.into_iter().flatten().map(|(relation, key)| {
+            (cluster.relations[*relation].clone(), key.clone(), graph.relations[*relation].rows)
+        });
+        Ok(sides.min_by(|one, other| one.2.total_cmp(&other.2)))
     }
 
     /// Whether to make an aggregate's groups of the `keys` keys of a small side only spares more than to read that side
