@@ -41,6 +41,12 @@ async fn number(client: &mut Client, sql: &str) -> i64 {
     rows[0].column(0).as_primitive::<Int64Type>().value(0)
 }
 
+/// What moves with and without: another column than the key.
+const ALWAYS_MOVED: [&str; 2] = [
+    "SELECT count(*) FROM lines l JOIN orders o ON l.q = o.c",
+    "SELECT c, count(*) FROM orders GROUP BY c",
+];
+
 /// A query, and what its plan exchanges beside the answer.
 const CASES: [(&str, &[&str]); 12] = [
     ("SELECT count(*) FROM lines l JOIN orders o ON l.k = o.k", &[]),
@@ -66,8 +72,8 @@ const CASES: [(&str, &[&str]); 12] = [
         &["Shuffle"],
     ),
     // Joined by another column than the key.
-    ("SELECT count(*) FROM lines l JOIN orders o ON l.q = o.k + 0", &["Shuffle", "Shuffle"]),
-    ("SELECT c, count(*) FROM orders GROUP BY c", &["Shuffle"]),
+    (ALWAYS_MOVED[0], &["Shuffle", "Shuffle"]),
+    (ALWAYS_MOVED[1], &["Shuffle"]),
 ];
 
 #[tokio::test(flavor = "multi_thread")]
@@ -83,7 +89,9 @@ async fn rows_that_are_where_they_should_be_are_not_exchanged() {
         let count = format!("SELECT count(*) FROM ({sql})");
         let lying = number(&mut client, &count).await;
         client.execute_update("SET colocation = off").await.unwrap();
-        assert!(exchanges(&mut client, sql).await.unwrap().len() > expected.len() + 1, "{sql}");
+        let without = exchanges(&mut client, sql).await.unwrap().len() - 1;
+        let is_less = without > expected.len();
+        assert_eq!(is_less, !ALWAYS_MOVED.contains(&sql), "{sql}: {without} exchanges without it");
         assert_eq!(number(&mut client, &count).await, lying, "{sql}");
     }
     cluster.stop().await;
@@ -119,9 +127,9 @@ const LABELS: [(&str, &str, &str); 6] = [
         "public.events goes to the workers of its keys: it is EVEN and joined by z",
     ),
     (
-        "lines l JOIN events e ON l.q = e.z AND e.z < 100",
+        "lines l JOIN events e ON l.q = e.k AND e.z < 100",
         "DS_BCAST_INNER",
-        "public.events goes to all workers: it is EVEN and joined by z",
+        "public.events goes to all workers: it is EVEN and joined by k",
     ),
     ("lines l JOIN events e ON l.q < e.z AND e.z < 9", "DS_BCAST_INNER", "no key is equal"),
 ];

@@ -35,20 +35,20 @@ async fn text(client: &mut Client, sql: &str) -> String {
 const CASES: [(&str, &str, &str); 3] = [
     // The written order joins all lines to all orders first.
     (
-        "SELECT count(*) FROM orders o JOIN lines l ON o.o = l.o JOIN parts p ON p.p = l.p \
-         WHERE p.brand = 'b7'",
-        "Inner Join: o.o = l.o",
-        "Inner Join: l.p = p.p",
+        "SELECT count(*) FROM orders JOIN lines ON orders.o = lines.o JOIN parts ON parts.p = lines.p \
+         WHERE brand = 'b7'",
+        "Inner Join: orders.o = lines.o",
+        "Inner Join: lines.p = parts.p",
     ),
     (
-        "SELECT sum(q) FROM customers c, orders o, lines l WHERE o.o IN (SELECT o FROM lines \
-         GROUP BY o HAVING sum(q) > 240) AND c.c = o.c AND o.o = l.o",
+        "SELECT sum(q) FROM customers, orders, lines WHERE orders.o IN (SELECT o FROM lines \
+         GROUP BY o HAVING sum(q) > 240) AND customers.c = orders.c AND orders.o = lines.o",
         "Inner Join",
         "LeftSemi Join",
     ),
     (
-        "SELECT sum(q) FROM lines l, parts p WHERE l.p = p.p AND brand = 'b7' AND q < (SELECT \
-         avg(q) FROM lines i WHERE i.p = p.p)",
+        "SELECT sum(q) FROM lines, parts WHERE lines.p = parts.p AND brand = 'b7' AND q < (SELECT \
+         avg(q) FROM lines i WHERE i.p = parts.p)",
         "Aggregate: groupBy=[[i.p]]",
         "__reducer_0",
     ),
