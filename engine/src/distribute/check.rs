@@ -187,6 +187,10 @@ impl StageCheck {
         if limits_all && node.output_partitioning().partition_count() == 1 {
             return self.refuse(node, "each task would take its own first rows");
         }
+        let is_all_replicated = children.iter().all(|family| *family == Family::Replicated);
+        if is_all_replicated && (node.fetch().is_some() || computes_volatile(node)) {
+            return self.refuse(node, "its replicas would differ between tasks");
+        }
         if let Some(join) = node.downcast_ref::<HashJoinExec>() {
             return match join.partition_mode() {
                 _ if join.null_aware => {

@@ -1,6 +1,8 @@
 //! Rows that are in the tasks of their slices: what may be joined and grouped there, and what not.
 
-use datafusion::physical_expr::expressions::cast;
+use datafusion::logical_expr::Operator;
+use datafusion::physical_expr::expressions::{binary, cast};
+use datafusion::physical_plan::joins::utils::JoinFilter;
 
 use super::*;
 
@@ -142,6 +144,32 @@ fn what_every_task_has_is_not_sent_on() {
     assert!(verdict(everywhere()).is_err());
     assert!(verdict(join(hashed(everywhere()), hashed(everywhere()))).is_err());
     assert!(verdict(aggregate(AggregateMode::Partial, everywhere())).is_err());
+}
+
+/// Joined by a condition that is another in every task.
+#[test]
+fn replicas_are_not_joined_at_random() {
+    let joined = |filter: Option<JoinFilter>| {
+        let (left, right) = (hashed(everywhere()), hashed(everywhere()));
+        let on = vec![(col("k", &left.schema()).unwrap(), col("k", &right.schema()).unwrap())];
+        let (kind, mode) = (JoinType::Inner, PartitionMode::Partitioned);
+        let equality = NullEquality::NullEqualsNothing;
+        let join =
+            HashJoinExec::try_new(left, right, on, filter, &kind, None, mode, equality, false);
+        let replicas = key_of(&(Arc::new(join.unwrap()) as Arc<dyn ExecutionPlan>), 0);
+        join_as(kind, PartitionMode::CollectLeft, coalesced(replicas), by_slice())
+    };
+    assert_eq!(verdict(joined(None)), Ok(()));
+    let random = Arc::new(ScalarFunctionExpr::new(
+        "random",
+        random(),
+        vec![],
+        Arc::new(Field::new("random", DataType::Float64, false)),
+        Arc::new(ConfigOptions::default()),
+    ));
+    let condition = binary(random, Operator::Lt, lit(0.5), &Schema::empty()).unwrap();
+    let filter = JoinFilter::new(condition, vec![], Arc::new(Schema::empty()));
+    assert!(verdict(joined(Some(filter))).unwrap_err().reason.contains("differ"));
 }
 
 #[test]
