@@ -6,10 +6,11 @@
 //!
 //! Pure: decided from a snapshot alone, again and again.
 
+use crate::settings::ONE_TASK_ROWS;
 use crate::snapshot::{Distribution, TableSnapshot};
 
 /// Tables of fewer rows are read by one task, wherever they lie: copies would spare little.
-const ROWS_MIN: u64 = 8_192;
+const ROWS_MIN: u64 = ONE_TASK_ROWS as u64;
 /// Larger tables than these are copied nowhere that they need not be: every worker would read all of them.
 const ROWS_MAX: u64 = 1_000_000;
 const BYTES_MAX: u64 = 64 << 20;

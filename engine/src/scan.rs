@@ -8,7 +8,7 @@
 //! ```
 //!
 //! Invariant: every (segment, row group) of the snapshot is in exactly one unit of exactly one
-//! task's scan (RULES 1). A scan never asks which segments exist and never claims hash
+//! task's scan (RULES 1), or of every task's where all of them read the table (`distribute::check`). A scan never asks which segments exist and never claims hash
 //! partitioning (DESIGN.md, traps).
 
 mod ahead;

@@ -25,7 +25,7 @@ const PATH_LENGTH_MAX: usize = 100;
 const EXCHANGE_BUFFER_BYTES: usize = 4 << 20;
 
 /// Rows of a scan that one task reads all of, unless the session says otherwise: one batch.
-const ONE_TASK_ROWS: usize = 8_192;
+pub(crate) const ONE_TASK_ROWS: usize = 8_192;
 
 /// What one session has chosen.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -92,6 +92,21 @@ pub struct TableSnapshot {
     pub statistics: Option<Arc<TableStatistics>>,
 }
 
+impl TableSnapshot {
+    /// The distribution as it was declared, such as `KEY(id)`.
+    pub fn declared_distribution(&self) -> String {
+        match self.distribution {
+            Distribution::Auto => "AUTO".to_owned(),
+            Distribution::Even => "EVEN".to_owned(),
+            Distribution::All => "ALL".to_owned(),
+            Distribution::Key(key) => {
+                let name = self.schema.column(key).map_or("?", |column| column.name.as_str());
+                format!("KEY({name})")
+            }
+        }
+    }
+}
+
 /// A view at one commit.
 #[derive(Debug, Clone)]
 pub struct ViewSnapshot {
@@ -107,7 +122,8 @@ pub struct ViewSnapshot {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Distribution {
-    /// Left to the engine; today the same as `Even`.
+    /// Left to the engine: rows as under `Even`, and copies on every worker of what is not large
+    /// ([`auto_choice`](crate::auto_distribution::auto_choice)).
     Auto,
     /// Round-robin in runs of rows.
     Even,

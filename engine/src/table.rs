@@ -137,19 +137,6 @@ impl SegmentTable {
     }
 }
 
-/// A table's distribution as it was declared.
-fn declared(table: &TableSnapshot) -> String {
-    match table.distribution {
-        Distribution::Auto => "AUTO".to_owned(),
-        Distribution::Even => "EVEN".to_owned(),
-        Distribution::All => "ALL".to_owned(),
-        Distribution::Key(key) => {
-            let name = table.schema.column(key).map_or("?", |column| column.name.as_str());
-            format!("KEY({name})")
-        }
-    }
-}
-
 /// Whether every worker that may be given work has a copy of each segment.
 fn has_copies_everywhere(segments: &[ScanSegment], cluster: &ClusterView) -> bool {
     let has_all = |worker| segments.iter().all(|segment| segment.holders.contains(worker));
@@ -222,7 +209,7 @@ impl TableProvider for SegmentTable {
             .with_key(key)
             .with_distribution_key(distribution_key)
             .with_copies_everywhere(is_everywhere)
-            .with_declared_distribution(&declared(&self.table));
+            .with_declared_distribution(&self.table.declared_distribution());
         let scan: Arc<dyn ExecutionPlan> = Arc::new(scan);
         Ok(match limit {
             Some(_) => scan.with_fetch(limit).unwrap_or(scan),

@@ -6,17 +6,10 @@ use basalt_engine::types::type_name;
 
 /// The style, and for AUTO what it comes to, as Redshift writes it: `AUTO(ALL)`.
 pub(super) fn style(table: &TableSnapshot, members: usize) -> String {
-    match table.distribution {
-        Distribution::Auto => match auto_choice(table, members) {
-            Some(choice) if choice.everywhere => "AUTO(ALL)".to_owned(),
-            _ => "AUTO(EVEN)".to_owned(),
-        },
-        Distribution::Even => "EVEN".to_owned(),
-        Distribution::All => "ALL".to_owned(),
-        Distribution::Key(id) => {
-            let name = table.schema.column(id).map_or("?", |column| column.name.as_str());
-            format!("KEY({name})")
-        }
+    match auto_choice(table, members) {
+        Some(choice) if choice.everywhere => "AUTO(ALL)".to_owned(),
+        Some(_) => "AUTO(EVEN)".to_owned(),
+        None => table.declared_distribution(),
     }
 }
 

@@ -22,7 +22,7 @@ use std::sync::Arc;
 use arrow::array::new_empty_array;
 use arrow::datatypes::DataType;
 use basalt_storage::slice_hash::hashes_of;
-use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
 use datafusion::error::Result;
 use datafusion::physical_expr::{Partitioning, PhysicalExpr};
 use datafusion::physical_plan::repartition::RepartitionExec;
@@ -381,7 +381,6 @@ fn cheapest(choices: Vec<Choice>) -> Option<Choice> {
 
 /// A plan whose stages have numbers without gaps, those below first.
 fn numbered(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
-    use datafusion::common::tree_node::{Transformed, TransformedResult};
     let mut number = 0;
     plan.transform_up(|node| {
         let Some(boundary) = node.as_network_boundary() else { return Ok(Transformed::no(node)) };

@@ -81,7 +81,7 @@ fn ready(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
 }
 
 /// Whether rows may be joined where they lie.
-fn is_on(state: &SessionState) -> bool {
+fn is_colocation_on(state: &SessionState) -> bool {
     state.config().get_extension::<Colocation>().is_none_or(|switch| switch.0)
 }
 
@@ -91,7 +91,7 @@ async fn plan_once(state: &SessionState, logical: &LogicalPlan) -> Result<Arc<dy
     if !reads_data(&plan) {
         return Ok(plan);
     }
-    let plan = match (state.config().get_extension::<Topology>(), is_on(state)) {
+    let plan = match (state.config().get_extension::<Topology>(), is_colocation_on(state)) {
         (Some(topology), true) => colocated(plan, &topology, state.config().target_partitions())?,
         _ => plan,
     };

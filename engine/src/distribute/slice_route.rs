@@ -30,7 +30,7 @@ use crate::error::storage_error;
 
 /// Its name.
 const SLICE_ROUTE: &str = "slice_route";
-/// Numbers that are tried for each task: all but surely one in `tasks` goes to each.
+/// Numbers that are tried for each task. That none of them goes to a task is as likely as e^-64.
 const TRIED_PER_TASK: i64 = 64;
 
 /// The function as plans have it.

@@ -235,15 +235,20 @@ fn a_limit_on_the_one_partition_of_each_task_is_refused() {
     assert_eq!(verdict(Arc::new(LocalLimitExec::new(coalesced(leaf()), 3))), Ok(()));
 }
 
-#[test]
-fn replicas_that_differ_between_tasks_are_refused() {
-    let random = Arc::new(ScalarFunctionExpr::new(
+/// Another value for each row, in every task.
+fn random_number() -> Arc<dyn PhysicalExpr> {
+    Arc::new(ScalarFunctionExpr::new(
         "random",
         random(),
         vec![],
         Arc::new(Field::new("random", DataType::Float64, false)),
         Arc::new(ConfigOptions::default()),
-    ));
+    ))
+}
+
+#[test]
+fn replicas_that_differ_between_tasks_are_refused() {
+    let random = random_number();
     let columns = |expression: Arc<dyn PhysicalExpr>| {
         let columns =
             [(col("k", &schema()).unwrap(), "k".to_owned()), (expression, "x".to_owned())];

@@ -160,14 +160,7 @@ fn replicas_are_not_joined_at_random() {
         join_as(kind, PartitionMode::CollectLeft, coalesced(replicas), by_slice())
     };
     assert_eq!(verdict(joined(None)), Ok(()));
-    let random = Arc::new(ScalarFunctionExpr::new(
-        "random",
-        random(),
-        vec![],
-        Arc::new(Field::new("random", DataType::Float64, false)),
-        Arc::new(ConfigOptions::default()),
-    ));
-    let condition = binary(random, Operator::Lt, lit(0.5), &Schema::empty()).unwrap();
+    let condition = binary(random_number(), Operator::Lt, lit(0.5), &Schema::empty()).unwrap();
     let filter = JoinFilter::new(condition, vec![], Arc::new(Schema::empty()));
     assert!(verdict(joined(Some(filter))).unwrap_err().reason.contains("differ"));
 }
