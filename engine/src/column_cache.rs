@@ -31,8 +31,11 @@ const ENTRY_BYTES: u64 = 512;
 /// A small column of a row group, in bytes. How many keys of what went are remembered follows from it:
 /// too few, and what is read again would not be known again.
 const COLUMN_BYTES_SMALL: u64 = 128 << 10;
-/// Parts of the cache with a lock each.
-const SHARDS: u64 = 4;
+/// Parts of a large cache, with a lock each.
+const SHARDS_MAX: u64 = 4;
+/// What a part has at least, in bytes, where there are several: of few large columns too many may lie
+/// in the same one, and take each other's place while the others are empty.
+const SHARD_BYTES_MIN: u64 = 256 << 20;
 /// A column has at most this part of a shard, of 10.
 const SHARD_TENTHS_MAX: u64 = 9;
 /// The room is made less in steps of this part of the budget: each takes all locks.
@@ -114,11 +117,16 @@ impl ColumnCacheUse {
 
 type Entries = Cache<ColumnKey, Entry, Weight>;
 
-fn entries(room_bytes: u64) -> Entries {
+/// Into how many parts a cache of so many bytes is divided: a power of two, as the library wants.
+fn shards_of(budget_bytes: u64) -> u64 {
+    1 << (budget_bytes / SHARD_BYTES_MIN).clamp(1, SHARDS_MAX).ilog2()
+}
+
+fn entries(room_bytes: u64, shards: u64) -> Entries {
     let items = usize::try_from(room_bytes / COLUMN_BYTES_SMALL).unwrap_or(usize::MAX);
     let items = items.clamp(1_024, 1 << 24);
     let mut options = OptionsBuilder::new();
-    options.shards(SHARDS as usize).weight_capacity(room_bytes).estimated_items_capacity(items);
+    options.shards(shards as usize).weight_capacity(room_bytes).estimated_items_capacity(items);
     match options.build() {
         Ok(options) => Cache::with_options(
             options,
@@ -153,7 +161,7 @@ impl ColumnCache {
     /// A cache of so many bytes; of 0, one that keeps nothing.
     pub fn new(budget_bytes: u64) -> Self {
         Self {
-            entries: RwLock::new(entries(budget_bytes)),
+            entries: RwLock::new(entries(budget_bytes, shards_of(budget_bytes))),
             budget_bytes,
             room_bytes: AtomicU64::new(budget_bytes),
             turn: Mutex::default(),
@@ -174,7 +182,7 @@ impl ColumnCache {
 
     /// Whether a column of so many bytes can be kept now.
     pub fn takes(&self, bytes: u64) -> bool {
-        fits(bytes, self.room())
+        self.fits(bytes, self.room())
     }
 
     /// A column's values as `data_type`, if they are here.
@@ -203,7 +211,7 @@ impl ColumnCache {
     /// Notes that a column has at least so many bytes: one that never fits is not decoded as a whole
     /// again for the sake of few rows.
     pub fn note_too_large(&self, key: ColumnKey, bytes: u64) {
-        if self.is_enabled() && !fits(bytes, self.budget_bytes) {
+        if self.is_enabled() && !self.fits(bytes, self.budget_bytes) {
             self.entries().insert(key, Entry::TooLarge);
         }
     }
@@ -247,7 +255,7 @@ impl ColumnCache {
         } else {
             // One that was made smaller remembers less of what went, for ever.
             let mut smaller = self.entries.write().unwrap_or_else(PoisonError::into_inner);
-            let larger = entries(room);
+            let larger = entries(room, shards_of(self.budget_bytes));
             smaller.drain().for_each(|(key, entry)| larger.insert(key, entry));
             *smaller = larger;
         }
@@ -262,6 +270,12 @@ impl ColumnCache {
         }
         let is_all = wanted == self.budget_bytes && room < wanted;
         is_all || wanted - room > self.budget_bytes / GROW_STEPS
+    }
+
+    /// Whether a column of so many bytes fits into a shard when the cache has so many.
+    fn fits(&self, bytes: u64, room_bytes: u64) -> bool {
+        let shard_bytes = room_bytes / shards_of(self.budget_bytes);
+        bytes + ENTRY_BYTES <= shard_bytes / 10 * SHARD_TENTHS_MAX
     }
 
     fn room(&self) -> u64 {
@@ -284,11 +298,6 @@ impl ColumnCache {
             misses: self.misses.load(Ordering::Relaxed),
         }
     }
-}
-
-/// Whether a column of so many bytes fits into a shard of a cache of so many.
-fn fits(bytes: u64, room_bytes: u64) -> bool {
-    bytes + ENTRY_BYTES <= room_bytes / SHARDS / 10 * SHARD_TENTHS_MAX
 }
 
 #[cfg(test)]
@@ -359,6 +368,16 @@ mod tests {
         read(&cache, 1_000..11_000);
         let left = (0..100).filter(|hot| is_there(&cache, *hot)).count();
         assert!(left > 90, "{left} of 100 are left");
+    }
+
+    #[test]
+    fn few_large_columns_that_fit_are_all_there_wherever_their_keys_lie() {
+        for first in (0..1_000).step_by(10) {
+            let cache = ColumnCache::new(64 << 20);
+            let keys = || (first..first + 6).map(key);
+            keys().for_each(|large| cache.keep(large, column_of(8 << 20)));
+            assert!(keys().all(|large| cache.get(&large, &DataType::Int64).is_some()), "{first}");
+        }
     }
 
     #[test]
