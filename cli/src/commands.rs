@@ -52,8 +52,15 @@ pub enum Command {
     Slt(slt::SltArgs),
     /// Compare generated queries with plain DataFusion and with themselves
     Fuzz(fuzz::FuzzArgs),
-    /// Measure a cluster against plain DataFusion on the same files
-    Bench(bench::BenchArgs),
+    /// Measure a cluster against its peers on the same files
+    ///
+    /// Loads the files into the cluster by COPY where its tables are missing, then runs every query,
+    /// warm unless it is --cold, on the cluster and on plain DataFusion over the files, alternating,
+    /// and prints the medians and their ratio. --duckdb adds DuckDB with native tables to loads and
+    /// queries. Without --url, --processes or --workers it measures an embedded cluster of three
+    /// workers.
+    #[command(subcommand)]
+    Bench(bench::BenchCommand),
 }
 
 impl Command {

@@ -17,3 +17,7 @@ pub static TPCH: Workload = Workload {
     queries: &queries::QUERIES,
     operations: &operations::OPERATIONS,
 };
+
+/// The lines of orders, sorted by order, for look-ups.
+pub static LOOKUPS: Workload =
+    Workload { name: "lookups", tables: &tables::LINES_BY_ORDER, queries: &[], operations: &[] };

@@ -315,6 +315,8 @@ fn queries(registry: &Registry) -> Result<RecordBatch> {
         i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
     });
     let started: ArrayRef = Arc::new(TimestampMicrosecondArray::from_iter_values(started));
+    let elapsed_ms = runs.iter().map(|run| Some(run.elapsed?.as_secs_f64() * 1000.0));
+    let elapsed_ms: ArrayRef = Arc::new(Float64Array::from_iter(elapsed_ms));
     let writes = || runs.iter().map(|run| run.write.as_ref());
     let request = writes().map(|write| Some(write?.request.as_ref()?.to_string()));
     let replayed = writes().map(|write| write.is_some_and(Write::is_replay));
@@ -323,7 +325,7 @@ fn queries(registry: &Registry) -> Result<RecordBatch> {
         ("session", numbers(runs.iter().map(|run| run.session.0)), false),
         ("state", strings(runs.iter().map(|run| state(&run.state))), false),
         ("started", started, false),
-        ("elapsed_ms", numbers_or_null(runs.iter().map(|run| run.elapsed_ms)), true),
+        ("elapsed_ms", elapsed_ms, true),
         ("attempts", numbers(runs.iter().map(|run| u64::from(run.attempts))), false),
         ("rows", numbers(runs.iter().map(|run| run.rows)), false),
         ("fallback", strings_or_null(runs.iter().map(|run| run.fallback.clone())), true),

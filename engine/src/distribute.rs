@@ -12,6 +12,7 @@
 //!                  check: no operator that needs all rows sits in a stage of several tasks
 //! ```
 
+mod calls;
 mod check;
 mod colocate;
 mod depth;
@@ -25,6 +26,7 @@ mod slice_route;
 mod topology;
 mod window_keys;
 
+pub use calls::{Calls, calls};
 pub use check::{Refusal, check_plan};
 pub(crate) use colocate::Colocation;
 pub use leaves::{desired_tasks, route_tasks, scale_up_leaf};

@@ -36,7 +36,7 @@ use basalt_storage::delete_vector::DeleteVector;
 use basalt_storage::digest::Digest;
 use basalt_storage::ids::{ColumnId, ColumnVersion, Epoch, SegmentId, SliceId, TableId, WorkerId};
 use basalt_storage::manifest::{Layout, SegmentRecord};
-pub use exec::SegmentScanExec;
+pub use exec::{DistributionKey, SegmentScanExec};
 pub(crate) use properties::table_statistics;
 use row_ids::{ROW_ID_COLUMN, row_id_field};
 use url::Url;

@@ -16,7 +16,7 @@ use datafusion::physical_plan::ExecutionPlan;
 use datafusion::prelude::SessionConfig;
 
 use crate::scan::row_ids::row_id_field;
-use crate::scan::{ScanSegment, ScanTable, SegmentScanExec, table_statistics};
+use crate::scan::{DistributionKey, ScanSegment, ScanTable, SegmentScanExec, table_statistics};
 use crate::snapshot::{ClusterView, Distribution, TableSnapshot};
 use crate::statistics::{Estimates, add_distinct_counts};
 use crate::types::scan_type;
@@ -143,12 +143,17 @@ fn has_copies_everywhere(segments: &[ScanSegment], cluster: &ClusterView) -> boo
     cluster.workers.keys().all(has_all)
 }
 
-/// The place of the distribution key among the read columns. Intervals that are equal may have other hashes.
-fn distribution_key(distribution: Distribution, table: &ScanTable) -> Option<usize> {
+/// The distribution key, if it is read. Intervals that are equal may have other hashes.
+fn distribution_key(
+    distribution: Distribution,
+    table: &ScanTable,
+    cluster: &ClusterView,
+) -> Option<DistributionKey> {
     let Distribution::Key(key) = distribution else { return None };
-    let place = table.columns.iter().position(|column| *column == key)?;
-    let is_interval = matches!(table.schema.field(place).data_type(), DataType::Interval(_));
-    (!is_interval).then_some(place)
+    let read = table.columns.iter().position(|column| *column == key)?;
+    let is_interval = matches!(table.schema.field(read).data_type(), DataType::Interval(_));
+    let slices = u16::try_from(cluster.slice_owners.len()).ok()?;
+    (!is_interval).then_some(DistributionKey { read, slices })
 }
 
 /// A number that is the segment's own in all snapshots: the random end of its id.
@@ -203,7 +208,7 @@ impl TableProvider for SegmentTable {
         let partitions = state.config().target_partitions();
         let place = |key: &ColumnId| table.columns.iter().position(|column| column == key);
         let key = self.table.sort_key.iter().map_while(place).collect();
-        let distribution_key = distribution_key(self.table.distribution, &table);
+        let distribution_key = distribution_key(self.table.distribution, &table, cluster);
         let scan = SegmentScanExec::new(Arc::new(table), segments, partitions, statistics)
             .with_records(records)
             .with_key(key)

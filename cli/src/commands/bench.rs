@@ -5,8 +5,10 @@ mod cold;
 mod cost;
 mod datafusion;
 mod duckdb;
+mod lookups;
 mod memory;
 mod operations;
+mod planning;
 mod report;
 
 use std::io::Write;
@@ -17,7 +19,7 @@ use anyhow::Context;
 use arrow::array::{Array, AsArray};
 use arrow::datatypes::Int64Type;
 use basalt_sql_tests::client::Client;
-use clap::{Args, ValueEnum};
+use clap::{Args, Subcommand};
 
 use crate::clickbench::CLICKBENCH;
 use crate::machine::Machine;
@@ -32,17 +34,20 @@ use duckdb::DuckDb;
 use memory::{Peaks, Watched};
 use report::{CacheResult, CopiesResult, LoadResult, QueryResult, Report};
 
-/// Measure a cluster against its peers on the same files
-///
-/// Loads the files into the cluster by COPY where its tables are missing, then runs every query,
-/// warm unless it is --cold, on the cluster and on plain DataFusion over the files, alternating, and prints the medians
-/// and their ratio. --duckdb adds DuckDB with native tables to loads and queries. Without --url,
-/// --processes or --workers it measures an embedded cluster of three workers.
+/// What to measure.
+#[derive(Debug, Subcommand)]
+pub enum BenchCommand {
+    /// The 22 queries of TPC-H; scale 1 is about 1 GB as text
+    Tpch(BenchArgs),
+    /// The 43 queries of ClickBench on a generated table; scale 1 is a million rows, the original has 100
+    Clickbench(BenchArgs),
+    Lookups(lookups::LookupArgs),
+    Planning(planning::PlanningArgs),
+}
+
+/// How to measure the queries of a workload.
 #[derive(Debug, Args)]
 pub struct BenchArgs {
-    /// What to run
-    #[arg(value_enum)]
-    suite: Suite,
     /// Folder with one <table>.parquet per table
     #[arg(long, value_name = "DIR")]
     data: PathBuf,
@@ -78,26 +83,16 @@ pub struct BenchArgs {
     json: Option<PathBuf>,
 }
 
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum Suite {
-    /// The 22 queries of TPC-H; scale 1 is about 1 GB as text
-    Tpch,
-    /// The 43 queries of ClickBench on a generated table of its shape; scale 1 is a million rows, the
-    /// original has 100
-    Clickbench,
-}
-
-impl Suite {
-    fn workload(self) -> &'static Workload {
-        match self {
-            Self::Tpch => &TPCH,
-            Self::Clickbench => &CLICKBENCH,
-        }
+pub(super) async fn run(command: BenchCommand) -> anyhow::Result<()> {
+    match command {
+        BenchCommand::Tpch(args) => run_workload(&TPCH, args).await,
+        BenchCommand::Clickbench(args) => run_workload(&CLICKBENCH, args).await,
+        BenchCommand::Lookups(args) => lookups::run(args).await,
+        BenchCommand::Planning(args) => planning::run(args).await,
     }
 }
 
-pub(super) async fn run(args: BenchArgs) -> anyhow::Result<()> {
-    let workload = args.suite.workload();
+async fn run_workload(workload: &'static Workload, args: BenchArgs) -> anyhow::Result<()> {
     if let Some(scale) = args.scale {
         workload::generate(workload, &args.data, scale).await?;
     }
@@ -116,7 +111,7 @@ pub(super) async fn run(args: BenchArgs) -> anyhow::Result<()> {
     };
     let target = Target::start(&args.cluster, &args.data).await?;
     let measured = tokio::select! {
-        measured = measure(&args, &target, &mut peers) => measured,
+        measured = measure(workload, &args, &target, &mut peers) => measured,
         Ok(()) = tokio::signal::ctrl_c() => Err(crate::exit::Interrupted.into()),
     };
     let stopped = target.stop().await;
@@ -139,8 +134,12 @@ struct Peers {
     duckdb: Option<DuckDb>,
 }
 
-async fn measure(args: &BenchArgs, target: &Target, peers: &mut Peers) -> anyhow::Result<Report> {
-    let workload = args.suite.workload();
+async fn measure(
+    workload: &'static Workload,
+    args: &BenchArgs,
+    target: &Target,
+    peers: &mut Peers,
+) -> anyhow::Result<Report> {
     anyhow::ensure!(
         !args.operations || target.is_ours(),
         "--operations changes rows: not in a cluster at a --url"
@@ -148,10 +147,10 @@ async fn measure(args: &BenchArgs, target: &Target, peers: &mut Peers) -> anyhow
     let watched = Watched::new(target.process_ids());
     let mut client = Client::connect(target.url()).await?;
     let copies = match args.copies {
-        true => Some(measure_copies(args, target, &mut client).await?),
+        true => Some(measure_copies(workload, args, target, &mut client).await?),
         false => None,
     };
-    let load = measure_load(args, target, &mut client, peers).await?;
+    let load = measure_load(workload, args, target, &mut client, peers).await?;
     let vacuum_ms = match args.vacuum {
         true => {
             let start = Instant::now();
@@ -209,6 +208,7 @@ async fn measure(args: &BenchArgs, target: &Target, peers: &mut Peers) -> anyhow
 /// Loading: `runs` times on a cluster of our own, alternating with DuckDB; once, and only what is
 /// missing, on somebody else's.
 async fn measure_load(
+    workload: &Workload,
     args: &BenchArgs,
     target: &Target,
     client: &mut Client,
@@ -217,9 +217,9 @@ async fn measure_load(
     let mut load = LoadResult::default();
     for run in 0..if target.is_ours() { args.runs } else { 1 } {
         if run > 0 {
-            workload::drop_tables(client, args.suite.workload()).await?;
+            workload::drop_tables(client, workload).await?;
         }
-        let loaded = workload::load(client, args.suite.workload(), &args.data, None).await?;
+        let loaded = workload::load(client, workload, &args.data, None).await?;
         load.rows = loaded.rows;
         if loaded.tables > 0 {
             load.basalt_ms.push(milliseconds(loaded.time));
@@ -230,7 +230,7 @@ async fn measure_load(
     }
     load.stored_bytes =
         number(client, "SELECT coalesce(sum(bytes), 0)::BIGINT FROM sys.tables").await?;
-    for table in args.suite.workload().tables {
+    for table in workload.tables {
         let file = args.data.join(format!("{}.parquet", table.name));
         load.file_bytes += std::fs::metadata(&file)?.len();
     }
@@ -267,6 +267,7 @@ async fn number(client: &mut Client, sql: &str) -> anyhow::Result<i64> {
 
 /// Loading with one copy and with two, which differ in nothing else: `runs` times each, in turns.
 async fn measure_copies(
+    workload: &Workload,
     args: &BenchArgs,
     target: &Target,
     client: &mut Client,
@@ -282,12 +283,11 @@ async fn measure_copies(
     // One more of each comes first: it warms the files up.
     for run in 0..=args.runs {
         for (replicas, times) in [(1, &mut result.one_ms), (2, &mut result.two_ms)] {
-            let loaded =
-                workload::load(client, args.suite.workload(), &args.data, Some(replicas)).await?;
+            let loaded = workload::load(client, workload, &args.data, Some(replicas)).await?;
             if run > 0 {
                 times.push(milliseconds(loaded.time));
             }
-            workload::drop_tables(client, args.suite.workload()).await?;
+            workload::drop_tables(client, workload).await?;
         }
     }
     Ok(result)

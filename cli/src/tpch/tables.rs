@@ -98,6 +98,14 @@ pub(super) static TABLES: [Table; 8] = [
         schema: OrderArrow::schema_ref,
         batches: batches!(OrderArrow, OrderGenerator),
     },
+    lineitem("DISTKEY(l_orderkey) SORTKEY(l_shipdate)"),
+];
+
+/// Lineitem as who asks for single orders would declare it.
+pub(super) static LINES_BY_ORDER: [Table; 1] =
+    [lineitem("DISTKEY(l_orderkey) SORTKEY(l_orderkey)")];
+
+const fn lineitem(layout: &'static str) -> Table {
     Table {
         name: "lineitem",
         columns: "l_orderkey BIGINT NOT NULL, l_partkey BIGINT NOT NULL, \
@@ -108,10 +116,10 @@ pub(super) static TABLES: [Table; 8] = [
                   l_shipdate DATE NOT NULL, l_commitdate DATE NOT NULL, \
                   l_receiptdate DATE NOT NULL, l_shipinstruct VARCHAR NOT NULL, \
                   l_shipmode VARCHAR NOT NULL, l_comment VARCHAR NOT NULL",
-        layout: "DISTKEY(l_orderkey) SORTKEY(l_shipdate)",
+        layout,
         rows_per_scale: 6_000_000.0,
         is_scaled: true,
         schema: LineItemArrow::schema_ref,
         batches: batches!(LineItemArrow, LineItemGenerator),
-    },
-];
+    }
+}

@@ -5,7 +5,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use basalt_engine::error::{ErrorCode, SqlError};
 use basalt_engine::settings::WriteConsistency;
@@ -49,7 +49,7 @@ pub struct Run {
     /// When it started.
     pub started: SystemTime,
     /// How long it took, once it is over.
-    pub elapsed_ms: Option<u64>,
+    pub elapsed: Option<Duration>,
     /// Rows it returned or changed.
     pub rows: u64,
     /// How it is doing.
@@ -111,7 +111,7 @@ impl Registry {
             session,
             text: text.chars().take(TEXT_CHARS_MAX).collect(),
             started: SystemTime::now(),
-            elapsed_ms: None,
+            elapsed: None,
             rows: 0,
             state: RunState::Running,
             fallback: None,
@@ -159,8 +159,7 @@ impl Registry {
     fn end(&self, query_id: QueryId, state: RunState) {
         let mut runs = self.runs();
         if let Some((mut run, started, _)) = runs.running.remove(&query_id) {
-            let elapsed = started.elapsed().as_millis();
-            run.elapsed_ms = Some(u64::try_from(elapsed).unwrap_or(u64::MAX));
+            run.elapsed = Some(started.elapsed());
             run.state = state;
             if runs.ended.len() == ENDED_MAX {
                 runs.ended.pop_front();

@@ -200,7 +200,7 @@ mod tests {
             session: SessionId(1),
             text: format!("statement {number}"),
             started: SystemTime::UNIX_EPOCH + Duration::from_secs(number),
-            elapsed_ms: None,
+            elapsed: None,
             rows: 0,
             state,
             fallback: None,

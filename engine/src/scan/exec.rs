@@ -34,6 +34,15 @@ use crate::codec::is_serialisable;
 use crate::session::FragmentOptions;
 use crate::unestimated::filtered_by;
 
+/// The column whose slice hash says which slice a row is in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DistributionKey {
+    /// Its place among the read columns.
+    pub read: usize,
+    /// How many slices there are.
+    pub slices: u16,
+}
+
 /// Scans explicit row groups of a table's segments.
 #[derive(Debug, Clone)]
 pub struct SegmentScanExec {
@@ -56,7 +65,7 @@ pub struct SegmentScanExec {
     pub(super) order: ScanOrder,
     /// The read column whose slice hash says which slice a row is in, by its place among the read columns;
     /// none on workers.
-    distribution_key: Option<usize>,
+    distribution_key: Option<DistributionKey>,
     /// Whether every worker has all segments, or should.
     is_everywhere: bool,
     /// The table's distribution as it was declared, for EXPLAIN; empty on workers.
@@ -179,7 +188,7 @@ impl SegmentScanExec {
 
     /// Says which read column's slice hash says which slice a row is in.
     #[must_use]
-    pub fn with_distribution_key(mut self, key: Option<usize>) -> Self {
+    pub fn with_distribution_key(mut self, key: Option<DistributionKey>) -> Self {
         self.distribution_key = key;
         self
     }
@@ -211,7 +220,8 @@ impl SegmentScanExec {
     /// The output columns whose slice hash says which slice a row is in.
     pub fn distribution_columns(&self) -> Vec<usize> {
         let outputs = self.projection.iter().enumerate();
-        let is_key = |read: &usize| Some(*read) == self.distribution_key;
+        let key = self.distribution_key.map(|key| key.read);
+        let is_key = |read: &usize| Some(*read) == key;
         outputs.filter(|(_, read)| is_key(read)).map(|(output, _)| output).collect()
     }
 
@@ -221,7 +231,8 @@ impl SegmentScanExec {
         if self.records.len() != self.segments.len() {
             return Ok(self);
         }
-        let kept = segments_that_may_match(predicate, &self.table, &self.records)?;
+        let kept =
+            segments_that_may_match(predicate, &self.table, &self.records, self.distribution_key)?;
         let pruned = kept.iter().filter(|kept| !**kept).count();
         if pruned == 0 {
             return Ok(self);

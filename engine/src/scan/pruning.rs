@@ -4,6 +4,9 @@
 //! The predicate may change while the scan runs (dynamic filters of joins and top-k sorts), so
 //! the pruning form is rebuilt when the predicate's generation changes. Anything the zone maps
 //! cannot decide is kept: pruning never decides which rows are right, only which need no reading.
+//!
+//! Of a table that is distributed by a key, `key = 7` and `key IN (7, 8)` leave the segments of the slices
+//! that these values hash to, and so a look-up asks one worker.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -14,6 +17,7 @@ use basalt_storage::ids::ColumnId;
 use basalt_storage::layout::PAGE_ROWS;
 use basalt_storage::manifest::SegmentRecord;
 use basalt_storage::segment_meta::SegmentMeta;
+use basalt_storage::slice_hash::slices_of;
 use basalt_storage::zone_map::{ZoneMap, ZoneValue, zone_array};
 use datafusion::common::pruning::PruningStatistics;
 use datafusion::common::tree_node::TreeNode;
@@ -25,6 +29,7 @@ use datafusion::physical_expr_common::physical_expr::snapshot_generation;
 use datafusion::physical_optimizer::pruning::{PruningPredicate, PruningPredicateBuilder};
 
 use super::ScanTable;
+use super::exec::DistributionKey;
 
 /// A predicate in the form that zone maps can answer.
 pub(super) struct ZonePruner {
@@ -86,9 +91,14 @@ pub(super) fn segments_that_may_match(
     predicate: &Arc<dyn PhysicalExpr>,
     table: &ScanTable,
     segments: &[Arc<SegmentRecord>],
+    key: Option<DistributionKey>,
 ) -> Result<Vec<bool>> {
     match pruning_form(predicate, &table.schema)? {
-        Some(pruning) if !segments.is_empty() => Ok(kept(&pruning, &Zones { table, of: segments })),
+        Some(pruning) if !segments.is_empty() => {
+            let key = key.map(|key| (table.columns[key.read], key.slices));
+            let records = RecordedSegments { segments, key };
+            Ok(kept(&pruning, &Zones { table, of: &records }))
+        }
         _ => Ok(vec![true; segments.len()]),
     }
 }
@@ -142,6 +152,10 @@ trait Zoned {
     fn zones(&self, column: ColumnId) -> impl Iterator<Item = Option<&ZoneMap>>;
     /// Rows of each.
     fn rows(&self) -> impl Iterator<Item = u64>;
+    /// Which have none of these values of a column, `Some(false)`, as far as that is known.
+    fn contained(&self, _: ColumnId, _: &HashSet<ScalarValue>) -> Option<BooleanArray> {
+        None
+    }
 }
 
 /// One row group of a segment.
@@ -202,18 +216,35 @@ impl Zoned for PageZones<'_> {
 }
 
 /// Segments as the catalog knows them.
-impl Zoned for [Arc<SegmentRecord>] {
+struct RecordedSegments<'a> {
+    segments: &'a [Arc<SegmentRecord>],
+    /// The column whose slice hash says which slice a row is in, of so many.
+    key: Option<(ColumnId, u16)>,
+}
+
+impl Zoned for RecordedSegments<'_> {
     fn count(&self) -> usize {
-        self.len()
+        self.segments.len()
     }
 
     fn zones(&self, column: ColumnId) -> impl Iterator<Item = Option<&ZoneMap>> {
-        self.iter().map(move |segment| segment.columns.get(&column).map(|column| &column.zone))
+        self.segments
+            .iter()
+            .map(move |segment| segment.columns.get(&column).map(|known| &known.zone))
     }
 
     fn rows(&self) -> impl Iterator<Item = u64> {
         // Deleted ones too: zone maps are of all.
-        self.iter().map(|segment| segment.rows)
+        self.segments.iter().map(|segment| segment.rows)
+    }
+
+    fn contained(&self, column: ColumnId, values: &HashSet<ScalarValue>) -> Option<BooleanArray> {
+        let (_, slices) = self.key.filter(|(key, _)| *key == column)?;
+        let values = ScalarValue::iter_to_array(values.iter().cloned()).ok()?;
+        let slices = slices_of(&values, slices).ok()?;
+        let in_slice = |segment: &Arc<SegmentRecord>| slices.contains(&segment.slice.0);
+        // One in the slice of a value may have it, and others.
+        Some(self.segments.iter().map(|segment| (!in_slice(segment)).then_some(false)).collect())
     }
 }
 
@@ -259,15 +290,22 @@ impl<Z: Zoned + ?Sized> PruningStatistics for Zones<'_, Z> {
         Some(Arc::new(self.of.rows().map(Some).collect::<UInt64Array>()))
     }
 
-    fn contained(&self, _: &Column, _: &HashSet<ScalarValue>) -> Option<BooleanArray> {
-        None
+    fn contained(&self, column: &Column, values: &HashSet<ScalarValue>) -> Option<BooleanArray> {
+        let (column, data_type) = self.column(column)?;
+        // Of floats, values are in the set that `=` does not tell apart.
+        let is_known = |value: &ScalarValue| value.data_type() == *data_type;
+        if data_type.is_floating() || !values.iter().all(is_known) {
+            return None;
+        }
+        self.of.contained(column, values)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
+    use std::collections::{BTreeMap, BTreeSet};
 
+    use arrow::array::Int64Array;
     use arrow::datatypes::{Field, Schema};
     use basalt_storage::digest::Digest;
     use basalt_storage::ids::{ColumnVersion, Epoch, SegmentId, SliceId, TableId, TxnId};
@@ -295,21 +333,25 @@ mod tests {
     }
 
     fn segment(number: i64) -> Arc<SegmentRecord> {
-        let first = number * ROWS;
+        segment_in(SliceId(0), number * ROWS, ROWS)
+    }
+
+    /// A segment of rows with these values.
+    fn segment_in(slice: SliceId, first: i64, rows: i64) -> Arc<SegmentRecord> {
         let zone = ZoneMap {
             null_count: 0,
             min: Some(ZoneValue::Int(first)),
-            max: Some(ZoneValue::Int(first + ROWS - 1)),
+            max: Some(ZoneValue::Int(first + rows - 1)),
         };
         let column = ColumnRecord { version: ColumnVersion(1), bytes: 1, encoding: None, zone };
         Arc::new(SegmentRecord {
             table: TableId(1),
-            slice: SliceId(0),
+            slice,
             segment: SegmentId::generate(),
             txn: TxnId::generate(),
             layout: Layout::Packed,
-            rows: ROWS as u64,
-            row_groups: vec![100],
+            rows: rows as u64,
+            row_groups: vec![rows as u32],
             columns: BTreeMap::from([(ColumnId(1), column)]),
             meta_digest: Digest::of(b""),
             bytes: 1,
@@ -320,12 +362,54 @@ mod tests {
 
     /// The segments of a hundred that may match.
     fn kept(predicate: &Expr) -> Vec<usize> {
-        let (table, segments) = (table(), (0..SEGMENTS).map(segment).collect::<Vec<_>>());
+        kept_of(&(0..SEGMENTS).map(segment).collect::<Vec<_>>(), predicate, None)
+    }
+
+    fn kept_of(
+        segments: &[Arc<SegmentRecord>],
+        predicate: &Expr,
+        key: Option<DistributionKey>,
+    ) -> Vec<usize> {
+        let table = table();
         let schema = Arc::clone(&table.schema).to_dfschema().unwrap();
         let session = SessionContext::new();
         let predicate = session.create_physical_expr(predicate.clone(), &schema).unwrap();
-        let kept = segments_that_may_match(&predicate, &table, &segments).unwrap();
+        let kept = segments_that_may_match(&predicate, &table, segments, key).unwrap();
         (0..).zip(kept).filter(|(_, kept)| *kept).map(|(number, _)| number).collect()
+    }
+
+    /// The slices that are left of a table by its key, whose bounds say nothing.
+    fn slices_left(predicate: &Expr) -> Vec<usize> {
+        let segments: Vec<_> = (0..8).map(|slice| segment_in(SliceId(slice), 0, 1_000)).collect();
+        kept_of(&segments, predicate, Some(DistributionKey { read: 0, slices: 8 }))
+    }
+
+    fn slice_of(value: i64) -> usize {
+        slices_of(&(Arc::new(Int64Array::from(vec![value])) as ArrayRef), 8).unwrap()[0].into()
+    }
+
+    #[test]
+    fn a_value_of_the_distribution_key_leaves_the_slice_that_it_hashes_to() {
+        for value in 0..100 {
+            assert_eq!(slices_left(&col("a").eq(lit(value))), [slice_of(value)]);
+        }
+        let listed = col("a").in_list(vec![lit(7_i64), lit(8_i64), lit(9_i64)], false);
+        let slices: BTreeSet<_> = [7, 8, 9].map(slice_of).into();
+        assert_eq!(slices_left(&listed), slices.into_iter().collect::<Vec<_>>());
+        let narrowed = col("a").eq(lit(7_i64)).and(col("a").lt(lit(900_i64)));
+        assert_eq!(slices_left(&narrowed), [slice_of(7)]);
+    }
+
+    #[test]
+    fn what_says_nothing_of_the_value_of_the_distribution_key_leaves_all_slices() {
+        let all = (0..8).collect::<Vec<_>>();
+        let (key, other) = (col("a"), Expr::Column("\"added later\"".into()));
+        assert_eq!(slices_left(&key.clone().gt(lit(7_i64))), all);
+        assert_eq!(slices_left(&key.clone().not_eq(lit(7_i64))), all);
+        assert_eq!(slices_left(&key.clone().in_list(vec![lit(7_i64)], true)), all);
+        assert_eq!(slices_left(&key.clone().eq(lit(7_i64)).or(other.clone().gt(lit(1_i64)))), all);
+        assert_eq!(slices_left(&other.eq(lit(7_i64))), all);
+        assert_eq!(slices_left(&(key + lit(1_i64)).eq(lit(7_i64))), all);
     }
 
     #[test]

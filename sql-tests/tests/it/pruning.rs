@@ -155,3 +155,59 @@ async fn pages_of_other_workers_are_read_alone_too() {
     assert_eq!(shown(&mut client, query).await, found);
     cluster.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_look_up_by_the_distribution_key_asks_one_worker_for_one_slice() {
+    let dir = tempfile::tempdir().unwrap();
+    let cluster = EmbeddedCluster::start(&EmbeddedConfig::new(dir.path(), 3)).await.unwrap();
+    let mut client = Client::connect(&cluster.url()).await.unwrap();
+    let keys = [
+        ("BIGINT", "value"),
+        ("INTEGER", "value::INTEGER"),
+        ("VARCHAR", "'key ' || value"),
+        ("DECIMAL(12, 2)", "value::DECIMAL(12, 2) / 4"),
+        ("DATE", "DATE '2020-01-01' + value::INTEGER"),
+        ("DOUBLE", "CASE WHEN value = 0 THEN -0.0 ELSE value / 4.0 END"),
+    ];
+    for (data_type, key) in keys {
+        client.execute_update("DROP TABLE IF EXISTS t").await.unwrap();
+        let create = format!("CREATE TABLE t (k {data_type}, n BIGINT) DISTKEY(k)");
+        client.execute_update(&create).await.unwrap();
+        let fill = format!("INSERT INTO t SELECT {key}, value FROM generate_series(0, 9999)");
+        client.execute_update(&fill).await.unwrap();
+        // Rows whose keys change go to other slices.
+        for change in ["", "UPDATE t SET k = (SELECT max(k) FROM t) WHERE n = 77"] {
+            if !change.is_empty() {
+                client.execute_update(change).await.unwrap();
+            }
+            for value in [0, 1, 77, 4_000, 9_999] {
+                // As text, as a user writes it.
+                let literal =
+                    shown(&mut client, &format!("SELECT k::VARCHAR FROM t WHERE n = {value}"))
+                        .await;
+                let literal = literal.lines().nth(3).unwrap().trim_matches(['|', ' ']).to_owned();
+                for predicate in [
+                    format!("k = '{literal}'::{data_type}"),
+                    format!("k IN ('{literal}'::{data_type}, NULL) AND n >= 0"),
+                    format!("k = '{literal}'::{data_type} OR n = 5"),
+                ] {
+                    let query = format!("SELECT k, n FROM t WHERE {predicate} ORDER BY n");
+                    let answer = shown(&mut client, &query).await;
+                    assert!(
+                        answer.contains(&format!("| {value} ")),
+                        "{data_type} {query}\n{answer}"
+                    );
+                    client.execute_update("SET pruning = off").await.unwrap();
+                    assert_eq!(shown(&mut client, &query).await, answer, "{data_type} {query}");
+                    client.execute_update("SET pruning = on").await.unwrap();
+                }
+                let query = format!("SELECT n FROM t WHERE k = '{literal}'::{data_type}");
+                let assigned = rows_assigned(&mut client, &query).await;
+                // Zeros have two forms, and are one value.
+                let is_by_slice = data_type != "DOUBLE";
+                assert_eq!(assigned < 1_000.0, is_by_slice, "{data_type} {query}: {assigned}");
+            }
+        }
+    }
+    cluster.stop().await;
+}

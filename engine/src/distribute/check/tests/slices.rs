@@ -5,13 +5,15 @@ use datafusion::physical_expr::expressions::{binary, cast};
 use datafusion::physical_plan::joins::utils::JoinFilter;
 
 use super::*;
+use crate::scan::DistributionKey;
 
 /// A table by its key: slice `s` in task `tasks[s]`.
 fn by_slice_in(tasks: &[usize]) -> Arc<dyn ExecutionPlan> {
-    let slices = 0..u16::try_from(tasks.len()).unwrap();
+    let slices = u16::try_from(tasks.len()).unwrap();
     let segments: Vec<_> =
-        slices.map(|slice| ScanSegment { slice: SliceId(slice), ..segment() }).collect();
-    let original = scan(segments).as_ref().clone().with_distribution_key(Some(0));
+        (0..slices).map(|slice| ScanSegment { slice: SliceId(slice), ..segment() }).collect();
+    let key = DistributionKey { read: 0, slices };
+    let original = scan(segments).as_ref().clone().with_distribution_key(Some(key));
     let variants = (0..TASKS).map(|task| {
         let variant = original.restricted(PARTITIONS, |s| tasks[usize::from(s.slice.0)] == task);
         Arc::new(variant) as Arc<dyn ExecutionPlan>
@@ -82,7 +84,8 @@ fn slices_in_other_tasks_are_not_joined() {
 #[test]
 fn a_slice_in_two_tasks_is_no_slice() {
     let segments = vec![segment(), segment()];
-    let original = scan(segments.clone()).as_ref().clone().with_distribution_key(Some(0));
+    let key = DistributionKey { read: 0, slices: 2 };
+    let original = scan(segments.clone()).as_ref().clone().with_distribution_key(Some(key));
     let variants = segments.iter().map(|own| {
         let variant = original.restricted(PARTITIONS, |s| s.segment == own.segment);
         Arc::new(variant) as Arc<dyn ExecutionPlan>
