@@ -141,7 +141,7 @@ async fn measure(
     ensure!(key_max > 0, "lineitem has no rows");
     let segments = super::number(
         &mut client,
-        "SELECT count(*) FROM sys.segments JOIN sys.tables USING (table_id) WHERE name = 'lineitem'",
+        "SELECT count(*) FROM sys.segments WHERE table_name = 'lineitem'",
     )
     .await?;
     let mut keys = Keys::new(1, key_max);

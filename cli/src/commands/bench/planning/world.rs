@@ -51,7 +51,8 @@ pub(super) fn snapshot(size: Size) -> anyhow::Result<Snapshot> {
     let slices = slices_of(size.workers);
     let mut state = State::new();
     let new = NewCluster { slices, ..NewCluster::generate() };
-    apply(&mut state, vec![Change::CreateCluster(new)])?;
+    let public = Change::CreateSchema { name: DEFAULT_SCHEMA.to_owned() };
+    apply(&mut state, vec![Change::CreateCluster(new), public])?;
     let workers: Vec<_> = (0..size.workers).map(|_| WorkerId::generate()).collect();
     let placed = solve(&problem(slices, &workers), &vec![]);
     let mut changes: Vec<_> =
@@ -74,8 +75,10 @@ pub(super) fn snapshot(size: Size) -> anyhow::Result<Snapshot> {
             sort_key: vec![ColumnId(1)],
             replicas: REPLICAS,
         };
-        let segments = (0..size.segments).map(|place| segment(id, place, &placed)).collect();
-        apply(
+        let txn = TxnId::generate();
+        let segments = (0..size.segments).map(|place| segment(id, txn, place, &placed)).collect();
+        apply_as(
+            txn,
             &mut state,
             vec![
                 Change::CreateTable(table),
@@ -90,7 +93,11 @@ pub(super) fn snapshot(size: Size) -> anyhow::Result<Snapshot> {
 }
 
 fn apply(state: &mut State, changes: Vec<Change>) -> anyhow::Result<()> {
-    state.apply(Command::new(TxnId::generate(), 0, changes))?;
+    apply_as(TxnId::generate(), state, changes)
+}
+
+fn apply_as(txn: TxnId, state: &mut State, changes: Vec<Change>) -> anyhow::Result<()> {
+    state.apply(Command::new(txn, 0, changes))?;
     Ok(())
 }
 
@@ -113,7 +120,7 @@ fn schema() -> TableSchema {
 }
 
 /// Segments of one slice follow each other by key.
-fn segment(table: TableId, place: usize, placed: &[Vec<WorkerId>]) -> SegmentRecord {
+fn segment(table: TableId, txn: TxnId, place: usize, placed: &[Vec<WorkerId>]) -> SegmentRecord {
     let slice = place % placed.len();
     let first = (place / placed.len()) as i64 * SEGMENT_ROWS as i64;
     let last = first + SEGMENT_ROWS as i64;
@@ -140,7 +147,7 @@ fn segment(table: TableId, place: usize, placed: &[Vec<WorkerId>]) -> SegmentRec
         table,
         slice: SliceId(slice as u16),
         segment: SegmentId::generate(),
-        txn: TxnId::generate(),
+        txn,
         layout: Layout::Wide,
         rows: SEGMENT_ROWS,
         row_groups: vec![(SEGMENT_ROWS / ROW_GROUPS) as u32; ROW_GROUPS as usize],
