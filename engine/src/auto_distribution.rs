@@ -104,7 +104,7 @@ mod tests {
             distribution,
             sort_key: vec![],
             replicas: 2,
-            segments: vec![Arc::new(segment)],
+            segments: vec![Arc::new(segment)].into(),
             statistics: None,
         }
     }

@@ -89,6 +89,7 @@ pub mod row_checks;
 pub mod runtime;
 pub mod scan;
 pub mod secret;
+pub mod segment_list;
 pub mod session;
 mod session_functions;
 pub mod settings;

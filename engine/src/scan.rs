@@ -25,6 +25,7 @@ mod predicate;
 mod properties;
 mod pruning;
 pub mod row_ids;
+mod segments;
 mod stream;
 mod wire;
 
@@ -37,8 +38,9 @@ use basalt_storage::digest::Digest;
 use basalt_storage::ids::{ColumnId, ColumnVersion, Epoch, SegmentId, SliceId, TableId, WorkerId};
 use basalt_storage::manifest::{Layout, SegmentRecord};
 pub use exec::{DistributionKey, SegmentScanExec};
-pub(crate) use properties::table_statistics;
+pub(crate) use properties::{listed_statistics, table_statistics};
 use row_ids::{ROW_ID_COLUMN, row_id_field};
+pub(crate) use segments::CatalogSegments;
 use url::Url;
 
 use crate::snapshot::{ClusterView, TableSnapshot};

@@ -11,6 +11,7 @@ use basalt_storage::manifest::SegmentRecord;
 use basalt_storage::schema::TableSchema;
 use url::Url;
 
+use crate::segment_list::SegmentList;
 use crate::statistics::TableStatistics;
 
 /// The schema that unqualified names resolve through.
@@ -87,7 +88,7 @@ pub struct TableSnapshot {
     /// Copies that its definition asks for; see [`ClusterView::copies_wanted`].
     pub replicas: u16,
     /// Its live segments.
-    pub segments: Vec<Arc<SegmentRecord>>,
+    pub segments: SegmentList,
     /// What ANALYZE found out about its columns.
     pub statistics: Option<Arc<TableStatistics>>,
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use async_trait::async_trait;
 use basalt_storage::delete_vector::DeleteVector;
-use basalt_storage::ids::{ColumnId, SegmentId};
+use basalt_storage::ids::ColumnId;
 use basalt_storage::manifest::SegmentRecord;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::Statistics;
@@ -16,7 +16,10 @@ use datafusion::physical_plan::ExecutionPlan;
 use datafusion::prelude::SessionConfig;
 
 use crate::scan::row_ids::row_id_field;
-use crate::scan::{DistributionKey, ScanSegment, ScanTable, SegmentScanExec, table_statistics};
+use crate::scan::{
+    CatalogSegments, DistributionKey, ScanTable, SegmentScanExec, listed_statistics,
+    table_statistics,
+};
 use crate::snapshot::{ClusterView, Distribution, TableSnapshot};
 use crate::statistics::{Estimates, add_distinct_counts};
 use crate::types::scan_type;
@@ -97,8 +100,8 @@ impl SegmentTable {
     ) -> Statistics {
         let columns = self.columns_of(projection);
         let table = ScanTable::new(&self.table, &self.cluster, &columns);
-        let records: Vec<_> = self.segments().into_iter().map(|(_, record)| record).collect();
-        self.known(&table, &records, config)
+        let segments = self.segments(&table, &self.cluster);
+        self.known(&table, &segments.records, config)
     }
 
     fn known(
@@ -107,7 +110,10 @@ impl SegmentTable {
         records: &[Arc<SegmentRecord>],
         config: &SessionConfig,
     ) -> Statistics {
-        let mut statistics = table_statistics(table, records);
+        let mut statistics = match &self.chosen {
+            None => listed_statistics(table, &self.table.segments),
+            Some(_) => table_statistics(table, records),
+        };
         let estimates = config.get_extension::<Estimates>();
         if let Some(analysed) = &self.table.statistics
             && estimates.is_none_or(|estimates| estimates.0)
@@ -124,23 +130,41 @@ impl SegmentTable {
         }
     }
 
-    /// The segments to scan, each with its place in the snapshot's list.
-    fn segments(&self) -> Vec<(u32, Arc<SegmentRecord>)> {
-        let all = (0..).zip(self.table.segments.iter().map(Arc::clone));
-        let Some(chosen) = &self.chosen else { return all.collect() };
+    /// The segments to scan.
+    fn segments(&self, table: &ScanTable, cluster: &Arc<ClusterView>) -> CatalogSegments {
+        let (records, ordinals) = match &self.chosen {
+            None => (Arc::clone(self.table.segments.shared()), None),
+            Some(chosen) => {
+                let (ordinals, records) = self.only(chosen).unzip();
+                (Arc::new(records), Some(ordinals))
+            }
+        };
+        CatalogSegments {
+            records,
+            ordinals,
+            lasting_ids: self.lasting_ids,
+            columns: table.columns.clone(),
+            cluster: Arc::clone(cluster),
+        }
+    }
+
+    /// The segments of which rows are chosen, each with its place in the snapshot's list.
+    fn only(&self, chosen: &ChosenRows) -> impl Iterator<Item = (u32, Arc<SegmentRecord>)> {
+        let all = (0..).zip(&self.table.segments);
         all.filter_map(|(ordinal, segment)| {
-            let deleted = DeleteVector::complement(chosen.0.get(&ordinal), segment.rows);
-            let kept = chosen.0.contains_key(&ordinal);
-            kept.then(|| (ordinal, Arc::new(SegmentRecord { deleted, ..(*segment).clone() })))
+            let kept = chosen.0.get(&ordinal)?;
+            let deleted = DeleteVector::complement(Some(kept), segment.rows);
+            Some((ordinal, Arc::new(SegmentRecord { deleted, ..(**segment).clone() })))
         })
-        .collect()
     }
 }
 
 /// Whether every worker that may be given work has a copy of each segment.
-fn has_copies_everywhere(segments: &[ScanSegment], cluster: &ClusterView) -> bool {
-    let has_all = |worker| segments.iter().all(|segment| segment.holders.contains(worker));
-    cluster.workers.keys().all(has_all)
+fn has_copies_everywhere(segments: &[Arc<SegmentRecord>], cluster: &ClusterView) -> bool {
+    segments.iter().all(|segment| {
+        let holders = cluster.moved.get(&segment.segment).unwrap_or(&segment.holders);
+        cluster.workers.keys().all(|worker| holders.contains(worker))
+    })
 }
 
 /// The distribution key, if it is read. Intervals that are equal may have other hashes.
@@ -154,11 +178,6 @@ fn distribution_key(
     let is_interval = matches!(table.schema.field(read).data_type(), DataType::Interval(_));
     let slices = u16::try_from(cluster.slice_owners.len()).ok()?;
     (!is_interval).then_some(DistributionKey { read, slices })
-}
-
-/// A number that is the segment's own in all snapshots: the random end of its id.
-fn lasting_ordinal(segment: SegmentId) -> u32 {
-    segment.0.as_bytes().last_chunk().copied().map_or(0, u32::from_le_bytes)
 }
 
 #[async_trait]
@@ -183,34 +202,18 @@ impl TableProvider for SegmentTable {
         let newer = state.config().get_extension::<ClusterView>();
         let cluster = newer.as_ref().unwrap_or(&self.cluster);
         let table = ScanTable::new(&self.table, cluster, &columns);
-        let (ordinals, records): (Vec<_>, Vec<_>) = self.segments().into_iter().unzip();
-        let statistics = self.known(&table, &records, state.config());
-        let segments: Vec<_> = ordinals
-            .into_iter()
-            .zip(&records)
-            .map(|(ordinal, record)| {
-                let ordinal = match self.lasting_ids {
-                    true => lasting_ordinal(record.segment),
-                    false => ordinal,
-                };
-                let mut segment = ScanSegment::new(ordinal, record, &table.columns);
-                if let Some(holders) = cluster.moved.get(&segment.segment) {
-                    segment.holders.clone_from(holders);
-                }
-                segment
-            })
-            .collect();
+        let segments = self.segments(&table, cluster);
+        let statistics = self.known(&table, &segments.records, state.config());
         let is_everywhere = match self.table.distribution {
             Distribution::All => true,
-            Distribution::Auto => has_copies_everywhere(&segments, cluster),
+            Distribution::Auto => has_copies_everywhere(&segments.records, cluster),
             Distribution::Even | Distribution::Key(_) => false,
         };
         let partitions = state.config().target_partitions();
         let place = |key: &ColumnId| table.columns.iter().position(|column| column == key);
         let key = self.table.sort_key.iter().map_while(place).collect();
         let distribution_key = distribution_key(self.table.distribution, &table, cluster);
-        let scan = SegmentScanExec::new(Arc::new(table), segments, partitions, statistics)
-            .with_records(records)
+        let scan = SegmentScanExec::of_catalog(Arc::new(table), segments, partitions, statistics)
             .with_key(key)
             .with_distribution_key(distribution_key)
             .with_copies_everywhere(is_everywhere)

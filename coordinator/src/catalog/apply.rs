@@ -13,6 +13,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ops::Range;
 use std::sync::Arc;
 
+use basalt_engine::segment_list::SegmentList;
 use basalt_engine::snapshot::{Relation, SchemaSnapshot, TableSnapshot, ViewSnapshot};
 use basalt_storage::ids::{SegmentId, TableId, TxnId};
 
@@ -215,7 +216,7 @@ impl<'a> Draft<'a> {
             distribution: new.distribution,
             sort_key: new.sort_key,
             replicas: new.replicas,
-            segments: Vec::new(),
+            segments: SegmentList::default(),
             statistics: None,
         };
         self.add_relation(&new.schema, &new.name, Relation::Table(Arc::new(table)))?;

@@ -262,7 +262,7 @@ fn restore_table(
         distribution: document.distribution,
         sort_key: document.sort_key.into_owned(),
         replicas: document.replicas,
-        segments,
+        segments: segments.into(),
         statistics: document.statistics.map(|statistics| Arc::new(statistics.into_owned())),
     };
     let entry = TableEntry {

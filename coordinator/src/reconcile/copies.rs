@@ -445,7 +445,7 @@ mod tests {
                 distribution: Distribution::Even,
                 sort_key: vec![],
                 replicas: 2,
-                segments: vec![Arc::new(segment)],
+                segments: vec![Arc::new(segment)].into(),
                 statistics: None,
             };
             let relations = BTreeMap::from([("t".to_owned(), Relation::Table(Arc::new(table)))]);

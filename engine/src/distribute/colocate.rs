@@ -80,23 +80,29 @@ pub(super) fn colocated(
 
 /// The task of each slice, for the tables of the plan that lie by their keys; none where there is no such table.
 fn slices_of(plan: &Arc<dyn ExecutionPlan>, topology: &Topology) -> Result<Vec<usize>> {
-    let mut segments: Vec<ScanSegment> = Vec::new();
+    let mut segments: Vec<&ScanSegment> = Vec::new();
     plan.apply(|node| {
         if let Some(scan) = scan_of(node)
             && !scan.distribution_columns().is_empty()
         {
-            segments.extend_from_slice(scan.segments());
+            segments.extend(scan.segments());
         }
         Ok(TreeNodeRecursion::Continue)
     })?;
     if segments.is_empty() {
         return Ok(vec![]);
     }
-    Ok(topology.tasks_of_slices(segments.iter()))
+    Ok(topology.tasks_of_slices(segments.into_iter()))
 }
 
 fn scan_of(node: &Arc<dyn ExecutionPlan>) -> Option<&SegmentScanExec> {
     node.downcast_ref::<DistributedLeafExec>()?.original().downcast_ref::<SegmentScanExec>()
+}
+
+/// A scan of which each task reads a variant.
+fn cut(scan: &SegmentScanExec, variants: Vec<SegmentScanExec>) -> Result<Arc<dyn ExecutionPlan>> {
+    let variants = variants.into_iter().map(|variant| Arc::new(variant) as Arc<dyn ExecutionPlan>);
+    Ok(Arc::new(DistributedLeafExec::try_new(Arc::new(scan.clone()), variants)?))
 }
 
 /// A way to make a subtree.
@@ -188,13 +194,14 @@ impl Search<'_> {
             && place.tasks == self.tasks
         {
             if !scan.distribution_columns().is_empty() {
-                let is_read = |segment: &ScanSegment, task| {
-                    self.task_of.get(usize::from(segment.slice.0)) == Some(&task)
-                };
-                plans.push((self.cut(scan, is_read)?, 0.0));
+                let variants = scan.divided(self.tasks, self.partitions, |segment| {
+                    self.task_of.get(usize::from(segment.slice.0)).copied()
+                });
+                plans.push((cut(scan, variants)?, 0.0));
             }
             if scan.is_everywhere() || self.topology.is_small(scan) {
-                plans.push((self.cut(scan, |_, _| true)?, REPLICA_COST));
+                let variants = scan.replicated(self.tasks, self.partitions);
+                plans.push((cut(scan, variants)?, REPLICA_COST));
             }
         }
         let check = StageCheck { tasks: place.tasks };
@@ -203,20 +210,6 @@ impl Search<'_> {
             Some(Choice { plan, family, cost })
         };
         Ok(plans.into_iter().filter_map(choice).collect())
-    }
-
-    /// A scan of which each task reads some segments.
-    fn cut(
-        &self,
-        scan: &SegmentScanExec,
-        is_read: impl Fn(&ScanSegment, usize) -> bool,
-    ) -> Result<Arc<dyn ExecutionPlan>> {
-        let variants = (0..self.tasks).map(|task| {
-            let variant = scan.restricted(self.partitions, |segment| is_read(segment, task));
-            Arc::new(variant) as Arc<dyn ExecutionPlan>
-        });
-        let original = Arc::new(scan.clone());
-        Ok(Arc::new(DistributedLeafExec::try_new(original, variants)?))
     }
 
     /// Rows of another stage: as they come now, or made in this stage.

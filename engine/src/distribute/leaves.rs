@@ -15,7 +15,7 @@ use datafusion_distributed::{
 use super::Topology;
 use super::topology::busiest;
 use crate::files::FileScanExec;
-use crate::scan::SegmentScanExec;
+use crate::scan::{ScanSegment, SegmentScanExec};
 
 /// Rows of a file that make a task of their own worth its set-up.
 const FILE_ROWS_PER_TASK: u64 = 65_536;
@@ -82,21 +82,12 @@ fn scan_variants(
     config: &SessionConfig,
 ) -> Result<Vec<Arc<dyn ExecutionPlan>>> {
     let topology = topology(config)?;
-    let homes = scan
-        .segments()
-        .iter()
-        .map(|segment| {
-            let task = topology.task_of(segment.slice, &segment.holders, tasks)?;
-            Ok((segment.segment, task))
-        })
-        .collect::<Result<std::collections::HashMap<_, _>>>()?;
-    Ok((0..tasks)
-        .map(|task| {
-            let variant =
-                scan.restricted(partitions, |segment| homes.get(&segment.segment) == Some(&task));
-            Arc::new(variant) as Arc<dyn ExecutionPlan>
-        })
-        .collect())
+    let task_of = |segment: &ScanSegment| topology.task_of(segment.slice, &segment.holders, tasks);
+    if let Some(unreachable) = scan.segments().iter().find_map(|segment| task_of(segment).err()) {
+        return Err(unreachable);
+    }
+    let variants = scan.divided(tasks, partitions, |segment| task_of(segment).ok());
+    Ok(variants.into_iter().map(|variant| Arc::new(variant) as Arc<dyn ExecutionPlan>).collect())
 }
 
 fn file_variants(

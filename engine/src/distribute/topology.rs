@@ -44,10 +44,15 @@ impl Topology {
         self.reader_of(slice, holders).map(|worker| worker % tasks.max(1))
     }
 
+    /// The place of a worker among those that can be reached: they are in the order of their ids.
+    fn position(&self, worker: &WorkerId) -> Option<usize> {
+        self.workers.binary_search_by(|(known, _)| known.cmp(worker)).ok()
+    }
+
     /// The position of the worker that should read a segment.
     pub fn reader_of(&self, slice: SliceId, holders: &[WorkerId]) -> Result<usize> {
         let owner = self.slice_owners.get(usize::from(slice.0));
-        let position = |id: &WorkerId| self.workers.iter().position(|(worker, _)| worker == id);
+        let position = |id: &WorkerId| self.position(id);
         owner
             .filter(|owner| holders.contains(owner))
             .and_then(position)
@@ -72,15 +77,15 @@ impl Topology {
             let Some((all, held)) = rows.get_mut(usize::from(segment.slice.0)) else { continue };
             let weight = segment.rows.max(1);
             *all += weight;
-            for (held, (worker, _)) in held.iter_mut().zip(&self.workers) {
-                if segment.holders.contains(worker) {
+            for holder in &segment.holders {
+                if let Some(held) = self.position(holder).and_then(|at| held.get_mut(at)) {
                     *held += weight;
                 }
             }
         }
         let owners = self.slice_owners.iter();
         let task = |(owner, (all, held)): (&WorkerId, (u64, Vec<u64>))| {
-            let owner = self.workers.iter().position(|(known, _)| known == owner);
+            let owner = self.position(owner);
             owner.filter(|owner| held[*owner] == all).unwrap_or_else(|| busiest(&held))
         };
         owners.zip(rows).map(task).collect()

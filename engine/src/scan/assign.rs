@@ -11,11 +11,12 @@ use datafusion::physical_expr::PhysicalSortExpr;
 use datafusion::physical_expr::expressions::Column;
 use datafusion::physical_plan::{ExecutionPlan, SortOrderPushdownResult};
 
+use super::SegmentScanExec;
 use super::order::{
     CHAINS_MAX, KeyColumn, KeyOrder, ScanOrder, chains, has_no_nulls, spread_chains,
     spread_first_rows,
 };
-use super::{SegmentScanExec, spread_units};
+use super::segments::Partitions;
 
 impl SegmentScanExec {
     /// The same rows over `partitions` partitions, in the order of this scan.
@@ -29,11 +30,15 @@ impl SegmentScanExec {
             ScanOrder::FirstRows { descending } => {
                 let (segments, records) = (&self.segments, &self.records);
                 self.partitions = match self.key_column() {
-                    Some(key) => spread_first_rows(segments, records, key, descending, partitions),
-                    None => unordered(&self, partitions),
+                    Some(key) => {
+                        spread_first_rows(segments, records, key, descending, partitions).into()
+                    }
+                    None => Partitions::of_all(segments, partitions),
                 };
             }
-            ScanOrder::None => self.partitions = unordered(&self, partitions),
+            ScanOrder::None => {
+                self.partitions = Partitions::of_all(&self.segments, partitions);
+            }
         }
         self.with_properties()
     }
@@ -47,7 +52,7 @@ impl SegmentScanExec {
         let found =
             found.unwrap_or_else(|| (0..self.segments.len() as u32).map(|s| vec![s]).collect());
         let (units, chains) = spread_chains(&self.segments, &found, merges, partitions);
-        self.partitions = units;
+        self.partitions = units.into();
         self.order = ScanOrder::Key(KeyOrder { columns, chains, merges });
         self.with_properties()
     }
@@ -165,9 +170,4 @@ impl SegmentScanExec {
             }
         }
     }
-}
-
-fn unordered(scan: &SegmentScanExec, partitions: usize) -> Vec<Vec<super::ScanUnit>> {
-    let indexed: Vec<_> = (0..).zip(scan.segments.iter()).collect();
-    spread_units(&indexed, partitions)
 }

@@ -16,6 +16,7 @@ use super::column_rows::{ColumnRows, DecodedRows, Decoding, Keep};
 use super::pages::KeptPages;
 use super::predicate::{TestedBatch, row_selection};
 use super::row_ids::{ROW_ID_COLUMN, row_id};
+use super::segments::ScanSegments;
 use super::{ScanSegment, ScanTable, SegmentScanExec};
 use crate::chunks::{ChunkRead, ChunkSource, ChunkSourceExtension, ReadCost};
 use crate::column_cache::{ColumnCache, ColumnKey, DecodedColumn, Weigher};
@@ -67,7 +68,7 @@ impl<'a> Chosen<'a> {
 /// Where a scan gets columns from.
 pub(super) struct ScanColumns {
     table: Arc<ScanTable>,
-    segments: Arc<Vec<ScanSegment>>,
+    segments: Arc<ScanSegments>,
     source: Arc<dyn ChunkSource>,
     /// Where columns are found and kept, if anywhere, and what those take that are collected.
     cache: Option<(Arc<ColumnCache>, MemoryReservation)>,

@@ -28,8 +28,9 @@ use datafusion::physical_plan::{
 use super::order::ScanOrder;
 use super::properties::{plan_properties, scan_statistics, table_statistics};
 use super::pruning::segments_that_may_match;
+use super::segments::{CatalogSegments, Partitions, ScanSegments, at, only};
 use super::stream::open_partition;
-use super::{ScanSegment, ScanTable, ScanUnit, spread_units};
+use super::{ScanSegment, ScanTable, ScanUnit};
 use crate::codec::is_serialisable;
 use crate::session::FragmentOptions;
 use crate::unestimated::filtered_by;
@@ -47,8 +48,8 @@ pub struct DistributionKey {
 #[derive(Debug, Clone)]
 pub struct SegmentScanExec {
     pub(super) table: Arc<ScanTable>,
-    pub(super) segments: Arc<Vec<ScanSegment>>,
-    pub(super) partitions: Vec<Vec<ScanUnit>>,
+    pub(super) segments: Arc<ScanSegments>,
+    pub(super) partitions: Partitions,
     /// Indexes of the output columns in the read columns.
     pub(super) projection: Vec<usize>,
     /// Over the read columns; a row is kept when it is true.
@@ -86,16 +87,36 @@ impl SegmentScanExec {
         partitions: usize,
         statistics: Statistics,
     ) -> Self {
-        let indexed: Vec<_> = (0..).zip(&segments).collect();
-        let partitions = spread_units(&indexed, partitions);
+        Self::of_all(table, segments.into(), partitions, statistics)
+    }
+
+    /// The same of a table's segments as the catalog has them, which a predicate may leave few of.
+    pub(crate) fn of_catalog(
+        table: Arc<ScanTable>,
+        segments: CatalogSegments,
+        partitions: usize,
+        statistics: Statistics,
+    ) -> Self {
+        let records = Arc::clone(&segments.records);
+        Self { records, ..Self::of_all(table, segments.into(), partitions, statistics) }
+    }
+
+    fn of_all(
+        table: Arc<ScanTable>,
+        segments: ScanSegments,
+        partitions: usize,
+        statistics: Statistics,
+    ) -> Self {
+        let segments = Arc::new(segments);
+        let partitions = Partitions::of_all(&segments, partitions);
         let projection = (0..table.columns.len()).collect::<Vec<_>>();
-        Self::from_parts(table, Arc::new(segments), partitions, projection, statistics)
+        Self::from_parts(table, segments, partitions, projection, statistics)
     }
 
     pub(super) fn from_parts(
         table: Arc<ScanTable>,
-        segments: Arc<Vec<ScanSegment>>,
-        partitions: Vec<Vec<ScanUnit>>,
+        segments: Arc<ScanSegments>,
+        partitions: Partitions,
         projection: Vec<usize>,
         statistics: Statistics,
     ) -> Self {
@@ -139,6 +160,9 @@ impl SegmentScanExec {
 
     /// Rows in the units of this scan, before any filter.
     pub fn assigned_rows(&self) -> u64 {
+        if self.partitions.are_of_all() {
+            return self.segments.rows();
+        }
         let rows = |unit: &ScanUnit| {
             let groups = self.segments.get(unit.segment as usize).map(|s| &s.row_groups);
             groups
@@ -151,31 +175,56 @@ impl SegmentScanExec {
     /// This scan restricted to the segments that `keep` chooses, spread again over as many
     /// partitions as `partitions` says: one task's variant.
     pub fn restricted(&self, partitions: usize, keep: impl Fn(&ScanSegment) -> bool) -> Self {
-        let mut variant = self.only_segments(self.segments.iter().map(keep));
-        variant.statistics = Arc::new(Statistics::new_unknown(&self.table.schema));
-        variant.metrics = ExecutionPlanMetricsSet::new();
-        variant.spread(partitions)
+        self.only_segments(self.segments.iter().map(keep)).of_a_task(partitions)
+    }
+
+    /// This scan divided among `tasks` tasks by the task that each segment is read in, which no task is where
+    /// that is none of them.
+    pub fn divided(
+        &self,
+        tasks: usize,
+        partitions: usize,
+        task_of: impl Fn(&ScanSegment) -> Option<usize>,
+    ) -> Vec<Self> {
+        let mut places = vec![Vec::new(); tasks];
+        for (place, segment) in self.segments.iter().enumerate() {
+            if let Some(places) = task_of(segment).and_then(|task| places.get_mut(task)) {
+                places.push(place);
+            }
+        }
+        let variant = |places: Vec<usize>| {
+            let mut variant = self.clone();
+            variant.segments = Arc::new(self.segments.at(&places).into());
+            variant.records = Arc::new(at(&self.records, &places));
+            variant.of_a_task(partitions)
+        };
+        places.into_iter().map(variant).collect()
+    }
+
+    /// This scan for tasks each of which reads all of it.
+    pub fn replicated(&self, tasks: usize, partitions: usize) -> Vec<Self> {
+        let whole = self.clone().of_a_task(partitions);
+        let of_task = |_| Self { metrics: ExecutionPlanMetricsSet::new(), ..whole.clone() };
+        (0..tasks).map(of_task).collect()
+    }
+
+    fn of_a_task(mut self, partitions: usize) -> Self {
+        self.statistics = Arc::new(Statistics::new_unknown(&self.table.schema));
+        self.metrics = ExecutionPlanMetricsSet::new();
+        self.spread(partitions)
     }
 
     /// This scan without some of its segments; its rows are still to be spread over partitions.
     fn only_segments(&self, kept: impl Iterator<Item = bool>) -> Self {
         let kept: Vec<_> = kept.collect();
         let mut scan = self.clone();
-        scan.segments = Arc::new(only(&self.segments, kept.iter().copied()));
-        scan.records = Arc::new(only(&self.records, kept.into_iter()));
+        scan.segments = Arc::new(self.segments.only(&kept));
+        scan.records = Arc::new(only(&self.records, &kept));
         scan
     }
 
     pub(super) fn with_predicate(mut self, predicate: Option<Arc<dyn PhysicalExpr>>) -> Self {
         self.predicate = predicate;
-        self
-    }
-
-    /// Says what the catalog knows of the segments, in their order: those that a predicate rules out
-    /// will not be scanned.
-    #[must_use]
-    pub fn with_records(mut self, records: Vec<Arc<SegmentRecord>>) -> Self {
-        self.records = Arc::new(records);
         self
     }
 
@@ -301,11 +350,6 @@ impl SegmentScanExec {
                 .iter()
                 .any(|column| schema.field(column.index()).data_type().is_nested())
     }
-}
-
-/// The items that are kept.
-fn only<T: Clone>(items: &[T], kept: impl Iterator<Item = bool>) -> Vec<T> {
-    items.iter().zip(kept).filter(|(_, kept)| *kept).map(|(item, _)| item.clone()).collect()
 }
 
 impl DisplayAs for SegmentScanExec {

@@ -20,6 +20,7 @@ use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType};
 use super::order::ScanOrder;
 use super::row_ids::ROW_ID_COLUMN;
 use super::{ScanTable, SegmentScanExec};
+use crate::segment_list::SegmentList;
 
 /// Properties of a scan: never hash partitioned, whatever the table's distribution (DESIGN.md).
 pub(super) fn plan_properties(
@@ -40,8 +41,27 @@ pub(super) fn plan_properties(
     ))
 }
 
-/// Statistics of the read columns over all segments of a table, from the catalog.
+/// Statistics of the read columns over some segments, from the catalog.
 pub(crate) fn table_statistics(table: &ScanTable, segments: &[Arc<SegmentRecord>]) -> Statistics {
+    statistics_by(table, segments, |column, data_type, rows| {
+        column_statistics(column, data_type, segments, rows)
+    })
+}
+
+/// The same over all segments of a table, which are computed once for a snapshot.
+pub(crate) fn listed_statistics(table: &ScanTable, segments: &SegmentList) -> Statistics {
+    statistics_by(table, segments, |column, data_type, rows| {
+        segments.column_statistics(column, data_type, || {
+            column_statistics(column, data_type, segments, rows)
+        })
+    })
+}
+
+fn statistics_by(
+    table: &ScanTable,
+    segments: &[Arc<SegmentRecord>],
+    of_column: impl Fn(ColumnId, &DataType, u64) -> ColumnStatistics,
+) -> Statistics {
     let rows: u64 = segments.iter().map(|segment| segment.live_rows()).sum();
     let columns: Vec<_> = table
         .columns
@@ -49,7 +69,7 @@ pub(crate) fn table_statistics(table: &ScanTable, segments: &[Arc<SegmentRecord>
         .zip(table.schema.fields())
         .map(|(column, field)| match *column {
             ROW_ID_COLUMN => ColumnStatistics::new_unknown(),
-            column => column_statistics(column, field.data_type(), segments, rows),
+            column => of_column(column, field.data_type(), rows),
         })
         .collect();
     let mut statistics = Statistics {

@@ -8,7 +8,7 @@
 //! Of a table that is distributed by a key, `key = 7` and `key IN (7, 8)` leave the segments of the slices
 //! that these values hash to, and so a look-up asks one worker.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, BooleanArray, UInt64Array};
@@ -25,6 +25,7 @@ use datafusion::common::{Column, ScalarValue};
 use datafusion::error::Result;
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::expressions::{CastExpr, NotExpr, TryCastExpr};
+use datafusion::physical_expr::utils::{Guarantee, LiteralGuarantee};
 use datafusion::physical_expr_common::physical_expr::snapshot_generation;
 use datafusion::physical_optimizer::pruning::{PruningPredicate, PruningPredicateBuilder};
 
@@ -93,14 +94,45 @@ pub(super) fn segments_that_may_match(
     segments: &[Arc<SegmentRecord>],
     key: Option<DistributionKey>,
 ) -> Result<Vec<bool>> {
-    match pruning_form(predicate, &table.schema)? {
-        Some(pruning) if !segments.is_empty() => {
-            let key = key.map(|key| (table.columns[key.read], key.slices));
-            let records = RecordedSegments { segments, key };
-            Ok(kept(&pruning, &Zones { table, of: &records }))
-        }
-        _ => Ok(vec![true; segments.len()]),
+    let slices = key.and_then(|key| slices_of_key(predicate, table, key));
+    let mut kept: Vec<_> = match &slices {
+        Some(slices) => segments.iter().map(|s| slices.contains(&s.slice.0)).collect(),
+        None => vec![true; segments.len()],
+    };
+    let left = || segments.iter().zip(&kept).filter(|(_, kept)| **kept).map(|(s, _)| Arc::clone(s));
+    let left: Vec<_> = left().collect();
+    if let Some(pruning) = pruning_form(predicate, &table.schema)?
+        && !left.is_empty()
+    {
+        let may = self::kept(&pruning, &Zones { table, of: left.as_slice() });
+        let in_slices = kept.iter_mut().filter(|kept| **kept);
+        in_slices.zip(may).for_each(|(kept, may)| *kept = may);
     }
+    Ok(kept)
+}
+
+/// The slices of the values that the distribution key must have where a predicate is true; `None` when it
+/// says nothing of them.
+fn slices_of_key(
+    predicate: &Arc<dyn PhysicalExpr>,
+    table: &ScanTable,
+    key: DistributionKey,
+) -> Option<BTreeSet<u16>> {
+    let field = table.schema.field(key.read);
+    // Of floats, values are in a set that `=` does not tell apart.
+    if field.data_type().is_floating() {
+        return None;
+    }
+    let is_of_key = |guarantee: &LiteralGuarantee| {
+        let is_known = |value: &ScalarValue| value.data_type() == *field.data_type();
+        guarantee.guarantee == Guarantee::In
+            && guarantee.column.name() == field.name()
+            && !guarantee.literals.is_empty()
+            && guarantee.literals.iter().all(is_known)
+    };
+    let values = LiteralGuarantee::analyze(predicate).into_iter().find(is_of_key)?.literals;
+    let values = ScalarValue::iter_to_array(values).ok()?;
+    Some(slices_of(&values, key.slices).ok()?.into_iter().collect())
 }
 
 /// A predicate in the form that zone maps can answer; `None` when it says nothing that they decide.
@@ -152,10 +184,6 @@ trait Zoned {
     fn zones(&self, column: ColumnId) -> impl Iterator<Item = Option<&ZoneMap>>;
     /// Rows of each.
     fn rows(&self) -> impl Iterator<Item = u64>;
-    /// Which have none of these values of a column, `Some(false)`, as far as that is known.
-    fn contained(&self, _: ColumnId, _: &HashSet<ScalarValue>) -> Option<BooleanArray> {
-        None
-    }
 }
 
 /// One row group of a segment.
@@ -216,35 +244,18 @@ impl Zoned for PageZones<'_> {
 }
 
 /// Segments as the catalog knows them.
-struct RecordedSegments<'a> {
-    segments: &'a [Arc<SegmentRecord>],
-    /// The column whose slice hash says which slice a row is in, of so many.
-    key: Option<(ColumnId, u16)>,
-}
-
-impl Zoned for RecordedSegments<'_> {
+impl Zoned for [Arc<SegmentRecord>] {
     fn count(&self) -> usize {
-        self.segments.len()
+        self.len()
     }
 
     fn zones(&self, column: ColumnId) -> impl Iterator<Item = Option<&ZoneMap>> {
-        self.segments
-            .iter()
-            .map(move |segment| segment.columns.get(&column).map(|known| &known.zone))
+        self.iter().map(move |segment| segment.columns.get(&column).map(|known| &known.zone))
     }
 
     fn rows(&self) -> impl Iterator<Item = u64> {
         // Deleted ones too: zone maps are of all.
-        self.segments.iter().map(|segment| segment.rows)
-    }
-
-    fn contained(&self, column: ColumnId, values: &HashSet<ScalarValue>) -> Option<BooleanArray> {
-        let (_, slices) = self.key.filter(|(key, _)| *key == column)?;
-        let values = ScalarValue::iter_to_array(values.iter().cloned()).ok()?;
-        let slices = slices_of(&values, slices).ok()?;
-        let in_slice = |segment: &Arc<SegmentRecord>| slices.contains(&segment.slice.0);
-        // One in the slice of a value may have it, and others.
-        Some(self.segments.iter().map(|segment| (!in_slice(segment)).then_some(false)).collect())
+        self.iter().map(|segment| segment.rows)
     }
 }
 
@@ -290,20 +301,14 @@ impl<Z: Zoned + ?Sized> PruningStatistics for Zones<'_, Z> {
         Some(Arc::new(self.of.rows().map(Some).collect::<UInt64Array>()))
     }
 
-    fn contained(&self, column: &Column, values: &HashSet<ScalarValue>) -> Option<BooleanArray> {
-        let (column, data_type) = self.column(column)?;
-        // Of floats, values are in the set that `=` does not tell apart.
-        let is_known = |value: &ScalarValue| value.data_type() == *data_type;
-        if data_type.is_floating() || !values.iter().all(is_known) {
-            return None;
-        }
-        self.of.contained(column, values)
+    fn contained(&self, _: &Column, _: &HashSet<ScalarValue>) -> Option<BooleanArray> {
+        None
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::{BTreeMap, BTreeSet};
+    use std::collections::BTreeMap;
 
     use arrow::array::Int64Array;
     use arrow::datatypes::{Field, Schema};

@@ -120,8 +120,8 @@ impl SegmentScanExec {
         let limit = message.limit.map(|limit| usize::try_from(limit).unwrap_or(usize::MAX));
         let scan = Self::from_parts(
             Arc::new(table),
-            Arc::new(segments),
-            partitions,
+            Arc::new(segments.into()),
+            partitions.into(),
             projection,
             statistics,
         );

@@ -46,7 +46,7 @@ fn table(id: u64, name: &str, columns: &[(&str, DataType)]) -> Relation {
         distribution: Distribution::Auto,
         sort_key: vec![],
         replicas: 1,
-        segments: vec![],
+        segments: vec![].into(),
         statistics: None,
     }))
 }

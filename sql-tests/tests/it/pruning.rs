@@ -203,9 +203,14 @@ async fn a_look_up_by_the_distribution_key_asks_one_worker_for_one_slice() {
                 }
                 let query = format!("SELECT n FROM t WHERE k = '{literal}'::{data_type}");
                 let assigned = rows_assigned(&mut client, &query).await;
-                // Zeros have two forms, and are one value.
-                let is_by_slice = data_type != "DOUBLE";
-                assert_eq!(assigned < 1_000.0, is_by_slice, "{data_type} {query}: {assigned}");
+                // Zeros have two forms and are one value; bounds alone leave all slices but at the ends.
+                match data_type {
+                    "DOUBLE" if value == 4_000 => {
+                        assert!(assigned > 9_000.0, "{query}: {assigned}")
+                    }
+                    "DOUBLE" => {}
+                    _ => assert!(assigned < 1_000.0, "{data_type} {query}: {assigned}"),
+                }
             }
         }
     }

@@ -190,7 +190,7 @@ impl Draft<'_> {
             let (schema, name) = (entry.schema.clone(), entry.name.clone());
             let (_, table) = self.table(id)?;
             let mut table = TableSnapshot::clone(table);
-            for segment in &mut table.segments {
+            for segment in table.segments.iter_mut() {
                 if let Some(step) = moves.remove(&segment.segment) {
                     let moved = with_copies(segment, &step)?;
                     *segment = Arc::new(moved);

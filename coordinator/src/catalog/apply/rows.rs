@@ -52,7 +52,7 @@ impl Draft<'_> {
         if !by_segment.is_empty() {
             return Err(conflict(&entry));
         }
-        table.segments = kept;
+        table.segments = kept.into();
         segments_gone(&mut table, &gone);
         self.next.segments_dropped.extend(gone);
         self.put_table(entry, table)
@@ -88,7 +88,7 @@ impl Draft<'_> {
             let problem = format!("{new_rows} rows cannot replace {rows} rows of table {id}");
             return Err(CatalogError::invalid(problem));
         }
-        table.segments = kept;
+        table.segments = kept.into();
         rows_moved(&mut table, &gone, &segments);
         self.next.segments_dropped.extend(gone.iter().map(|segment| segment.segment));
         self.add_to(&mut table, segments)?;

@@ -107,7 +107,7 @@ mod tests {
             distribution: Distribution::Even,
             sort_key: vec![],
             replicas: 1,
-            segments: segments.to_vec(),
+            segments: segments.to_vec().into(),
             statistics: statistics.cloned().map(Arc::new),
         }
     }

@@ -420,7 +420,7 @@ fn table_snapshot(schema_name: &str, name: &str, schema: &Schema) -> TableSnapsh
         distribution: Distribution::Even,
         sort_key: Vec::new(),
         replicas: 1,
-        segments: Vec::new(),
+        segments: Vec::new().into(),
         statistics: None,
     }
 }

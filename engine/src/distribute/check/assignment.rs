@@ -1,15 +1,16 @@
 //! Whether a leaf's rows are assigned to tasks exactly once, and to which.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use basalt_storage::ids::{SegmentId, SliceId};
+use datafusion::common::HashMap;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion_distributed::DistributedLeafExec;
 
 use super::family::{Family, Slices};
 use crate::files::FileScanExec;
-use crate::scan::SegmentScanExec;
+use crate::scan::{ScanSegment, SegmentScanExec};
 
 /// The family of a leaf's rows, or what is wrong with the way they are assigned to tasks.
 pub(super) fn family_of_leaf(leaf: &DistributedLeafExec) -> Result<Family, String> {
@@ -33,36 +34,71 @@ fn family_of_scan(
         }
         scans.push(scan);
     }
-    let all = row_groups(original);
-    // Each task reads all of it.
-    if scans.len() > 1
-        && !all.is_empty()
-        && original.fetch().is_none()
-        && scans.iter().all(|scan| row_groups(scan) == all)
-        && all.values().all(|times| *times == 1)
-    {
-        return Ok(Family::Replicated);
+    let mut groups = RowGroups::of(original);
+    let once = scans.iter().try_for_each(|scan| groups.assign(scan)).and_then(|()| groups.all());
+    if let Err(problem) = once {
+        // Or each task reads all of it.
+        let is_whole = |scan: &&SegmentScanExec| {
+            let mut groups = RowGroups::of(original);
+            groups.assign(scan).and_then(|()| groups.all()).is_ok()
+        };
+        let may_be_replicated = scans.len() > 1 && original.fetch().is_none();
+        return match may_be_replicated && scans.iter().all(is_whole) {
+            true => Ok(Family::Replicated),
+            false => Err(problem),
+        };
     }
-    assigned_once(all, &scans)?;
     let tasks = tasks_of_slices(&scans).map(Arc::new);
     let slices = tasks.and_then(|tasks| Slices::by(original.distribution_columns(), &tasks));
     Ok(slices.map_or(Family::Spread, Family::Sliced))
 }
 
-/// Whether every row group is in exactly one variant.
-fn assigned_once(
-    mut left: HashMap<(SegmentId, u32), usize>,
-    scans: &[&SegmentScanExec],
-) -> Result<(), String> {
-    for (row_group, times) in scans.iter().flat_map(|scan| row_groups(scan)) {
-        match left.remove(&row_group) {
-            Some(1) if times == 1 => {}
-            _ => return Err(format!("row group {row_group:?} is assigned twice")),
+/// The row groups of a scan, and which of them a task has.
+struct RowGroups<'a> {
+    scan: &'a SegmentScanExec,
+    /// The place of each segment in the scan's list; of one that is there twice, none.
+    places: HashMap<SegmentId, Option<usize>>,
+    /// By the segment's place and the row group's number.
+    assigned: Vec<Vec<bool>>,
+}
+
+impl<'a> RowGroups<'a> {
+    fn of(scan: &'a SegmentScanExec) -> Self {
+        let mut places = HashMap::with_capacity(scan.segments().len());
+        for (place, segment) in scan.segments().iter().enumerate() {
+            places.entry(segment.segment).and_modify(|known| *known = None).or_insert(Some(place));
         }
+        let none = |segment: &ScanSegment| vec![false; segment.row_groups.len()];
+        Self { scan, places, assigned: scan.segments().iter().map(none).collect() }
     }
-    match left.keys().next() {
-        Some(missing) => Err(format!("row group {missing:?} is not assigned")),
-        None => Ok(()),
+
+    /// Gives a task the row groups of its scan; an error where another one has them.
+    fn assign(&mut self, scan: &SegmentScanExec) -> Result<(), String> {
+        for unit in scan.partitions().iter().flatten() {
+            let segment = scan.segments().get(unit.segment as usize).map(|segment| segment.segment);
+            let place = segment.and_then(|segment| self.places.get(&segment).copied().flatten());
+            for group in unit.first..unit.end {
+                let of_segment = place.and_then(|place| self.assigned.get_mut(place));
+                match of_segment.and_then(|groups| groups.get_mut(group as usize)) {
+                    Some(assigned) if !*assigned => *assigned = true,
+                    _ => return Err(format!("row group {:?} is assigned twice", (segment, group))),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// An error where a row group is no task's.
+    fn all(&self) -> Result<(), String> {
+        let missing = |groups: &Vec<bool>| groups.iter().position(|assigned| !assigned);
+        let mut places = self.assigned.iter().enumerate();
+        match places.find_map(|(place, groups)| Some((place, missing(groups)?))) {
+            None => Ok(()),
+            Some((place, group)) => {
+                let segment = self.scan.segments()[place].segment;
+                Err(format!("row group {:?} is not assigned", (segment, group)))
+            }
+        }
     }
 }
 
@@ -116,16 +152,4 @@ fn file_assignment_error(original: &FileScanExec, variants: &[&FileScanExec]) ->
         }
     }
     None
-}
-
-fn row_groups(scan: &SegmentScanExec) -> HashMap<(SegmentId, u32), usize> {
-    let mut groups = HashMap::new();
-    for unit in scan.partitions().iter().flatten() {
-        if let Some(segment) = scan.segments().get(unit.segment as usize) {
-            for group in unit.first..unit.end {
-                *groups.entry((segment.segment, group)).or_default() += 1;
-            }
-        }
-    }
-    groups
 }

@@ -1,0 +1,112 @@
+//! The live segments of a table at one commit, and what was computed of them once.
+//!
+//! Invariant: what is kept here is of these segments. A list that changes forgets it; clones share it.
+
+use std::collections::HashMap;
+use std::ops::{Deref, DerefMut};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arrow::datatypes::DataType;
+use basalt_storage::ids::ColumnId;
+use basalt_storage::manifest::SegmentRecord;
+use datafusion::common::ColumnStatistics;
+
+type Computed = Mutex<HashMap<(ColumnId, DataType), ColumnStatistics>>;
+
+/// Segments in the order of their commits.
+#[derive(Debug, Clone, Default)]
+pub struct SegmentList {
+    records: Arc<Vec<Arc<SegmentRecord>>>,
+    computed: Arc<Computed>,
+}
+
+impl SegmentList {
+    /// The segments, without a copy.
+    pub(crate) fn shared(&self) -> &Arc<Vec<Arc<SegmentRecord>>> {
+        &self.records
+    }
+
+    /// What is known of a column over all segments: computed by the first who asks.
+    pub(crate) fn column_statistics(
+        &self,
+        column: ColumnId,
+        data_type: &DataType,
+        compute: impl FnOnce() -> ColumnStatistics,
+    ) -> ColumnStatistics {
+        let key = (column, data_type.clone());
+        let computed = || self.computed.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = computed().get(&key) {
+            return known.clone();
+        }
+        // Not under the lock: others plan meanwhile, and may compute the same.
+        let known = compute();
+        computed().insert(key, known.clone());
+        known
+    }
+}
+
+impl Deref for SegmentList {
+    type Target = Vec<Arc<SegmentRecord>>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.records
+    }
+}
+
+impl DerefMut for SegmentList {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        self.computed = Arc::default();
+        Arc::make_mut(&mut self.records)
+    }
+}
+
+impl From<Vec<Arc<SegmentRecord>>> for SegmentList {
+    fn from(records: Vec<Arc<SegmentRecord>>) -> Self {
+        Self { records: Arc::new(records), computed: Arc::default() }
+    }
+}
+
+impl IntoIterator for SegmentList {
+    type Item = Arc<SegmentRecord>;
+    type IntoIter = std::vec::IntoIter<Arc<SegmentRecord>>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        Arc::unwrap_or_clone(self.records).into_iter()
+    }
+}
+
+impl<'a> IntoIterator for &'a SegmentList {
+    type Item = &'a Arc<SegmentRecord>;
+    type IntoIter = std::slice::Iter<'a, Arc<SegmentRecord>>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.records.iter()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_computed_is_forgotten_with_the_segments_it_was_of() {
+        let known = |list: &SegmentList| {
+            list.column_statistics(ColumnId(1), &DataType::Int64, ColumnStatistics::new_unknown)
+        };
+        let mut list = SegmentList::default();
+        let first = ColumnStatistics {
+            null_count: datafusion::common::stats::Precision::Exact(7),
+            ..ColumnStatistics::new_unknown()
+        };
+        let kept = list.column_statistics(ColumnId(1), &DataType::Int64, || first.clone());
+        assert_eq!(kept, first);
+        let before = list.clone();
+        assert_eq!(known(&before), first, "clones share it");
+        let other_type =
+            list.column_statistics(ColumnId(1), &DataType::Int32, ColumnStatistics::new_unknown);
+        assert_ne!(other_type, first);
+        list.reserve(1);
+        assert_ne!(known(&list), first);
+        assert_eq!(known(&before), first);
+    }
+}
