@@ -12,7 +12,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use crate::exit::UsageError;
-use crate::memory::{Memory, MemoryFlags, MemoryTexts};
+use crate::memory::{Memory, MemoryFlags, MemoryTexts, ResultCacheFlag};
 use crate::timing::TimingFlags;
 
 /// Where Flight SQL is served by default.
@@ -41,6 +41,8 @@ pub struct ClusterConfig {
     pub workers: usize,
     /// Memory of all workers together.
     pub memory: Memory,
+    /// Memory for answers that may be asked for again.
+    pub result_cache_bytes: usize,
 }
 
 /// A coordinator process.
@@ -54,6 +56,8 @@ pub struct CoordinatorConfig {
     pub allow_path: Vec<PathBuf>,
     /// When workers are suspected, given up and cleared away after.
     pub timing: TimingFlags,
+    /// Memory for answers that may be asked for again.
+    pub result_cache_bytes: usize,
 }
 
 /// A worker process.
@@ -147,6 +151,7 @@ struct ClusterFile {
     query_memory: Option<String>,
     column_cache: Option<String>,
     load_memory: Option<String>,
+    result_cache: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -160,6 +165,7 @@ struct CoordinatorFile {
     repair_after: Option<String>,
     garbage_after: Option<String>,
     scrub_every: Option<String>,
+    result_cache: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -188,6 +194,7 @@ impl ClusterConfig {
         flags: ServerFlags,
         workers: Option<usize>,
         memory: MemoryFlags,
+        result_cache: ResultCacheFlag,
         default_data_dir: &str,
     ) -> Result<Self, UsageError> {
         let file: ClusterFile = read(flags.config.as_deref())?;
@@ -207,6 +214,7 @@ impl ClusterConfig {
             allow_path: paths(flags.allow_path, file.allow_path, &[PathBuf::from(".")]),
             workers,
             memory: memory.resolve(in_file, CLUSTER_MEMORY_PART)?,
+            result_cache_bytes: result_cache.resolve(file.result_cache)?,
         })
     }
 }
@@ -216,7 +224,11 @@ impl CoordinatorConfig {
     ///
     /// # Errors
     /// A file that cannot be read, or an unknown key.
-    pub fn resolve(flags: ServerFlags, timing: TimingFlags) -> Result<Self, UsageError> {
+    pub fn resolve(
+        flags: ServerFlags,
+        timing: TimingFlags,
+        result_cache: ResultCacheFlag,
+    ) -> Result<Self, UsageError> {
         let file: CoordinatorFile = read(flags.config.as_deref())?;
         let in_file = TimingFlags::parse(
             file.suspect_after,
@@ -229,6 +241,7 @@ impl CoordinatorConfig {
             listen: flags.listen.or(file.listen).unwrap_or(DEFAULT_LISTEN),
             allow_path: paths(flags.allow_path, file.allow_path, &[]),
             timing: timing.or(in_file),
+            result_cache_bytes: result_cache.resolve(file.result_cache)?,
         })
     }
 }
@@ -315,7 +328,14 @@ mod tests {
     fn flags_win_over_the_file_and_the_file_over_defaults() {
         let (_file, mut flags) = file("workers = 5\nlisten = \"127.0.0.1:1\"\nallow-path = []\n");
         flags.listen = Some(local(2));
-        let config = ClusterConfig::resolve(flags, None, MemoryFlags::default(), "d").unwrap();
+        let config = ClusterConfig::resolve(
+            flags,
+            None,
+            MemoryFlags::default(),
+            ResultCacheFlag::default(),
+            "d",
+        )
+        .unwrap();
         assert_eq!((config.workers, config.listen), (5, local(2)));
         assert!(config.allow_path.is_empty(), "an empty list in the file is a decision");
     }
@@ -323,13 +343,20 @@ mod tests {
     #[test]
     fn an_unknown_key_is_an_error_that_names_it() {
         let (_file, flags) = file("worker = 5\n");
-        let error = ClusterConfig::resolve(flags, None, MemoryFlags::default(), "d")
-            .unwrap_err()
-            .to_string();
+        let error = ClusterConfig::resolve(
+            flags,
+            None,
+            MemoryFlags::default(),
+            ResultCacheFlag::default(),
+            "d",
+        )
+        .unwrap_err()
+        .to_string();
         assert!(error.contains("unknown field `worker`"), "{error}");
         let (_file, flags) = file("workers = 5\n");
         assert!(
-            CoordinatorConfig::resolve(flags, TimingFlags::default()).is_err(),
+            CoordinatorConfig::resolve(flags, TimingFlags::default(), ResultCacheFlag::default())
+                .is_err(),
             "a coordinator has no workers key"
         );
     }
@@ -360,11 +387,20 @@ mod tests {
 
     #[test]
     fn an_embedded_cluster_may_read_the_current_folder_only() {
-        let config =
-            ClusterConfig::resolve(ServerFlags::default(), None, MemoryFlags::default(), "d")
-                .unwrap();
+        let config = ClusterConfig::resolve(
+            ServerFlags::default(),
+            None,
+            MemoryFlags::default(),
+            ResultCacheFlag::default(),
+            "d",
+        )
+        .unwrap();
         assert_eq!(config.allow_path, [PathBuf::from(".")]);
-        let config = CoordinatorConfig::resolve(ServerFlags::default(), TimingFlags::default());
+        let config = CoordinatorConfig::resolve(
+            ServerFlags::default(),
+            TimingFlags::default(),
+            ResultCacheFlag::default(),
+        );
         let config = config.unwrap();
         assert!(config.allow_path.is_empty());
     }

@@ -36,6 +36,32 @@ pub struct MemoryFlags {
     pub load_memory: Option<u64>,
 }
 
+/// The coordinator's memory for answers, by default.
+const RESULT_CACHE_BYTES: u64 = 64 << 20;
+
+/// The flag of processes that answer queries.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::Args)]
+pub struct ResultCacheFlag {
+    /// Memory for answers that may be asked for again, like 64MiB; 0 for none [default: 64 MiB]
+    #[arg(long, value_name = "SIZE", value_parser = byte_size)]
+    pub result_cache: Option<u64>,
+}
+
+impl ResultCacheFlag {
+    /// In bytes; what the configuration file says where the flag says nothing, then the default.
+    ///
+    /// # Errors
+    /// A text in the file that is no size.
+    pub(crate) fn resolve(self, in_file: Option<String>) -> Result<usize, UsageError> {
+        let in_file = in_file
+            .map(|text| byte_size(&text))
+            .transpose()
+            .map_err(|error| UsageError(format!("result-cache in the config file: {error}")))?;
+        let bytes = self.result_cache.or(in_file).unwrap_or(RESULT_CACHE_BYTES);
+        Ok(usize::try_from(bytes).unwrap_or(usize::MAX))
+    }
+}
+
 /// What a process may have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Memory {

@@ -68,6 +68,7 @@ pub async fn start_cluster(config: ClusterConfig) -> anyhow::Result<Running> {
         query_memory_bytes: config.memory.query_memory_bytes,
         column_cache_bytes: config.memory.column_cache_bytes,
         load_memory_bytes: config.memory.load_memory_bytes,
+        result_cache_bytes: config.result_cache_bytes,
         ..EmbeddedConfig::new(config.data_dir, workers)
     };
     let cluster = EmbeddedCluster::start(&embedded).await?;
@@ -93,6 +94,7 @@ pub async fn start_coordinator(config: CoordinatorConfig) -> anyhow::Result<Runn
         liveness: config.timing.liveness(),
         reconcile: config.timing.reconcile(),
         segment_limits: SegmentLimits::default(),
+        result_cache_bytes: config.result_cache_bytes,
     })
     .await?;
     let url = format!("grpc://{}", coordinator.address());

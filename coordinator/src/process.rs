@@ -28,8 +28,8 @@ use crate::log_scrub::{LOG_SCRUB_EVERY, LogScrub};
 use crate::membership::{Liveness, Members, Versions};
 use crate::membership_service::MembershipService;
 use crate::reconcile::{ReconcileOptions, Reconciler};
-use crate::statements::Statements;
 use crate::statements::pressure::SegmentLimits;
+use crate::statements::{StatementOptions, Statements};
 
 /// Everything a coordinator needs to know.
 #[derive(Debug, Clone)]
@@ -52,6 +52,8 @@ pub struct CoordinatorConfig {
     pub reconcile: ReconcileOptions,
     /// When writes wait for compaction.
     pub segment_limits: SegmentLimits,
+    /// Memory for answers that may be asked for again; 0 keeps none.
+    pub result_cache_bytes: usize,
 }
 
 /// Why a coordinator cannot start.
@@ -135,8 +137,11 @@ impl Coordinator {
             reconciler.clone(),
             channels,
             runtime,
-            config.allowed_roots,
-            config.segment_limits,
+            StatementOptions {
+                allowed_roots: config.allowed_roots,
+                segment_limits: config.segment_limits,
+                result_cache_bytes: config.result_cache_bytes,
+            },
         )?;
         let listen = |source| CoordinatorError::Listen { address, source };
         let listener = TcpListener::bind(address).await.map_err(listen)?;

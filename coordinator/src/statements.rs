@@ -50,6 +50,7 @@ mod query;
 pub mod registry;
 mod replan;
 mod requests;
+mod result_cache;
 mod session;
 mod show;
 mod system;
@@ -76,8 +77,20 @@ use crate::reconcile::Reconciler;
 use failover::SpoolBudget;
 use pressure::SegmentLimits;
 use registry::Registry;
+use result_cache::ResultCache;
 use session::Sessions;
 use turns::Turns;
+
+/// What statements may read and use.
+#[derive(Debug, Clone)]
+pub struct StatementOptions {
+    /// What COPY and file functions may name.
+    pub allowed_roots: AllowedRoots,
+    /// When writes wait for compaction.
+    pub segment_limits: SegmentLimits,
+    /// Memory for answers that may be asked for again; 0 keeps none.
+    pub result_cache_bytes: usize,
+}
 
 /// Runs statements of all sessions of one coordinator.
 #[derive(Clone)]
@@ -101,6 +114,7 @@ struct Inner {
     turns: Turns,
     probes: Probes,
     spools: SpoolBudget,
+    results: Arc<ResultCache>,
 }
 
 impl Statements {
@@ -114,9 +128,9 @@ impl Statements {
         reconciler: Reconciler,
         channels: Channels,
         runtime: Arc<RuntimeEnv>,
-        allowed_roots: AllowedRoots,
-        segment_limits: SegmentLimits,
+        options: StatementOptions,
     ) -> Result<Self, DataFusionError> {
+        let StatementOptions { allowed_roots, segment_limits, result_cache_bytes } = options;
         let planning = PlanningSessions::new(channels.clone(), runtime, allowed_roots)?;
         let probes = Probes::new(Arc::clone(&members), channels.clone());
         let inner = Inner {
@@ -134,6 +148,7 @@ impl Statements {
             turns: Turns::default(),
             probes,
             spools: SpoolBudget::default(),
+            results: Arc::new(ResultCache::new(result_cache_bytes)),
         };
         Ok(Self { inner: Arc::new(inner) })
     }

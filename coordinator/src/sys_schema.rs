@@ -19,7 +19,7 @@ mod unsorted;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, OnceLock};
-use std::time::UNIX_EPOCH;
+use std::time::{Duration, UNIX_EPOCH};
 
 use arrow::array::{
     ArrayRef, BooleanArray, Float64Array, StringArray, TimestampMicrosecondArray, UInt64Array,
@@ -39,7 +39,7 @@ use crate::catalog::members::LOG_COPIES_DEFAULT;
 use crate::catalog::{Catalog, ClusterState, LogStatus};
 use crate::membership::Members;
 use crate::reconcile::Reconciler;
-use crate::statements::registry::{Registry, RunState, Write};
+use crate::statements::registry::{Registry, Run, RunState, Write};
 use distribution::{colocation, reason, style};
 use unsorted::unsorted_share;
 
@@ -315,8 +315,14 @@ fn queries(registry: &Registry) -> Result<RecordBatch> {
         i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
     });
     let started: ArrayRef = Arc::new(TimestampMicrosecondArray::from_iter_values(started));
-    let elapsed_ms = runs.iter().map(|run| Some(run.elapsed?.as_secs_f64() * 1000.0));
-    let elapsed_ms: ArrayRef = Arc::new(Float64Array::from_iter(elapsed_ms));
+    let milliseconds = |of: &dyn Fn(&Run) -> Option<Duration>| -> ArrayRef {
+        let times = runs.iter().map(|run| Some(of(run)?.as_secs_f64() * 1000.0));
+        Arc::new(Float64Array::from_iter(times))
+    };
+    let elapsed_ms = milliseconds(&|run| run.elapsed);
+    let planning_ms = milliseconds(&|run| run.planning);
+    let execution_ms = milliseconds(&|run| run.elapsed?.checked_sub(run.fetched?));
+    let cached = runs.iter().map(|run| Some(run.is_cached));
     let writes = || runs.iter().map(|run| run.write.as_ref());
     let request = writes().map(|write| Some(write?.request.as_ref()?.to_string()));
     let replayed = writes().map(|write| write.is_some_and(Write::is_replay));
@@ -326,9 +332,12 @@ fn queries(registry: &Registry) -> Result<RecordBatch> {
         ("state", strings(runs.iter().map(|run| state(&run.state))), false),
         ("started", started, false),
         ("elapsed_ms", elapsed_ms, true),
+        ("planning_ms", planning_ms, true),
+        ("execution_ms", execution_ms, true),
         ("attempts", numbers(runs.iter().map(|run| u64::from(run.attempts))), false),
         ("rows", numbers(runs.iter().map(|run| run.rows)), false),
         ("fallback", strings_or_null(runs.iter().map(|run| run.fallback.clone())), true),
+        ("result_cached", Arc::new(cached.collect::<BooleanArray>()), false),
         ("request", strings_or_null(request), true),
         ("replayed", Arc::new(replayed.map(Some).collect::<BooleanArray>()), false),
         ("text", strings(runs.iter().map(|run| run.text.clone())), false),

@@ -28,7 +28,7 @@ const EXCHANGE_BUFFER_BYTES: usize = 4 << 20;
 pub(crate) const ONE_TASK_ROWS: usize = 8_192;
 
 /// What one session has chosen.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Settings {
     /// Partitions per task; 1 is raised to 2, because plans for one partition cannot be cut into
     /// tasks (DESIGN.md, traps).
@@ -55,10 +55,12 @@ pub struct Settings {
     pub join_order: bool,
     /// Whether rows are joined and grouped where they lie, if that can be.
     pub colocation: bool,
+    /// Whether queries whose tables have not changed are answered with the rows of before.
+    pub result_cache: bool,
 }
 
 /// What makes scans faster and changes no answer: each can be left out, to compare.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ScanSwitches {
     /// Filters are evaluated in scans.
     pub filter_pushdown: bool,
@@ -71,7 +73,7 @@ pub struct ScanSwitches {
 }
 
 /// How scans use the column cache.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum CacheUse {
     /// Columns are found there, and kept there once they are decoded.
     On,
@@ -113,7 +115,7 @@ impl Default for ScanSwitches {
 
 /// How many of the copies that a table wants are durable when a write of it is acknowledged. What
 /// is lacking then is made by repair.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum WriteConsistency {
     /// All of them: no loss of as many workers but one loses a row.
     All,
@@ -156,7 +158,7 @@ impl WriteConsistency {
 }
 
 /// How exchanges between workers are compressed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ExchangeCompression {
     /// Not at all: right on loopback and fast networks.
     None,
@@ -188,7 +190,7 @@ pub struct Setting {
 }
 
 /// Names and descriptions, in alphabetical order.
-const SETTINGS: [(&str, &str); 14] = [
+const SETTINGS: [(&str, &str); 15] = [
     ("batch_rows", "rows per batch, 1 to 65536"),
     ("colocation", "whether rows are joined and grouped where they lie, if they can: on or off"),
     (
@@ -203,6 +205,10 @@ const SETTINGS: [(&str, &str); 14] = [
     ),
     ("one_task_rows", "scans of at most so many rows run as one task on one worker; 0 for none"),
     ("pruning", "whether scans pass over what zone maps rule out: on or off"),
+    (
+        "result_cache",
+        "whether what was asked before is answered from memory while its tables stay the same: on or off",
+    ),
     (SEARCH_PATH, "schemas of names without one; the first is where CREATE goes"),
     (
         "sorted_scans",
@@ -235,6 +241,7 @@ impl Default for Settings {
             statistics: true,
             join_order: true,
             colocation: true,
+            result_cache: true,
         }
     }
 }
@@ -269,6 +276,7 @@ impl Settings {
             "statistics" => self.statistics = switch(name, value)?,
             "join_order" => self.join_order = switch(name, value)?,
             "colocation" => self.colocation = switch(name, value)?,
+            "result_cache" => self.result_cache = switch(name, value)?,
             _ => {
                 self.exchange_compression = match value.to_ascii_lowercase().as_str() {
                     "none" => ExchangeCompression::None,
@@ -312,6 +320,7 @@ impl Settings {
             "statistics" => on_or_off(self.statistics),
             "join_order" => on_or_off(self.join_order),
             "colocation" => on_or_off(self.colocation),
+            "result_cache" => on_or_off(self.result_cache),
             _ => self.exchange_compression.name().to_owned(),
         };
         let (name, description) =

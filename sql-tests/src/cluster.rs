@@ -59,6 +59,8 @@ pub struct EmbeddedConfig {
     pub links: Links,
     /// When writes wait for compaction.
     pub segment_limits: SegmentLimits,
+    /// Memory for answers that may be asked for again; none by default, so that what a test asks for is run.
+    pub result_cache_bytes: usize,
 }
 
 impl EmbeddedConfig {
@@ -76,6 +78,7 @@ impl EmbeddedConfig {
             spill_bytes_max: 100 << 30,
             links: Links::default(),
             segment_limits: SegmentLimits::default(),
+            result_cache_bytes: 0,
         }
     }
 }
@@ -151,6 +154,7 @@ impl EmbeddedCluster {
             liveness: Liveness::default(),
             reconcile: ReconcileOptions::default(),
             segment_limits: config.segment_limits,
+            result_cache_bytes: config.result_cache_bytes,
         })
         .await?;
         let made = coordinator.catalog().cluster().workers_expected;

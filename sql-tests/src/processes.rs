@@ -203,8 +203,10 @@ impl ProcessCluster {
     /// As [`Process::spawn`]; what was started is killed then.
     pub fn start(config: &ProcessClusterConfig) -> anyhow::Result<Self> {
         let home = config.data_dir.join("coordinator");
-        let coordinator =
-            Process::spawn(&config.binary, &arguments("coordinator", &home, &config.allow_path))?;
+        let mut args = arguments("coordinator", &home, &config.allow_path);
+        // What is asked for again is run again: answers of before would hide what the processes do.
+        args.extend(["--result-cache".into(), "0".into()]);
+        let coordinator = Process::spawn(&config.binary, &args)?;
         let mut cluster = Self { workers: Vec::new(), coordinator };
         for _ in 0..config.workers {
             cluster.add_worker(config)?;

@@ -3,6 +3,7 @@
 use clap::Args;
 
 use crate::config::{CoordinatorConfig, ServerFlags};
+use crate::memory::ResultCacheFlag;
 use crate::timing::TimingFlags;
 use crate::{roles, serve};
 
@@ -19,11 +20,13 @@ pub struct CoordinatorArgs {
     server: ServerFlags,
     #[command(flatten)]
     timing: TimingFlags,
+    #[command(flatten)]
+    result_cache: ResultCacheFlag,
 }
 
 pub(super) async fn run(args: CoordinatorArgs) -> anyhow::Result<()> {
     args.server.arm_fail_point();
-    let config = CoordinatorConfig::resolve(args.server, args.timing)?;
+    let config = CoordinatorConfig::resolve(args.server, args.timing, args.result_cache)?;
     let running = roles::start_coordinator(config).await?;
     serve::until_stopped("coordinator", running).await
 }

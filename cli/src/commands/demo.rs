@@ -12,7 +12,7 @@ use clap::Args;
 use crate::config::{ClusterConfig, ServerFlags};
 use crate::exit::Interrupted;
 use crate::format::{self, Format, TableOptions};
-use crate::memory::MemoryFlags;
+use crate::memory::{MemoryFlags, ResultCacheFlag};
 use crate::shell::{duration_text, grouped};
 use crate::tpch::TPCH;
 use crate::{data_dir, roles, serve, terminal, workload};
@@ -44,7 +44,13 @@ pub struct DemoArgs {
 
 pub(super) async fn run(args: DemoArgs) -> anyhow::Result<()> {
     let workers = args.workers.map(usize::from);
-    let mut config = ClusterConfig::resolve(args.server, workers, args.memory, "basalt-data")?;
+    let mut config = ClusterConfig::resolve(
+        args.server,
+        workers,
+        args.memory,
+        ResultCacheFlag::default(),
+        "basalt-data",
+    )?;
     let home = config.data_dir;
     let files = home.join(format!("tpch-sf{}", args.scale));
     config.data_dir = home.join(format!("demo-sf{}-w{}", args.scale, config.workers));

@@ -3,7 +3,7 @@
 use clap::Args;
 
 use crate::config::{ClusterConfig, ServerFlags};
-use crate::memory::MemoryFlags;
+use crate::memory::{MemoryFlags, ResultCacheFlag};
 use crate::{data_dir, roles, serve};
 
 /// Serve an embedded cluster: coordinator and workers in this process
@@ -19,12 +19,20 @@ pub struct StartArgs {
     workers: Option<u16>,
     #[command(flatten)]
     memory: MemoryFlags,
+    #[command(flatten)]
+    result_cache: ResultCacheFlag,
 }
 
 pub(super) async fn run(args: StartArgs) -> anyhow::Result<()> {
     args.server.arm_fail_point();
     let workers = args.workers.map(usize::from);
-    let config = ClusterConfig::resolve(args.server, workers, args.memory, "basalt-data/cluster")?;
+    let config = ClusterConfig::resolve(
+        args.server,
+        workers,
+        args.memory,
+        args.result_cache,
+        "basalt-data/cluster",
+    )?;
     data_dir::claim(&config.data_dir, config.workers)?;
     let running = roles::start_cluster(config).await?;
     serve::until_stopped("cluster", running).await

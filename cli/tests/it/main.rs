@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a helper of a test may fail it")]
 
+mod bench;
 mod catalog;
 mod catalog_rebuild;
 mod colocation;

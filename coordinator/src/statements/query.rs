@@ -21,6 +21,7 @@ use super::Statements;
 use super::failover::Resilient;
 use super::parameters::bind;
 use super::registry::{RunGuard, cancelled};
+use super::result_cache::{KeptResult, ResultCache, ResultKey};
 use super::session::Pinned;
 use crate::backend::{PlannedQuery, RowStream, SessionId};
 
@@ -61,28 +62,97 @@ impl Statements {
             let pinned = self.pin(session)?;
             let plan = pinned.query_plan(query).await?;
             let plan = bind(plan, values).map_err(|e| pinned.error(e))?;
-            Resilient::plan(self, &pinned, &plan, &notes).await
+            let key = self.result_key(&pinned, &plan)?;
+            if let Some(kept) = key.as_ref().and_then(|key| self.inner.results.get(key)) {
+                return Ok(Planned::Kept(kept));
+            }
+            let (query, columns) = Resilient::plan(self, &pinned, &plan, &notes).await?;
+            Ok(Planned::New(Box::new((query, columns, key))))
         };
-        let (query, columns) = run.part(planning).await?;
+        let planned = run.part(planning).await?;
+        notes.note_planned();
+        let (query, columns, key) = match planned {
+            Planned::Kept(KeptResult { schema, batches }) => {
+                notes.note_cached();
+                return Ok(wire_batches(run, schema, batches.to_vec()));
+            }
+            Planned::New(planned) => *planned,
+        };
         let schema = wire_schema(&shown_names(&columns));
+        let keeping = key.map(|key| Keeping {
+            key,
+            cache: Arc::clone(&self.inner.results),
+            batches: Vec::new(),
+            bytes: 0,
+        });
         let (query_id, wire) = (run.query_id(), Arc::clone(&schema));
-        let start = Box::new(move || WireRows::new(query.rows().boxed(), wire, run).boxed());
+        let start = Box::new(move || {
+            run.notes().note_fetched();
+            WireRows::new(query.rows().boxed(), wire, run, keeping).boxed()
+        });
         Ok(PlannedQuery { query_id, schema, start })
     }
+
+    /// What decides the answer of a plan, where that is asked for and known.
+    fn result_key(
+        &self,
+        pinned: &Pinned,
+        plan: &LogicalPlan,
+    ) -> Result<Option<ResultKey>, SqlError> {
+        let settings = &pinned.spec.settings;
+        if !settings.result_cache || !self.inner.results.is_enabled() {
+            return Ok(None);
+        }
+        ResultKey::of(plan, settings).map_err(|error| pinned.error(error))
+    }
+}
+
+/// A query that is planned, or needs no plan.
+enum Planned {
+    Kept(KeptResult),
+    New(Box<(Resilient, SchemaRef, Option<ResultKey>)>),
 }
 
 /// Rows that are there already (SHOW, EXPLAIN), as a query that was planned.
 pub(super) fn ready_rows(run: RunGuard, batch: RecordBatch) -> Result<PlannedQuery, SqlError> {
-    let query_id = run.query_id();
     let schema = wire_schema(&batch.schema());
     let batch = to_wire(&batch, &schema)?;
+    Ok(wire_batches(run, schema, vec![batch]))
+}
+
+/// The same of rows in wire form.
+fn wire_batches(run: RunGuard, schema: SchemaRef, batches: Vec<RecordBatch>) -> PlannedQuery {
+    let query_id = run.query_id();
     let start = Box::new(move || -> RowStream {
         let mut run = run;
-        run.notes().add_rows(batch.num_rows() as u64);
+        run.notes().note_fetched();
+        run.notes().add_rows(batches.iter().map(|batch| batch.num_rows() as u64).sum());
         run.end(None);
-        stream::once(async move { Ok(batch) }).boxed()
+        stream::iter(batches.into_iter().map(Ok)).boxed()
     });
-    Ok(PlannedQuery { query_id, schema, start })
+    PlannedQuery { query_id, schema, start }
+}
+
+/// Rows on their way to the client, for the result cache: as long as they are few.
+struct Keeping {
+    key: ResultKey,
+    cache: Arc<ResultCache>,
+    batches: Vec<RecordBatch>,
+    bytes: usize,
+}
+
+impl Keeping {
+    /// With some more rows; `None` when they are too many.
+    fn and(mut self, batch: &RecordBatch) -> Option<Self> {
+        self.bytes += batch.get_array_memory_size();
+        self.batches.push(batch.clone());
+        (self.bytes <= self.cache.answer_bytes_max()).then_some(self)
+    }
+
+    /// All rows are there.
+    fn keep(self, schema: SchemaRef) {
+        self.cache.keep(self.key, KeptResult { schema, batches: self.batches.into() });
+    }
 }
 
 /// A query's rows in wire form, until they end, fail or are cancelled.
@@ -90,13 +160,14 @@ struct WireRows {
     rows: Option<RowStream>,
     schema: SchemaRef,
     run: RunGuard,
+    keeping: Option<Keeping>,
     cancelled: Pin<Box<WaitForCancellationFutureOwned>>,
 }
 
 impl WireRows {
-    fn new(rows: RowStream, schema: SchemaRef, run: RunGuard) -> Self {
+    fn new(rows: RowStream, schema: SchemaRef, run: RunGuard, keeping: Option<Keeping>) -> Self {
         let cancelled = Box::pin(run.token().clone().cancelled_owned());
-        Self { rows: Some(rows), schema, run, cancelled }
+        Self { rows: Some(rows), schema, run, keeping, cancelled }
     }
 
     /// Ends the stream: what the query holds is freed now, not when the client lets go.
@@ -118,11 +189,17 @@ impl Stream for WireRows {
         }
         match rows.poll_next_unpin(cx) {
             Poll::Pending => Poll::Pending,
-            Poll::Ready(None) => this.end(None),
+            Poll::Ready(None) => {
+                if let Some(keeping) = this.keeping.take() {
+                    keeping.keep(Arc::clone(&this.schema));
+                }
+                this.end(None)
+            }
             Poll::Ready(Some(Err(error))) => this.end(Some(error)),
             Poll::Ready(Some(Ok(batch))) => match to_wire(&batch, &this.schema) {
                 Ok(batch) => {
                     this.run.notes().add_rows(batch.num_rows() as u64);
+                    this.keeping = this.keeping.take().and_then(|keeping| keeping.and(&batch));
                     Poll::Ready(Some(Ok(batch)))
                 }
                 Err(error) => this.end(Some(error)),

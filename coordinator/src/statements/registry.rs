@@ -50,12 +50,18 @@ pub struct Run {
     pub started: SystemTime,
     /// How long it took, once it is over.
     pub elapsed: Option<Duration>,
+    /// How long a query was planned.
+    pub planning: Option<Duration>,
+    /// When its rows were asked for, from its start on.
+    pub fetched: Option<Duration>,
     /// Rows it returned or changed.
     pub rows: u64,
     /// How it is doing.
     pub state: RunState,
     /// Why its plan was refused and made again as one task, if so.
     pub fallback: Option<String>,
+    /// Whether its rows are those of the result cache.
+    pub is_cached: bool,
     /// How often it was planned: more than once when it lost a worker.
     pub attempts: u32,
     /// What is known of it as a write, if it is one.
@@ -112,9 +118,12 @@ impl Registry {
             text: text.chars().take(TEXT_CHARS_MAX).collect(),
             started: SystemTime::now(),
             elapsed: None,
+            planning: None,
+            fetched: None,
             rows: 0,
             state: RunState::Running,
             fallback: None,
+            is_cached: false,
             attempts: 1,
             write: None,
         };
@@ -156,6 +165,12 @@ impl Registry {
         }
     }
 
+    fn time(&self, query_id: QueryId, note: impl FnOnce(&mut Run, Duration)) {
+        if let Some((run, started, _)) = self.runs().running.get_mut(&query_id) {
+            note(run, started.elapsed());
+        }
+    }
+
     fn end(&self, query_id: QueryId, state: RunState) {
         let mut runs = self.runs();
         if let Some((mut run, started, _)) = runs.running.remove(&query_id) {
@@ -193,6 +208,21 @@ impl RunNotes {
     /// Notes that the run lost a worker and was planned again.
     pub fn note_attempt(&self) {
         self.registry.update(self.query_id, |run| run.attempts += 1);
+    }
+
+    /// Notes that the run's query is planned.
+    pub fn note_planned(&self) {
+        self.registry.time(self.query_id, |run, since| run.planning = Some(since));
+    }
+
+    /// Notes that the run's rows are asked for: until then a planned query waits for its client.
+    pub fn note_fetched(&self) {
+        self.registry.time(self.query_id, |run, since| run.fetched = Some(since));
+    }
+
+    /// Notes that the run's rows were in the result cache.
+    pub fn note_cached(&self) {
+        self.registry.update(self.query_id, |run| run.is_cached = true);
     }
 
     /// Notes that a plan of the run was made again as one task. A statement may have several

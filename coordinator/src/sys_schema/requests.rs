@@ -201,9 +201,12 @@ mod tests {
             text: format!("statement {number}"),
             started: SystemTime::UNIX_EPOCH + Duration::from_secs(number),
             elapsed: None,
+            planning: None,
+            fetched: None,
             rows: 0,
             state,
             fallback: None,
+            is_cached: false,
             attempts: 1,
             write: Some(Write { request: key.map(|k| RequestKey::new(k).unwrap()), commit }),
         }

@@ -324,6 +324,8 @@ impl Cluster {
             args.extend(["--fail-at".to_owned(), plan.to_string()]);
         }
         if id == NodeId::Coordinator {
+            // What is read again comes from the workers, not from memory of before the fault.
+            args.extend(["--result-cache".to_owned(), "0".to_owned()]);
             args.extend(self.shape.coordinator_args.iter().cloned());
         }
         if let NodeId::Worker(_) = id {

@@ -43,6 +43,7 @@ impl LoneCoordinator {
             liveness: Liveness::default(),
             reconcile: ReconcileOptions::default(),
             segment_limits: SegmentLimits::default(),
+            result_cache_bytes: 0,
         });
         Self { coordinator: coordinator.await.unwrap(), _dir: dir }
     }

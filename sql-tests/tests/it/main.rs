@@ -27,6 +27,7 @@ mod pruning;
 mod query_memory;
 mod registration;
 mod requests;
+mod result_cache;
 mod show_create;
 mod slt_datafusion;
 mod slt_runner;

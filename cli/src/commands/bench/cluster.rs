@@ -78,7 +78,16 @@ impl Target {
         let workers = choice.workers.map_or(DEFAULT_WORKERS, usize::from);
         let free = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
         let memory = choice.memory.resolve(MemoryFlags::default(), CLUSTER_MEMORY_PART)?;
-        let config = ClusterConfig { data_dir, listen: free, allow_path, workers, memory };
+        // What is measured is made each time.
+        let result_cache_bytes = 0;
+        let config = ClusterConfig {
+            data_dir,
+            listen: free,
+            allow_path,
+            workers,
+            memory,
+            result_cache_bytes,
+        };
         let running = roles::start_cluster(config).await?;
         let description = format!("embedded cluster of {workers} workers");
         Ok(Self { url: running.url.clone(), description, kind: Kind::Embedded(running, folder) })
