@@ -5,6 +5,7 @@
     python3 -m venv target/compare && target/compare/bin/pip install -r sql-tests/compare/requirements.txt
     target/compare/bin/python sql-tests/compare/compare.py tpch --scale 1 --workers 1,2,3,5 --partitions 1,2,4
     target/compare/bin/python sql-tests/compare/compare.py tpcds --scale 1 --queries QUERIES --workers 3
+    target/compare/bin/python sql-tests/compare/compare.py tpcds --scale 1 --queries QUERIES --workers 3 --time 3
 
 Files that are not in --data are generated there. Each topology is a cluster of its own, started
 as `basalt start`, loaded from the files, asked through the unmodified ADBC driver and stopped.
@@ -12,6 +13,9 @@ An answer is right when it has the rows of the peer, whatever the order of ties,
 order that the query asks for. Where a query has a LIMIT, it is also run without it and compared
 whole: then no tie can hide a difference. Numbers are equal when their values are; a peer that
 answers in floats where Basalt has decimals is compared at the precision of the decimals.
+
+With --time N the queries are timed as they are written, each N times after one to warm up: on a coordinator and
+worker processes, whose dimensions are left to AUTO, and on DuckDB with tables of its own, in turns.
 
 Exit status: 0 when every answer agrees, 1 otherwise.
 """
@@ -21,12 +25,13 @@ import datetime
 import os
 import pathlib
 import platform
+import statistics
 import subprocess
 import sys
 import time
 
 from answers import check
-from engines import PEERS, Basalt, answer
+from engines import PEERS, Basalt, DuckDB, answer
 from texts import last_query, split_limit, without_limit
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -106,6 +111,35 @@ def compare_topology(basalt, topology, queries, expected):
     return faults
 
 
+def seconds_of(engine, sql):
+    started = time.perf_counter()
+    answer(engine, sql)
+    return time.perf_counter() - started
+
+
+def time_queries(basalt, files, queries, runs):
+    """Prints the medians of both engines, query by query, and their totals."""
+    duckdb = DuckDB(files, has_tables=True)
+    print(f"{len(basalt.processes) - 1} worker processes: loaded in {basalt.load_seconds:.1f} s")
+    print(f"{'':6}{'Basalt ms':>12}{'DuckDB ms':>12}{'ratio':>8}", flush=True)
+    totals, ratios = [0.0, 0.0], []
+    for name, sql in queries.items():
+        times = ([], [])
+        for run in range(runs + 1):
+            for engine, measured in zip((basalt, duckdb), times):
+                seconds = seconds_of(engine, sql)
+                if run > 0:
+                    measured.append(seconds)
+        medians = [statistics.median(measured) for measured in times]
+        totals = [total + median for total, median in zip(totals, medians)]
+        ratios.append(medians[0] / medians[1])
+        print(f"{name:6}{medians[0] * 1000:12.1f}{medians[1] * 1000:12.1f}{ratios[-1]:8.2f}", flush=True)
+    print(f"{'total':6}{totals[0] * 1000:12.1f}{totals[1] * 1000:12.1f}{totals[0] / totals[1]:8.2f}")
+    print(f"geometric mean of the ratios {statistics.geometric_mean(ratios):.2f}, largest {max(ratios):.2f}")
+    basalt.stop()
+    duckdb.stop()
+
+
 def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("suite", choices=sorted(DATA_COMMANDS))
@@ -116,6 +150,7 @@ def parse_arguments():
     parser.add_argument("--workers", type=numbers, default=[3])
     parser.add_argument("--partitions", type=numbers, default=[2])
     parser.add_argument("--peers", type=lambda text: text.split(","), default=sorted(PEERS))
+    parser.add_argument("--time", type=int, metavar="N", help="time every query N times beside DuckDB, and compare nothing")
     parser.add_argument("--basalt", default=str(ROOT / "target" / "release" / "basalt"))
     return parser.parse_args()
 
@@ -127,6 +162,10 @@ def main():
     if options.only:
         queries = {name: queries[name] for name in options.only.split(",")}
     print(f"{options.suite} scale {options.scale:g}: {len(queries)} queries, {datetime.date.today()}, {machine()}")
+    if options.time:
+        for workers in options.workers:
+            time_queries(Basalt(options.basalt, workers, folder, files, has_processes=True), files, queries, options.time)
+        return 0
     expected = expected_answers(options.peers, files, queries)
     faults = 0
     for workers in options.workers:
