@@ -150,6 +150,7 @@ def parse_arguments():
     parser.add_argument("--workers", type=numbers, default=[3])
     parser.add_argument("--partitions", type=numbers, default=[2])
     parser.add_argument("--peers", type=lambda text: text.split(","), default=sorted(PEERS))
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE,...", help="compare in a session with these settings too")
     parser.add_argument("--time", type=int, metavar="N", help="time every query N times beside DuckDB, and compare nothing")
     parser.add_argument("--basalt", default=str(ROOT / "target" / "release" / "basalt"))
     return parser.parse_args()
@@ -172,9 +173,13 @@ def main():
         basalt = Basalt(options.basalt, workers, folder, files)
         print(f"{workers} workers: loaded in {basalt.load_seconds:.1f} s", flush=True)
         for partitions in options.partitions:
-            basalt.run(f"SET target_partitions = {partitions}")
-            topology = f"{workers} workers, target_partitions {partitions}"
-            faults += compare_topology(basalt, topology, queries, expected)
+            for settings in ["", *options.set]:
+                basalt.run("RESET ALL")
+                basalt.run(f"SET target_partitions = {partitions}")
+                for setting in filter(None, settings.split(",")):
+                    basalt.run("SET {} = {}".format(*setting.split("=", 1)))
+                topology = ", ".join(filter(None, [f"{workers} workers", f"target_partitions {partitions}", settings]))
+                faults += compare_topology(basalt, topology, queries, expected)
         for text, reason in basalt.fallbacks():
             print(f"  one-task fallback: {reason}: {text[:80]!r}")
             faults += 1
