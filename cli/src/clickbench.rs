@@ -20,7 +20,8 @@ static TABLES: [Table; 1] = [Table {
     name: "hits",
     columns: columns::COLUMNS,
     // The order of the original's primary key.
-    layout: "DISTSTYLE EVEN SORTKEY(\"CounterID\", \"EventDate\", \"UserID\", \"EventTime\")",
+    distribution: "DISTSTYLE EVEN",
+    sort_key: "SORTKEY(\"CounterID\", \"EventDate\", \"UserID\", \"EventTime\")",
     rows_per_scale: 1_000_000.0,
     is_scaled: true,
     schema: columns::schema,

@@ -54,8 +54,10 @@ pub struct Table {
     pub name: &'static str,
     /// Its columns as SQL.
     pub columns: &'static str,
-    /// Where its rows go, and how they are sorted.
-    pub layout: &'static str,
+    /// Where its rows go; empty where that is left to the engine.
+    pub distribution: &'static str,
+    /// How they are sorted.
+    pub sort_key: &'static str,
     /// About how many rows it has at scale 1.
     pub rows_per_scale: f64,
     /// Whether it grows with the scale.
@@ -66,13 +68,24 @@ pub struct Table {
     pub batches: fn(f64, i32, i32) -> Batches,
 }
 
+/// How tables are declared beside their columns and sort keys.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Declared {
+    /// Copies of each; as many as usual where nothing is said.
+    pub replicas: Option<u16>,
+    /// Whether where their rows go is left to the engine.
+    pub is_auto: bool,
+}
+
 impl Table {
-    /// The statement that creates it, when it is not there, with as many copies as usual or as
-    /// are said.
-    pub fn create(&self, replicas: Option<u16>) -> String {
-        let Self { name, columns, layout, .. } = self;
-        let replicas = replicas.map(|n| format!(" REPLICAS {n}")).unwrap_or_default();
-        format!("CREATE TABLE IF NOT EXISTS {name} ({columns}) {layout}{replicas}")
+    /// The statement that creates it, when it is not there.
+    pub fn create(&self, declared: Declared) -> String {
+        let Self { name, columns, distribution, sort_key, .. } = self;
+        let Declared { replicas, is_auto } = declared;
+        let distribution = if is_auto { "" } else { distribution };
+        let replicas = replicas.map(|n| format!("REPLICAS {n}")).unwrap_or_default();
+        let clauses = [*sort_key, &replicas].map(|clause| format!(" {clause}")).concat();
+        format!("CREATE TABLE IF NOT EXISTS {name} ({columns}) {distribution}{clauses}")
     }
 
     /// About how many rows it has at a scale.

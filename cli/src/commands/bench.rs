@@ -25,7 +25,7 @@ use crate::clickbench::CLICKBENCH;
 use crate::machine::Machine;
 use crate::terminal;
 use crate::tpch::TPCH;
-use crate::workload::{self, Query, Workload};
+use crate::workload::{self, Declared, Query, Workload};
 
 use cluster::{ClusterChoice, Target};
 use cost::Cost;
@@ -66,6 +66,9 @@ pub struct BenchArgs {
     /// caches. Not DuckDB's own
     #[arg(long, conflicts_with = "in_memory")]
     cold: bool,
+    /// Leave it to the engine where the rows of all tables go
+    #[arg(long)]
+    auto: bool,
     /// VACUUM the tables once they are loaded
     #[arg(long)]
     vacuum: bool,
@@ -81,6 +84,12 @@ pub struct BenchArgs {
     /// Write everything that was measured to this file
     #[arg(long, value_name = "OUT")]
     json: Option<PathBuf>,
+}
+
+impl BenchArgs {
+    fn declared(&self, replicas: Option<u16>) -> Declared {
+        Declared { replicas, is_auto: self.auto }
+    }
 }
 
 pub(super) async fn run(command: BenchCommand) -> anyhow::Result<()> {
@@ -193,6 +202,7 @@ async fn measure(
         target_partitions: peers.datafusion.target_partitions(),
         duckdb_version: peers.duckdb.as_ref().map(|duckdb| duckdb.version().to_owned()),
         runs: args.runs,
+        is_auto: args.auto,
         is_cold: args.cold,
         load,
         vacuum_ms,
@@ -219,7 +229,7 @@ async fn measure_load(
         if run > 0 {
             workload::drop_tables(client, workload).await?;
         }
-        let loaded = workload::load(client, workload, &args.data, None).await?;
+        let loaded = workload::load(client, workload, &args.data, args.declared(None)).await?;
         load.rows = loaded.rows;
         if loaded.tables > 0 {
             load.basalt_ms.push(milliseconds(loaded.time));
@@ -283,7 +293,7 @@ async fn measure_copies(
     // One more of each comes first: it warms the files up.
     for run in 0..=args.runs {
         for (replicas, times) in [(1, &mut result.one_ms), (2, &mut result.two_ms)] {
-            let loaded = workload::load(client, workload, &args.data, Some(replicas)).await?;
+            let loaded = workload::load(client, workload, &args.data, args.declared(Some(replicas))).await?;
             if run > 0 {
                 times.push(milliseconds(loaded.time));
             }

@@ -15,6 +15,7 @@ use crate::format::{self, Format, TableOptions};
 use crate::memory::{MemoryFlags, ResultCacheFlag};
 use crate::shell::{duration_text, grouped};
 use crate::tpch::TPCH;
+use crate::workload::Declared;
 use crate::{data_dir, roles, serve, terminal, workload};
 
 /// Load TPC-H into a cluster on this machine, run its queries, and serve
@@ -79,7 +80,7 @@ pub(super) async fn run(args: DemoArgs) -> anyhow::Result<()> {
 async fn show(url: &str, files: &Path) -> anyhow::Result<()> {
     let mut out = std::io::stdout();
     let mut client = Client::connect(url).await?;
-    let loaded = workload::load(&mut client, &TPCH, &PathBuf::from(files), None).await?;
+    let loaded = workload::load(&mut client, &TPCH, &PathBuf::from(files), Declared::default()).await?;
     let rows = grouped(loaded.rows);
     if loaded.tables == 0 {
         writeln!(out, "{rows} rows are there from an earlier run\n")?;

@@ -23,7 +23,8 @@ pub(super) static TABLES: [Table; 8] = [
     Table {
         name: "region",
         columns: "r_regionkey BIGINT NOT NULL, r_name VARCHAR NOT NULL, r_comment VARCHAR NOT NULL",
-        layout: "",
+        distribution: "",
+        sort_key: "",
         rows_per_scale: 5.0,
         is_scaled: false,
         schema: RegionArrow::schema_ref,
@@ -33,7 +34,8 @@ pub(super) static TABLES: [Table; 8] = [
         name: "nation",
         columns: "n_nationkey BIGINT NOT NULL, n_name VARCHAR NOT NULL, \
                   n_regionkey BIGINT NOT NULL, n_comment VARCHAR NOT NULL",
-        layout: "",
+        distribution: "",
+        sort_key: "",
         rows_per_scale: 25.0,
         is_scaled: false,
         schema: NationArrow::schema_ref,
@@ -44,7 +46,8 @@ pub(super) static TABLES: [Table; 8] = [
         columns: "s_suppkey BIGINT NOT NULL, s_name VARCHAR NOT NULL, s_address VARCHAR NOT NULL, \
                   s_nationkey BIGINT NOT NULL, s_phone VARCHAR NOT NULL, \
                   s_acctbal DECIMAL(15, 2) NOT NULL, s_comment VARCHAR NOT NULL",
-        layout: "SORTKEY(s_suppkey)",
+        distribution: "",
+        sort_key: "SORTKEY(s_suppkey)",
         rows_per_scale: 10_000.0,
         is_scaled: true,
         schema: SupplierArrow::schema_ref,
@@ -56,7 +59,8 @@ pub(super) static TABLES: [Table; 8] = [
                   c_nationkey BIGINT NOT NULL, c_phone VARCHAR NOT NULL, \
                   c_acctbal DECIMAL(15, 2) NOT NULL, c_mktsegment VARCHAR NOT NULL, \
                   c_comment VARCHAR NOT NULL",
-        layout: "SORTKEY(c_custkey)",
+        distribution: "",
+        sort_key: "SORTKEY(c_custkey)",
         rows_per_scale: 150_000.0,
         is_scaled: true,
         schema: CustomerArrow::schema_ref,
@@ -68,7 +72,8 @@ pub(super) static TABLES: [Table; 8] = [
                   p_brand VARCHAR NOT NULL, p_type VARCHAR NOT NULL, p_size INTEGER NOT NULL, \
                   p_container VARCHAR NOT NULL, p_retailprice DECIMAL(15, 2) NOT NULL, \
                   p_comment VARCHAR NOT NULL",
-        layout: "SORTKEY(p_partkey)",
+        distribution: "",
+        sort_key: "SORTKEY(p_partkey)",
         rows_per_scale: 200_000.0,
         is_scaled: true,
         schema: PartArrow::schema_ref,
@@ -79,7 +84,8 @@ pub(super) static TABLES: [Table; 8] = [
         columns: "ps_partkey BIGINT NOT NULL, ps_suppkey BIGINT NOT NULL, \
                   ps_availqty INTEGER NOT NULL, ps_supplycost DECIMAL(15, 2) NOT NULL, \
                   ps_comment VARCHAR NOT NULL",
-        layout: "SORTKEY(ps_partkey)",
+        distribution: "",
+        sort_key: "SORTKEY(ps_partkey)",
         rows_per_scale: 800_000.0,
         is_scaled: true,
         schema: PartSuppArrow::schema_ref,
@@ -92,20 +98,21 @@ pub(super) static TABLES: [Table; 8] = [
                   o_orderdate DATE NOT NULL, o_orderpriority VARCHAR NOT NULL, \
                   o_clerk VARCHAR NOT NULL, o_shippriority INTEGER NOT NULL, \
                   o_comment VARCHAR NOT NULL",
-        layout: "DISTKEY(o_orderkey) SORTKEY(o_orderdate)",
+        distribution: "DISTKEY(o_orderkey)",
+        sort_key: "SORTKEY(o_orderdate)",
         rows_per_scale: 1_500_000.0,
         is_scaled: true,
         schema: OrderArrow::schema_ref,
         batches: batches!(OrderArrow, OrderGenerator),
     },
-    lineitem("DISTKEY(l_orderkey) SORTKEY(l_shipdate)"),
+    lineitem("SORTKEY(l_shipdate)"),
 ];
 
 /// Lineitem as who asks for single orders would declare it.
 pub(super) static LINES_BY_ORDER: [Table; 1] =
-    [lineitem("DISTKEY(l_orderkey) SORTKEY(l_orderkey)")];
+    [lineitem("SORTKEY(l_orderkey)")];
 
-const fn lineitem(layout: &'static str) -> Table {
+const fn lineitem(sort_key: &'static str) -> Table {
     Table {
         name: "lineitem",
         columns: "l_orderkey BIGINT NOT NULL, l_partkey BIGINT NOT NULL, \
@@ -116,7 +123,8 @@ const fn lineitem(layout: &'static str) -> Table {
                   l_shipdate DATE NOT NULL, l_commitdate DATE NOT NULL, \
                   l_receiptdate DATE NOT NULL, l_shipinstruct VARCHAR NOT NULL, \
                   l_shipmode VARCHAR NOT NULL, l_comment VARCHAR NOT NULL",
-        layout,
+        distribution: "DISTKEY(l_orderkey)",
+        sort_key,
         rows_per_scale: 6_000_000.0,
         is_scaled: true,
         schema: LineItemArrow::schema_ref,

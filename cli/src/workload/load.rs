@@ -8,7 +8,7 @@ use arrow::array::AsArray;
 use arrow::datatypes::Int64Type;
 use basalt_sql_tests::client::Client;
 
-use super::{Table, Workload, parquet_rows};
+use super::{Declared, Table, Workload, parquet_rows};
 use crate::terminal;
 
 /// What loading did.
@@ -22,8 +22,7 @@ pub struct Loaded {
     pub time: Duration,
 }
 
-/// Creates the tables that are missing, with so many copies if that is said, and fills those that
-/// are empty from `<dir>/<table>.parquet`.
+/// Creates the tables that are missing as `declared` says, and fills those that are empty from `<dir>/<table>.parquet`.
 ///
 /// # Errors
 /// What the server says; a table whose rows are not those of its file, with the remedy.
@@ -31,7 +30,7 @@ pub async fn load(
     client: &mut Client,
     workload: &Workload,
     dir: &Path,
-    replicas: Option<u16>,
+    declared: Declared,
 ) -> anyhow::Result<Loaded> {
     let dir = std::fs::canonicalize(dir)
         .with_context(|| format!("folder {} cannot be found", dir.display()))?;
@@ -41,7 +40,7 @@ pub async fn load(
         bar.set_message(format!("loading {}", table.name));
         let file = dir.join(format!("{}.parquet", table.name));
         let expected = parquet_rows(&file)?;
-        client.execute_update(&table.create(replicas)).await?;
+        client.execute_update(&table.create(declared)).await?;
         let mut rows = count(client, table).await?;
         if rows == 0 && expected > 0 {
             let start = Instant::now();

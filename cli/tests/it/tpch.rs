@@ -6,7 +6,7 @@ use std::path::Path;
 use arrow::array::RecordBatch;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use basalt_cli::tpch::TPCH;
-use basalt_cli::workload::{Query, generate, load, statements};
+use basalt_cli::workload::{Declared, Query, generate, load, statements};
 use basalt_engine::files::AllowedRoots;
 use basalt_sql_tests::client::{Answer, Client};
 use basalt_sql_tests::cluster::{EmbeddedCluster, EmbeddedConfig};
@@ -106,7 +106,7 @@ async fn all_queries_agree_with_plain_datafusion_on_every_topology() {
         };
         let cluster = EmbeddedCluster::start(&config).await.unwrap();
         let mut client = Client::connect(&cluster.url()).await.unwrap();
-        load(&mut client, &TPCH, &data, None).await.unwrap();
+        load(&mut client, &TPCH, &data, Declared::default()).await.unwrap();
         // Otherwise it would depend on the background which plans are tested.
         client.execute_update("ANALYZE").await.unwrap();
         if workers == 3 {

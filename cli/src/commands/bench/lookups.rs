@@ -25,7 +25,7 @@ use super::milliseconds;
 use crate::machine::Machine;
 use crate::terminal;
 use crate::tpch::LOOKUPS;
-use crate::workload;
+use crate::workload::{self, Declared};
 
 /// What is asked for of one order, in TPC-H's words.
 const COLUMNS: &str =
@@ -132,7 +132,7 @@ async fn measure(
     duckdb: &mut Option<DuckDb>,
 ) -> anyhow::Result<Report> {
     let mut client = Client::connect(target.url()).await?;
-    workload::load(&mut client, &LOOKUPS, &args.data, None).await?;
+    workload::load(&mut client, &LOOKUPS, &args.data, Declared::default()).await?;
     if let Some(duckdb) = duckdb {
         duckdb.load().await?;
     }

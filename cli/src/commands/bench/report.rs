@@ -89,6 +89,8 @@ pub(super) struct Report {
     pub(super) target_partitions: usize,
     pub(super) duckdb_version: Option<String>,
     pub(super) runs: u16,
+    /// Whether it was left to the engine where the rows of all tables go.
+    pub(super) is_auto: bool,
     /// Whether what was in memory was forgotten before every run.
     pub(super) is_cold: bool,
     pub(super) load: LoadResult,
@@ -118,7 +120,8 @@ impl Report {
             "{} cores of {}, {memory}, {}",
             machine.cores, machine.processor, machine.system
         )?;
-        writeln!(text, "{} from {}: {}", self.suite, self.data, self.cluster)?;
+        let declared = if self.is_auto { ", all tables left to AUTO" } else { "" };
+        writeln!(text, "{} from {}: {}{declared}", self.suite, self.data, self.cluster)?;
         write!(
             text,
             "against plain DataFusion on Parquet, {} target partitions",
