@@ -113,12 +113,14 @@ class Basalt:
         url = f"grpc://127.0.0.1:{port}"
         role = ["coordinator"] if has_processes else ["start", "--workers", str(workers)]
         self.processes = [self.spawn(binary, data, [*role, *serve])]
-        self.connection = self.connect(flightsql, url)
-        self.cursor = self.connection.cursor()
+        if has_processes:
+            self.until(self.serves, "the coordinator does not serve")
         for number in range(workers if has_processes else 0):
             join = ["--coordinator", url, "--secret-file", f"{self.dir}/data/cluster.secret"]
             worker = ["worker", "--data-dir", f"{self.dir}/worker-{number}", *join]
             self.processes.append(self.spawn(binary, data, worker))
+        self.connection = self.connect(flightsql, url)
+        self.cursor = self.connection.cursor()
         self.wait(f"SELECT {workers} - count(*) FROM sys.workers WHERE state = 'live'")
         started = time.perf_counter()
         for table, file in files.items():
@@ -133,15 +135,24 @@ class Basalt:
         command = [binary, *arguments, "--allow-path", str(data)]
         return subprocess.Popen(command, stdout=self.log, stderr=self.log, cwd=self.dir)
 
+    def serves(self):
+        with open(f"{self.dir}/log") as log:
+            return "coordinator ready" in log.read()
+
     def wait(self, left):
         """Waits until a query gives 0."""
-        deadline = time.monotonic() + 120
-        while True:
+
+        def is_none_left():
             self.cursor.execute(left)
-            if self.cursor.fetchone()[0] == 0:
-                return
+            return self.cursor.fetchone()[0] == 0
+
+        self.until(is_none_left, f"the cluster is not ready: {left}")
+
+    def until(self, is_so, problem):
+        deadline = time.monotonic() + 120
+        while not is_so():
             if time.monotonic() > deadline:
-                raise SystemExit(f"the cluster is not ready: {left}")
+                raise SystemExit(problem)
             time.sleep(0.1)
 
     def connect(self, flightsql, url):

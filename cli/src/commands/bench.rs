@@ -293,7 +293,8 @@ async fn measure_copies(
     // One more of each comes first: it warms the files up.
     for run in 0..=args.runs {
         for (replicas, times) in [(1, &mut result.one_ms), (2, &mut result.two_ms)] {
-            let loaded = workload::load(client, workload, &args.data, args.declared(Some(replicas))).await?;
+            let loaded =
+                workload::load(client, workload, &args.data, args.declared(Some(replicas))).await?;
             if run > 0 {
                 times.push(milliseconds(loaded.time));
             }

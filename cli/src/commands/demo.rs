@@ -80,7 +80,8 @@ pub(super) async fn run(args: DemoArgs) -> anyhow::Result<()> {
 async fn show(url: &str, files: &Path) -> anyhow::Result<()> {
     let mut out = std::io::stdout();
     let mut client = Client::connect(url).await?;
-    let loaded = workload::load(&mut client, &TPCH, &PathBuf::from(files), Declared::default()).await?;
+    let loaded =
+        workload::load(&mut client, &TPCH, &PathBuf::from(files), Declared::default()).await?;
     let rows = grouped(loaded.rows);
     if loaded.tables == 0 {
         writeln!(out, "{rows} rows are there from an earlier run\n")?;

@@ -109,8 +109,7 @@ pub(super) static TABLES: [Table; 8] = [
 ];
 
 /// Lineitem as who asks for single orders would declare it.
-pub(super) static LINES_BY_ORDER: [Table; 1] =
-    [lineitem("SORTKEY(l_orderkey)")];
+pub(super) static LINES_BY_ORDER: [Table; 1] = [lineitem("SORTKEY(l_orderkey)")];
 
 const fn lineitem(sort_key: &'static str) -> Table {
     Table {
