@@ -120,6 +120,13 @@ def seconds_of(engine, sql):
 def time_queries(basalt, files, queries, runs):
     """Prints the medians of both engines, query by query, and their totals."""
     duckdb = DuckDB(files, has_tables=True)
+    try:
+        print_times(basalt, duckdb, queries, runs)
+    finally:
+        duckdb.stop()
+
+
+def print_times(basalt, duckdb, queries, runs):
     print(f"{len(basalt.processes) - 1} worker processes: loaded in {basalt.load_seconds:.1f} s")
     print(f"{'':6}{'Basalt ms':>12}{'DuckDB ms':>12}{'ratio':>8}", flush=True)
     totals, ratios = [0.0, 0.0], []
@@ -136,8 +143,6 @@ def time_queries(basalt, files, queries, runs):
         print(f"{name:6}{medians[0] * 1000:12.1f}{medians[1] * 1000:12.1f}{ratios[-1]:8.2f}", flush=True)
     print(f"{'total':6}{totals[0] * 1000:12.1f}{totals[1] * 1000:12.1f}{totals[0] / totals[1]:8.2f}")
     print(f"geometric mean of the ratios {statistics.geometric_mean(ratios):.2f}, largest {max(ratios):.2f}")
-    basalt.stop()
-    duckdb.stop()
 
 
 def parse_arguments():
@@ -165,7 +170,11 @@ def main():
     print(f"{options.suite} scale {options.scale:g}: {len(queries)} queries, {datetime.date.today()}, {machine()}")
     if options.time:
         for workers in options.workers:
-            time_queries(Basalt(options.basalt, workers, folder, files, has_processes=True), files, queries, options.time)
+            basalt = Basalt(options.basalt, workers, folder, files, has_processes=True)
+            try:
+                time_queries(basalt, files, queries, options.time)
+            finally:
+                basalt.stop()
         return 0
     expected = expected_answers(options.peers, files, queries)
     faults = 0

@@ -152,6 +152,8 @@ class Basalt:
         deadline = time.monotonic() + 120
         while not is_so():
             if time.monotonic() > deadline:
+                for process in self.processes:
+                    process.kill()
                 raise SystemExit(problem)
             time.sleep(0.1)
 

@@ -136,6 +136,13 @@ async fn run_workload(workload: &'static Workload, args: BenchArgs) -> anyhow::R
     report.check_rows()
 }
 
+/// A connection whose statements are run, whatever was asked before.
+async fn connect(url: &str) -> anyhow::Result<Client> {
+    let mut client = Client::connect(url).await?;
+    client.execute_update("SET result_cache = off").await?;
+    Ok(client)
+}
+
 /// What the cluster is measured against.
 struct Peers {
     datafusion: PlainDataFusion,
@@ -154,7 +161,7 @@ async fn measure(
         "--operations changes rows: not in a cluster at a --url"
     );
     let watched = Watched::new(target.process_ids());
-    let mut client = Client::connect(target.url()).await?;
+    let mut client = connect(target.url()).await?;
     let copies = match args.copies {
         true => Some(measure_copies(workload, args, target, &mut client).await?),
         false => None,

@@ -21,7 +21,7 @@ use super::Statements;
 use super::failover::Resilient;
 use super::parameters::bind;
 use super::registry::{RunGuard, cancelled};
-use super::result_cache::{KeptResult, ResultCache, ResultKey};
+use super::result_cache::{Collected, KeptResult, ResultKey};
 use super::session::Pinned;
 use crate::backend::{PlannedQuery, RowStream, SessionId};
 
@@ -79,16 +79,11 @@ impl Statements {
             Planned::New(planned) => *planned,
         };
         let schema = wire_schema(&shown_names(&columns));
-        let keeping = key.map(|key| Keeping {
-            key,
-            cache: Arc::clone(&self.inner.results),
-            batches: Vec::new(),
-            bytes: 0,
-        });
+        let collected = key.map(|key| self.inner.results.collect(key));
         let (query_id, wire) = (run.query_id(), Arc::clone(&schema));
         let start = Box::new(move || {
             run.notes().note_fetched();
-            WireRows::new(query.rows().boxed(), wire, run, keeping).boxed()
+            WireRows::new(query.rows().boxed(), wire, run, collected).boxed()
         });
         Ok(PlannedQuery { query_id, schema, start })
     }
@@ -133,41 +128,24 @@ fn wire_batches(run: RunGuard, schema: SchemaRef, batches: Vec<RecordBatch>) -> 
     PlannedQuery { query_id, schema, start }
 }
 
-/// Rows on their way to the client, for the result cache: as long as they are few.
-struct Keeping {
-    key: ResultKey,
-    cache: Arc<ResultCache>,
-    batches: Vec<RecordBatch>,
-    bytes: usize,
-}
-
-impl Keeping {
-    /// With some more rows; `None` when they are too many.
-    fn and(mut self, batch: &RecordBatch) -> Option<Self> {
-        self.bytes += batch.get_array_memory_size();
-        self.batches.push(batch.clone());
-        (self.bytes <= self.cache.answer_bytes_max()).then_some(self)
-    }
-
-    /// All rows are there.
-    fn keep(self, schema: SchemaRef) {
-        self.cache.keep(self.key, KeptResult { schema, batches: self.batches.into() });
-    }
-}
-
 /// A query's rows in wire form, until they end, fail or are cancelled.
 struct WireRows {
     rows: Option<RowStream>,
     schema: SchemaRef,
     run: RunGuard,
-    keeping: Option<Keeping>,
+    collected: Option<Collected>,
     cancelled: Pin<Box<WaitForCancellationFutureOwned>>,
 }
 
 impl WireRows {
-    fn new(rows: RowStream, schema: SchemaRef, run: RunGuard, keeping: Option<Keeping>) -> Self {
+    fn new(
+        rows: RowStream,
+        schema: SchemaRef,
+        run: RunGuard,
+        collected: Option<Collected>,
+    ) -> Self {
         let cancelled = Box::pin(run.token().clone().cancelled_owned());
-        Self { rows: Some(rows), schema, run, keeping, cancelled }
+        Self { rows: Some(rows), schema, run, collected, cancelled }
     }
 
     /// Ends the stream: what the query holds is freed now, not when the client lets go.
@@ -190,8 +168,8 @@ impl Stream for WireRows {
         match rows.poll_next_unpin(cx) {
             Poll::Pending => Poll::Pending,
             Poll::Ready(None) => {
-                if let Some(keeping) = this.keeping.take() {
-                    keeping.keep(Arc::clone(&this.schema));
+                if let Some(collected) = this.collected.take() {
+                    collected.keep(Arc::clone(&this.schema));
                 }
                 this.end(None)
             }
@@ -199,7 +177,9 @@ impl Stream for WireRows {
             Poll::Ready(Some(Ok(batch))) => match to_wire(&batch, &this.schema) {
                 Ok(batch) => {
                     this.run.notes().add_rows(batch.num_rows() as u64);
-                    this.keeping = this.keeping.take().and_then(|keeping| keeping.and(&batch));
+                    if let Some(collected) = &mut this.collected {
+                        collected.add(&batch);
+                    }
                     Poll::Ready(Some(Ok(batch)))
                 }
                 Err(error) => this.end(Some(error)),

@@ -7,28 +7,33 @@
 //! ```
 //! Invariant: an answer that is found is one that running the query now could give. What decides it is in the
 //! key and compared, not only hashed: the plan as it was parsed, with views and names resolved; of each table its
-//! id and the commit that last changed its rows or columns; all settings. A plan that depends on anything else
+//! id and the commit that last changed its rows or columns; all settings; the types of literals, as a moment equals
+//! the same one of another time zone. A plan that depends on anything else
 //! has no key: system tables, files, functions of time, session or chance.
 //!
 //! The least recently used go when the budget is used up, as in Redshift's result cache.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{DataType, SchemaRef};
 use arrow::record_batch::RecordBatch;
 use basalt_engine::settings::Settings;
 use basalt_engine::table::SegmentTable;
 use basalt_storage::ids::TableId;
-use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
 use datafusion::datasource::source_as_provider;
 use datafusion::error::Result;
+use datafusion::logical_expr::logical_plan::builder::LogicalTableSource;
 use datafusion::logical_expr::{Expr, LogicalPlan, Volatility};
 
 /// An answer of more than this part of the budget is not kept.
 const ANSWER_PARTS: usize = 16;
-/// What a key takes about, in bytes: plans are trees of small pieces.
+/// What a key takes at most, about, in bytes: plans are trees of small pieces, and literals may be as large.
 const KEY_BYTES: usize = 16 << 10;
+/// Plans with more bytes of literals have no key.
+const LITERAL_BYTES_MAX: usize = KEY_BYTES / 4;
 /// Larger plans have no key: to compare them would take longer than is saved, and much stack.
 const PLAN_NODES_MAX: usize = 500;
 
@@ -38,13 +43,16 @@ pub(super) struct ResultKey {
     plan: LogicalPlan,
     /// The tables in the order in which the plan names them, each with its commit.
     tables: Vec<(TableId, u64)>,
+    /// The types of its literals, in order: zones of timestamps are not compared with their values.
+    literals: Vec<DataType>,
     settings: Settings,
 }
 
 impl ResultKey {
     /// The key of a plan whose parameters are bound; `None` where its answer depends on more.
     pub(super) fn of(plan: &LogicalPlan, settings: &Settings) -> Result<Option<Self>> {
-        let (mut tables, mut nodes, mut is_decided) = (Vec::new(), 0, true);
+        let (mut tables, mut literals) = (Vec::new(), Vec::new());
+        let (mut nodes, mut literal_bytes, mut is_decided) = (0, 0, true);
         plan.apply_with_subqueries(|node| {
             nodes += 1;
             match node {
@@ -64,18 +72,34 @@ impl ResultKey {
                 expr.apply(|part| {
                     nodes += 1;
                     is_decided &= is_immutable(part);
+                    if let Expr::Literal(value, _) = part {
+                        literal_bytes += value.size();
+                        literals.push(value.data_type());
+                    }
                     Ok(TreeNodeRecursion::Continue)
                 })
             })?;
-            Ok(match is_decided && nodes <= PLAN_NODES_MAX {
+            is_decided &= nodes <= PLAN_NODES_MAX && literal_bytes <= LITERAL_BYTES_MAX;
+            Ok(match is_decided {
                 true => TreeNodeRecursion::Continue,
                 false => TreeNodeRecursion::Stop,
             })
         })?;
-        let is_small = nodes <= PLAN_NODES_MAX;
         // Without tables there is nothing to save.
-        let has_key = is_decided && is_small && !tables.is_empty();
-        Ok(has_key.then(|| Self { plan: plan.clone(), tables, settings: settings.clone() }))
+        let has_key = is_decided && !tables.is_empty();
+        let (plan, settings) = (plan.clone(), settings.clone());
+        Ok(has_key.then_some(Self { plan, tables, literals, settings }))
+    }
+
+    /// The same key without the segments of its tables, which a key that is kept must not keep: scans are equal
+    /// whatever their sources are.
+    fn without_sources(self) -> Result<Self> {
+        let plan = self.plan.transform_up_with_subqueries(|node| {
+            let LogicalPlan::TableScan(mut scan) = node else { return Ok(Transformed::no(node)) };
+            scan.source = Arc::new(LogicalTableSource::new(scan.source.schema()));
+            Ok(Transformed::yes(LogicalPlan::TableScan(scan)))
+        });
+        Ok(Self { plan: plan.data()?, ..self })
     }
 }
 
@@ -84,7 +108,9 @@ fn is_immutable(expr: &Expr) -> bool {
         Expr::ScalarFunction(function) => function.func.signature().volatility,
         Expr::AggregateFunction(function) => function.func.signature().volatility,
         Expr::WindowFunction(function) => function.fun.signature().volatility,
-        Expr::Placeholder(_) | Expr::ScalarVariable(..) => return false,
+        Expr::Placeholder(_) | Expr::ScalarVariable(..) | Expr::HigherOrderFunction(_) => {
+            return false;
+        }
         _ => return true,
     };
     volatility == Volatility::Immutable
@@ -107,12 +133,22 @@ impl KeptResult {
 #[derive(Debug)]
 pub(super) struct ResultCache {
     budget_bytes: usize,
+    /// Bytes of answers on their way, which may be kept when they are whole.
+    collected_bytes: AtomicUsize,
     kept: Mutex<Kept>,
+}
+
+/// An answer, its key once more, and when it was last used.
+#[derive(Debug)]
+struct Held {
+    key: Arc<ResultKey>,
+    result: KeptResult,
+    used: u64,
 }
 
 #[derive(Debug, Default)]
 struct Kept {
-    results: HashMap<Arc<ResultKey>, (KeptResult, u64)>,
+    results: HashMap<Arc<ResultKey>, Held>,
     /// Keys by when they were last used.
     by_use: BTreeMap<u64, Arc<ResultKey>>,
     uses: u64,
@@ -121,17 +157,17 @@ struct Kept {
 
 impl Kept {
     fn remove(&mut self, key: &ResultKey) {
-        if let Some((result, used)) = self.results.remove(key) {
-            self.by_use.remove(&used);
-            self.bytes -= result.bytes();
+        if let Some(held) = self.results.remove(key) {
+            self.by_use.remove(&held.used);
+            self.bytes -= held.result.bytes();
         }
     }
 
     fn remove_oldest(&mut self) {
         if let Some((_, key)) = self.by_use.pop_first()
-            && let Some((result, _)) = self.results.remove(&key)
+            && let Some(held) = self.results.remove(&key)
         {
-            self.bytes -= result.bytes();
+            self.bytes -= held.result.bytes();
         }
     }
 }
@@ -139,7 +175,7 @@ impl Kept {
 impl ResultCache {
     /// A cache of so many bytes; of 0, one that keeps nothing.
     pub(super) fn new(budget_bytes: usize) -> Self {
-        Self { budget_bytes, kept: Mutex::default() }
+        Self { budget_bytes, collected_bytes: AtomicUsize::new(0), kept: Mutex::default() }
     }
 
     /// Whether anything is kept.
@@ -148,7 +184,7 @@ impl ResultCache {
     }
 
     /// Bytes of an answer beyond which it is not kept.
-    pub(super) fn answer_bytes_max(&self) -> usize {
+    fn answer_bytes_max(&self) -> usize {
         self.budget_bytes / ANSWER_PARTS
     }
 
@@ -157,13 +193,16 @@ impl ResultCache {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let kept = &mut *kept;
         kept.uses += 1;
-        let (shared, _) = kept.results.get_key_value(key)?;
-        let shared = Arc::clone(shared);
-        let (result, used) = kept.results.get_mut(key)?;
-        kept.by_use.remove(used);
-        *used = kept.uses;
-        kept.by_use.insert(kept.uses, shared);
-        Some(result.clone())
+        let held = kept.results.get_mut(key)?;
+        kept.by_use.remove(&held.used);
+        held.used = kept.uses;
+        kept.by_use.insert(kept.uses, Arc::clone(&held.key));
+        Some(held.result.clone())
+    }
+
+    /// Begins to collect an answer that may be kept.
+    pub(super) fn collect(self: &Arc<Self>, key: ResultKey) -> Collected {
+        Collected { key: Some(key), cache: Arc::clone(self), batches: Vec::new(), bytes: 0 }
     }
 
     /// Keeps an answer, in the place of those that were not asked for the longest.
@@ -171,6 +210,8 @@ impl ResultCache {
         if result.bytes() > self.answer_bytes_max() + KEY_BYTES || !self.is_enabled() {
             return;
         }
+        // Of a plan that was walked before; one that cannot be walked again is not kept.
+        let Ok(key) = key.without_sources() else { return };
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         kept.remove(&key);
         while kept.bytes + result.bytes() > self.budget_bytes && !kept.results.is_empty() {
@@ -181,7 +222,55 @@ impl ResultCache {
         let used = kept.uses;
         kept.bytes += result.bytes();
         kept.by_use.insert(used, Arc::clone(&key));
-        kept.results.insert(key, (result, used));
+        kept.results.insert(Arc::clone(&key), Held { key, result, used });
+    }
+}
+
+/// Rows on their way to the client, for the cache: as long as they are few, and all that are collected
+/// fit into its budget.
+pub(super) struct Collected {
+    /// `None` when it is too large.
+    key: Option<ResultKey>,
+    cache: Arc<ResultCache>,
+    batches: Vec<RecordBatch>,
+    bytes: usize,
+}
+
+impl Collected {
+    /// Some more rows.
+    pub(super) fn add(&mut self, batch: &RecordBatch) {
+        if self.key.is_none() {
+            return;
+        }
+        let bytes = batch.get_array_memory_size();
+        let all = self.cache.collected_bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        self.bytes += bytes;
+        if self.bytes > self.cache.answer_bytes_max() || all > self.cache.budget_bytes {
+            self.key = None;
+            self.let_go();
+            return;
+        }
+        self.batches.push(batch.clone());
+    }
+
+    /// All rows are there.
+    pub(super) fn keep(mut self, schema: SchemaRef) {
+        if let Some(key) = self.key.take() {
+            let batches = std::mem::take(&mut self.batches).into();
+            self.cache.keep(key, KeptResult { schema, batches });
+        }
+    }
+
+    fn let_go(&mut self) {
+        self.batches.clear();
+        self.cache.collected_bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.bytes = 0;
+    }
+}
+
+impl Drop for Collected {
+    fn drop(&mut self) {
+        self.let_go();
     }
 }
 
@@ -194,7 +283,8 @@ mod tests {
 
     fn key(number: i64) -> ResultKey {
         let plan = LogicalPlanBuilder::values(vec![vec![lit(number)]]).unwrap().build().unwrap();
-        ResultKey { plan, tables: vec![(TableId(1), 7)], settings: Settings::default() }
+        let literals = vec![DataType::Int64];
+        ResultKey { plan, tables: vec![(TableId(1), 7)], literals, settings: Settings::default() }
     }
 
     fn result(rows: usize) -> KeptResult {
@@ -216,6 +306,8 @@ mod tests {
         assert!(cache.get(&newer).is_none());
         let elsewhere = Settings { time_zone: "+02:00".into(), ..Settings::default() };
         assert!(cache.get(&ResultKey { settings: elsewhere, ..key(1) }).is_none());
+        let typed = ResultKey { literals: vec![DataType::Int32], ..key(1) };
+        assert!(cache.get(&typed).is_none());
     }
 
     #[test]
@@ -231,7 +323,7 @@ mod tests {
         assert_eq!(kept.results.len(), kept.by_use.len());
         assert_eq!(
             kept.bytes,
-            kept.results.values().map(|(result, _)| result.bytes()).sum::<usize>()
+            kept.results.values().map(|held| held.result.bytes()).sum::<usize>()
         );
     }
 
@@ -252,5 +344,20 @@ mod tests {
         let none = ResultCache::new(0);
         none.keep(key(1), result(0));
         assert!(!none.is_enabled() && !has(&none, 1));
+    }
+
+    #[test]
+    fn answers_on_their_way_have_no_more_than_the_budget_and_give_it_back() {
+        let cache = Arc::new(ResultCache::new(1 << 20));
+        let column: ArrayRef = Arc::new(Int64Array::from(vec![1; 6_000]));
+        let batch = RecordBatch::try_from_iter([("n", column)]).unwrap();
+        let mut collected: Vec<_> = (0..100).map(|number| cache.collect(key(number))).collect();
+        collected.iter_mut().for_each(|answer| answer.add(&batch));
+        assert!(cache.collected_bytes.load(Ordering::Relaxed) <= 1 << 20);
+        let whole = collected.iter().filter(|answer| answer.key.is_some()).count();
+        assert!((10..30).contains(&whole), "{whole}");
+        collected.drain(..).for_each(|answer| answer.keep(batch.schema()));
+        assert_eq!(cache.collected_bytes.load(Ordering::Relaxed), 0);
+        assert!(has(&cache, 0) && !has(&cache, 99));
     }
 }

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, AsArray, Int64Array};
+use arrow::array::{ArrayRef, AsArray, Int64Array, TimestampMicrosecondArray};
+use arrow::datatypes::Int64Type;
 use arrow::record_batch::RecordBatch;
 use basalt_sql_tests::client::{Answer, Client};
 use basalt_sql_tests::cluster::{EmbeddedCluster, EmbeddedConfig};
@@ -163,7 +164,7 @@ async fn parameters_are_a_part_of_what_is_asked() {
         let Answer::Rows(mut rows) = prepared.run(Some(values)).await.unwrap() else { panic!() };
         let mut sum = 0;
         while let Some(batch) = rows.next_batch().await.unwrap() {
-            sum += batch.column(0).as_primitive::<arrow::datatypes::Int64Type>().value(0);
+            sum += batch.column(0).as_primitive::<Int64Type>().value(0);
         }
         assert_eq!(sum, (1..limit).map(|k| k % 7).sum::<i64>());
         assert_eq!(newest_is_cached(&mut scene.client).await, is_cached, "{limit}");
@@ -202,5 +203,66 @@ async fn an_answer_from_memory_is_what_running_the_query_gives() {
         }
     }
     assert!(hits > 50, "{hits}");
+    scene.cluster.stop().await;
+}
+
+/// The same moment of two zones is equal, and an answer may depend on the zone.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_zone_of_a_parameter_is_a_part_of_what_is_asked() {
+    let mut scene = Scene::start().await;
+    let sql = "SELECT CAST($1 AS VARCHAR) AS text, count(*) AS n FROM t WHERE k = 1";
+    let mut prepared = scene.client.clone().prepare(sql).await.unwrap();
+    let mut texts = Vec::new();
+    for zone in [None, Some("+02:00"), Some("-05:00"), None] {
+        let values = TimestampMicrosecondArray::from(vec![1_700_000_000_000_000]);
+        let values: ArrayRef = Arc::new(values.with_timezone_opt(zone));
+        let values = RecordBatch::try_from_iter([("$1", values)]).unwrap();
+        let Answer::Rows(mut rows) = prepared.run(Some(values)).await.unwrap() else { panic!() };
+        while let Some(batch) = rows.next_batch().await.unwrap() {
+            texts.push(arrow::util::display::array_value_to_string(batch.column(0), 0).unwrap());
+        }
+        let is_cached = newest_is_cached(&mut scene.client).await;
+        assert_eq!(is_cached, texts.len() == 4, "{zone:?}: {texts:?}");
+    }
+    assert_eq!(texts[0], texts[3]);
+    scene.cluster.stop().await;
+}
+
+/// One writer, whose changes leave a sum as it is, and readers that may be answered from memory.
+#[tokio::test(flavor = "multi_thread")]
+async fn readers_beside_a_writer_see_whole_changes_and_a_writer_its_own() {
+    let scene = Scene::start().await;
+    let (mut writer, mut readers) = (scene.connect().await, Vec::new());
+    writer.execute_update("CREATE TABLE accounts (id BIGINT, amount BIGINT)").await.unwrap();
+    writer.execute_update("INSERT INTO accounts VALUES (1, 0), (2, 0)").await.unwrap();
+    let (stop, stopped) = tokio::sync::watch::channel(false);
+    for _ in 0..2 {
+        let (mut client, stopped) = (scene.connect().await, stopped.clone());
+        readers.push(tokio::spawn(async move {
+            let mut least = 0;
+            while !*stopped.borrow() {
+                let sql = "SELECT sum(amount) AS s, max(amount) AS m FROM accounts";
+                let (_, rows) = client.query_all(sql).await.unwrap();
+                let batch = rows.iter().find(|batch| batch.num_rows() == 1).unwrap();
+                let value =
+                    |column: usize| batch.column(column).as_primitive::<Int64Type>().value(0);
+                assert_eq!(value(0), 0);
+                assert!(value(1) >= least, "an older answer came after a newer one");
+                least = value(1);
+            }
+            least
+        }));
+    }
+    for n in 1..=20 {
+        let change = "UPDATE accounts SET amount = amount + CASE WHEN id = 1 THEN 1 ELSE -1 END";
+        writer.execute_update(change).await.unwrap();
+        let own =
+            shown(&mut writer, "SELECT sum(amount) AS s, max(amount) AS m FROM accounts").await;
+        assert!(own.contains(&format!("| {n} ")), "{own}");
+    }
+    stop.send(true).unwrap();
+    for reader in readers {
+        assert!(reader.await.unwrap() > 0);
+    }
     scene.cluster.stop().await;
 }

@@ -124,13 +124,15 @@ fn segment(table: TableId, txn: TxnId, place: usize, placed: &[Vec<WorkerId>]) -
     let slice = place % placed.len();
     let first = (place / placed.len()) as i64 * SEGMENT_ROWS as i64;
     let last = first + SEGMENT_ROWS as i64;
+    // Loads of a thousand days, in turns.
+    let first_day = 8_000 + place as i64 % 100 * 10;
     let bytes = |text: String| ZoneValue::Bytes { value: text.into_bytes(), exact: true };
     let int = ZoneValue::Int;
     let bounds = [
         (int(first), int(last)),
         (int(0), int(1_000_000)),
         (ZoneValue::Decimal(0), ZoneValue::Decimal(9_999_999)),
-        (int(8_000 + place as i64 % 1_000), int(12_000)),
+        (int(first_day), int(first_day + 30)),
         (bytes(format!("a{place}")), bytes(format!("z{place}"))),
     ];
     let columns = (1..).zip(bounds).map(|(id, (min, max))| {
