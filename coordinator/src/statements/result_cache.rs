@@ -57,8 +57,9 @@ impl ResultKey {
             nodes += 1;
             match node {
                 LogicalPlan::TableScan(scan) => {
-                    let provider = source_as_provider(&scan.source)?;
-                    match provider.downcast_ref::<SegmentTable>() {
+                    // What is no provider is no table either.
+                    let provider = source_as_provider(&scan.source).ok();
+                    match provider.as_ref().and_then(|table| table.downcast_ref::<SegmentTable>()) {
                         Some(table) => {
                             tables.push((table.snapshot().id, table.snapshot().version));
                         }
@@ -200,18 +201,18 @@ impl ResultCache {
         Some(held.result.clone())
     }
 
-    /// Begins to collect an answer that may be kept.
+    /// Begins to collect an answer that may be kept; none of a plan that cannot be walked once more. Where it is
+    /// planned, as that takes stack (`engine/src/stack.rs`).
     pub(super) fn collect(self: &Arc<Self>, key: ResultKey) -> Collected {
-        Collected { key: Some(key), cache: Arc::clone(self), batches: Vec::new(), bytes: 0 }
+        let key = key.without_sources().ok();
+        Collected { key, cache: Arc::clone(self), batches: Vec::new(), bytes: 0 }
     }
 
     /// Keeps an answer, in the place of those that were not asked for the longest.
-    pub(super) fn keep(&self, key: ResultKey, result: KeptResult) {
+    fn keep(&self, key: ResultKey, result: KeptResult) {
         if result.bytes() > self.answer_bytes_max() + KEY_BYTES || !self.is_enabled() {
             return;
         }
-        // Of a plan that was walked before; one that cannot be walked again is not kept.
-        let Ok(key) = key.without_sources() else { return };
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         kept.remove(&key);
         while kept.bytes + result.bytes() > self.budget_bytes && !kept.results.is_empty() {
