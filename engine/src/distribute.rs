@@ -7,6 +7,8 @@
 //!                    ▼
 //!                  colocate: exchanges of rows that are where they should be are taken out
 //!                    ▼
+//!                  whole_builds: joins within a task build one table where that is cheaper
+//!                    ▼
 //!                  head: nothing heavy stays on the coordinator
 //!                    ▼
 //!                  check: no operator that needs all rows sits in a stage of several tasks
@@ -24,6 +26,7 @@ mod one_task;
 mod planner;
 mod slice_route;
 mod topology;
+mod whole_builds;
 mod window_keys;
 
 pub use calls::{Calls, calls};
@@ -36,4 +39,5 @@ pub use one_task::start;
 pub use planner::{DistributedPlan, plan_distributed};
 pub(crate) use slice_route::slice_route;
 pub use topology::Topology;
+pub(crate) use whole_builds::WholeBuilds;
 pub(crate) use window_keys::VisibleWindowKeys;

@@ -54,6 +54,8 @@ const CLEARLY: f64 = 0.8;
 const FEW_GROUPS: f64 = 0.1;
 /// The small side is read once more if it reads at most so many rows of those of the aggregate's input.
 const FEW_READ: f64 = 0.5;
+/// Semi joins below each other that are looked through for a small side.
+const SIDES_DEEP: usize = 8;
 /// What a condition between relations keeps, of which nothing is known.
 const CONDITION_SHARE: f64 = 0.3;
 
@@ -79,6 +81,13 @@ pub(crate) fn ordered(plan: LogicalPlan, state: &SessionState) -> Result<Logical
     // Columns are left out as early as may be in this order, too.
     let prune = Optimizer::with_rules(vec![Arc::new(OptimizeProjections::new())]);
     prune.optimize(ordered.data, state, |_, _| {})
+}
+
+/// A relation that has all values that a key of a plan has.
+struct Side {
+    plan: LogicalPlan,
+    key: Expr,
+    rows: f64,
 }
 
 /// Where joins are ordered, and by what.
@@ -170,35 +179,52 @@ impl Ordering<'_> {
         }
         for (left, right) in &join.on {
             let Some((aggregate, group)) = aggregate_below(&join.right, right) else { continue };
-            let Some((by, key, keys)) = self.small_side(&join.left, left)? else { continue };
-            if self.pays(aggregate, group, &by, keys) {
-                let by = SmallSide { plan: &by, key: &key };
-                let number = self.reducers.fetch_add(1, MemoryOrdering::Relaxed);
-                let right = reduced_groups(&join.right, aggregate, group, &by, number)?;
-                let join = Join { right: Arc::new(right), ..join.clone() };
-                return Ok(Some(LogicalPlan::Join(join)));
+            for Side { plan: by, key, rows } in self.small_sides(&join.left, left, SIDES_DEEP)? {
+                if self.pays(aggregate, group, &by, rows) {
+                    let by = SmallSide { plan: &by, key: &key };
+                    let number = self.reducers.fetch_add(1, MemoryOrdering::Relaxed);
+                    let right = reduced_groups(&join.right, aggregate, group, &by, number)?;
+                    let join = Join { right: Arc::new(right), ..join.clone() };
+                    return Ok(Some(LogicalPlan::Join(join)));
+                }
             }
         }
         Ok(None)
     }
 
-    /// The smallest relation that has all values of a key of a plan, its key, and its rows.
-    fn small_side(
-        &self,
-        plan: &LogicalPlan,
-        key: &Expr,
-    ) -> Result<Option<(LogicalPlan, Expr, f64)>> {
-        let whole = || {
-            let rows = rows_of(&estimate(plan, self.state)?)?;
-            Some((plan.clone(), key.clone(), rows))
-        };
-        let Some(cluster) = Cluster::of_at_least(2, plan)? else { return Ok(whole()) };
-        let Some(graph) = self.graph(&cluster) else { return Ok(None) };
-        let class = cluster.equal.iter().find(|class| class.iter().any(|(_, known)| known == key));
-        let sides = class.into_iter().flatten().map(|(relation, key)| {
-            (cluster.relations[*relation].clone(), key.clone(), graph.relations[*relation].rows)
-        });
-        Ok(sides.min_by(|one, other| one.2.total_cmp(&other.2)))
+    /// Relations that have all values that a key of a plan has, the smallest first.
+    fn small_sides(&self, plan: &LogicalPlan, key: &Expr, deep: usize) -> Result<Vec<Side>> {
+        let mut sides = Vec::new();
+        if let LogicalPlan::Join(join) = plan
+            && join.join_type == JoinType::LeftSemi
+            && join.null_equality == NullEquality::NullEqualsNothing
+        {
+            if deep == 0 {
+                return Ok(sides);
+            }
+            // What is kept has a value of the right side, too.
+            sides.extend(self.small_sides(&join.left, key, deep - 1)?);
+            for (_, right) in join.on.iter().filter(|(left, _)| left == key) {
+                sides.extend(self.small_sides(&join.right, right, deep - 1)?);
+            }
+        } else if let Some(cluster) = Cluster::of_at_least(2, plan)? {
+            let is_of_key = |class: &&Vec<(usize, Expr)>| class.iter().any(|(_, one)| one == key);
+            if let (Some(graph), Some(class)) =
+                (self.graph(&cluster), cluster.equal.iter().find(is_of_key))
+            {
+                sides.extend(class.iter().map(|(relation, key)| Side {
+                    plan: cluster.relations[*relation].clone(),
+                    key: key.clone(),
+                    rows: graph.relations[*relation].rows,
+                }));
+            }
+        } else if is_cheap(plan) {
+            let rows = estimate(plan, self.state).and_then(|rows| rows_of(&rows));
+            let side = |rows| Side { plan: plan.clone(), key: key.clone(), rows };
+            sides.extend(rows.map(side));
+        }
+        sides.sort_by(|one, other| one.rows.total_cmp(&other.rows));
+        Ok(sides)
     }
 
     /// Whether to make an aggregate's groups of the `keys` keys of a small side only spares more than to read that side

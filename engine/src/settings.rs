@@ -55,6 +55,8 @@ pub struct Settings {
     pub join_order: bool,
     /// Whether rows are joined and grouped where they lie, if that can be.
     pub colocation: bool,
+    /// Whether joins within a task may build one hash table.
+    pub whole_builds: bool,
     /// Whether queries whose tables have not changed are answered with the rows of before.
     pub result_cache: bool,
 }
@@ -190,7 +192,7 @@ pub struct Setting {
 }
 
 /// Names and descriptions, in alphabetical order.
-const SETTINGS: [(&str, &str); 15] = [
+const SETTINGS: [(&str, &str); 16] = [
     ("batch_rows", "rows per batch, 1 to 65536"),
     ("colocation", "whether rows are joined and grouped where they lie, if they can: on or off"),
     (
@@ -218,6 +220,10 @@ const SETTINGS: [(&str, &str); 15] = [
     ("target_partitions", "parallel partitions per task, 1 (raised to 2) to 256"),
     ("timezone", "time zone of TIMESTAMP WITH TIME ZONE, an IANA name or an offset"),
     (
+        "whole_builds",
+        "whether joins within a worker may build one hash table and not one per partition: on or off",
+    ),
+    (
         "write_consistency",
         "copies that are durable when a write is acknowledged: all, quorum or one",
     ),
@@ -241,6 +247,7 @@ impl Default for Settings {
             statistics: true,
             join_order: true,
             colocation: true,
+            whole_builds: true,
             result_cache: true,
         }
     }
@@ -276,6 +283,7 @@ impl Settings {
             "statistics" => self.statistics = switch(name, value)?,
             "join_order" => self.join_order = switch(name, value)?,
             "colocation" => self.colocation = switch(name, value)?,
+            "whole_builds" => self.whole_builds = switch(name, value)?,
             "result_cache" => self.result_cache = switch(name, value)?,
             _ => {
                 self.exchange_compression = match value.to_ascii_lowercase().as_str() {
@@ -320,6 +328,7 @@ impl Settings {
             "statistics" => on_or_off(self.statistics),
             "join_order" => on_or_off(self.join_order),
             "colocation" => on_or_off(self.colocation),
+            "whole_builds" => on_or_off(self.whole_builds),
             "result_cache" => on_or_off(self.result_cache),
             _ => self.exchange_compression.name().to_owned(),
         };

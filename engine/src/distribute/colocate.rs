@@ -338,7 +338,8 @@ fn cost(inputs: &[Choice]) -> f64 {
     inputs.iter().map(|input| input.cost).sum()
 }
 
-fn with_children(
+/// A node over other inputs; itself where they are the same.
+pub(super) fn with_children(
     node: &Arc<dyn ExecutionPlan>,
     children: Vec<Arc<dyn ExecutionPlan>>,
 ) -> Result<Arc<dyn ExecutionPlan>> {

@@ -17,6 +17,7 @@ use super::check::check_plan;
 use super::colocate::{Colocation, colocated};
 use super::depth::{check_depth, fold_deep};
 use super::head::{reads_data, relieve_head};
+use super::whole_builds::{WholeBuilds, with_whole_builds};
 use crate::guarded::is_sender;
 use crate::join_order::ordered;
 use crate::unestimated::unestimated;
@@ -85,6 +86,11 @@ fn is_colocation_on(state: &SessionState) -> bool {
     state.config().get_extension::<Colocation>().is_none_or(|switch| switch.0)
 }
 
+/// Whether joins within a task may build one table.
+fn is_whole_builds_on(state: &SessionState) -> bool {
+    state.config().get_extension::<WholeBuilds>().is_none_or(|switch| switch.0)
+}
+
 /// The physical plan of a logical plan that is optimised already.
 async fn plan_once(state: &SessionState, logical: &LogicalPlan) -> Result<Arc<dyn ExecutionPlan>> {
     let plan = state.query_planner().create_physical_plan(logical, state).await?;
@@ -96,7 +102,9 @@ async fn plan_once(state: &SessionState, logical: &LogicalPlan) -> Result<Arc<dy
         _ => plan,
     };
     let config = datafusion_distributed::DistributedConfig::from_session_config(state.config())?;
-    with_own_roots(relieve_head(plan, config.collect_metrics)?)
+    let plan = relieve_head(plan, config.collect_metrics)?;
+    let plan = if is_whole_builds_on(state) { with_whole_builds(plan)? } else { plan };
+    with_own_roots(plan)
 }
 
 /// A plan of which no stage that is collected has a root that a worker would take for that of a shuffle, and

@@ -19,7 +19,7 @@ use crate::arithmetic::with_checked_arithmetic;
 use crate::channels::Channels;
 use crate::codec::EngineCodec;
 use crate::distribute::{
-    Colocation, LimitedBuildSides, Topology, desired_tasks, route_tasks, scale_up_leaf,
+    Colocation, LimitedBuildSides, Topology, WholeBuilds, desired_tasks, route_tasks, scale_up_leaf,
 };
 use crate::empty_grouping_set::EmptyGroupingSet;
 use crate::files::{AllowedRoots, CsvOptions, FileFormat, ReadFiles};
@@ -168,6 +168,7 @@ pub(crate) fn nested_state(
         .with_extension(Arc::new(Estimates(spec.settings.statistics)))
         .with_extension(Arc::new(JoinOrder(spec.settings.join_order)))
         .with_extension(Arc::new(Colocation(spec.settings.colocation)))
+        .with_extension(Arc::new(WholeBuilds(spec.settings.whole_builds)))
         .with_distributed_option_extension(fragment)
         .with_distributed_worker_resolver(topology);
     let catalogs = MemoryCatalogProviderList::new();

@@ -151,3 +151,68 @@ async fn explain_says_what_a_join_moves_and_why() {
     assert!(!plan.await.unwrap().contains("DS_"));
     cluster.stop().await;
 }
+
+/// A query, and the mode of its only join: one hash table in each task where its rows are few beside those that are
+/// looked up, and nothing above needs their partitions.
+const BUILDS: [(&str, &str); 9] = [
+    (
+        "SELECT count(*), sum(q) FROM lines l JOIN orders o ON l.k = o.k AND o.c < 800",
+        "CollectLeft",
+    ),
+    (
+        "SELECT count(d) FROM lines l LEFT JOIN (SELECT * FROM orders WHERE c < 800) o USING (k)",
+        "CollectLeft",
+    ),
+    (
+        "SELECT count(q) FROM lines l RIGHT JOIN (SELECT * FROM orders WHERE c < 800) o USING (k)",
+        "CollectLeft",
+    ),
+    (
+        "SELECT count(q + d) FROM lines l FULL JOIN (SELECT * FROM orders WHERE c < 800) o USING (k)",
+        "CollectLeft",
+    ),
+    (
+        "SELECT count(*) FROM orders WHERE c < 800 AND NOT EXISTS (SELECT 1 FROM lines WHERE k = orders.k)",
+        "CollectLeft",
+    ),
+    (
+        "SELECT count(*) FROM orders WHERE c < 800 AND EXISTS (SELECT 1 FROM lines WHERE k = orders.k)",
+        "CollectLeft",
+    ),
+    // The sides are as large as each other.
+    ("SELECT count(*) FROM orders a JOIN orders b ON a.k = b.k", "Partitioned"),
+    // The groups are of the same key.
+    (
+        "SELECT sum(n) FROM (SELECT l.k, count(*) AS n FROM lines l JOIN orders o ON l.k = o.k AND c < 800 GROUP BY l.k)",
+        "Partitioned",
+    ),
+    // Both sides are sent to the tasks of their keys.
+    ("SELECT count(*) FROM lines l JOIN orders o ON l.q = o.c AND o.k < 150000", "Partitioned"),
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_join_builds_one_table_in_each_task_where_that_is_cheaper() {
+    let dir = tempfile::tempdir().unwrap();
+    let (cluster, mut client) = start(dir.path(), 3).await;
+    client.execute_update("SET target_partitions = 2").await.unwrap();
+    for (sql, mode) in BUILDS {
+        client.execute_update("SET whole_builds = on").await.unwrap();
+        let (plan, answer) = modes_and_number(&mut client, sql).await;
+        assert_eq!(plan, [mode], "{sql}");
+        client.execute_update("SET whole_builds = off").await.unwrap();
+        let (plan, without) = modes_and_number(&mut client, sql).await;
+        assert_eq!(plan, ["Partitioned"], "{sql}");
+        assert_eq!(answer, without, "{sql}");
+    }
+    cluster.stop().await;
+}
+
+/// The modes of a query's hash joins, and what it answers.
+async fn modes_and_number(client: &mut Client, sql: &str) -> (Vec<String>, i64) {
+    let plan = plan_text(client, &format!("EXPLAIN {sql}")).await.unwrap();
+    let mode = |line: &str| {
+        let (_, mode) = line.split_once("HashJoinExec: mode=")?;
+        mode.split_once(',').map(|(mode, _)| mode.to_owned())
+    };
+    (plan.lines().filter_map(mode).collect(), number(client, sql).await)
+}

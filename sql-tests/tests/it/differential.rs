@@ -16,7 +16,7 @@ const WORKERS_ALWAYS: u16 = 3;
 const WORKERS_SOMETIMES: [(u16, &str); 5] = [
     (1, "batch_rows=1"),
     (3, "colocation=off,join_order=off"),
-    (2, "pruning=off,filter_pushdown=off"),
+    (2, "pruning=off,filter_pushdown=off,whole_builds=off"),
     (3, "column_cache=off,batch_rows=7"),
     (5, "pruning=off,sorted_scans=off"),
 ];

@@ -6,7 +6,7 @@ use arrow::array::AsArray;
 use basalt_sql_tests::client::Client;
 use basalt_sql_tests::cluster::{EmbeddedCluster, EmbeddedConfig, Links};
 
-const STATEMENTS: [&str; 9] = [
+const STATEMENTS: [&str; 11] = [
     "CREATE TABLE parts (p BIGINT, brand VARCHAR)",
     "CREATE TABLE lines (o BIGINT, p BIGINT, q BIGINT) DISTKEY(o)",
     "CREATE TABLE orders (o BIGINT, c BIGINT) DISTKEY(o)",
@@ -15,6 +15,8 @@ const STATEMENTS: [&str; 9] = [
     "INSERT INTO lines SELECT value % 9000, value % 2000, value % 50 FROM generate_series(1, 40000)",
     "INSERT INTO orders SELECT value, value % 900 FROM generate_series(1, 9000)",
     "INSERT INTO customers SELECT value, value % 25 FROM generate_series(1, 900)",
+    "CREATE TABLE stock (p BIGINT, a BIGINT)",
+    "INSERT INTO stock SELECT value % 2000, value % 700 FROM generate_series(1, 6000)",
     "ANALYZE",
 ];
 
@@ -32,7 +34,7 @@ async fn text(client: &mut Client, sql: &str) -> String {
 }
 
 /// A query, a part of its plan, and another that comes below it.
-const CASES: [(&str, &str, &str); 3] = [
+const CASES: [(&str, &str, &str); 4] = [
     // The written order joins all lines to all orders first.
     (
         "SELECT count(*) FROM orders JOIN lines ON orders.o = lines.o JOIN parts ON parts.p = lines.p \
@@ -50,6 +52,13 @@ const CASES: [(&str, &str, &str); 3] = [
         "SELECT sum(q) FROM lines, parts WHERE lines.p = parts.p AND brand = 'b7' AND q < (SELECT \
          avg(q) FROM lines i WHERE i.p = parts.p)",
         "Aggregate: groupBy=[[i.p]]",
+        "__reducer_0",
+    ),
+    // What is kept of the stock has parts that a pattern keeps: a twentieth of all.
+    (
+        "SELECT count(*) FROM stock WHERE p IN (SELECT p FROM parts WHERE brand LIKE 'b7%') AND a > (SELECT \
+         0.5 * sum(q) FROM lines WHERE lines.p = stock.p)",
+        "Aggregate: groupBy=[[lines.p]]",
         "__reducer_0",
     ),
 ];
