@@ -13,6 +13,8 @@
 //! - `placement`: which rows need not be moved
 //! - `reduce`: semi joins before inner joins
 //! - `through_aggregates`: semi joins before aggregates that are joined
+//! - `fewer_moved`: semi joins before rows that move
+//! - `small_side`: what these are joined with
 //! - `cost`: what one join costs
 //! - `enumerate`: the cheapest of all orders
 
@@ -20,9 +22,11 @@ mod cluster;
 mod cost;
 mod enumerate;
 mod estimates;
+mod fewer_moved;
 mod graph;
 mod placement;
 mod reduce;
+mod small_side;
 mod through_aggregates;
 
 use std::sync::Arc;
@@ -37,13 +41,15 @@ use datafusion::optimizer::Optimizer;
 use datafusion::optimizer::optimize_projections::OptimizeProjections;
 
 use cluster::Cluster;
-use cost::Site;
+use cost::{Reduction, Site};
 use enumerate::{Order, cheapest};
 use estimates::{distinct_values, estimate, row_bytes, rows_of, rows_read};
+use fewer_moved::moved;
 use graph::{Condition, EqualKeys, Graph, Key, Relation};
 use placement::{is_distribution_key, is_everywhere};
 use reduce::Reducer;
-use through_aggregates::{SmallSide, aggregate_below, is_cheap, reduced as reduced_groups};
+use small_side::{SmallSide, is_cheap};
+use through_aggregates::{aggregate_below, reduced as reduced_groups};
 
 use crate::distribute::{Colocation, Topology};
 use crate::snapshot::ClusterView;
@@ -113,11 +119,15 @@ impl Ordering<'_> {
         if let Some(reduced) = self.with_fewer_groups(&plan.data)? {
             return self.order(reduced).map(|ordered| Transformed::yes(ordered.data));
         }
+        if let Some(reduced) = self.with_fewer_moved_on_the_right(&plan.data)? {
+            return self.order(reduced).map(|ordered| Transformed::yes(ordered.data));
+        }
         let Some(mut cluster) = Cluster::of(&plan.data)? else {
             return plan.transform_sibling(|plan| plan.map_children(|child| self.order(child)));
         };
         let cheaper = self.cheaper(&cluster);
-        let mut below = false;
+        let order = cheaper.as_ref().unwrap_or(&cluster.order).clone();
+        let mut below = self.move_fewer(&mut cluster, &order)?;
         for relation in &mut cluster.relations {
             let ordered = self.order(std::mem::take(relation))?;
             below |= ordered.transformed;
@@ -168,15 +178,7 @@ impl Ordering<'_> {
 
     /// A join of another kind whose right side is such an aggregate, and comes out only where it matches.
     fn with_fewer_groups_on_the_right(&self, plan: &LogicalPlan) -> Result<Option<LogicalPlan>> {
-        let LogicalPlan::Join(join) = plan else { return Ok(None) };
-        let is_matched = matches!(
-            join.join_type,
-            JoinType::LeftSemi | JoinType::LeftAnti | JoinType::LeftMark | JoinType::Left
-        );
-        let has_nulls = join.null_aware || join.null_equality != NullEquality::NullEqualsNothing;
-        if !is_matched || has_nulls {
-            return Ok(None);
-        }
+        let Some(join) = matched_right(plan) else { return Ok(None) };
         for (left, right) in &join.on {
             let Some((aggregate, group)) = aggregate_below(&join.right, right) else { continue };
             for Side { plan: by, key, rows } in self.small_sides(&join.left, left, SIDES_DEEP)? {
@@ -241,6 +243,75 @@ impl Ordering<'_> {
             && rows_of(&input).is_some_and(|rows| read <= rows * FEW_READ)
     }
 
+    /// Reduces relations of a cluster that an order would move, by another that has all keys that matter. Whether it
+    /// did for any.
+    fn move_fewer(&self, cluster: &mut Cluster, order: &Order) -> Result<bool> {
+        let Some(graph) = self.graph(cluster) else { return Ok(false) };
+        let mut is_any = false;
+        for relation in moved(order, &graph, self.site) {
+            let Relation { rows, row_bytes, .. } = graph.relations[relation];
+            let mut best: Option<(Reduction, Expr, usize, Expr)> = None;
+            for (class, known) in cluster.equal.iter().zip(&graph.equal) {
+                let of = class.iter().zip(&known.0).find(|((one, _), _)| *one == relation);
+                let Some(((_, key), Key { distinct, .. })) = of else { continue };
+                for (small, by) in class.iter().filter(|(one, _)| *one != relation) {
+                    let plan = &cluster.relations[*small];
+                    let keys = graph.relations[*small].rows;
+                    let is_fewer = best.as_ref().is_none_or(|(known, ..)| keys < known.keys);
+                    let Some(read) = rows_read(plan, self.state).filter(|_| is_cheap(plan)) else {
+                        continue;
+                    };
+                    let reduction = Reduction { rows, row_bytes, distinct: *distinct, keys, read };
+                    if is_fewer && reduction.pays(self.site) {
+                        best = Some((reduction, key.clone(), *small, by.clone()));
+                    }
+                }
+            }
+            let Some((_, key, small, by)) = best else { continue };
+            let by = SmallSide { plan: &cluster.relations[small], key: &by };
+            let number = self.reducers.fetch_add(1, MemoryOrdering::Relaxed);
+            let plan = Arc::new(cluster.relations[relation].clone());
+            cluster.relations[relation] = by.semi_joined(plan, &key, number)?;
+            is_any = true;
+        }
+        Ok(is_any)
+    }
+
+    /// A join of another kind whose right side would move, and comes out only where it matches.
+    fn with_fewer_moved_on_the_right(&self, plan: &LogicalPlan) -> Result<Option<LogicalPlan>> {
+        let Some(join) = matched_right(plan) else { return Ok(None) };
+        let is_reduced = matches!(join.right.as_ref(),
+            LogicalPlan::Join(join) if join.join_type == JoinType::LeftSemi);
+        if is_reduced || is_everywhere(&join.right, self.members) && self.colocation {
+            return Ok(None);
+        }
+        let Some(right) = estimate(&join.right, self.state) else { return Ok(None) };
+        let lies_by = |(_, key): &(Expr, Expr)| is_distribution_key(key, &join.right);
+        let stays = self.colocation && join.on.iter().any(lies_by);
+        let Some(rows) = rows_of(&right).filter(|rows| self.site.shuffles(*rows) && !stays) else {
+            return Ok(None);
+        };
+        let row_bytes = row_bytes(&join.right, &right);
+        for (left, key) in &join.on {
+            let distinct = distinct_values(key, &join.right, &right);
+            for Side { plan: by, key: of, rows: keys } in
+                self.small_sides(&join.left, left, SIDES_DEEP)?
+            {
+                let read = rows_read(&by, self.state).filter(|_| is_cheap(&by));
+                let pays =
+                    |read| Reduction { rows, row_bytes, distinct, keys, read }.pays(self.site);
+                if read.is_some_and(pays) {
+                    let by = SmallSide { plan: &by, key: &of };
+                    let number = self.reducers.fetch_add(1, MemoryOrdering::Relaxed);
+                    let right = by.semi_joined(Arc::clone(&join.right), key, number)?;
+                    let join = Join { right: Arc::new(right), ..join.clone() };
+                    return Ok(Some(LogicalPlan::Join(join)));
+                }
+            }
+        }
+        Ok(None)
+    }
+
     /// An order that is clearly cheaper than the one that the joins have.
     fn cheaper(&self, cluster: &Cluster) -> Option<Order> {
         let graph = self.graph(cluster)?;
@@ -276,4 +347,15 @@ impl Ordering<'_> {
             .collect();
         Some(Graph { relations, equal, conditions })
     }
+}
+
+/// A join whose right side comes out only where it matches a row of the left.
+fn matched_right(plan: &LogicalPlan) -> Option<&Join> {
+    let LogicalPlan::Join(join) = plan else { return None };
+    let is_matched = matches!(
+        join.join_type,
+        JoinType::LeftSemi | JoinType::LeftAnti | JoinType::LeftMark | JoinType::Left
+    );
+    let has_nulls = join.null_aware || join.null_equality != NullEquality::NullEqualsNothing;
+    (is_matched && !has_nulls).then_some(join)
 }

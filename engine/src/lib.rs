@@ -24,7 +24,7 @@
 //! - `node_expressions`: what rules do to the expressions of one node
 //! - `logical_rules` (`constant_filters`, `flattened_joins`, `functional_dependencies`, `lateral_joins`, `null_equality`) and `physical_rules`, with `unknown_nulls`, `exact_bounds`, `unestimated`, `required_orders`, `partition_orders`, `topk_of_floats`, `unread_sides`, `filter_columns` and `pass_through`: DataFusion's rules kept from going too far
 //! - `filter_routes`: filters that find their column, where columns share a name
-//! - `filter_estimates`: how much filters keep; `join_order`: the order of joins by cost
+//! - `filter_estimates`: how much filters keep; `join_order`: the order of joins by cost; `smaller_builds`: which side of one is built
 //! - `guarded`: a fragment's panics are errors; `late_builds`: build sides that wait
 //! - [`codec`], `recursive`, [`plan_gate`], [`allow_list`], [`ipc`]: plans and rows on the wire
 //! - [`protocol`], [`log_protocol`], [`commit_protocol`], [`secret`], [`addressee`], [`channels`],
@@ -95,6 +95,7 @@ mod session_functions;
 pub mod settings;
 mod shifts;
 pub mod sketches;
+mod smaller_builds;
 pub mod snapshot;
 mod snapshot_catalog;
 mod sorted_scans;

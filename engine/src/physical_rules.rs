@@ -12,6 +12,7 @@ use crate::filter_estimates::{FilterEstimates, JOIN_SELECTION};
 use crate::filter_routes::{FILTER_PUSHDOWN, RoutedFilters};
 use crate::partition_orders::PartitionOrders;
 use crate::required_orders::{REQUIRED_BEFORE, RequiredOrders};
+use crate::smaller_builds::SmallerBuilds;
 use crate::sorted_scans::{PUSHDOWN_SORT, SortedScans};
 use crate::topk_of_floats::{NoTopKOfFloats, TOP_K_AGGREGATION};
 use crate::unknown_nulls::UnknownNulls;
@@ -34,6 +35,7 @@ pub(crate) fn physical_rules() -> Vec<Rule> {
         if rule.name() == REQUIRED_BEFORE {
             rules.push(Arc::new(RequiredOrders));
         }
+        let is_join_selection = rule.name() == JOIN_SELECTION;
         rules.push(match rule.name() {
             FILTER_PUSHDOWN_POST => Arc::new(RoutedFilters(Arc::new(UnreadSides(rule)))),
             name if name.starts_with(FILTER_PUSHDOWN) => Arc::new(RoutedFilters(rule)),
@@ -43,6 +45,9 @@ pub(crate) fn physical_rules() -> Vec<Rule> {
             TOP_K_AGGREGATION => Arc::new(NoTopKOfFloats(rule)),
             _ => rule,
         });
+        if is_join_selection {
+            rules.push(Arc::new(SmallerBuilds));
+        }
     }
     rules.push(Arc::new(VisibleWindowKeys));
     rules

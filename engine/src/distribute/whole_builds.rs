@@ -27,7 +27,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use datafusion::common::Statistics;
-use datafusion::error::Result;
+use datafusion::common::stats::Precision;
+use datafusion::error::{DataFusionError, Result};
 use datafusion::physical_expr::{Distribution, Partitioning};
 use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
 use datafusion::physical_plan::joins::{HashJoinExec, PartitionMode};
@@ -36,10 +37,11 @@ use datafusion::physical_plan::sorts::sort_preserving_merge::SortPreservingMerge
 use datafusion::physical_plan::statistics::{ChildStats, StatisticsArgs};
 use datafusion::physical_plan::union::InterleaveExec;
 use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
-use datafusion_distributed::{DistributedLeafExec, NetworkBoundaryExt};
+use datafusion_distributed::{BroadcastExec, DistributedLeafExec, NetworkBoundaryExt};
 
 use super::check::{Family, StageCheck};
 use super::colocate::with_children;
+use crate::scan::SegmentScanExec;
 
 /// What putting a row into a hash table costs, where hashing it and copying it to its partition costs 1.
 const BUILD_COST: f64 = 2.5;
@@ -114,14 +116,15 @@ impl Rewrite {
         let (left, right) = (unpartitioned(join.left()), unpartitioned(join.right()));
         let partitions = join.right().output_partitioning().partition_count();
         let keeps_partitions = right.output_partitioning().partition_count() == partitions;
-        if !keeps_partitions || !self.is_cheaper(left, right, partitions)? {
-            return Ok(None);
-        }
         let (Some(left_family), Some(right_family)) =
             (self.family(left, place.tasks), self.family(right, place.tasks))
         else {
             return Ok(None);
         };
+        let sides = [(left, &left_family), (right, &right_family)];
+        if !keeps_partitions || !self.is_cheaper(sides, place.tasks, partitions)? {
+            return Ok(None);
+        }
         let left: Arc<dyn ExecutionPlan> = match left.output_partitioning().partition_count() {
             1 => Arc::clone(left),
             _ => Arc::new(CoalescePartitionsExec::new(Arc::clone(left))),
@@ -170,15 +173,18 @@ impl Rewrite {
     /// could; no row of either side is copied to its partition any more.
     fn is_cheaper(
         &mut self,
-        left: &Arc<dyn ExecutionPlan>,
-        right: &Arc<dyn ExecutionPlan>,
+        [left, right]: [(&Arc<dyn ExecutionPlan>, &Family); 2],
+        tasks: usize,
         partitions: usize,
     ) -> Result<bool> {
-        let rows = [self.statistics(left)?.num_rows, self.statistics(right)?.num_rows];
-        let [Some(left), Some(right)] = rows.map(|rows| rows.get_value().map(|rows| *rows as f64))
-        else {
-            return Ok(false);
+        let mut rows_of_task = |(node, family): (&Arc<dyn ExecutionPlan>, &Family)| {
+            let parts = if *family == Family::Replicated { 1 } else { tasks };
+            let rows = self.statistics(node)?.num_rows;
+            Ok::<_, DataFusionError>(rows.get_value().map(|rows| *rows as f64 / parts as f64))
         };
+        let (left_rows, right_rows) = (rows_of_task(left)?, rows_of_task(right)?);
+        tracing::debug!(left = ?left_rows, right = ?right_rows, "one hash table in each task?");
+        let (Some(left), Some(right)) = (left_rows, right_rows) else { return Ok(false) };
         Ok(left * BUILD_COST * (partitions as f64 - 1.0) <= left + right)
     }
 
@@ -191,9 +197,10 @@ impl Rewrite {
         }
         let args = StatisticsArgs::new();
         let children = node.children();
+        let hands_on = node.is_network_boundary() || node.is::<BroadcastExec>();
         let found = if let Some(leaf) = node.downcast_ref::<DistributedLeafExec>() {
-            leaf.original().statistics_from_inputs(&[], &args)?
-        } else if let (true, Some(sender)) = (node.is_network_boundary(), children.first()) {
+            statistics_of_leaf(leaf.original(), &args)?
+        } else if let (true, Some(sender)) = (hands_on, children.first()) {
             self.statistics(sender)?
         } else {
             let asked = node.child_stats_requests(None);
@@ -207,6 +214,23 @@ impl Rewrite {
         self.statistics.insert(key, Arc::clone(&found));
         Ok(found)
     }
+}
+
+/// Filters that were pushed into a scan are counted here: its own statistics are those of all that it reads.
+fn statistics_of_leaf(
+    leaf: &Arc<dyn ExecutionPlan>,
+    args: &StatisticsArgs,
+) -> Result<Arc<Statistics>> {
+    let all = leaf.statistics_from_inputs(&[], args)?;
+    let Some(scan) = leaf.downcast_ref::<SegmentScanExec>() else { return Ok(all) };
+    let (Some(rows), true) = (all.num_rows.get_value(), scan.predicate().is_some()) else {
+        return Ok(all);
+    };
+    let kept = (*rows as f64 * scan.kept_share()).ceil() as usize;
+    Ok(Arc::new(Statistics {
+        num_rows: Precision::Inexact(kept),
+        ..all.as_ref().clone().to_inexact()
+    }))
 }
 
 fn address(node: &Arc<dyn ExecutionPlan>) -> usize {

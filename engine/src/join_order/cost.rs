@@ -7,11 +7,17 @@ use super::graph::{Graph, Set};
 
 const PROBE: f64 = 0.25;
 const OUTPUT: f64 = 0.25;
+/// Looking a row up in what a scan was told of a build side.
+const FILTERED: f64 = 0.1;
+/// Reading a row of a table.
+const READ: f64 = 0.1;
 /// Moving a byte to another worker.
 const MOVED_BYTE: f64 = 0.02;
 /// DataFusion collects a side of at most so many rows, and sends it to all workers; of two larger ones each row goes to
 /// the worker of its key (`hash_join_single_partition_threshold_rows`).
 const COLLECTED_ROWS: f64 = 131_072.0;
+/// How much more must be spared than it costs, for estimates are off by factors.
+const CLEARLY_MORE: f64 = 1.5;
 
 /// Where joins run.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -37,7 +43,40 @@ pub(super) fn join_cost(graph: &Graph, site: Site, left: Set, right: Set) -> f64
     build + PROBE * probe + OUTPUT * output + MOVED_BYTE * moved
 }
 
+/// Rows that would be sent to the workers of their keys, and those of a small side that has all keys that matter.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Reduction {
+    /// Rows that would move.
+    pub(super) rows: f64,
+    /// Bytes of one.
+    pub(super) row_bytes: f64,
+    /// The different keys that they have.
+    pub(super) distinct: f64,
+    /// The rows that the small side has.
+    pub(super) keys: f64,
+    /// The rows that are read for them.
+    pub(super) read: f64,
+}
+
+impl Reduction {
+    /// Whether to read the small side once more, and send it to all workers, clearly spares more than it costs.
+    pub(super) fn pays(self, site: Site) -> bool {
+        let Self { rows, row_bytes, distinct, keys, read } = self;
+        let kept = rows * (keys / distinct.max(1.0)).min(1.0);
+        let handed_on = PROBE + OUTPUT + MOVED_BYTE * site.by_key(row_bytes);
+        let spared = (rows - kept) * handed_on;
+        let workers = site.workers as f64;
+        let cost = FILTERED * rows + OUTPUT * kept + workers * (READ * read + keys);
+        site.workers > 1 && spared > CLEARLY_MORE * cost
+    }
+}
+
 impl Site {
+    /// Whether each row of two sides goes to the worker of its key, where one has `build_rows` and no more.
+    pub(super) fn shuffles(self, build_rows: f64) -> bool {
+        self.workers > 1 && build_rows > COLLECTED_ROWS
+    }
+
     /// The smaller side goes to all workers where it is collected, or each row of both to the worker of its key.
     fn moved_bytes(self, build_rows: f64, left: f64, right: f64) -> f64 {
         match build_rows <= COLLECTED_ROWS {
@@ -66,6 +105,17 @@ mod tests {
             conditions: vec![],
         };
         join_cost(&graph, Site { workers: 3 }, Set::one(0), Set::one(1))
+    }
+
+    #[test]
+    fn rows_are_reduced_before_they_move_where_few_keys_of_many_are_left() {
+        let three = Site { workers: 3 };
+        let few = Reduction { rows: 8e5, row_bytes: 24.0, distinct: 2e5, keys: 1e4, read: 2e5 };
+        assert!(few.pays(three));
+        assert!(!few.pays(Site { workers: 1 }), "nothing moves");
+        assert!(!Reduction { keys: 1e5, ..few }.pays(three), "half of the rows are left");
+        assert!(!Reduction { read: 5e6, ..few }.pays(three), "it is dear to read");
+        assert!(!Reduction { rows: 0.0, ..few }.pays(three));
     }
 
     #[test]

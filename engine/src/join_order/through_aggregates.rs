@@ -13,42 +13,10 @@
 
 use std::sync::Arc;
 
-use datafusion::common::{JoinType, NullEquality};
 use datafusion::error::Result;
-use datafusion::logical_expr::{
-    Aggregate, Expr, Join, JoinConstraint, LogicalPlan, Projection, SubqueryAlias,
-};
+use datafusion::logical_expr::{Aggregate, Expr, LogicalPlan};
 
-/// What reduces an aggregate's input: a key of a small relation.
-pub(super) struct SmallSide<'a> {
-    pub(super) plan: &'a LogicalPlan,
-    pub(super) key: &'a Expr,
-}
-
-/// Whether reading a plan once more costs little: filters and columns of one table, the same each time.
-pub(super) fn is_cheap(plan: &LogicalPlan) -> bool {
-    match plan {
-        LogicalPlan::TableScan(scan) => {
-            scan.fetch.is_none() && !scan.filters.iter().any(Expr::is_volatile)
-        }
-        LogicalPlan::Filter(filter) => {
-            !filter.predicate.is_volatile()
-                && !has_subquery(&filter.predicate)
-                && is_cheap(&filter.input)
-        }
-        LogicalPlan::Projection(projection) => {
-            projection.expr.iter().all(|expr| matches!(expr, Expr::Column(_)))
-                && is_cheap(&projection.input)
-        }
-        LogicalPlan::SubqueryAlias(alias) => is_cheap(&alias.input),
-        _ => false,
-    }
-}
-
-fn has_subquery(expr: &Expr) -> bool {
-    // What cannot be told is taken for one.
-    super::cluster::has_subquery(expr).unwrap_or(true)
-}
+use super::small_side::SmallSide;
 
 /// The aggregate that a relation of a join is, and the key of its groups that a column of the relation is.
 pub(super) fn aggregate_below<'a>(
@@ -90,22 +58,7 @@ pub(super) fn reduced(
     number: usize,
 ) -> Result<LogicalPlan> {
     if let LogicalPlan::Aggregate(found) = plan {
-        let keys = Projection::try_new(vec![by.key.clone()], Arc::new(by.plan.clone()))?;
-        let name = format!("__reducer_{number}");
-        let keys = SubqueryAlias::try_new(Arc::new(LogicalPlan::Projection(keys)), name)?;
-        let keys = LogicalPlan::SubqueryAlias(keys);
-        let other = Expr::Column(keys.schema().columns().swap_remove(0));
-        let join = Join::try_new(
-            Arc::clone(&found.input),
-            Arc::new(keys),
-            vec![(key.clone(), other)],
-            None,
-            JoinType::LeftSemi,
-            JoinConstraint::On,
-            NullEquality::NullEqualsNothing,
-            false,
-        )?;
-        let input = Arc::new(LogicalPlan::Join(join));
+        let input = Arc::new(by.semi_joined(Arc::clone(&found.input), key, number)?);
         let (keys, values) = (aggregate.group_expr.clone(), aggregate.aggr_expr.clone());
         let made = Aggregate::try_new_with_schema(input, keys, values, Arc::clone(&found.schema))?;
         return Ok(LogicalPlan::Aggregate(made));

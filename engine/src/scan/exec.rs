@@ -12,7 +12,7 @@ use datafusion::error::Result;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_expr::expressions::{Column, DynamicFilterPhysicalExpr};
 use datafusion::physical_expr::utils::{collect_columns, conjunction_opt, reassign_expr_columns};
-use datafusion::physical_expr::{PhysicalExpr, PhysicalSortExpr};
+use datafusion::physical_expr::{PhysicalExpr, PhysicalSortExpr, split_conjunction};
 use datafusion::physical_expr_common::physical_expr::is_volatile;
 use datafusion::physical_plan::execution_plan::CardinalityEffect;
 use datafusion::physical_plan::filter_pushdown::{
@@ -32,6 +32,7 @@ use super::segments::{CatalogSegments, Partitions, ScanSegments, at, only};
 use super::stream::open_partition;
 use super::{ScanSegment, ScanTable, ScanUnit};
 use crate::codec::is_serialisable;
+use crate::filter_estimates::share_of;
 use crate::session::FragmentOptions;
 use crate::unestimated::filtered_by;
 
@@ -322,6 +323,19 @@ impl SegmentScanExec {
     /// The predicate, over the read columns.
     pub fn predicate(&self) -> Option<&Arc<dyn PhysicalExpr>> {
         self.predicate.as_ref()
+    }
+
+    /// The share of its rows that a scan is estimated to keep, whatever filters it is told when it runs.
+    pub(crate) fn kept_share(&self) -> f64 {
+        let Some(predicate) = &self.predicate else { return 1.0 };
+        let is_static = |part: &&Arc<dyn PhysicalExpr>| {
+            let is_dynamic =
+                |one: &Arc<dyn PhysicalExpr>| Ok(one.is::<DynamicFilterPhysicalExpr>());
+            !part.exists(is_dynamic).unwrap_or(true)
+        };
+        let parts = split_conjunction(predicate).into_iter().filter(is_static).cloned();
+        let parts = conjunction_opt(parts);
+        parts.map_or(1.0, |parts| share_of(&parts, &self.table.schema, &self.statistics))
     }
 
     pub(super) fn read_schema(&self) -> &SchemaRef {

@@ -6,7 +6,7 @@ use arrow::array::AsArray;
 use basalt_sql_tests::client::Client;
 use basalt_sql_tests::cluster::{EmbeddedCluster, EmbeddedConfig, Links};
 
-const STATEMENTS: [&str; 11] = [
+const STATEMENTS: [&str; 15] = [
     "CREATE TABLE parts (p BIGINT, brand VARCHAR)",
     "CREATE TABLE lines (o BIGINT, p BIGINT, q BIGINT) DISTKEY(o)",
     "CREATE TABLE orders (o BIGINT, c BIGINT) DISTKEY(o)",
@@ -17,6 +17,10 @@ const STATEMENTS: [&str; 11] = [
     "INSERT INTO customers SELECT value, value % 25 FROM generate_series(1, 900)",
     "CREATE TABLE stock (p BIGINT, a BIGINT)",
     "INSERT INTO stock SELECT value % 2000, value % 700 FROM generate_series(1, 6000)",
+    "CREATE TABLE people (c BIGINT, n BIGINT) DISTSTYLE EVEN",
+    "INSERT INTO people SELECT value, value % 50 FROM generate_series(1, 20000)",
+    "CREATE TABLE visits (c BIGINT, d BIGINT) DISTSTYLE EVEN",
+    "INSERT INTO visits SELECT value * 7 % 19000, value % 100 FROM generate_series(1, 140000)",
     "ANALYZE",
 ];
 
@@ -34,7 +38,7 @@ async fn text(client: &mut Client, sql: &str) -> String {
 }
 
 /// A query, a part of its plan, and another that comes below it.
-const CASES: [(&str, &str, &str); 4] = [
+const CASES: [(&str, &str, &str); 5] = [
     // The written order joins all lines to all orders first.
     (
         "SELECT count(*) FROM orders JOIN lines ON orders.o = lines.o JOIN parts ON parts.p = lines.p \
@@ -59,6 +63,12 @@ const CASES: [(&str, &str, &str); 4] = [
         "SELECT count(*) FROM stock WHERE p IN (SELECT p FROM parts WHERE brand LIKE 'b7%') AND a > (SELECT \
          0.5 * sum(q) FROM lines WHERE lines.p = stock.p)",
         "Aggregate: groupBy=[[lines.p]]",
+        "__reducer_0",
+    ),
+    // Visits of others than those people do not move.
+    (
+        "SELECT count(*) FROM people WHERE n = 7 AND NOT EXISTS (SELECT 1 FROM visits WHERE visits.c = people.c)",
+        "LeftAnti Join",
         "__reducer_0",
     ),
 ];

@@ -7,7 +7,7 @@ use datafusion::physical_plan::joins::HashJoinExec;
 use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
 
 use super::family::{Family, Slices, handed_on, key_columns};
-use super::{Checked, StageCheck};
+use super::{Checked, StageCheck, in_its_task};
 
 impl StageCheck {
     /// A hash join that collects its left side in every task.
@@ -17,9 +17,16 @@ impl StageCheck {
         join: &HashJoinExec,
         children: &[Family],
     ) -> Checked {
-        match joined_by_slice(node, join, children) {
-            Some(family) => Ok(family),
-            None => self.collect_join(node, *join.join_type(), children),
+        let kind = *join.join_type();
+        match children {
+            // Each row of the left side is in one task, which has all of the right.
+            [left, Family::Replicated] if *left != Family::Replicated && !emits_right(kind) => {
+                Ok(in_its_task(node, left))
+            }
+            _ => match joined_by_slice(node, join, children) {
+                Some(family) => Ok(family),
+                None => self.collect_join(node, kind, children),
+            },
         }
     }
 

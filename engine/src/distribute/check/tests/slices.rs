@@ -134,10 +134,14 @@ fn what_every_task_has_is_joined_unless_its_unmatched_rows_come_out() {
                 let verdict = verdict(join_as(kind, mode, left, right));
                 assert_eq!(verdict.is_ok(), !emits_left, "{kind:?} {mode:?}: {verdict:?}");
             }
-            let join =
-                join_as(kind, PartitionMode::Partitioned, hashed(other()), hashed(everywhere()));
-            let verdict = verdict(join);
-            assert_eq!(verdict.is_ok(), !emits_right, "{kind:?}: {verdict:?}");
+            let on_the_right = [
+                (PartitionMode::Partitioned, hashed(other()), hashed(everywhere())),
+                (PartitionMode::CollectLeft, coalesced(other()), everywhere()),
+            ];
+            for (mode, left, right) in on_the_right {
+                let verdict = verdict(join_as(kind, mode, left, right));
+                assert_eq!(verdict.is_ok(), !emits_right, "{kind:?} {mode:?}: {verdict:?}");
+            }
         }
     }
 }
