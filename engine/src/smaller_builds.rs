@@ -2,7 +2,7 @@
 //!
 //! DataFusion makes that side of a join its build side that has fewer bytes, as far as it knows, and takes a semi or
 //! anti join's bytes for those of its input before the join (DataFusion 55: `statistics=[Rows=60000, Bytes=95241920]`).
-//! So TPC-H's q21 put four million lines into a hash table, to look some ten thousand up in it.
+//! So TPC-H's q21 put four million lines into a hash table, to look some hundred thousand up in it.
 //!
 //! What a hash table costs are its rows first. Where one side is estimated to have clearly fewer, it is the one that is
 //! built; the others stay as DataFusion has them.
