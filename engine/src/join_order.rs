@@ -40,7 +40,7 @@ use datafusion::logical_expr::{Aggregate, Expr, Join, LogicalPlan};
 use datafusion::optimizer::Optimizer;
 use datafusion::optimizer::optimize_projections::OptimizeProjections;
 
-use cluster::Cluster;
+use cluster::{Cluster, has_subquery};
 use cost::{Reduction, Site};
 use enumerate::{Order, cheapest};
 use estimates::{distinct_values, estimate, row_bytes, rows_of, rows_read};
@@ -179,7 +179,7 @@ impl Ordering<'_> {
     /// A join of another kind whose right side is such an aggregate, and comes out only where it matches.
     fn with_fewer_groups_on_the_right(&self, plan: &LogicalPlan) -> Result<Option<LogicalPlan>> {
         let Some(join) = matched_right(plan) else { return Ok(None) };
-        for (left, right) in &join.on {
+        for (left, right) in join.on.iter().filter(|keys| are_same_each_time(keys)) {
             let Some((aggregate, group)) = aggregate_below(&join.right, right) else { continue };
             for Side { plan: by, key, rows } in self.small_sides(&join.left, left, SIDES_DEEP)? {
                 if self.pays(aggregate, group, &by, rows) {
@@ -206,7 +206,8 @@ impl Ordering<'_> {
             }
             // What is kept has a value of the right side, too.
             sides.extend(self.small_sides(&join.left, key, deep - 1)?);
-            for (_, right) in join.on.iter().filter(|(left, _)| left == key) {
+            let same = join.on.iter().filter(|keys| keys.0 == *key && are_same_each_time(keys));
+            for (_, right) in same {
                 sides.extend(self.small_sides(&join.right, right, deep - 1)?);
             }
         } else if let Some(cluster) = Cluster::of_at_least(2, plan)? {
@@ -279,6 +280,9 @@ impl Ordering<'_> {
 
     /// A join of another kind whose right side would move, and comes out only where it matches.
     fn with_fewer_moved_on_the_right(&self, plan: &LogicalPlan) -> Result<Option<LogicalPlan>> {
+        if self.site.workers == 1 {
+            return Ok(None);
+        }
         let Some(join) = matched_right(plan) else { return Ok(None) };
         let is_reduced = matches!(join.right.as_ref(),
             LogicalPlan::Join(join) if join.join_type == JoinType::LeftSemi);
@@ -292,7 +296,7 @@ impl Ordering<'_> {
             return Ok(None);
         };
         let row_bytes = row_bytes(&join.right, &right);
-        for (left, key) in &join.on {
+        for (left, key) in join.on.iter().filter(|keys| are_same_each_time(keys)) {
             let distinct = distinct_values(key, &join.right, &right);
             for Side { plan: by, key: of, rows: keys } in
                 self.small_sides(&join.left, left, SIDES_DEEP)?
@@ -347,6 +351,11 @@ impl Ordering<'_> {
             .collect();
         Some(Graph { relations, equal, conditions })
     }
+}
+
+/// Whether both keys have the same values when they are read once more.
+fn are_same_each_time((left, right): &(Expr, Expr)) -> bool {
+    [left, right].into_iter().all(|key| !key.is_volatile() && !has_subquery(key).unwrap_or(true))
 }
 
 /// A join whose right side comes out only where it matches a row of the left.

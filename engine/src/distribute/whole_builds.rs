@@ -28,7 +28,7 @@ use std::sync::Arc;
 
 use datafusion::common::Statistics;
 use datafusion::common::stats::Precision;
-use datafusion::error::{DataFusionError, Result};
+use datafusion::error::Result;
 use datafusion::physical_expr::{Distribution, Partitioning};
 use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
 use datafusion::physical_plan::joins::{HashJoinExec, PartitionMode};
@@ -45,6 +45,9 @@ use crate::scan::SegmentScanExec;
 
 /// What putting a row into a hash table costs, where hashing it and copying it to its partition costs 1.
 const BUILD_COST: f64 = 2.5;
+
+/// A table of more rows is built by several threads, and as several batches: DataFusion makes one of what it builds.
+const BUILT_ROWS_MAX: f64 = 8_000_000.0;
 
 /// Whether a session lets joins build one table in each task.
 #[derive(Debug, Clone, Copy)]
@@ -122,7 +125,7 @@ impl Rewrite {
             return Ok(None);
         };
         let sides = [(left, &left_family), (right, &right_family)];
-        if !keeps_partitions || !self.is_cheaper(sides, place.tasks, partitions)? {
+        if !keeps_partitions || !self.is_cheaper(sides, place.tasks, partitions) {
             return Ok(None);
         }
         let left: Arc<dyn ExecutionPlan> = match left.output_partitioning().partition_count() {
@@ -170,22 +173,23 @@ impl Rewrite {
     /// Whether one table for all partitions is expected to be cheaper than one for each of them.
     ///
     /// One thread builds it, at [`BUILD_COST`] for each row of the left side, where as many as there are partitions
-    /// could; no row of either side is copied to its partition any more.
+    /// could; no row of either side is copied to its partition any more. Statistics are hints: where they cannot be
+    /// had, a join stays as it is.
     fn is_cheaper(
         &mut self,
         [left, right]: [(&Arc<dyn ExecutionPlan>, &Family); 2],
         tasks: usize,
         partitions: usize,
-    ) -> Result<bool> {
+    ) -> bool {
         let mut rows_of_task = |(node, family): (&Arc<dyn ExecutionPlan>, &Family)| {
             let parts = if *family == Family::Replicated { 1 } else { tasks };
-            let rows = self.statistics(node)?.num_rows;
-            Ok::<_, DataFusionError>(rows.get_value().map(|rows| *rows as f64 / parts as f64))
+            let rows = self.statistics(node).ok()?.num_rows;
+            rows.get_value().map(|rows| *rows as f64 / parts as f64)
         };
-        let (left_rows, right_rows) = (rows_of_task(left)?, rows_of_task(right)?);
+        let (left_rows, right_rows) = (rows_of_task(left), rows_of_task(right));
         tracing::debug!(left = ?left_rows, right = ?right_rows, "one hash table in each task?");
-        let (Some(left), Some(right)) = (left_rows, right_rows) else { return Ok(false) };
-        Ok(left * BUILD_COST * (partitions as f64 - 1.0) <= left + right)
+        let (Some(left), Some(right)) = (left_rows, right_rows) else { return false };
+        left <= BUILT_ROWS_MAX && left * BUILD_COST * (partitions as f64 - 1.0) <= left + right
     }
 
     /// DataFusion's estimate of what a node gives, of each node once: exchanges would have it made of all that is
