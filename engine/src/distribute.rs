@@ -7,9 +7,9 @@
 //!                    ▼
 //!                  colocate: exchanges of rows that are where they should be are taken out
 //!                    ▼
-//!                  whole_builds: joins within a task build one table where that is cheaper
-//!                    ▼
 //!                  head: nothing heavy stays on the coordinator
+//!                    ▼
+//!                  whole_builds: joins within a task build one table where that is cheaper
 //!                    ▼
 //!                  check: no operator that needs all rows sits in a stage of several tasks
 //! ```
