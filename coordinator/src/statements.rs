@@ -24,6 +24,7 @@
 //! - `requests`: writes that are done once however often they are sent
 //! - `turns`: who changes a table waits for the others
 //! - `compact`: small segments merged, VACUUM
+//! - `redistribute`: keys for tables whose distribution is left to the engine
 //! - `compression`: ANALYZE COMPRESSION
 //! - `analyze`: what tables hold, found out for the planner
 //! - `ingest`: rows that a client uploads
@@ -47,6 +48,7 @@ mod names;
 mod parameters;
 pub mod pressure;
 mod query;
+mod redistribute;
 pub mod registry;
 mod replan;
 mod requests;
@@ -111,6 +113,7 @@ struct Inner {
     unmergeable: compact::Unmergeable,
     segment_limits: SegmentLimits,
     analyses: analyze::Analyses,
+    redistribution: redistribute::Redistribution,
     turns: Turns,
     probes: Probes,
     spools: SpoolBudget,
@@ -145,6 +148,7 @@ impl Statements {
             unmergeable: compact::Unmergeable::default(),
             segment_limits,
             analyses: analyze::Analyses::default(),
+            redistribution: redistribute::Redistribution::default(),
             turns: Turns::default(),
             probes,
             spools: SpoolBudget::default(),

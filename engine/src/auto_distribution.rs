@@ -3,11 +3,18 @@
 //! Rows of AUTO tables are given to slices as those of EVEN tables are. A table that is not large is copied to all workers
 //! besides, in the background, so that each joins it where its other rows are; when it outgrows that, the copies go
 //! again. So nothing is written anew either way, as it is in Redshift, whose AUTO goes from ALL to EVEN or KEY.
+//! A larger table gets a key once its joins have moved more rows than it costs to write it by that key ([`keys`]).
 //!
-//! Pure: decided from a snapshot alone, again and again.
+//! Pure: decided from a snapshot alone, again and again, but for the rows that queries moved.
+
+pub mod keys;
+
+use basalt_storage::ids::ColumnId;
+use basalt_storage::schema::KeyKind;
 
 use crate::settings::ONE_TASK_ROWS;
 use crate::snapshot::{Distribution, TableSnapshot};
+use keys::KeyState;
 
 /// Tables of fewer rows are read by one task, wherever they lie: copies would spare little.
 const ROWS_MIN: u64 = ONE_TASK_ROWS as u64;
@@ -16,6 +23,8 @@ const ROWS_MAX: u64 = 1_000_000;
 const BYTES_MAX: u64 = 64 << 20;
 /// Copies that are there stay until the table is so much larger, of four: growth must not make them come and go.
 const KEPT_FOURTHS: u64 = 5;
+/// Tables of fewer rows get no key: moving them costs little, and each slice should have a segment of some size.
+const KEY_ROWS_MIN: u64 = 8 * ROWS_MIN;
 
 /// What is made of an AUTO table, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,9 +41,12 @@ pub fn auto_choice(table: &TableSnapshot, members: usize) -> Option<AutoChoice> 
     if table.distribution != Distribution::Auto {
         return None;
     }
-    let rows: u64 = table.segments.iter().map(|segment| segment.live_rows()).sum();
-    let bytes: u64 = table.segments.iter().map(|segment| segment.bytes).sum();
     let choice = |everywhere, reason| Some(AutoChoice { everywhere, reason });
+    if let Some(key) = &table.chosen_key {
+        return choice(false, reason_of_key(table, key.column, &key.reason));
+    }
+    let rows = table.live_rows();
+    let bytes: u64 = table.segments.iter().map(|segment| segment.bytes).sum();
     if table.replicas <= 1 {
         return choice(false, "EVEN: its definition asks for one copy".to_owned());
     }
@@ -66,6 +78,36 @@ pub fn auto_choice(table: &TableSnapshot, members: usize) -> Option<AutoChoice> 
     }
 }
 
+fn reason_of_key(table: &TableSnapshot, key: ColumnId, reason: &str) -> String {
+    let by = format!("KEY({})", table.column_name(key));
+    let (written, all) = (table.segments.iter()).fold((0, 0), |(written, all), segment| {
+        let rows = segment.live_rows();
+        (written + if segment.routed_by == Some(key) { rows } else { 0 }, all + rows)
+    });
+    match table.key_of_rows() {
+        Some(_) => format!("{by}: {reason}"),
+        None => format!("EVEN, {by} soon: {written} of {all} rows are written by it; {reason}"),
+    }
+}
+
+/// What a table is to those who look for tables that should get a key.
+pub fn key_state(table: &TableSnapshot, members: usize) -> KeyState {
+    if let Distribution::Key(key) = table.appended_by() {
+        return KeyState::By(key);
+    }
+    let is_open = auto_choice(table, members).is_some_and(|choice| !choice.everywhere);
+    let rows = table.live_rows();
+    if !is_open || members < 2 || rows < KEY_ROWS_MIN {
+        return KeyState::Other;
+    }
+    let primary = table.schema.keys.iter().find(|key| key.kind == KeyKind::Primary);
+    let primary = primary.and_then(|key| match key.columns.as_slice() {
+        [column] => Some(*column),
+        _ => None,
+    });
+    KeyState::Open { rows, primary }
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
@@ -77,6 +119,7 @@ mod tests {
     use basalt_storage::schema::TableSchema;
 
     use super::*;
+    use crate::snapshot::ChosenKey;
 
     const MEMBERS: usize = 3;
 
@@ -94,6 +137,7 @@ mod tests {
             bytes,
             holders: (0..copies).map(|_| WorkerId::generate()).collect(),
             deleted: None,
+            routed_by: None,
         };
         TableSnapshot {
             id: TableId(1),
@@ -102,6 +146,7 @@ mod tests {
             version: 1,
             schema: Arc::new(TableSchema { version: 1, columns: vec![], keys: vec![] }),
             distribution,
+            chosen_key: None,
             sort_key: vec![],
             replicas: 2,
             segments: vec![Arc::new(segment)].into(),
@@ -133,6 +178,45 @@ mod tests {
     fn copies_that_are_there_stay_while_a_table_grows_a_little() {
         assert!(is_everywhere(ROWS_MAX + 1, 1, MEMBERS));
         assert!(!is_everywhere(ROWS_MAX / 4 * KEPT_FOURTHS + 1, 1, MEMBERS));
+    }
+
+    #[test]
+    fn a_table_is_said_to_lie_by_a_key_once_all_of_it_does() {
+        let key = ColumnId(7);
+        let chosen = Arc::new(ChosenKey { column: key, reason: "joins".to_owned() });
+        let mut auto = TableSnapshot {
+            chosen_key: Some(chosen),
+            ..table(Distribution::Auto, ROWS_MAX, BYTES_MAX, 2)
+        };
+        assert_eq!(auto.appended_by(), Distribution::Key(key));
+        assert_eq!(auto.key_of_rows(), None);
+        let choice = auto_choice(&auto, MEMBERS).unwrap();
+        assert!(!choice.everywhere, "{}", choice.reason);
+        assert!(choice.reason.contains("0 of 1000000 rows"), "{}", choice.reason);
+        Arc::make_mut(&mut auto.segments[0]).routed_by = Some(key);
+        assert_eq!(auto.key_of_rows(), Some(key));
+        assert_eq!(auto_choice(&auto, MEMBERS).unwrap().reason, "KEY(?): joins");
+        let other = Arc::new(SegmentRecord {
+            segment: SegmentId::generate(),
+            routed_by: Some(ColumnId(8)),
+            ..auto.segments[0].as_ref().clone()
+        });
+        auto.segments.push(other);
+        assert_eq!(auto.key_of_rows(), None, "a segment of another key");
+    }
+
+    #[test]
+    fn large_auto_tables_of_several_workers_may_get_a_key() {
+        let large = table(Distribution::Auto, 2 * ROWS_MAX, BYTES_MAX, 2);
+        let open = KeyState::Open { rows: 2 * ROWS_MAX, primary: None };
+        assert_eq!(key_state(&large, MEMBERS), open);
+        assert_eq!(key_state(&large, 1), KeyState::Other);
+        let small = table(Distribution::Auto, ROWS_MAX, BYTES_MAX, 2);
+        assert_eq!(key_state(&small, MEMBERS), KeyState::Other, "it is copied everywhere");
+        let even = table(Distribution::Even, 2 * ROWS_MAX, BYTES_MAX, 2);
+        assert_eq!(key_state(&even, MEMBERS), KeyState::Other);
+        let declared = table(Distribution::Key(ColumnId(3)), 1, 1, 2);
+        assert_eq!(key_state(&declared, MEMBERS), KeyState::By(ColumnId(3)));
     }
 
     #[test]

@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 use std::ops::{Deref, DerefMut};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use arrow::datatypes::DataType;
 use basalt_storage::ids::ColumnId;
@@ -18,12 +18,22 @@ type Computed = Mutex<HashMap<(ColumnId, DataType), ColumnStatistics>>;
 pub struct SegmentList {
     records: Arc<Vec<Arc<SegmentRecord>>>,
     computed: Arc<Computed>,
+    routed_by: Arc<OnceLock<Option<ColumnId>>>,
 }
 
 impl SegmentList {
     /// The segments, without a copy.
     pub(crate) fn shared(&self) -> &Arc<Vec<Arc<SegmentRecord>>> {
         &self.records
+    }
+
+    /// Whether the slice hash of a column gave every row to its slice.
+    pub fn are_routed_by(&self, key: ColumnId) -> bool {
+        let of_all = || {
+            let first = self.records.first()?.routed_by?;
+            self.records.iter().all(|segment| segment.routed_by == Some(first)).then_some(first)
+        };
+        self.records.is_empty() || *self.routed_by.get_or_init(of_all) == Some(key)
     }
 
     /// What is known of a column over all segments: computed by the first who asks.
@@ -56,13 +66,14 @@ impl Deref for SegmentList {
 impl DerefMut for SegmentList {
     fn deref_mut(&mut self) -> &mut Self::Target {
         self.computed = Arc::default();
+        self.routed_by = Arc::default();
         Arc::make_mut(&mut self.records)
     }
 }
 
 impl From<Vec<Arc<SegmentRecord>>> for SegmentList {
     fn from(records: Vec<Arc<SegmentRecord>>) -> Self {
-        Self { records: Arc::new(records), computed: Arc::default() }
+        Self { records: Arc::new(records), ..Self::default() }
     }
 }
 

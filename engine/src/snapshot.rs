@@ -81,8 +81,10 @@ pub struct TableSnapshot {
     pub version: u64,
     /// Its columns.
     pub schema: Arc<TableSchema>,
-    /// How rows are assigned to slices.
+    /// How rows are assigned to slices, as it was declared.
     pub distribution: Distribution,
+    /// The key that was chosen for a table whose distribution is left to the engine.
+    pub chosen_key: Option<Arc<ChosenKey>>,
     /// Columns that segments are sorted by, the most significant first.
     pub sort_key: Vec<ColumnId>,
     /// Copies that its definition asks for; see [`ClusterView::copies_wanted`].
@@ -93,17 +95,54 @@ pub struct TableSnapshot {
     pub statistics: Option<Arc<TableStatistics>>,
 }
 
+/// The distribution key of a table under [`Distribution::Auto`].
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ChosenKey {
+    /// The column.
+    pub column: ColumnId,
+    /// Why it was chosen, for those who look.
+    pub reason: String,
+}
+
 impl TableSnapshot {
+    /// How new rows are assigned to slices.
+    pub fn appended_by(&self) -> Distribution {
+        match (self.distribution, &self.chosen_key) {
+            (Distribution::Auto, Some(chosen)) => Distribution::Key(chosen.column),
+            (declared, _) => declared,
+        }
+    }
+
+    /// The column whose slice hash says of every row which slice it is in. A key that was chosen is that
+    /// once all segments are written by it: those of before it lie by no value.
+    pub fn key_of_rows(&self) -> Option<ColumnId> {
+        match (self.distribution, &self.chosen_key) {
+            (Distribution::Key(key), _) => Some(key),
+            (Distribution::Auto, Some(chosen)) => {
+                self.segments.are_routed_by(chosen.column).then_some(chosen.column)
+            }
+            _ => None,
+        }
+    }
+
+    /// Rows that are there.
+    pub fn live_rows(&self) -> u64 {
+        self.segments.iter().map(|segment| segment.live_rows()).sum()
+    }
+
+    /// A column's name, for people.
+    pub fn column_name(&self, id: ColumnId) -> &str {
+        self.schema.column(id).map_or("?", |column| column.name.as_str())
+    }
+
     /// The distribution as it was declared, such as `KEY(id)`.
     pub fn declared_distribution(&self) -> String {
         match self.distribution {
             Distribution::Auto => "AUTO".to_owned(),
             Distribution::Even => "EVEN".to_owned(),
             Distribution::All => "ALL".to_owned(),
-            Distribution::Key(key) => {
-                let name = self.schema.column(key).map_or("?", |column| column.name.as_str());
-                format!("KEY({name})")
-            }
+            Distribution::Key(key) => format!("KEY({})", self.column_name(key)),
         }
     }
 }
@@ -124,7 +163,8 @@ pub struct ViewSnapshot {
 #[serde(rename_all = "snake_case")]
 pub enum Distribution {
     /// Left to the engine: rows as under `Even`, and copies on every worker of what is not large
-    /// ([`auto_choice`](crate::auto_distribution::auto_choice)).
+    /// ([`auto_choice`](crate::auto_distribution::auto_choice)), or as under `Key` once that is known to
+    /// spare more ([`ChosenKey`]).
     Auto,
     /// Round-robin in runs of rows.
     Even,

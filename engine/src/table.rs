@@ -169,11 +169,11 @@ fn has_copies_everywhere(segments: &[Arc<SegmentRecord>], cluster: &ClusterView)
 
 /// The distribution key, if it is read. Intervals that are equal may have other hashes.
 fn distribution_key(
-    distribution: Distribution,
+    key: Option<ColumnId>,
     table: &ScanTable,
     cluster: &ClusterView,
 ) -> Option<DistributionKey> {
-    let Distribution::Key(key) = distribution else { return None };
+    let key = key?;
     let read = table.columns.iter().position(|column| *column == key)?;
     let is_interval = matches!(table.schema.field(read).data_type(), DataType::Interval(_));
     let slices = u16::try_from(cluster.slice_owners.len()).ok()?;
@@ -206,13 +206,15 @@ impl TableProvider for SegmentTable {
         let statistics = self.known(&table, &segments.records, state.config());
         let is_everywhere = match self.table.distribution {
             Distribution::All => true,
-            Distribution::Auto => has_copies_everywhere(&segments.records, cluster),
-            Distribution::Even | Distribution::Key(_) => false,
+            Distribution::Auto if self.table.chosen_key.is_none() => {
+                has_copies_everywhere(&segments.records, cluster)
+            }
+            Distribution::Auto | Distribution::Even | Distribution::Key(_) => false,
         };
         let partitions = state.config().target_partitions();
         let place = |key: &ColumnId| table.columns.iter().position(|column| column == key);
         let key = self.table.sort_key.iter().map_while(place).collect();
-        let distribution_key = distribution_key(self.table.distribution, &table, cluster);
+        let distribution_key = distribution_key(self.table.key_of_rows(), &table, cluster);
         let scan = SegmentScanExec::of_catalog(Arc::new(table), segments, partitions, statistics)
             .with_key(key)
             .with_distribution_key(distribution_key)

@@ -48,6 +48,10 @@ pub struct SegmentRecord {
     /// The rows that this snapshot does not see; absent when it sees all of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deleted: Option<DeleteVector>,
+    /// The column whose slice hash gave each of its rows to the slice; absent where rows lie in it for
+    /// another reason, and in records of before format 7.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub routed_by: Option<ColumnId>,
 }
 
 impl SegmentRecord {

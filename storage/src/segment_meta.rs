@@ -225,6 +225,7 @@ impl SegmentMeta {
             columns: self.columns.iter().map(|(id, column)| (*id, column.record())).collect(),
             holders,
             deleted: None,
+            routed_by: None,
         }
     }
 

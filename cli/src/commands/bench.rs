@@ -66,7 +66,7 @@ pub struct BenchArgs {
     /// caches. Not DuckDB's own
     #[arg(long, conflicts_with = "in_memory")]
     cold: bool,
-    /// Leave it to the engine where the rows of all tables go
+    /// Leave it to the engine where the rows of all tables go, and let it see the queries before they are measured
     #[arg(long)]
     auto: bool,
     /// VACUUM the tables once they are loaded
@@ -175,6 +175,9 @@ async fn measure(
         }
         false => None,
     };
+    if args.auto {
+        settle_distribution(&mut client, workload).await?;
+    }
     let load_peak = watched.peak();
     if args.cold {
         cold::find_no_cached_columns(&mut client).await?;
@@ -273,6 +276,38 @@ async fn wait_copied(client: &mut Client) -> anyhow::Result<()> {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     Ok(())
+}
+
+/// Rounds of all queries that tables left to AUTO see at most, to get the keys that they are joined by.
+const ROUNDS_MAX: usize = 6;
+/// Tables whose rows are being written by a key that was chosen.
+const BEING_WRITTEN: &str =
+    "SELECT count(*) FROM sys.tables WHERE distribution_reason LIKE 'EVEN, KEY(%'";
+/// What has become of AUTO, as one text.
+const DISTRIBUTIONS: &str = "SELECT string_agg(table_name || ' ' || distribution, ', ' ORDER BY table_name) FROM sys.tables";
+/// How long tables may be written anew.
+const WRITTEN_WITHIN: Duration = Duration::from_secs(600);
+
+/// Runs all queries again and again until a round of them changes no table's distribution.
+async fn settle_distribution(client: &mut Client, workload: &Workload) -> anyhow::Result<()> {
+    let bar = terminal::bar(ROUNDS_MAX as u64, "letting AUTO see the queries");
+    for _ in 0..ROUNDS_MAX {
+        let before = client.query_all(DISTRIBUTIONS).await?.1;
+        for query in workload.queries {
+            workload::run(client, query).await.with_context(|| format!("query {}", query.name))?;
+        }
+        let started = Instant::now();
+        while number(client, BEING_WRITTEN).await? > 0 {
+            anyhow::ensure!(started.elapsed() < WRITTEN_WITHIN, "tables are still written anew");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        bar.inc(1);
+        if client.query_all(DISTRIBUTIONS).await?.1 == before {
+            break;
+        }
+    }
+    bar.finish_and_clear();
+    wait_copied(client).await
 }
 
 /// The one number that a query gives.

@@ -3,6 +3,7 @@
 //! The draft copies the few maps of pointers that changes can touch and collects additions to
 //! the two large sets, so that a refused command costs nothing to undo.
 
+mod chosen_key;
 mod cluster;
 mod log_members;
 mod rebuild;
@@ -121,6 +122,7 @@ impl<'a> Draft<'a> {
                 self.replace_segments(table, schema_version, &replaced, segments)
             }
             Change::RecordAnalysis { table, analysis } => self.record_analysis(table, analysis),
+            Change::ChooseKey { table, key } => self.choose_key(table, key),
             Change::SetLogMembers { set, forced } => self.set_log_members(set, forced),
         }
     }
@@ -214,6 +216,7 @@ impl<'a> Draft<'a> {
             version: self.version,
             schema: Arc::new(new.columns),
             distribution: new.distribution,
+            chosen_key: None,
             sort_key: new.sort_key,
             replicas: new.replicas,
             segments: SegmentList::default(),

@@ -16,7 +16,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use basalt_engine::snapshot::{
-    Distribution, Relation, SchemaSnapshot, TableSnapshot, ViewSnapshot,
+    ChosenKey, Distribution, Relation, SchemaSnapshot, TableSnapshot, ViewSnapshot,
 };
 use basalt_engine::statistics::TableStatistics;
 use basalt_storage::command_log::record::Reader;
@@ -154,6 +154,9 @@ struct TableDocument<'a> {
     /// Absent before format 6, and in tables that were never analysed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     statistics: Option<Cow<'a, TableStatistics>>,
+    /// Absent before format 7, and in tables of which none was chosen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    chosen_key: Option<Cow<'a, ChosenKey>>,
 }
 
 fn document(state: &State) -> Result<Document<'_>, CatalogError> {
@@ -201,6 +204,7 @@ fn table_document<'a>(
         changed_by: Some(entry.changed_by),
         segments: table.segments.iter().map(|segment| Cow::Borrowed(segment.as_ref())).collect(),
         statistics: table.statistics.as_deref().map(Cow::Borrowed),
+        chosen_key: table.chosen_key.as_deref().map(Cow::Borrowed),
     })))
 }
 
@@ -260,6 +264,7 @@ fn restore_table(
         version: document.version,
         schema: Arc::new(document.columns.into_owned()),
         distribution: document.distribution,
+        chosen_key: document.chosen_key.map(|key| Arc::new(key.into_owned())),
         sort_key: document.sort_key.into_owned(),
         replicas: document.replicas,
         segments: segments.into(),

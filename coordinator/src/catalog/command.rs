@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 use basalt_engine::dialect::{LABEL_BYTES_MAX, label_problem};
-use basalt_engine::snapshot::Distribution;
+use basalt_engine::snapshot::{ChosenKey, Distribution};
 use basalt_engine::statistics::Analysis;
 use basalt_storage::delete_vector::DeleteVector;
 use basalt_storage::digest::Digest;
@@ -256,6 +256,14 @@ pub enum Change {
         table: TableId,
         /// What was found.
         analysis: Analysis,
+    },
+    /// Gives new rows of a table whose distribution is left to the engine to slices by a key; rows that are
+    /// there move by `ReplaceSegments`. Conflicts with nothing, and changes no version. (Since format 7.)
+    ChooseKey {
+        /// The table, which has no such key yet.
+        table: TableId,
+        /// The key.
+        key: ChosenKey,
     },
     /// Says who keeps copies of the log from now on: the only change of its command, made by the
     /// catalog itself. (Since format 4.)

@@ -32,8 +32,8 @@ use super::command::NewTable;
 use super::state::ClusterState;
 
 /// The newest format of parts that this program reads, and the one it writes. 2: columns have
-/// declared encodings.
-pub const FORMAT: u16 = 2;
+/// declared encodings. 3: segments say what gave their rows to their slice.
+pub const FORMAT: u16 = 3;
 
 /// A part is closed when it has about so many bytes: a few messages' worth, far below
 /// [`basalt_storage::commit_records::BODY_BYTES_MAX`], which bounds the largest single thing in one.

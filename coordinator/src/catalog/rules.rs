@@ -147,6 +147,9 @@ pub(super) fn check_new_segment(
     if segment.deleted.is_some() {
         return invalid("is new and has deleted rows");
     }
+    if segment.routed_by.is_some_and(|key| table.schema.column(key).is_none()) {
+        return invalid("was given to its slice by a column that is not there");
+    }
     let rows: u64 = segment.row_groups.iter().map(|&rows| u64::from(rows)).sum();
     if rows != segment.rows || rows == 0 || segment.row_groups.contains(&0) {
         return invalid("has row groups that do not add up to its rows, or no rows");

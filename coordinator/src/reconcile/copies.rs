@@ -434,6 +434,7 @@ mod tests {
                 bytes: 1,
                 holders: vec![holder],
                 deleted: None,
+                routed_by: None,
             };
             let id = segment.segment;
             let table = TableSnapshot {
@@ -443,6 +444,7 @@ mod tests {
                 version: 1,
                 schema: Arc::new(TableSchema { version: 1, columns: vec![], keys: vec![] }),
                 distribution: Distribution::Even,
+                chosen_key: None,
                 sort_key: vec![],
                 replicas: 2,
                 segments: vec![Arc::new(segment)].into(),

@@ -316,6 +316,7 @@ mod tests {
                 columns: BTreeMap::new(),
                 holders: vec![],
                 deleted: None,
+                routed_by: None,
             };
             (segment, Arc::new(record))
         };

@@ -328,5 +328,6 @@ pub(super) fn new_record(
         )]),
         holders: vec![owner],
         deleted: None,
+        routed_by: None,
     }
 }

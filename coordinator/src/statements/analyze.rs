@@ -152,7 +152,7 @@ impl Statements {
 
 /// The settings of analyses that nobody sent. They read everything once: the column cache is for what
 /// queries read again.
-fn in_background() -> Settings {
+pub(super) fn in_background() -> Settings {
     let mut settings = Settings::default();
     settings.scans.column_cache = CacheUse::Off;
     settings
@@ -180,11 +180,11 @@ fn named_columns(
 }
 
 /// A column to sketch.
-struct SketchedColumn {
-    id: ColumnId,
-    name: String,
+pub(super) struct SketchedColumn {
+    pub(super) id: ColumnId,
+    pub(super) name: String,
     /// Whether to sample it as well.
-    sampled: bool,
+    pub(super) sampled: bool,
 }
 
 /// What an analysis reads.
@@ -232,11 +232,11 @@ impl Reading {
 
 /// Whether the spread of a column matters: to which slices its rows go, or in which order they lie.
 fn is_key(table: &TableSnapshot, column: ColumnId) -> bool {
-    table.sort_key.contains(&column) || table.distribution == Distribution::Key(column)
+    table.sort_key.contains(&column) || table.appended_by() == Distribution::Key(column)
 }
 
 /// One row: the sketches of each column, the sample after the sketch of distinct values.
-fn sketch_plan(
+pub(super) fn sketch_plan(
     table: &Arc<TableSnapshot>,
     cluster: &Arc<ClusterView>,
     columns: &[SketchedColumn],
@@ -269,7 +269,7 @@ fn named(scan: &LogicalPlanBuilder, name: &str) -> Result<Expr, DataFusionError>
 }
 
 /// Runs a [`sketch_plan`].
-async fn sketches(
+pub(super) async fn sketches(
     pinned: &Pinned,
     plan: &LogicalPlan,
     columns: &[SketchedColumn],

@@ -24,7 +24,7 @@ use basalt_engine::snapshot::{Snapshot, TableSnapshot};
 use basalt_engine::table::{ChosenRows, SegmentTable};
 use basalt_engine::write::AppendTarget;
 use basalt_storage::delete_vector::DeleteVector;
-use basalt_storage::ids::{SegmentId, TableId};
+use basalt_storage::ids::{ColumnId, SegmentId, TableId};
 use datafusion::datasource::provider_as_source;
 use datafusion::logical_expr::LogicalPlanBuilder;
 
@@ -32,8 +32,8 @@ use super::Statements;
 use super::session::Pinned;
 use crate::backend::SessionId;
 use crate::catalog::SegmentSeen;
-pub(super) use choose::mergeable_segments;
 use choose::{Aim, MERGE_SEGMENTS_MIN, Rewrite, next_merge, vacuumed};
+pub(super) use choose::{mergeable_segments, unrouted};
 
 /// Merges that one write starts at most, one after the other: the next write goes on.
 const MERGES_MAX: usize = 64;
@@ -42,7 +42,7 @@ const MERGES_MAX: usize = 64;
 const NO_SESSION: SessionId = SessionId(u64::MAX);
 
 /// A compaction that was committed.
-struct Compacted {
+pub(super) struct Compacted {
     rows: u64,
     /// Segments before it, and after it.
     replaced: usize,
@@ -143,7 +143,7 @@ impl Statements {
     }
 
     /// Writes the segments that `choose` names again; `None` when there are none.
-    async fn compact(
+    pub(super) async fn compact(
         &self,
         table: TableId,
         choose: impl Fn(&TableSnapshot) -> Option<Rewrite>,
@@ -157,7 +157,8 @@ impl Statements {
         let (seen, rows) = seen_and_live(&table, &places)?;
         let target = AppendTarget { merged_slice, ..pinned.target(&table)? };
         let (replaced, rows_expected) = (seen.len(), rows.rows());
-        let written = self.rewrite(&pinned, &table, target, seen, rows).await?;
+        let routed_by = routed_alike(&table, &places);
+        let written = self.rewrite(&pinned, &table, target, (seen, routed_by), rows).await?;
         Ok(Some(Compacted { rows: rows_expected, replaced, written, aim }))
     }
 
@@ -167,7 +168,7 @@ impl Statements {
         pinned: &Pinned,
         table: &Arc<TableSnapshot>,
         target: AppendTarget,
-        replaced: Vec<SegmentSeen>,
+        (replaced, routed_by): (Vec<SegmentSeen>, Option<ColumnId>),
         rows: ChosenRows,
     ) -> Result<usize, SqlError> {
         let expected = rows.rows();
@@ -182,7 +183,7 @@ impl Statements {
             let message = format!("a compaction read {expected} rows and wrote {written}");
             return Err(SqlError::new(ErrorCode::Internal, message));
         }
-        self.commit_replaced(transaction, replaced, written).await
+        self.commit_replaced(transaction, replaced, routed_by, written).await
     }
 }
 
@@ -192,6 +193,13 @@ fn ids_of<'a>(
     rewrite: &'a Rewrite,
 ) -> impl Iterator<Item = SegmentId> + 'a {
     rewrite.places.iter().filter_map(|place| Some(table.segments.get(*place as usize)?.segment))
+}
+
+/// The column that gave the rows of some segments to their slices, if it is one.
+fn routed_alike(table: &TableSnapshot, places: &[u32]) -> Option<ColumnId> {
+    let mut routed = places.iter().map(|place| table.segments.get(*place as usize)?.routed_by);
+    let first = routed.next()??;
+    routed.all(|other| other == Some(first)).then_some(first)
 }
 
 /// What the commit must find unchanged, and the rows to write again.

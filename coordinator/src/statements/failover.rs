@@ -236,6 +236,7 @@ impl Resilient {
 
     /// Starts the query.
     pub(super) fn rows(self) -> impl futures::Stream<Item = Result<RecordBatch, SqlError>> + Send {
+        self.note_moves();
         let spool = Spool::new(self.statements.clone());
         futures::stream::unfold(Phase::Spooling(Box::new(self), spool), |phase| async move {
             match phase {
@@ -243,6 +244,14 @@ impl Resilient {
                 phase => phase.next().await,
             }
         })
+    }
+
+    /// Counts what it moves, unless its session has it move everything.
+    fn note_moves(&self) {
+        if self.spec.settings.colocation {
+            let tables: Vec<_> = tables_of(&self.logical).into_iter().collect();
+            self.statements.note_moves(&self.spec.snapshot, &tables, &self.physical);
+        }
     }
 
     /// Runs the query until its spool is full or it has ended, again and again when it loses a
@@ -489,6 +498,7 @@ mod tests {
             columns: BTreeMap::new(),
             holders: holders.clone(),
             deleted: None,
+            routed_by: None,
         })
     }
 

@@ -252,7 +252,7 @@ impl Statements {
         let files = opened.await.map_err(|error| {
             SqlError::new(ErrorCode::Internal, format!("looking at the files failed: {error}"))
         })??;
-        let even = matches!(table.distribution, Distribution::Even | Distribution::Auto);
+        let even = matches!(table.appended_by(), Distribution::Even | Distribution::Auto);
         // Rows of Parquet files are split evenly over the workers, so they may stay where they are,
         // unless workers take different shares.
         let local = even && files.scan().format == FileFormat::Parquet;

@@ -31,7 +31,7 @@ impl From<&TableSnapshot> for TargetTable {
             id: table.id,
             name: format!("{}.{}", table.schema_name, table.name),
             schema: Arc::clone(&table.schema),
-            distribution: table.distribution,
+            distribution: table.appended_by(),
             sort_key: table.sort_key.clone(),
             replicas: table.replicas,
         }

@@ -18,7 +18,7 @@ use basalt_engine::protocol::ingest_client::IngestClient;
 use basalt_engine::protocol::{AbortRequest, MESSAGE_BYTES_MAX, SealRequest, WireId};
 use basalt_engine::write::AppendTarget;
 use basalt_storage::fail_point::{self, FailPoint};
-use basalt_storage::ids::{TxnId, WorkerId};
+use basalt_storage::ids::{ColumnId, TxnId, WorkerId};
 use basalt_storage::manifest::SegmentRecord;
 use datafusion_distributed::grpc::BoxCloneSyncChannel;
 use futures::future::try_join_all;
@@ -48,8 +48,8 @@ impl Transaction {
 
     /// Makes every appended row durable on its owner and as many partners as are required.
     ///
-    /// On `Ok` the segments survive a crash of every worker, and the loss of all but one of those
-    /// that hold them; they are visible only once a commit
+    /// Segments say by which column their rows were given to their slices. On `Ok` they survive a crash of
+    /// every worker, and the loss of all but one of those that hold them; they are visible only once a commit
     /// names them. Fails when an owner cannot be reached or has not exactly `rows` rows.
     pub(super) async fn seal(&self, rows: u64) -> Result<Vec<SegmentRecord>, SqlError> {
         let owners: BTreeSet<WorkerId> = self.target.slice_owners.iter().copied().collect();
@@ -57,8 +57,10 @@ impl Transaction {
             self.target.endpoints.get(owner).map(|url| self.seal_on(*owner, url))
         });
         let sealed = try_join_all(reachable).await?;
-        let records: Vec<_> = sealed.into_iter().flatten().collect();
+        let mut records: Vec<_> = sealed.into_iter().flatten().collect();
         check_rows(&records, rows)?;
+        let routed_by = self.target.routed_by();
+        records.iter_mut().for_each(|record| record.routed_by = routed_by);
         Ok(records)
     }
 
@@ -237,20 +239,26 @@ impl Statements {
         result?;
         self.compact_soon(target.table);
         self.analyze_soon(target.table);
+        self.route_soon(target.table);
         Ok(rows)
     }
 
-    /// Seals a transaction and commits its segments in the place of others with as many rows. Returns
-    /// how many segments it has.
+    /// Seals a transaction and commits its segments in the place of others with as many rows, all of which
+    /// lie by `routed_by` if a column is given. Returns how many segments it has.
     pub(super) async fn commit_replaced(
         &self,
         mut transaction: Transaction,
         replaced: Vec<SegmentSeen>,
+        routed_by: Option<ColumnId>,
         rows: u64,
     ) -> Result<usize, SqlError> {
-        let segments = transaction.seal(rows).await?;
+        let mut segments = transaction.seal(rows).await?;
         let written = segments.len();
         let target = Arc::clone(transaction.target());
+        if target.merged_slice.is_some() {
+            // Its rows stay in their slice, whatever gave them to it.
+            segments.iter_mut().for_each(|segment| segment.routed_by = routed_by);
+        }
         let change = Change::ReplaceSegments {
             table: target.table,
             schema_version: target.schema.version,

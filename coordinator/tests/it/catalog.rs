@@ -1,6 +1,7 @@
 //! The catalog: its rules against a naive model, its log against damage, its commits against
 //! each other.
 
+mod chosen_keys;
 mod commits;
 mod declarations;
 mod directory;

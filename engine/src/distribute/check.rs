@@ -43,8 +43,8 @@ use datafusion_distributed::{
 
 use assignment::family_of_leaf;
 pub(super) use family::Family;
-pub(super) use family::column_of;
 use family::{Slices, handed_on, united};
+pub(super) use family::{column_of, source_of};
 use joins::partition_counts;
 
 use super::slice_route::routed_by_slice;

@@ -68,7 +68,7 @@ fn visit(node: &Arc<dyn ExecutionPlan>, tasks: usize, found: &mut Vec<Movement>)
 
 /// How the rows of one side come to a join.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Side {
+pub(super) enum Side {
     Stays,
     Everywhere,
     Moves,
@@ -115,7 +115,7 @@ fn name(expr: &Arc<dyn PhysicalExpr>) -> String {
 }
 
 /// Down to where rows come from: another stage, a table, or a join that made them here.
-fn side(input: &Arc<dyn ExecutionPlan>) -> Side {
+pub(super) fn side(input: &Arc<dyn ExecutionPlan>) -> Side {
     if input.is::<NetworkBroadcastExec>() {
         return Side::ToAll;
     }

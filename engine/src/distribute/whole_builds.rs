@@ -26,22 +26,19 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use datafusion::common::Statistics;
-use datafusion::common::stats::Precision;
 use datafusion::error::Result;
 use datafusion::physical_expr::{Distribution, Partitioning};
 use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
 use datafusion::physical_plan::joins::{HashJoinExec, PartitionMode};
 use datafusion::physical_plan::repartition::RepartitionExec;
 use datafusion::physical_plan::sorts::sort_preserving_merge::SortPreservingMergeExec;
-use datafusion::physical_plan::statistics::{ChildStats, StatisticsArgs};
 use datafusion::physical_plan::union::InterleaveExec;
 use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
-use datafusion_distributed::{BroadcastExec, DistributedLeafExec, NetworkBoundaryExt};
+use datafusion_distributed::NetworkBoundaryExt;
 
 use super::check::{Family, StageCheck};
 use super::colocate::with_children;
-use crate::scan::SegmentScanExec;
+use super::node_statistics::{NodeStatistics, address};
 
 /// What putting a row into a hash table costs, where hashing it and copying it to its partition costs 1.
 const BUILD_COST: f64 = 2.5;
@@ -71,7 +68,7 @@ struct Place {
 #[derive(Default)]
 struct Rewrite {
     families: HashMap<usize, Option<Family>>,
-    statistics: HashMap<usize, Arc<Statistics>>,
+    statistics: NodeStatistics,
 }
 
 impl Rewrite {
@@ -183,62 +180,13 @@ impl Rewrite {
     ) -> bool {
         let mut rows_of_task = |(node, family): (&Arc<dyn ExecutionPlan>, &Family)| {
             let parts = if *family == Family::Replicated { 1 } else { tasks };
-            let rows = self.statistics(node).ok()?.num_rows;
-            rows.get_value().map(|rows| *rows as f64 / parts as f64)
+            self.statistics.rows(node).map(|rows| rows as f64 / parts as f64)
         };
         let (left_rows, right_rows) = (rows_of_task(left), rows_of_task(right));
         tracing::debug!(left = ?left_rows, right = ?right_rows, "one hash table in each task?");
         let (Some(left), Some(right)) = (left_rows, right_rows) else { return false };
         left <= BUILT_ROWS_MAX && left * BUILD_COST * (partitions as f64 - 1.0) <= left + right
     }
-
-    /// DataFusion's estimate of what a node gives, of each node once: exchanges would have it made of all that is
-    /// below them each time.
-    fn statistics(&mut self, node: &Arc<dyn ExecutionPlan>) -> Result<Arc<Statistics>> {
-        let key = address(node);
-        if let Some(known) = self.statistics.get(&key) {
-            return Ok(Arc::clone(known));
-        }
-        let args = StatisticsArgs::new();
-        let children = node.children();
-        let hands_on = node.is_network_boundary() || node.is::<BroadcastExec>();
-        let found = if let Some(leaf) = node.downcast_ref::<DistributedLeafExec>() {
-            statistics_of_leaf(leaf.original(), &args)?
-        } else if let (true, Some(sender)) = (hands_on, children.first()) {
-            self.statistics(sender)?
-        } else {
-            let asked = node.child_stats_requests(None);
-            let inputs = children.iter().zip(asked).map(|(child, asked)| match asked {
-                ChildStats::At(_) => self.statistics(child),
-                ChildStats::Skip => Ok(Arc::new(Statistics::new_unknown(&child.schema()))),
-            });
-            let inputs = inputs.collect::<Result<Vec<_>>>()?;
-            node.statistics_from_inputs(&inputs, &args)?
-        };
-        self.statistics.insert(key, Arc::clone(&found));
-        Ok(found)
-    }
-}
-
-/// Filters that were pushed into a scan are counted here: its own statistics are those of all that it reads.
-fn statistics_of_leaf(
-    leaf: &Arc<dyn ExecutionPlan>,
-    args: &StatisticsArgs,
-) -> Result<Arc<Statistics>> {
-    let all = leaf.statistics_from_inputs(&[], args)?;
-    let Some(scan) = leaf.downcast_ref::<SegmentScanExec>() else { return Ok(all) };
-    let (Some(rows), true) = (all.num_rows.get_value(), scan.predicate().is_some()) else {
-        return Ok(all);
-    };
-    let kept = (*rows as f64 * scan.kept_share()).ceil() as usize;
-    Ok(Arc::new(Statistics {
-        num_rows: Precision::Inexact(kept),
-        ..all.as_ref().clone().to_inexact()
-    }))
-}
-
-fn address(node: &Arc<dyn ExecutionPlan>) -> usize {
-    Arc::as_ptr(node).cast::<()>() as usize
 }
 
 /// What is below a repartitioning by hash within a task.

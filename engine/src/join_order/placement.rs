@@ -22,7 +22,7 @@ fn distribution_column(plan: &LogicalPlan) -> Option<usize> {
         LogicalPlan::TableScan(scan) => {
             let provider = source_as_provider(&scan.source).ok()?;
             let table = provider.downcast_ref::<SegmentTable>()?;
-            let Distribution::Key(key) = table.snapshot().distribution else { return None };
+            let key = table.snapshot().key_of_rows()?;
             let is_key = |column: &ColumnId| *column == key;
             let columns = &table.snapshot().schema.columns;
             let place = columns.iter().position(|column| is_key(&column.id))?;

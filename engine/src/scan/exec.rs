@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
+use basalt_storage::ids::ColumnId;
 use basalt_storage::manifest::SegmentRecord;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::common::{Statistics, internal_err};
@@ -28,6 +29,7 @@ use datafusion::physical_plan::{
 use super::order::ScanOrder;
 use super::properties::{plan_properties, scan_statistics, table_statistics};
 use super::pruning::segments_that_may_match;
+use super::row_ids::ROW_ID_COLUMN;
 use super::segments::{CatalogSegments, Partitions, ScanSegments, at, only};
 use super::stream::open_partition;
 use super::{ScanSegment, ScanTable, ScanUnit};
@@ -273,6 +275,12 @@ impl SegmentScanExec {
         let key = self.distribution_key.map(|key| key.read);
         let is_key = |read: &usize| Some(*read) == key;
         outputs.filter(|(_, read)| is_key(read)).map(|(output, _)| output).collect()
+    }
+
+    /// The stored column of an output column; none of row ids.
+    pub fn stored_column(&self, output: usize) -> Option<ColumnId> {
+        let id = *self.table.columns.get(*self.projection.get(output)?)?;
+        (id != ROW_ID_COLUMN).then_some(id)
     }
 
     /// This scan without the segments that its predicate rules out.

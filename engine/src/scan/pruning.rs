@@ -362,6 +362,7 @@ mod tests {
             bytes: 1,
             holders: vec![],
             deleted: None,
+            routed_by: None,
         })
     }
 

@@ -24,6 +24,7 @@ fn segment(rows: u64, rows_deleted: u32) -> Arc<SegmentRecord> {
         columns: BTreeMap::new(),
         holders: vec![],
         deleted: DeleteVector::from_positions(0..rows_deleted),
+        routed_by: None,
     })
 }
 

@@ -110,6 +110,14 @@ impl AppendTarget {
         most.zip(least).is_none_or(|(most, least)| most - least <= 1)
     }
 
+    /// The column whose slice hash chooses the slice of each row; none where something else does.
+    pub fn routed_by(&self) -> Option<ColumnId> {
+        match (self.merged_slice, self.distribution) {
+            (None, Distribution::Key(key)) => Some(key),
+            _ => None,
+        }
+    }
+
     /// The workers that may have other copies of a slice, the best first.
     pub fn partners(&self, slice: SliceId) -> &[WorkerId] {
         self.slice_partners.get(usize::from(slice.0)).map_or(&[], Vec::as_slice)

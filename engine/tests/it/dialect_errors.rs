@@ -44,6 +44,7 @@ fn table(id: u64, name: &str, columns: &[(&str, DataType)]) -> Relation {
         version: 1,
         schema: Arc::new(TableSchema { version: 1, columns: columns.collect(), keys: vec![] }),
         distribution: Distribution::Auto,
+        chosen_key: None,
         sort_key: vec![],
         replicas: 1,
         segments: vec![].into(),

@@ -137,6 +137,7 @@ fn record(txn: TxnId, table: TableId, holder: WorkerId) -> SegmentRecord {
         bytes: 1,
         holders: vec![holder],
         deleted: None,
+        routed_by: None,
     }
 }
 

@@ -5,6 +5,7 @@
 mod analyze;
 mod append_port;
 mod arrows;
+mod auto_keys;
 mod back_pressure;
 mod basics;
 mod colocation;

@@ -31,7 +31,9 @@ use crate::ids::{Epoch, LogEpoch};
 /// - 5: catalogs that were rebuilt; `RebuildCluster`, `RebuildSegments`
 /// - 6: columns have declared encodings, and columns of segments the one they are written in; tables have
 ///   statistics, `RecordAnalysis`
-pub const FORMAT_VERSION: u16 = 6;
+/// - 7: keys are chosen for tables whose distribution is left to the engine; `ChooseKey`, and segments say
+///   by which column their rows were given to their slice
+pub const FORMAT_VERSION: u16 = 7;
 
 const MAGIC: &[u8; 4] = b"BLOG";
 /// Bytes before the payload, before and since format 4.

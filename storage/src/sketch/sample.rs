@@ -92,6 +92,14 @@ impl RowSample {
         self.0.len()
     }
 
+    /// How many of its rows have the value that most have.
+    pub fn most_common(&self) -> usize {
+        let mut values: Vec<_> = self.0.values().collect();
+        values.sort_by(|a, b| a.compare(b).unwrap_or(Ordering::Equal));
+        let runs = values.chunk_by(|a, b| a.compare(b) == Some(Ordering::Equal));
+        runs.map(<[_]>::len).max().unwrap_or(0)
+    }
+
     /// Bounds of `buckets` ranges that hold equally many rows each, the least value first and the
     /// largest last; fewer when there are fewer rows, none when there are none.
     pub fn histogram(&self, buckets: usize) -> Vec<&ZoneValue> {

@@ -140,6 +140,7 @@ mod tests {
             columns: BTreeMap::new(),
             holders: vec![WorkerId::generate()],
             deleted: None,
+            routed_by: None,
         };
         let segments = vec![segment; 10];
         let each = record_bytes(&segments[0]);

@@ -91,6 +91,7 @@ mod tests {
             columns: BTreeMap::new(),
             holders: vec![],
             deleted: DeleteVector::from_positions(0..rows_deleted),
+            routed_by: None,
         })
     }
 
@@ -105,6 +106,7 @@ mod tests {
             version: 1,
             schema: Arc::new(TableSchema { version: 1, columns: vec![], keys: vec![] }),
             distribution: Distribution::Even,
+            chosen_key: None,
             sort_key: vec![],
             replicas: 1,
             segments: segments.to_vec().into(),

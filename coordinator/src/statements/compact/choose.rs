@@ -80,7 +80,7 @@ fn is_sparse(segment: &SegmentRecord) -> bool {
 
 /// Segments that are written again together.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Rewrite {
+pub(in crate::statements) struct Rewrite {
     /// Their places in the table's list.
     pub(super) places: Vec<u32>,
     /// The slice that their rows stay in and are merged for, in the order of the sort key; otherwise
@@ -92,7 +92,7 @@ pub(super) struct Rewrite {
 
 /// What a rewrite is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Aim {
+pub(in crate::statements) enum Aim {
     /// Fewer segments.
     Fewer,
     /// Segments that lie side by side, or without deleted rows.
@@ -170,6 +170,24 @@ pub(super) fn next_merge(table: &TableSnapshot, wants_fewer: bool) -> Option<Rew
     }
 }
 
+/// The segments that are written again next so that a table lies by the key that was chosen for it: those of
+/// commits that follow each other, so that what lies together by time stays so.
+pub(in crate::statements) fn unrouted(table: &TableSnapshot) -> Option<Rewrite> {
+    let key = table.chosen_key.as_ref()?.column;
+    let all = (0..).zip(&table.segments);
+    let mut rows = 0;
+    let places: Vec<_> = all
+        .filter(|(_, segment)| segment.routed_by != Some(key))
+        .take_while(|(_, segment)| {
+            let is_first = rows == 0;
+            rows += segment.live_rows();
+            is_first || rows <= MERGE_ROWS_MAX
+        })
+        .map(|(place, _)| place)
+        .collect();
+    (!places.is_empty()).then_some(Rewrite { places, merged_slice: None, aim: Aim::Tidier })
+}
+
 /// Those of some segments that are in the slice with most of them, if it has several.
 fn largest_of_a_slice(segments: &[Arc<SegmentRecord>], places: &[u32]) -> Option<Rewrite> {
     let mut slices: BTreeMap<SliceId, Vec<u32>> = BTreeMap::new();
@@ -218,6 +236,7 @@ mod tests {
             columns: BTreeMap::new(),
             holders: vec![],
             deleted: DeleteVector::from_positions(0..deleted),
+            routed_by: None,
         })
     }
 

@@ -75,6 +75,7 @@ pub(crate) fn segment(table: TableId, txn: TxnId, rows: u32, holder: WorkerId) -
         ]),
         holders: vec![holder],
         deleted: None,
+        routed_by: None,
     }
 }
 

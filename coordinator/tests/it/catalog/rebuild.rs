@@ -83,6 +83,7 @@ fn record(table: TableId, txn: TxnId, rows: u32, holders: Vec<WorkerId>) -> Segm
         columns: BTreeMap::from([(ColumnId(1), column)]),
         holders,
         deleted: None,
+        routed_by: None,
     }
 }
 

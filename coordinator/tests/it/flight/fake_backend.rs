@@ -418,6 +418,7 @@ fn table_snapshot(schema_name: &str, name: &str, schema: &Schema) -> TableSnapsh
         version: 1,
         schema: Arc::new(TableSchema { version: 1, columns: columns.collect(), keys: vec![] }),
         distribution: Distribution::Even,
+        chosen_key: None,
         sort_key: Vec::new(),
         replicas: 1,
         segments: Vec::new().into(),

@@ -165,6 +165,15 @@ pub(super) fn sources(node: &Arc<dyn ExecutionPlan>) -> Vec<Option<Source>> {
     }
 }
 
+/// The input, and which of its columns, that a node's output column hands on as it is, where it does.
+pub(in crate::distribute) fn source_of(
+    node: &Arc<dyn ExecutionPlan>,
+    column: usize,
+) -> Option<(usize, usize)> {
+    let source = sources(node).get(column).copied().flatten()?;
+    Some((source.child, source.column))
+}
+
 fn picked(all: Vec<Option<Source>>, projection: Option<&[usize]>) -> Vec<Option<Source>> {
     match projection {
         Some(projection) => {

@@ -158,5 +158,6 @@ fn segment(table: TableId, txn: TxnId, place: usize, placed: &[Vec<WorkerId>]) -
         columns: columns.collect(),
         holders: placed[slice].clone(),
         deleted: None,
+        routed_by: None,
     }
 }
