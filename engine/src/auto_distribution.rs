@@ -12,6 +12,7 @@ pub mod keys;
 use basalt_storage::ids::ColumnId;
 use basalt_storage::schema::KeyKind;
 
+use crate::segment_list::Totals;
 use crate::settings::ONE_TASK_ROWS;
 use crate::snapshot::{Distribution, TableSnapshot};
 use keys::KeyState;
@@ -25,6 +26,8 @@ const BYTES_MAX: u64 = 64 << 20;
 const KEPT_FOURTHS: u64 = 5;
 /// Tables of fewer rows get no key: moving them costs little, and each slice should have a segment of some size.
 const KEY_ROWS_MIN: u64 = 8 * ROWS_MIN;
+/// Nor do tables whose segments have fewer rows: they are filled in small pieces, of which a key makes one for each slice.
+const SEGMENT_ROWS_MIN: u64 = ROWS_MIN;
 
 /// What is made of an AUTO table, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,8 +48,7 @@ pub fn auto_choice(table: &TableSnapshot, members: usize) -> Option<AutoChoice> 
     if let Some(key) = &table.chosen_key {
         return choice(false, reason_of_key(table, key.column, &key.reason));
     }
-    let rows = table.live_rows();
-    let bytes: u64 = table.segments.iter().map(|segment| segment.bytes).sum();
+    let Totals { live_rows: rows, bytes } = table.segments.totals();
     if table.replicas <= 1 {
         return choice(false, "EVEN: its definition asks for one copy".to_owned());
     }
@@ -95,9 +97,12 @@ pub fn key_state(table: &TableSnapshot, members: usize) -> KeyState {
     if let Distribution::Key(key) = table.appended_by() {
         return KeyState::By(key);
     }
-    let is_open = auto_choice(table, members).is_some_and(|choice| !choice.everywhere);
     let rows = table.live_rows();
-    if !is_open || members < 2 || rows < KEY_ROWS_MIN {
+    let is_in_pieces = rows < table.segments.len() as u64 * SEGMENT_ROWS_MIN;
+    if members < 2 || rows < KEY_ROWS_MIN || is_in_pieces {
+        return KeyState::Other;
+    }
+    if auto_choice(table, members).is_none_or(|choice| choice.everywhere) {
         return KeyState::Other;
     }
     let primary = table.schema.keys.iter().find(|key| key.kind == KeyKind::Primary);

@@ -19,12 +19,32 @@ pub struct SegmentList {
     records: Arc<Vec<Arc<SegmentRecord>>>,
     computed: Arc<Computed>,
     routed_by: Arc<OnceLock<Option<ColumnId>>>,
+    totals: Arc<OnceLock<Totals>>,
+}
+
+/// What all segments have together.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Rows that are there.
+    pub live_rows: u64,
+    /// Bytes of one copy on disk.
+    pub bytes: u64,
 }
 
 impl SegmentList {
     /// The segments, without a copy.
     pub(crate) fn shared(&self) -> &Arc<Vec<Arc<SegmentRecord>>> {
         &self.records
+    }
+
+    /// What all segments have together: added up by the first who asks.
+    pub fn totals(&self) -> Totals {
+        *self.totals.get_or_init(|| {
+            self.records.iter().fold(Totals::default(), |sum, segment| Totals {
+                live_rows: sum.live_rows + segment.live_rows(),
+                bytes: sum.bytes + segment.bytes,
+            })
+        })
     }
 
     /// Whether the slice hash of a column gave every row to its slice.
@@ -67,6 +87,7 @@ impl DerefMut for SegmentList {
     fn deref_mut(&mut self) -> &mut Self::Target {
         self.computed = Arc::default();
         self.routed_by = Arc::default();
+        self.totals = Arc::default();
         Arc::make_mut(&mut self.records)
     }
 }
@@ -97,7 +118,50 @@ impl<'a> IntoIterator for &'a SegmentList {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use basalt_storage::delete_vector::DeleteVector;
+    use basalt_storage::digest::Digest;
+    use basalt_storage::ids::{SegmentId, SliceId, TableId, TxnId};
+    use basalt_storage::manifest::Layout;
+
     use super::*;
+
+    #[test]
+    fn what_segments_have_together_follows_them() {
+        let segment = |rows, routed_by| {
+            Arc::new(SegmentRecord {
+                table: TableId(1),
+                slice: SliceId(0),
+                segment: SegmentId::generate(),
+                txn: TxnId::generate(),
+                layout: Layout::Packed,
+                rows,
+                row_groups: vec![],
+                bytes: 10,
+                meta_digest: Digest::of(b""),
+                columns: BTreeMap::new(),
+                holders: vec![],
+                deleted: DeleteVector::from_positions([0]),
+                routed_by,
+            })
+        };
+        let key = ColumnId(4);
+        let mut list = SegmentList::default();
+        assert!(list.are_routed_by(key), "all of none");
+        list.push(segment(5, Some(key)));
+        assert!(list.are_routed_by(key) && !list.are_routed_by(ColumnId(5)));
+        assert_eq!(list.totals(), Totals { live_rows: 4, bytes: 10 });
+        let before = list.clone();
+        list.push(segment(3, None));
+        assert!(!list.are_routed_by(key));
+        assert_eq!(list.totals(), Totals { live_rows: 6, bytes: 20 });
+        assert!(before.are_routed_by(key));
+        list.pop();
+        assert!(list.are_routed_by(key));
+        list[0] = segment(3, Some(ColumnId(5)));
+        assert!(list.are_routed_by(ColumnId(5)) && !list.are_routed_by(key));
+    }
 
     #[test]
     fn what_was_computed_is_forgotten_with_the_segments_it_was_of() {

@@ -128,12 +128,20 @@ impl TableSnapshot {
 
     /// Rows that are there.
     pub fn live_rows(&self) -> u64 {
-        self.segments.iter().map(|segment| segment.live_rows()).sum()
+        self.segments.totals().live_rows
     }
 
     /// A column's name, for people.
     pub fn column_name(&self, id: ColumnId) -> &str {
         self.schema.column(id).map_or("?", |column| column.name.as_str())
+    }
+
+    /// The distribution as it is: `KEY(id)`, `AUTO`, or `AUTO(KEY(id))` where a key was chosen and all rows lie by it.
+    pub fn distribution_in_effect(&self) -> String {
+        match (self.distribution, self.key_of_rows()) {
+            (Distribution::Auto, Some(key)) => format!("AUTO(KEY({}))", self.column_name(key)),
+            _ => self.declared_distribution(),
+        }
     }
 
     /// The distribution as it was declared, such as `KEY(id)`.

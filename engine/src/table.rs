@@ -219,7 +219,7 @@ impl TableProvider for SegmentTable {
             .with_key(key)
             .with_distribution_key(distribution_key)
             .with_copies_everywhere(is_everywhere)
-            .with_declared_distribution(&self.table.declared_distribution());
+            .with_distribution_in_effect(&self.table.distribution_in_effect());
         let scan: Arc<dyn ExecutionPlan> = Arc::new(scan);
         Ok(match limit {
             Some(_) => scan.with_fetch(limit).unwrap_or(scan),

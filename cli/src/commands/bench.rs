@@ -16,7 +16,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use arrow::array::{Array, AsArray};
+use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::Int64Type;
 use basalt_sql_tests::client::Client;
 use clap::{Args, Subcommand};
@@ -75,6 +75,9 @@ pub struct BenchArgs {
     /// Measure look-ups and changes too
     #[arg(long)]
     operations: bool,
+    /// Measure a cluster of the same kind with N workers too, each query on both in turns
+    #[arg(long, value_name = "N", conflicts_with = "url", value_parser = clap::value_parser!(u16).range(1..))]
+    against: Option<u16>,
     /// Measure DataFusion on the rows in memory too, which takes several times the files' bytes
     #[arg(long)]
     in_memory: bool,
@@ -105,7 +108,18 @@ async fn run_workload(workload: &'static Workload, args: BenchArgs) -> anyhow::R
     if let Some(scale) = args.scale {
         workload::generate(workload, &args.data, scale).await?;
     }
+    let target = Target::start(&args.cluster, &args.data).await?;
+    let other = match args.against {
+        Some(workers) => {
+            Some(Target::start(&args.cluster.with_workers(workers), &args.data).await?)
+        }
+        None => None,
+    };
     let mut peers = Peers {
+        other: match &other {
+            Some(other) => Some(connect(other.url()).await?),
+            None => None,
+        },
         datafusion: PlainDataFusion::open(workload, &args.data).await?,
         in_memory: match args.in_memory {
             true => Some(PlainDataFusion::open_in_memory(workload, &args.data).await?),
@@ -118,14 +132,18 @@ async fn run_workload(workload: &'static Workload, args: BenchArgs) -> anyhow::R
             None => None,
         },
     };
-    let target = Target::start(&args.cluster, &args.data).await?;
     let measured = tokio::select! {
         measured = measure(workload, &args, &target, &mut peers) => measured,
         Ok(()) = tokio::signal::ctrl_c() => Err(crate::exit::Interrupted.into()),
     };
     let stopped = target.stop().await;
+    let other_stopped = match other {
+        Some(other) => other.stop().await,
+        None => Ok(()),
+    };
     let report = measured?;
     stopped?;
+    other_stopped?;
 
     std::io::stdout().write_all(report.text()?.as_bytes())?;
     if let Some(file) = &args.json {
@@ -145,6 +163,8 @@ async fn connect(url: &str) -> anyhow::Result<Client> {
 
 /// What the cluster is measured against.
 struct Peers {
+    /// A cluster with another number of workers.
+    other: Option<Client>,
     datafusion: PlainDataFusion,
     in_memory: Option<PlainDataFusion>,
     duckdb: Option<DuckDb>,
@@ -167,6 +187,13 @@ async fn measure(
         false => None,
     };
     let load = measure_load(workload, args, target, &mut client, peers).await?;
+    if let Some(other) = &mut peers.other {
+        workload::load(other, workload, &args.data, args.declared(None)).await?;
+        if args.vacuum {
+            other.execute_update("VACUUM").await?;
+        }
+        wait_copied(other).await?;
+    }
     let vacuum_ms = match args.vacuum {
         true => {
             let start = Instant::now();
@@ -177,6 +204,9 @@ async fn measure(
     };
     if args.auto {
         settle_distribution(&mut client, workload).await?;
+        if let Some(other) = &mut peers.other {
+            settle_distribution(other, workload).await?;
+        }
     }
     let load_peak = watched.peak();
     if args.cold {
@@ -213,6 +243,7 @@ async fn measure(
         duckdb_version: peers.duckdb.as_ref().map(|duckdb| duckdb.version().to_owned()),
         runs: args.runs,
         is_auto: args.auto,
+        against: args.against,
         is_cold: args.cold,
         load,
         vacuum_ms,
@@ -280,13 +311,14 @@ async fn wait_copied(client: &mut Client) -> anyhow::Result<()> {
 
 /// Rounds of all queries that tables left to AUTO see at most, to get the keys that they are joined by.
 const ROUNDS_MAX: usize = 6;
-/// Tables whose rows are being written by a key that was chosen.
-const BEING_WRITTEN: &str =
-    "SELECT count(*) FROM sys.tables WHERE distribution_reason LIKE 'EVEN, KEY(%'";
-/// What has become of AUTO, as one text.
-const DISTRIBUTIONS: &str = "SELECT string_agg(table_name || ' ' || distribution, ', ' ORDER BY table_name) FROM sys.tables";
+/// What has become of AUTO, as one text: which changes while rows are written by a key.
+const DISTRIBUTIONS: &str = "SELECT string_agg(table_name || ' ' || distribution || ' ' || \
+     coalesce(distribution_reason, ''), ', ' ORDER BY table_name) FROM sys.tables";
+/// Nothing is under way when that has been the same for so long: columns are looked at meanwhile, and the background
+/// pauses as long as it works.
+const AT_REST_AFTER: Duration = Duration::from_secs(20);
 /// How long tables may be written anew.
-const WRITTEN_WITHIN: Duration = Duration::from_secs(600);
+const WRITTEN_WITHIN: Duration = Duration::from_secs(1_200);
 
 /// Runs all queries again and again until a round of them changes no table's distribution.
 async fn settle_distribution(client: &mut Client, workload: &Workload) -> anyhow::Result<()> {
@@ -296,18 +328,28 @@ async fn settle_distribution(client: &mut Client, workload: &Workload) -> anyhow
         for query in workload.queries {
             workload::run(client, query).await.with_context(|| format!("query {}", query.name))?;
         }
-        let started = Instant::now();
-        while number(client, BEING_WRITTEN).await? > 0 {
-            anyhow::ensure!(started.elapsed() < WRITTEN_WITHIN, "tables are still written anew");
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
+        let after = distributions_at_rest(client).await?;
         bar.inc(1);
-        if client.query_all(DISTRIBUTIONS).await?.1 == before {
-            break;
+        if after == before {
+            bar.finish_and_clear();
+            return wait_copied(client).await;
         }
     }
-    bar.finish_and_clear();
-    wait_copied(client).await
+    anyhow::bail!("after {ROUNDS_MAX} rounds of queries AUTO still changes where rows lie")
+}
+
+async fn distributions_at_rest(client: &mut Client) -> anyhow::Result<Vec<RecordBatch>> {
+    let started = Instant::now();
+    let (mut last, mut since) = (client.query_all(DISTRIBUTIONS).await?.1, Instant::now());
+    while since.elapsed() < AT_REST_AFTER {
+        anyhow::ensure!(started.elapsed() < WRITTEN_WITHIN, "tables are still written anew");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let now = client.query_all(DISTRIBUTIONS).await?.1;
+        if now != last {
+            (last, since) = (now, Instant::now());
+        }
+    }
+    Ok(last)
 }
 
 /// The one number that a query gives.
@@ -372,6 +414,10 @@ async fn measure_query(
     (result.basalt_rows, _) = workload::run(client, query).await?;
     // Columns of which few rows are wanted are cached the second time.
     workload::run(client, query).await?;
+    if let Some(other) = &mut peers.other {
+        result.other_rows = Some(workload::run(other, query).await?.0);
+        workload::run(other, query).await?;
+    }
     result.datafusion_rows = peers.datafusion.run(query).await?;
     if let Some(duckdb) = &mut peers.duckdb {
         result.duckdb_rows = Some(duckdb.run(query).await?.1);
@@ -384,6 +430,10 @@ async fn measure_query(
         let (_, time) = workload::run(client, query).await?;
         result.basalt_ms.push(milliseconds(time));
         result.costs.push(cost.since());
+        if let Some(other) = &mut peers.other {
+            let (_, time) = workload::run(other, query).await?;
+            result.other_ms.push(milliseconds(time));
+        }
         if args.cold {
             cold::drop_page_cache().await?;
         }

@@ -25,7 +25,7 @@ use basalt_engine::dialect::Statement;
 use basalt_engine::distribute::{plan_distributed, start};
 use basalt_engine::error::{ErrorCode, SqlError, from_datafusion};
 use basalt_engine::session::{SessionSpec, execution_context, planning_state};
-use basalt_engine::snapshot::{ClusterView, Snapshot};
+use basalt_engine::snapshot::{ClusterView, Snapshot, TableSnapshot};
 use basalt_engine::table::SegmentTable;
 use basalt_storage::ids::{SegmentId, TableId, WorkerId};
 use basalt_storage::manifest::SegmentRecord;
@@ -208,7 +208,7 @@ impl Resilient {
             let error = match plan_distributed(&state, logical).await {
                 Ok(distributed) => {
                     notes.note_fallback(distributed.fallback);
-                    statements.inner.reconciler.note_reads(tables_of(logical));
+                    statements.inner.reconciler.note_reads(tables_of(logical).into_keys());
                     let planned = Self {
                         statements: statements.clone(),
                         spec,
@@ -249,8 +249,8 @@ impl Resilient {
     /// Counts what it moves, unless its session has it move everything.
     fn note_moves(&self) {
         if self.spec.settings.colocation {
-            let tables: Vec<_> = tables_of(&self.logical).into_iter().collect();
-            self.statements.note_moves(&self.spec.snapshot, &tables, &self.physical);
+            let members = self.spec.snapshot.cluster.members;
+            self.statements.note_moves(&tables_of(&self.logical), members, &self.physical);
         }
     }
 
@@ -379,15 +379,15 @@ impl Phase {
     }
 }
 
-/// The tables that a plan reads, those of subqueries included.
-fn tables_of(plan: &LogicalPlan) -> Vec<TableId> {
-    let mut tables = Vec::new();
+/// The tables that a plan reads, those of subqueries included, each once.
+fn tables_of(plan: &LogicalPlan) -> BTreeMap<TableId, Arc<TableSnapshot>> {
+    let mut tables = BTreeMap::new();
     let noted = plan.apply_with_subqueries(|node| {
         if let LogicalPlan::TableScan(scan) = node
             && let Ok(provider) = source_as_provider(&scan.source)
             && let Some(table) = provider.downcast_ref::<SegmentTable>()
         {
-            tables.push(table.snapshot().id);
+            tables.insert(table.snapshot().id, Arc::clone(table.snapshot()));
         }
         Ok(TreeNodeRecursion::Continue)
     });

@@ -12,7 +12,7 @@
 //!
 //! Pure: what was moved and how tables are is handed in.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 
 use basalt_storage::ids::{ColumnId, TableId};
 
@@ -57,14 +57,19 @@ impl MovedRows {
         self.0.retain(|(one, other), _| is_there(one.table) && is_there(other.table));
     }
 
+    /// The tables of all pairs.
+    pub fn tables(&self) -> BTreeSet<TableId> {
+        self.0.keys().flat_map(|(one, other)| [one.table, other.table]).collect()
+    }
+
     /// The keys that tables should get next: of one table, or of two that are joined by them.
     pub fn proposal(
         &self,
         state_of: impl Fn(TableId) -> KeyState,
-        unfit: &HashSet<StoredColumn>,
+        is_fit: impl Fn(StoredColumn) -> bool,
     ) -> Option<Proposal> {
         let state = |column: &StoredColumn| match state_of(column.table) {
-            KeyState::Open { .. } if unfit.contains(column) => KeyState::Other,
+            KeyState::Open { .. } if !is_fit(*column) => KeyState::Other,
             state => state,
         };
         let spared = |(pair, rows): (&Pair, &(u64, u64))| {
@@ -199,7 +204,7 @@ mod tests {
     }
 
     fn proposed(moved: &MovedRows, state: impl Fn(TableId) -> KeyState) -> Vec<StoredColumn> {
-        moved.proposal(state, &HashSet::new()).map_or(vec![], |proposal| proposal.columns)
+        moved.proposal(state, |_| true).map_or(vec![], |proposal| proposal.columns)
     }
 
     #[test]
@@ -208,7 +213,7 @@ mod tests {
         assert_eq!(proposed(&moved(&almost), all_of_hundred), []);
         let enough = moved(&[almost[0], almost[1], joined(LINE_ORDER, 1, ORDER, 0)]);
         assert_eq!(proposed(&enough, all_of_hundred), [LINE_ORDER, ORDER]);
-        let proposal = enough.proposal(all_of_hundred, &HashSet::new()).unwrap();
+        let proposal = enough.proposal(all_of_hundred, |_| true).unwrap();
         assert_eq!(proposal.rows, 800);
     }
 
@@ -264,8 +269,7 @@ mod tests {
     #[test]
     fn columns_that_do_not_fit_are_passed_over() {
         let moved = moved(&[joined(ORDER, 900, LINE_ORDER, 900)]);
-        let unfit = [LINE_ORDER].into();
-        let proposal = moved.proposal(all_of_hundred, &unfit).unwrap();
+        let proposal = moved.proposal(all_of_hundred, |column| column != LINE_ORDER).unwrap();
         assert_eq!(proposal.columns, [ORDER], "its own rows would stay");
         assert_eq!(proposal.rows, 900);
     }
@@ -297,8 +301,8 @@ mod tests {
                 true => open(100),
                 false => KeyState::By(ColumnId(1)),
             };
-            if let Some(proposal) = moved(&keys).proposal(state, &HashSet::new()) {
-                let tables: HashSet<_> = proposal.columns.iter().map(|c| c.table).collect();
+            if let Some(proposal) = moved(&keys).proposal(state, |_| true) {
+                let tables: BTreeSet<_> = proposal.columns.iter().map(|c| c.table).collect();
                 prop_assert_eq!(tables.len(), proposal.columns.len());
                 prop_assert!(!tables.is_empty());
                 prop_assert!(tables.iter().all(|table| open_tables[table.0 as usize]));

@@ -32,11 +32,11 @@ pub struct StoredColumn {
 pub struct MovedSide {
     /// The key's column, as a table stores it.
     pub key: StoredColumn,
-    /// Rows that move to other tasks, estimated; 0 where they stay.
+    /// Rows that are estimated to move to other tasks, of those that the key's table has; 0 where they stay.
     pub rows: u64,
 }
 
-/// Rows that a plan moves for equal values of a key to meet.
+/// Rows that a plan is estimated to move for equal values of a key to meet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MovedKey {
     /// The rows, or those of one side of a join.
@@ -79,16 +79,15 @@ impl Walk {
 
     fn join(&mut self, join: &HashJoinExec, tasks: usize) {
         let (left, right) = (join.left(), join.right());
-        let (left_rows, right_rows) = (self.moved_rows(left, tasks), self.moved_rows(right, tasks));
-        if left_rows + right_rows == 0 {
+        let (left_moved, right_moved) = (self.moved(left, tasks), self.moved(right, tasks));
+        if left_moved.is_none() && right_moved.is_none() {
             return;
         }
         for (left_key, right_key) in join.on() {
             let sides = (stored_column(left_key, left), stored_column(right_key, right));
             if let (Some(left), Some(right)) = sides {
-                let rows = MovedSide { key: left, rows: left_rows };
-                let with = Some(MovedSide { key: right, rows: right_rows });
-                self.found.push(MovedKey { rows, with });
+                let rows = left.side(left_moved);
+                self.found.push(MovedKey { rows, with: Some(right.side(right_moved)) });
             }
         }
     }
@@ -101,28 +100,48 @@ impl Walk {
         let ([(key, _)], true, false) = (keys.expr(), is_final, keys.has_grouping_set()) else {
             return;
         };
-        let rows = self.moved_rows(aggregate.input(), tasks);
-        if let (Some(key), true) = (stored_column(key, aggregate.input()), rows > 0) {
-            self.found.push(MovedKey { rows: MovedSide { key, rows }, with: None });
+        let moved = self.moved(aggregate.input(), tasks);
+        if let (Some(key), true) = (stored_column(key, aggregate.input()), moved.is_some()) {
+            self.found.push(MovedKey { rows: key.side(moved), with: None });
         }
     }
 
-    /// Rows of an input that move to other tasks.
-    fn moved_rows(&mut self, input: &Arc<dyn ExecutionPlan>, tasks: usize) -> u64 {
+    /// What moves of an input to other tasks, if anything does.
+    fn moved(&mut self, input: &Arc<dyn ExecutionPlan>, tasks: usize) -> Option<Moved> {
         let times = match side(input) {
-            Side::Stays | Side::Everywhere => return 0,
+            Side::Stays | Side::Everywhere => return None,
             Side::Moves => 1,
-            Side::ToAll => tasks,
+            Side::ToAll => tasks as u64,
         };
-        self.statistics.rows(input).map_or(0, |rows| (rows as u64).saturating_mul(times as u64))
+        Some(Moved { rows: self.statistics.rows(input)? as u64, times })
+    }
+}
+
+/// Rows that move, and to how many tasks each.
+#[derive(Debug, Clone, Copy)]
+struct Moved {
+    rows: u64,
+    times: u64,
+}
+
+/// A key's column as it is read.
+struct Read {
+    column: StoredColumn,
+    /// Rows that the scan reads.
+    rows: u64,
+}
+
+impl Read {
+    /// What moves of the column's table. A join below may be estimated to make any number of rows of it.
+    fn side(&self, moved: Option<Moved>) -> MovedSide {
+        let rows =
+            moved.map_or(0, |Moved { rows, times }| rows.min(self.rows).saturating_mul(times));
+        MovedSide { key: self.column, rows }
     }
 }
 
 /// The stored column whose values an expression over a node's rows has.
-fn stored_column(
-    expr: &Arc<dyn PhysicalExpr>,
-    node: &Arc<dyn ExecutionPlan>,
-) -> Option<StoredColumn> {
+fn stored_column(expr: &Arc<dyn PhysicalExpr>, node: &Arc<dyn ExecutionPlan>) -> Option<Read> {
     let mut column = column_of(expr, &node.schema())?;
     let mut node = node;
     loop {
@@ -131,7 +150,8 @@ fn stored_column(
         }
         if let Some(scan) = node.downcast_ref::<SegmentScanExec>() {
             let column = scan.stored_column(column)?;
-            return Some(StoredColumn { table: scan.table().table, column });
+            let column = StoredColumn { table: scan.table().table, column };
+            return Some(Read { column, rows: scan.assigned_rows() });
         }
         (node, column) = if let Some(boundary) = node.as_network_boundary() {
             (boundary.input_stage().local_plan()?, column)

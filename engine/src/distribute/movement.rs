@@ -168,7 +168,7 @@ fn scans(plan: &Arc<dyn ExecutionPlan>, f: &mut impl FnMut(&SegmentScanExec)) {
 /// Why a side moves, and what would spare it.
 fn reason(plan: &Arc<dyn ExecutionPlan>, side: Side, key: Option<&String>) -> Option<String> {
     let mut only: Vec<(String, String)> = Vec::new();
-    scans(plan, &mut |scan| only.push((scan.table().name.clone(), scan.declared().to_owned())));
+    scans(plan, &mut |scan| only.push((scan.table().name.clone(), scan.distribution().to_owned())));
     let whereto = match side {
         Side::ToAll => "goes to all workers",
         _ => "goes to the workers of its keys",
@@ -177,8 +177,8 @@ fn reason(plan: &Arc<dyn ExecutionPlan>, side: Side, key: Option<&String>) -> Op
         return Some(format!("{} {whereto}: no key is equal on both sides", tables(plan)));
     };
     match only.as_slice() {
-        [(table, declared)] => Some(format!(
-            "{table} {whereto}: it is {declared} and joined by {key}; DISTSTYLE ALL, or both sides \
+        [(table, distribution)] => Some(format!(
+            "{table} {whereto}: it is {distribution} and joined by {key}; DISTSTYLE ALL, or both sides \
              by that key (DISTKEY), would spare it"
         )),
         _ => Some(format!("{} {whereto}: joined rows do not lie by {key}", tables(plan))),

@@ -72,8 +72,8 @@ pub struct SegmentScanExec {
     distribution_key: Option<DistributionKey>,
     /// Whether every worker has all segments, or should.
     is_everywhere: bool,
-    /// The table's distribution as it was declared, for EXPLAIN; empty on workers.
-    declared: Arc<str>,
+    /// How the table is distributed, for EXPLAIN; empty on workers.
+    distribution: Arc<str>,
     /// Segments of the table that the predicate ruled out.
     segments_pruned: usize,
     /// Bytes of the read columns in them.
@@ -138,7 +138,7 @@ impl SegmentScanExec {
             order,
             distribution_key: None,
             is_everywhere: false,
-            declared: Arc::from(""),
+            distribution: Arc::from(""),
             segments_pruned: 0,
             bytes_pruned: 0,
             properties,
@@ -252,16 +252,16 @@ impl SegmentScanExec {
         self
     }
 
-    /// Says how the table's distribution was declared.
+    /// Says how the table is distributed, for people.
     #[must_use]
-    pub fn with_declared_distribution(mut self, declared: &str) -> Self {
-        self.declared = Arc::from(declared);
+    pub fn with_distribution_in_effect(mut self, distribution: &str) -> Self {
+        self.distribution = Arc::from(distribution);
         self
     }
 
-    /// The table's distribution as it was declared.
-    pub fn declared(&self) -> &str {
-        &self.declared
+    /// How the table is distributed, for people.
+    pub fn distribution(&self) -> &str {
+        &self.distribution
     }
 
     /// Whether every worker has all segments, or should.

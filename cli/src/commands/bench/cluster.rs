@@ -31,6 +31,15 @@ pub(super) struct ClusterChoice {
 }
 
 impl ClusterChoice {
+    /// The same kind of cluster with another number of workers.
+    pub(super) fn with_workers(&self, workers: u16) -> Self {
+        let (processes, embedded) = match self.processes {
+            Some(_) => (Some(workers), None),
+            None => (None, Some(workers)),
+        };
+        Self { processes, workers: embedded, ..self.clone() }
+    }
+
     /// Where everything that is started for this run keeps its data.
     pub(super) fn data_dir(&self) -> &Path {
         &self.data_dir

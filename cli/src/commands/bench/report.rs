@@ -18,11 +18,15 @@ pub(super) struct QueryResult {
     pub(super) basalt_rows: u64,
     pub(super) datafusion_rows: u64,
     pub(super) duckdb_rows: Option<u64>,
+    /// Of the cluster with another number of workers.
+    pub(super) other_rows: Option<u64>,
     pub(super) basalt_ms: Vec<f64>,
     pub(super) datafusion_ms: Vec<f64>,
     /// DataFusion on the rows in memory.
     pub(super) in_memory_ms: Vec<f64>,
     pub(super) duckdb_ms: Vec<f64>,
+    /// The cluster with another number of workers.
+    pub(super) other_ms: Vec<f64>,
     /// What each of Basalt's runs cost this process: all that the cluster did, if it is in it.
     pub(super) costs: Vec<Cost>,
 }
@@ -35,17 +39,19 @@ impl QueryResult {
             basalt_rows: 0,
             datafusion_rows: 0,
             duckdb_rows: None,
+            other_rows: None,
             basalt_ms: vec![],
             datafusion_ms: vec![],
             in_memory_ms: vec![],
             duckdb_ms: vec![],
+            other_ms: vec![],
             costs: vec![],
         }
     }
 
     fn rows_agree(&self) -> bool {
-        self.basalt_rows == self.datafusion_rows
-            && self.duckdb_rows.is_none_or(|rows| rows == self.basalt_rows)
+        let others = [Some(self.datafusion_rows), self.duckdb_rows, self.other_rows];
+        others.into_iter().flatten().all(|rows| rows == self.basalt_rows)
     }
 }
 
@@ -91,6 +97,8 @@ pub(super) struct Report {
     pub(super) runs: u16,
     /// Whether it was left to the engine where the rows of all tables go.
     pub(super) is_auto: bool,
+    /// The workers of the other cluster that was measured.
+    pub(super) against: Option<u16>,
     /// Whether what was in memory was forgotten before every run.
     pub(super) is_cold: bool,
     pub(super) load: LoadResult,
@@ -264,6 +272,9 @@ impl Report {
         if self.duckdb_version.is_some() {
             header += " | duckdb ms | ratio";
         }
+        if let Some(workers) = self.against {
+            header += &format!(" | {:>12} | ratio", format!("{workers} worker(s)"));
+        }
         let rule: String = header.chars().map(|c| if c == '|' { '+' } else { '-' }).collect();
         writeln!(text, "\n{header}\n{rule}")?;
         let mut totals = Medians::default();
@@ -275,6 +286,17 @@ impl Report {
             totals.add(&medians);
         }
         writeln!(text, "{}", totals.line("total", ""))?;
+        for (name, ratio) in RATIOS {
+            let ratios = self.queries.iter().map(|query| (query.name, ratio(&Medians::of(query))));
+            let ratios: Vec<_> =
+                ratios.filter_map(|(query, ratio)| Some((query, ratio?))).collect();
+            if let Some((mean, largest, query)) = summary(&ratios) {
+                writeln!(
+                    text,
+                    "ratios to {name}: geometric mean {mean:.2}, largest {largest:.2} ({query})"
+                )?;
+            }
+        }
         self.write_verification(text)
     }
 
@@ -285,19 +307,37 @@ impl Report {
     pub(super) fn check_rows(&self) -> anyhow::Result<()> {
         for query in &self.queries {
             if !query.rows_agree() {
-                let duckdb = query
-                    .duckdb_rows
-                    .map_or_else(String::new, |rows| format!(" and {rows} in DuckDB"));
+                let told = |rows: Option<u64>, whose: &str| {
+                    rows.map_or_else(String::new, |rows| format!(", {rows} {whose}"))
+                };
                 bail!(
-                    "query {} has {} rows on the cluster, {} in DataFusion{duckdb}",
+                    "query {} has {} rows on the cluster, {} in DataFusion{}{}",
                     query.name,
                     query.basalt_rows,
-                    query.datafusion_rows
+                    query.datafusion_rows,
+                    told(query.duckdb_rows, "in DuckDB"),
+                    told(query.other_rows, "on the other cluster")
                 );
             }
         }
         Ok(())
     }
+}
+
+type Ratio = fn(&Medians) -> Option<f64>;
+
+/// What Basalt's times are divided by, with its name.
+const RATIOS: [(&str, Ratio); 3] = [
+    ("DataFusion", |medians| Some(medians.basalt / medians.datafusion)),
+    ("DuckDB", |medians| Some(medians.basalt / medians.duckdb?)),
+    ("the other cluster", |medians| Some(medians.basalt / medians.other?)),
+];
+
+/// The geometric mean of some ratios, and the largest with its query.
+fn summary<'a>(ratios: &[(&'a str, f64)]) -> Option<(f64, f64, &'a str)> {
+    let largest = ratios.iter().max_by(|a, b| a.1.total_cmp(&b.1))?;
+    let logarithms: f64 = ratios.iter().map(|(_, ratio)| ratio.ln()).sum();
+    Some(((logarithms / ratios.len() as f64).exp(), largest.1, largest.0))
 }
 
 /// Medians of one query, or their sums over all; milliseconds.
@@ -307,6 +347,7 @@ struct Medians {
     datafusion: f64,
     in_memory: Option<f64>,
     duckdb: Option<f64>,
+    other: Option<f64>,
 }
 
 impl Medians {
@@ -316,6 +357,7 @@ impl Medians {
             datafusion: median(&query.datafusion_ms),
             in_memory: (!query.in_memory_ms.is_empty()).then(|| median(&query.in_memory_ms)),
             duckdb: (!query.duckdb_ms.is_empty()).then(|| median(&query.duckdb_ms)),
+            other: (!query.other_ms.is_empty()).then(|| median(&query.other_ms)),
         }
     }
 
@@ -328,11 +370,14 @@ impl Medians {
         if let Some(duckdb) = other.duckdb {
             *self.duckdb.get_or_insert_default() += duckdb;
         }
+        if let Some(other) = other.other {
+            *self.other.get_or_insert_default() += other;
+        }
     }
 
     /// A line of the table; a ratio below 1 means that Basalt is faster.
     fn line(&self, name: &str, rows: &str) -> String {
-        let Self { basalt, datafusion, in_memory, duckdb } = self;
+        let Self { basalt, datafusion, in_memory, duckdb, other } = self;
         let mut line = format!(
             " {name:<5} | {rows:>8} | {basalt:>9.1} | {datafusion:>13.1} | {:>5.2}",
             basalt / datafusion
@@ -342,6 +387,9 @@ impl Medians {
         }
         if let Some(duckdb) = duckdb {
             line += &format!(" | {duckdb:>9.1} | {:>5.2}", basalt / duckdb);
+        }
+        if let Some(other) = other {
+            line += &format!(" | {other:>12.1} | {:>5.2}", basalt / other);
         }
         line
     }
@@ -366,6 +414,14 @@ fn median(times: &[f64]) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn ratios_are_told_by_their_geometric_mean_and_the_largest() {
+        let (mean, largest, query) = summary(&[("q1", 2.0), ("q2", 8.0), ("q3", 4.0)]).unwrap();
+        assert!((mean - 4.0).abs() < 1e-9, "{mean}");
+        assert_eq!((largest, query), (8.0, "q2"));
+        assert_eq!(summary(&[]), None);
+    }
 
     #[test]
     fn the_median_is_the_middle_run() {

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use arrow::datatypes::DataType;
 use basalt_engine::snapshot::{ChosenKey, Distribution, Relation, TableSnapshot};
 use basalt_storage::ids::TableId;
 
@@ -21,8 +22,11 @@ impl Draft<'_> {
         }
         match table.schema.column(key.column) {
             None => return invalid("has no such column to be distributed by"),
-            Some(column) if column.data_type.is_nested() => {
-                return invalid("cannot be distributed by a column of a nested type");
+            Some(column)
+                if column.data_type.is_nested()
+                    || matches!(column.data_type, DataType::Interval(_)) =>
+            {
+                return invalid("cannot be distributed by a column of its type");
             }
             Some(_) => {}
         }

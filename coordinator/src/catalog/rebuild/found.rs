@@ -1,13 +1,14 @@
 //! Writes a rebuilt catalog: a log of its own that begins with the cluster as it was.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use basalt_engine::secret::ClusterSecret;
-use basalt_storage::ids::{TableId, TxnId};
+use basalt_engine::snapshot::{ChosenKey, Distribution};
+use basalt_storage::ids::{ColumnId, TableId, TxnId};
 use basalt_storage::manifest::SegmentRecord;
 
-use super::Rebuilt;
+use super::{Rebuilt, RebuiltTable};
 use crate::catalog::command::{Change, Command};
 use crate::catalog::commit_record::record_bytes;
 use crate::catalog::directory::Directory;
@@ -84,7 +85,26 @@ fn records(rebuilt: &Rebuilt) -> Vec<Vec<Change>> {
             }));
         }
     }
+    let chosen: Vec<_> = tables().filter_map(chosen_key).collect();
+    records.extend(chosen.chunks(CHANGES_AT_ONCE).map(<[_]>::to_vec));
     records
+}
+
+/// The key that was chosen for a table, as most of its rows say: workers are not told of it.
+fn chosen_key(table: &RebuiltTable) -> Option<Change> {
+    if table.definition.distribution != Distribution::Auto {
+        return None;
+    }
+    let mut rows: BTreeMap<ColumnId, u64> = BTreeMap::new();
+    for segment in &table.segments {
+        if let Some(key) = segment.routed_by {
+            *rows.entry(key).or_default() += segment.rows;
+        }
+    }
+    let (column, _) = rows.into_iter().max_by_key(|(_, rows)| *rows)?;
+    table.definition.columns.column(column)?;
+    let reason = "its rows lay by it when the catalog was rebuilt".to_owned();
+    Some(Change::ChooseKey { table: table.definition.id, key: ChosenKey { column, reason } })
 }
 
 /// Runs of segments whose records have about `bytes` bytes each: at least one segment.
@@ -117,8 +137,6 @@ fn append(log: &mut Log, state: &mut State, changes: Vec<Change>) -> Result<(), 
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use basalt_storage::digest::Digest;
     use basalt_storage::ids::{SegmentId, SliceId, WorkerId};
     use basalt_storage::manifest::Layout;

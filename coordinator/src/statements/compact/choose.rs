@@ -170,21 +170,27 @@ pub(super) fn next_merge(table: &TableSnapshot, wants_fewer: bool) -> Option<Rew
     }
 }
 
+/// Rows and bytes that are written again by a key at once: who deletes from the table waits that long.
+const ROUTED_ROWS_MAX: u64 = 4 << 20;
+const ROUTED_BYTES_MAX: u64 = 512 << 20;
+
 /// The segments that are written again next so that a table lies by the key that was chosen for it: those of
 /// commits that follow each other, so that what lies together by time stays so.
 pub(in crate::statements) fn unrouted(table: &TableSnapshot) -> Option<Rewrite> {
     let key = table.chosen_key.as_ref()?.column;
-    let all = (0..).zip(&table.segments);
-    let mut rows = 0;
-    let places: Vec<_> = all
-        .filter(|(_, segment)| segment.routed_by != Some(key))
-        .take_while(|(_, segment)| {
-            let is_first = rows == 0;
-            rows += segment.live_rows();
-            is_first || rows <= MERGE_ROWS_MAX
-        })
-        .map(|(place, _)| place)
-        .collect();
+    let (mut rows, mut bytes) = (0, 0);
+    let mut places: Vec<u32> = Vec::new();
+    for (place, segment) in (0..).zip(&table.segments) {
+        if segment.routed_by == Some(key) {
+            continue;
+        }
+        rows += segment.live_rows();
+        bytes += segment.bytes;
+        if !places.is_empty() && (rows > ROUTED_ROWS_MAX || bytes > ROUTED_BYTES_MAX) {
+            break;
+        }
+        places.push(place);
+    }
     (!places.is_empty()).then_some(Rewrite { places, merged_slice: None, aim: Aim::Tidier })
 }
 
@@ -213,10 +219,12 @@ pub(super) fn vacuumed(table: &TableSnapshot) -> Vec<Rewrite> {
 
 #[cfg(test)]
 mod tests {
+    use basalt_engine::snapshot::{ChosenKey, Distribution};
     use basalt_storage::delete_vector::DeleteVector;
     use basalt_storage::digest::Digest;
     use basalt_storage::ids::{ColumnVersion, SegmentId, TableId, TxnId};
     use basalt_storage::manifest::{ColumnRecord, Layout};
+    use basalt_storage::schema::TableSchema;
     use basalt_storage::zone_map::{ZoneMap, ZoneValue};
     use proptest::prelude::*;
 
@@ -281,6 +289,44 @@ mod tests {
     fn full_segments_are_left_alone() {
         assert!(worth_merging(&segments(&[SMALL_ROWS_BELOW; 40])).is_empty());
         assert!(worth_rewriting(&segments(&[SMALL_ROWS_BELOW; 40])).is_empty());
+    }
+
+    #[test]
+    fn what_does_not_lie_by_the_chosen_key_is_written_again_in_turn() {
+        let routed = |rows, routed_by: Option<u32>| {
+            let routed_by = routed_by.map(ColumnId);
+            Arc::new(SegmentRecord { routed_by, ..(*segment(rows, 0)).clone() })
+        };
+        let large = ROUTED_ROWS_MAX / 2;
+        let mut table = TableSnapshot {
+            id: TableId(1),
+            schema_name: "public".to_owned(),
+            name: "t".to_owned(),
+            version: 1,
+            schema: Arc::new(TableSchema { version: 1, columns: vec![], keys: vec![] }),
+            distribution: Distribution::Auto,
+            chosen_key: None,
+            sort_key: vec![],
+            replicas: 1,
+            segments: vec![
+                routed(large, None),
+                routed(7, Some(1)),
+                routed(large, Some(2)),
+                routed(large, None),
+            ]
+            .into(),
+            statistics: None,
+        };
+        assert_eq!(unrouted(&table), None, "no key is chosen");
+        let key = ChosenKey { column: KEY, reason: String::new() };
+        table.chosen_key = Some(Arc::new(key));
+        assert_eq!(unrouted(&table).unwrap().places, [0, 2]);
+        Arc::make_mut(&mut table.segments[0]).bytes = 2 * ROUTED_BYTES_MAX;
+        assert_eq!(unrouted(&table).unwrap().places, [0], "one at least");
+        for place in [0, 2, 3] {
+            Arc::make_mut(&mut table.segments[place]).routed_by = Some(KEY);
+        }
+        assert_eq!(unrouted(&table), None);
     }
 
     const KEY: ColumnId = ColumnId(1);
