@@ -131,6 +131,8 @@ impl Coordinator {
             channels.clone(),
             config.reconcile,
         );
+        let history = |source| CoordinatorError::Directory { path: config.data_dir.clone(), source };
+        let registry = Arc::new(Registry::open(&config.data_dir).map_err(history)?);
         let statements = Statements::new(
             catalog.clone(),
             Arc::clone(&members),
@@ -140,6 +142,7 @@ impl Coordinator {
             StatementOptions {
                 allowed_roots: config.allowed_roots,
                 segment_limits: config.segment_limits,
+                registry,
                 result_cache_bytes: config.result_cache_bytes,
             },
         )?;

@@ -84,12 +84,14 @@ use session::Sessions;
 use turns::Turns;
 
 /// What statements may read and use.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct StatementOptions {
     /// What COPY and file functions may name.
     pub allowed_roots: AllowedRoots,
     /// When writes wait for compaction.
     pub segment_limits: SegmentLimits,
+    /// Statements that run and ran.
+    pub registry: Arc<Registry>,
     /// Memory for answers that may be asked for again; 0 keeps none.
     pub result_cache_bytes: usize,
 }
@@ -133,7 +135,7 @@ impl Statements {
         runtime: Arc<RuntimeEnv>,
         options: StatementOptions,
     ) -> Result<Self, DataFusionError> {
-        let StatementOptions { allowed_roots, segment_limits, result_cache_bytes } = options;
+        let StatementOptions { allowed_roots, segment_limits, registry, result_cache_bytes } = options;
         let planning = PlanningSessions::new(channels.clone(), runtime, allowed_roots)?;
         let probes = Probes::new(Arc::clone(&members), channels.clone());
         let inner = Inner {
@@ -143,7 +145,7 @@ impl Statements {
             channels,
             planning: Arc::new(planning),
             sessions: Sessions::default(),
-            registry: Arc::new(Registry::default()),
+            registry,
             compaction: Arc::new(Semaphore::new(1)),
             unmergeable: compact::Unmergeable::default(),
             segment_limits,

@@ -13,6 +13,7 @@ mod column_statistics;
 mod columns;
 mod copies;
 mod distribution;
+mod profiles;
 mod requests;
 mod unsorted;
 
@@ -43,13 +44,15 @@ use crate::statements::registry::{Registry, Run, RunState, Write};
 use distribution::{colocation, reason, style};
 use unsorted::unsorted_share;
 
-const NAMES: [&str; 14] = [
+const NAMES: [&str; 16] = [
     "workers",
     "slices",
     "tables",
     "columns",
     "segments",
     "queries",
+    "query_stages",
+    "query_alerts",
     "requests",
     "chunks",
     "repairs",
@@ -92,6 +95,8 @@ impl SysSchema {
             "columns" => columns::columns(&self.snapshot)?,
             "segments" => segments(&self.snapshot)?,
             "queries" => queries(&self.registry)?,
+            "query_stages" => profiles::query_stages(&self.registry.list())?,
+            "query_alerts" => profiles::query_alerts(&self.registry.list())?,
             "column_statistics" => column_statistics::column_statistics(&self.snapshot)?,
             "commit_records" => {
                 copies::commit_records(&self.snapshot, &self.reconciler.commit_records())?

@@ -35,6 +35,8 @@ extensions_options! {
         pub batch_rows: usize, default = 8192
         /// The session's time zone.
         pub time_zone: String, default = "+00:00".to_owned()
+        /// Whether joins are built on the side that clearly has fewer rows.
+        pub smaller_builds: bool, default = true
         /// Partitions per task.
         pub target_partitions: usize, default = 2
         /// Whether scans evaluate filters.

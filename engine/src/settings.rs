@@ -57,6 +57,10 @@ pub struct Settings {
     pub colocation: bool,
     /// Whether joins within a task may build one hash table.
     pub whole_builds: bool,
+    /// Whether joins are built on the side that clearly has fewer rows.
+    pub smaller_builds: bool,
+    /// Whether it is noted what the tasks of queries do.
+    pub profile: bool,
     /// Whether queries whose tables have not changed are answered with the rows of before.
     pub result_cache: bool,
 }
@@ -192,7 +196,7 @@ pub struct Setting {
 }
 
 /// Names and descriptions, in alphabetical order.
-const SETTINGS: [(&str, &str); 16] = [
+const SETTINGS: [(&str, &str); 18] = [
     ("batch_rows", "rows per batch, 1 to 65536"),
     ("colocation", "whether rows are joined and grouped where they lie, if they can: on or off"),
     (
@@ -206,12 +210,20 @@ const SETTINGS: [(&str, &str); 16] = [
         "whether inner joins are ordered by what they cost, or stay as they are written: on or off",
     ),
     ("one_task_rows", "scans of at most so many rows run as one task on one worker; 0 for none"),
+    (
+        "profile",
+        "whether what the tasks of each query do is measured, for sys.query_stages: on or off",
+    ),
     ("pruning", "whether scans pass over what zone maps rule out: on or off"),
     (
         "result_cache",
         "whether what was asked before is answered from memory while its tables stay the same: on or off",
     ),
     (SEARCH_PATH, "schemas of names without one; the first is where CREATE goes"),
+    (
+        "smaller_builds",
+        "whether joins build the side that clearly has fewer rows, or that of fewer bytes: on or off",
+    ),
     (
         "sorted_scans",
         "whether scans read in the order of the sort key where that is wanted: on or off",
@@ -248,6 +260,8 @@ impl Default for Settings {
             join_order: true,
             colocation: true,
             whole_builds: true,
+            smaller_builds: true,
+            profile: false,
             result_cache: true,
         }
     }
@@ -284,6 +298,8 @@ impl Settings {
             "join_order" => self.join_order = switch(name, value)?,
             "colocation" => self.colocation = switch(name, value)?,
             "whole_builds" => self.whole_builds = switch(name, value)?,
+            "smaller_builds" => self.smaller_builds = switch(name, value)?,
+            "profile" => self.profile = switch(name, value)?,
             "result_cache" => self.result_cache = switch(name, value)?,
             _ => {
                 self.exchange_compression = match value.to_ascii_lowercase().as_str() {
@@ -329,6 +345,8 @@ impl Settings {
             "join_order" => on_or_off(self.join_order),
             "colocation" => on_or_off(self.colocation),
             "whole_builds" => on_or_off(self.whole_builds),
+            "smaller_builds" => on_or_off(self.smaller_builds),
+            "profile" => on_or_off(self.profile),
             "result_cache" => on_or_off(self.result_cache),
             _ => self.exchange_compression.name().to_owned(),
         };
@@ -353,7 +371,7 @@ impl Settings {
         options.execution.time_zone = Some(self.time_zone.clone());
         let mut distributed = DistributedConfig::default();
         self.exchange_compression.name().clone_into(&mut distributed.compression);
-        distributed.collect_metrics = false;
+        distributed.collect_metrics = self.profile;
         distributed.children_isolator_unions = false;
         distributed.worker_connection_buffer_budget_bytes = EXCHANGE_BUFFER_BYTES;
         config.set_distributed_option_extension(distributed);

@@ -17,6 +17,8 @@ use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::joins::{HashJoinExec, PartitionMode};
 use datafusion::physical_plan::statistics::{StatisticsArgs, StatisticsContext};
 
+use crate::session::FragmentOptions;
+
 /// A build side with more than so many times the rows of the probe side changes places with it.
 const CLEARLY_MORE: f64 = 2.0;
 
@@ -30,7 +32,7 @@ impl PhysicalOptimizerRule for SmallerBuilds {
         plan: Arc<dyn ExecutionPlan>,
         config: &ConfigOptions,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        if !config.optimizer.join_reordering {
+        if !config.optimizer.join_reordering || !FragmentOptions::of(config).smaller_builds {
             return Ok(plan);
         }
         plan.transform_up(|node| match node.downcast_ref::<HashJoinExec>() {

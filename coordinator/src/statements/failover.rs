@@ -17,12 +17,12 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::future::pending;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arrow::array::Array;
 use arrow::record_batch::RecordBatch;
 use basalt_engine::dialect::Statement;
-use basalt_engine::distribute::{plan_distributed, start};
+use basalt_engine::distribute::{alerts, measured_stages, plan_distributed, stages, start};
 use basalt_engine::error::{ErrorCode, SqlError, from_datafusion};
 use basalt_engine::session::{SessionSpec, execution_context, planning_state};
 use basalt_engine::snapshot::{ClusterView, Snapshot, TableSnapshot};
@@ -39,7 +39,7 @@ use futures::StreamExt;
 use tokio::sync::watch;
 
 use super::Statements;
-use super::registry::RunNotes;
+use super::registry::{QueryProfile, RunNotes};
 use super::session::Pinned;
 use crate::membership::{Incarnation, Member, MemberState, Members};
 
@@ -48,6 +48,10 @@ use crate::membership::{Incarnation, Member, MemberState, Members};
 pub(crate) const ATTEMPTS_MAX: u32 = 5;
 /// The wait before another attempt on the same workers: a restart in the middle of a connection.
 const PAUSE: Duration = Duration::from_millis(100);
+/// Queries that take longer leave behind what their stages were.
+const SLOW: Duration = Duration::from_millis(200);
+/// How long workers may take to say what their tasks did.
+const MEASURED_WITHIN: Duration = Duration::from_secs(5);
 /// Bytes of one query's rows that wait for its end before the first leaves.
 const SPOOL_BYTES_QUERY: usize = 32 << 20;
 /// The same for all queries of a coordinator. Beyond it rows leave at once.
@@ -190,6 +194,8 @@ pub(super) struct Resilient {
     watched: Watched,
     notes: RunNotes,
     attempts: u32,
+    /// When its rows were asked for.
+    started: Instant,
 }
 
 impl Resilient {
@@ -218,6 +224,7 @@ impl Resilient {
                         watched,
                         notes: notes.clone(),
                         attempts,
+                        started: Instant::now(),
                     };
                     return Ok((planned, distributed.columns));
                 }
@@ -235,7 +242,8 @@ impl Resilient {
     }
 
     /// Starts the query.
-    pub(super) fn rows(self) -> impl futures::Stream<Item = Result<RecordBatch, SqlError>> + Send {
+    pub(super) fn rows(mut self) -> impl futures::Stream<Item = Result<RecordBatch, SqlError>> + Send {
+        self.started = Instant::now();
         self.note_moves();
         let spool = Spool::new(self.statements.clone());
         futures::stream::unfold(Phase::Spooling(Box::new(self), spool), |phase| async move {
@@ -252,6 +260,27 @@ impl Resilient {
             let members = self.spec.snapshot.cluster.members;
             self.statements.note_moves(&tables_of(&self.logical), members, &self.physical);
         }
+    }
+
+    /// Notes what its stages were, once its last row has come, if that took long or the session wants to know what
+    /// they did.
+    async fn note_profile(&self) {
+        let is_measured = self.spec.settings.profile;
+        if !is_measured && self.started.elapsed() < SLOW {
+            return;
+        }
+        let measured = match is_measured {
+            true => tokio::time::timeout(MEASURED_WITHIN, measured_stages(&self.physical)).await.ok(),
+            false => None,
+        };
+        let stages = match measured {
+            Some(Ok(stages)) => stages,
+            // Workers that were lost say nothing: what is known of the plan stays.
+            Some(Err(_)) | None => stages(&self.physical),
+        };
+        let tables = tables_of(&self.logical);
+        let alerts = alerts(&self.physical, &stages, tables.values().map(Arc::as_ref));
+        self.notes.note_profile(QueryProfile { stages, alerts });
     }
 
     /// Runs the query until its spool is full or it has ended, again and again when it loses a
@@ -362,10 +391,14 @@ impl Phase {
                 spool.clear();
                 let next = tokio::select! {
                     biased;
-                    next = rows.next() => next?.map_err(from_datafusion),
+                    next = rows.next() => next.map(|next| next.map_err(from_datafusion)),
                     worker = query.watched.wait(|state| state == MemberState::Dead) => {
-                        Err(lost(worker))
+                        Some(Err(lost(worker)))
                     }
+                };
+                let Some(next) = next else {
+                    query.note_profile().await;
+                    return None;
                 };
                 let phase = match next.is_err() {
                     true => Self::Over,
@@ -374,13 +407,17 @@ impl Phase {
                 Some((next, phase))
             }
             Self::Failed(error) => Some((Err(error), Self::Over)),
-            Self::Leaving(..) | Self::Spooling(..) | Self::Over => None,
+            Self::Leaving(query, None, _) => {
+                query.note_profile().await;
+                None
+            }
+            Self::Spooling(..) | Self::Over => None,
         }
     }
 }
 
 /// The tables that a plan reads, those of subqueries included, each once.
-fn tables_of(plan: &LogicalPlan) -> BTreeMap<TableId, Arc<TableSnapshot>> {
+pub(super) fn tables_of(plan: &LogicalPlan) -> BTreeMap<TableId, Arc<TableSnapshot>> {
     let mut tables = BTreeMap::new();
     let noted = plan.apply_with_subqueries(|node| {
         if let LogicalPlan::TableScan(scan) = node

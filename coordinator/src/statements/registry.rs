@@ -2,20 +2,27 @@
 //! cancel finds.
 //!
 //! - `write`: runs that write, their requests and commits
+//! - `history`: ended runs on disk
 
 use std::collections::{HashMap, VecDeque};
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
+use basalt_engine::distribute::{Alert, StageProfile};
 use basalt_engine::error::{ErrorCode, SqlError};
 use basalt_engine::settings::WriteConsistency;
+use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::backend::{QueryId, SessionId};
 
+mod history;
 mod write;
 
+use history::History;
 pub(super) use write::RunRequest;
 pub use write::{Commit, Write};
 
@@ -66,6 +73,17 @@ pub struct Run {
     pub attempts: u32,
     /// What is known of it as a write, if it is one.
     pub write: Option<Write>,
+    /// What its stages were, if it took long or somebody asked.
+    pub profile: Option<QueryProfile>,
+}
+
+/// The stages of a query, and what in them deserves a second look.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct QueryProfile {
+    /// Its stages, by their number.
+    pub stages: Vec<StageProfile>,
+    /// What deserves a second look.
+    pub alerts: Vec<Alert>,
 }
 
 impl Run {
@@ -85,6 +103,9 @@ impl Run {
 #[derive(Debug, Default)]
 pub struct Registry {
     runs: Mutex<Runs>,
+    history: Option<History>,
+    /// Runs that the disk was too slow for.
+    dropped: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -104,6 +125,16 @@ impl Runs {
 }
 
 impl Registry {
+    /// One that knows what ended before, and keeps what ends in a coordinator's folder.
+    ///
+    /// # Errors
+    /// The folder cannot be written.
+    pub fn open(data_dir: &Path) -> std::io::Result<Self> {
+        let (history, known) = History::open(data_dir, ENDED_MAX)?;
+        let runs = Mutex::new(Runs { ended: known.into(), ..Runs::default() });
+        Ok(Self { runs, history: Some(history), dropped: AtomicU64::new(0) })
+    }
+
     fn runs(&self) -> MutexGuard<'_, Runs> {
         self.runs.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -126,6 +157,7 @@ impl Registry {
             is_cached: false,
             attempts: 1,
             write: None,
+            profile: None,
         };
         self.runs().running.insert(query_id, (run, Instant::now(), token.clone()));
         let notes = RunNotes {
@@ -179,6 +211,12 @@ impl Registry {
             if runs.ended.len() == ENDED_MAX {
                 runs.ended.pop_front();
             }
+            if self.history.as_ref().is_some_and(|history| !history.add(&run)) {
+                let dropped = self.dropped.fetch_add(1, Ordering::Relaxed) + 1;
+                if dropped.is_power_of_two() {
+                    tracing::warn!(dropped, "the history of queries lacks some: the disk is too slow");
+                }
+            }
             runs.ended.push_back(run);
         }
     }
@@ -223,6 +261,11 @@ impl RunNotes {
     /// Notes that the run's rows were in the result cache.
     pub fn note_cached(&self) {
         self.registry.update(self.query_id, |run| run.is_cached = true);
+    }
+
+    /// Notes what the run's stages were.
+    pub fn note_profile(&self, profile: QueryProfile) {
+        self.registry.update(self.query_id, |run| run.profile = Some(profile));
     }
 
     /// Notes that a plan of the run was made again as one task. A statement may have several

@@ -6,7 +6,9 @@ use arrow::array::{ArrayRef, StringArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::record_batch::RecordBatch;
 use basalt_engine::dialect::{Explain, ObjectRef, Statement};
-use basalt_engine::distribute::{movements, plan_distributed};
+use basalt_engine::distribute::{
+    Alert, Measured, StageProfile, alerts, measured_stages, movements, plan_distributed,
+};
 use basalt_engine::error::{ErrorCode, SqlError, from_datafusion};
 use basalt_engine::session::execution_context;
 use basalt_engine::snapshot::{Relation, Snapshot};
@@ -24,7 +26,8 @@ use futures::TryStreamExt;
 use super::compression;
 use super::create_text::create_text;
 use super::definition::schema_of;
-use super::registry::RunNotes;
+use super::failover::tables_of;
+use super::registry::{QueryProfile, RunNotes};
 use super::session::Pinned;
 use crate::catalog::find_relation;
 
@@ -154,6 +157,48 @@ fn key_of(schema: &TableSchema, column: ColumnId) -> Option<&'static str> {
     keys().next().map(|_| "FK")
 }
 
+/// Stages as a table: what was estimated beside what was, and how busy the busiest task was.
+fn stage_lines(stages: &[StageProfile]) -> String {
+    let mut rows = vec![
+        ["stage", "tasks", "to", "estimated", "rows", "bytes", "cpu ms", "busiest", "spilled", "cached", "local", "peers", "work"]
+            .map(str::to_owned)
+            .to_vec(),
+    ];
+    let or_dash = |number: Option<u64>| number.map_or("-".to_owned(), |number| number.to_string());
+    for stage in stages {
+        let measured = stage.measured.as_ref();
+        let number = |of: fn(&Measured) -> u64| or_dash(measured.map(of));
+        rows.push(vec![
+            stage.stage.to_string(),
+            stage.tasks.to_string(),
+            stage.exchange.clone(),
+            or_dash(stage.rows_estimated),
+            number(|measured| measured.rows),
+            number(|measured| measured.bytes),
+            measured.map_or("-".to_owned(), |measured| format!("{:.1}", measured.compute_ms)),
+            stage.skew().map_or("-".to_owned(), |skew| format!("{skew:.1} x")),
+            number(|measured| measured.spilled_bytes),
+            number(|measured| measured.cached_bytes),
+            number(|measured| measured.local_bytes),
+            number(|measured| measured.peer_bytes),
+            stage.operators.clone(),
+        ]);
+    }
+    let width = |place: usize| rows.iter().map(|row| row[place].chars().count()).max().unwrap_or(0);
+    let last = rows[0].len() - 1;
+    let widths: Vec<_> = (0..last).map(width).collect();
+    let line = |row: &Vec<String>| {
+        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:>width$}"));
+        cells.chain([row[last].clone()]).collect::<Vec<_>>().join("  ")
+    };
+    rows.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+fn alert_lines(alerts: &[Alert]) -> String {
+    let line = |alert: &Alert| format!("{}: {}\n    {}", alert.kind, alert.event, alert.remedy);
+    alerts.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
 /// The plans of a statement; with ANALYZE after running it, with what every task did.
 pub(super) async fn explain(
     pinned: &Pinned,
@@ -179,9 +224,17 @@ pub(super) async fn explain(
             true => DistributedMetricsFormat::PerTask,
             false => DistributedMetricsFormat::Aggregated,
         };
+        let stages = measured_stages(&distributed.plan).await.map_err(error)?;
+        let tables = tables_of(&distributed.logical);
+        let alerts = alerts(&distributed.plan, &stages, tables.values().map(Arc::as_ref));
         let text = explain_analyze(distributed.plan, format).await.map_err(error)?;
         lines.push(("Plan with Metrics", text));
         lines.push(("Rows", rows.to_string()));
+        lines.push(("stages", stage_lines(&stages)));
+        if !alerts.is_empty() {
+            lines.push(("alerts", alert_lines(&alerts)));
+        }
+        run.note_profile(QueryProfile { stages, alerts });
     } else {
         lines.push(("logical_plan", distributed.logical.display_indent().to_string()));
         lines.push(("physical_plan", display_plan_ascii(distributed.plan.as_ref(), false)));

@@ -14,7 +14,7 @@ use datafusion::physical_plan::joins::HashJoinExec;
 use datafusion_distributed::{DistributedLeafExec, NetworkBoundaryExt};
 
 use super::check::{column_of, source_of};
-use super::movement::{Side, side};
+use super::movement::{MovedRows, moved_rows};
 use super::node_statistics::NodeStatistics;
 use crate::scan::SegmentScanExec;
 
@@ -79,7 +79,8 @@ impl Walk {
 
     fn join(&mut self, join: &HashJoinExec, tasks: usize) {
         let (left, right) = (join.left(), join.right());
-        let (left_moved, right_moved) = (self.moved(left, tasks), self.moved(right, tasks));
+        let mut moved = |input| moved_rows(input, tasks, &mut self.statistics);
+        let (left_moved, right_moved) = (moved(left), moved(right));
         if left_moved.is_none() && right_moved.is_none() {
             return;
         }
@@ -100,28 +101,11 @@ impl Walk {
         let ([(key, _)], true, false) = (keys.expr(), is_final, keys.has_grouping_set()) else {
             return;
         };
-        let moved = self.moved(aggregate.input(), tasks);
+        let moved = moved_rows(aggregate.input(), tasks, &mut self.statistics);
         if let (Some(key), true) = (stored_column(key, aggregate.input()), moved.is_some()) {
             self.found.push(MovedKey { rows: key.side(moved), with: None });
         }
     }
-
-    /// What moves of an input to other tasks, if anything does.
-    fn moved(&mut self, input: &Arc<dyn ExecutionPlan>, tasks: usize) -> Option<Moved> {
-        let times = match side(input) {
-            Side::Stays | Side::Everywhere => return None,
-            Side::Moves => 1,
-            Side::ToAll => tasks as u64,
-        };
-        Some(Moved { rows: self.statistics.rows(input)? as u64, times })
-    }
-}
-
-/// Rows that move, and to how many tasks each.
-#[derive(Debug, Clone, Copy)]
-struct Moved {
-    rows: u64,
-    times: u64,
 }
 
 /// A key's column as it is read.
@@ -133,9 +117,9 @@ struct Read {
 
 impl Read {
     /// What moves of the column's table. A join below may be estimated to make any number of rows of it.
-    fn side(&self, moved: Option<Moved>) -> MovedSide {
+    fn side(&self, moved: Option<MovedRows>) -> MovedSide {
         let rows =
-            moved.map_or(0, |Moved { rows, times }| rows.min(self.rows).saturating_mul(times));
+            moved.map_or(0, |MovedRows { rows, times }| rows.min(self.rows).saturating_mul(times));
         MovedSide { key: self.column, rows }
     }
 }

@@ -23,6 +23,7 @@ use datafusion_distributed::{
     DistributedLeafExec, NetworkBoundaryExt, NetworkBroadcastExec, NetworkShuffleExec,
 };
 
+use super::node_statistics::NodeStatistics;
 use crate::scan::SegmentScanExec;
 
 /// What one join moves.
@@ -32,6 +33,8 @@ pub struct Movement {
     pub label: &'static str,
     /// What is joined, by their names in the plan.
     pub join: String,
+    /// Rows that are estimated to move, once for each task that they go to; 0 where that is not known.
+    pub rows_moved: u64,
     /// Why rows move, and what would spare it; nothing where none do.
     pub reasons: Vec<String>,
 }
@@ -45,37 +48,67 @@ impl fmt::Display for Movement {
 
 /// What the joins of a plan move, in the order of the plan. Joins of one task move nothing by themselves.
 pub fn movements(plan: &Arc<dyn ExecutionPlan>) -> Vec<Movement> {
-    let mut found = Vec::new();
-    visit(plan, 1, &mut found);
+    let (mut found, mut statistics) = (Vec::new(), NodeStatistics::default());
+    visit(plan, 1, &mut statistics, &mut found);
     found
 }
 
-fn visit(node: &Arc<dyn ExecutionPlan>, tasks: usize, found: &mut Vec<Movement>) {
+fn visit(
+    node: &Arc<dyn ExecutionPlan>,
+    tasks: usize,
+    statistics: &mut NodeStatistics,
+    found: &mut Vec<Movement>,
+) {
     if let Some(boundary) = node.as_network_boundary() {
         let stage = boundary.input_stage();
         if let Some(plan) = stage.local_plan() {
-            visit(plan, stage.task_count(), found);
+            visit(plan, stage.task_count(), statistics, found);
         }
         return;
     }
     if tasks > 1
-        && let Some(movement) = movement_of(node)
+        && let Some(movement) = movement_of(node, tasks, statistics)
     {
         found.push(movement);
     }
-    node.children().into_iter().for_each(|child| visit(child, tasks, found));
+    node.children().into_iter().for_each(|child| visit(child, tasks, statistics, found));
 }
 
 /// How the rows of one side come to a join.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Side {
+enum Side {
     Stays,
     Everywhere,
     Moves,
     ToAll,
 }
 
-fn movement_of(node: &Arc<dyn ExecutionPlan>) -> Option<Movement> {
+/// Rows that move, and to how many tasks each.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct MovedRows {
+    pub(super) rows: u64,
+    pub(super) times: u64,
+}
+
+/// What moves of a join's or an aggregate's input in a stage of so many tasks, if anything does and it can be estimated.
+pub(super) fn moved_rows(
+    input: &Arc<dyn ExecutionPlan>,
+    tasks: usize,
+    statistics: &mut NodeStatistics,
+) -> Option<MovedRows> {
+    let times = match side(input) {
+        Side::Stays | Side::Everywhere => return None,
+        Side::Moves => 1,
+        Side::ToAll => tasks as u64,
+    };
+    Some(MovedRows { rows: statistics.rows(input)? as u64, times })
+}
+
+fn movement_of(
+    node: &Arc<dyn ExecutionPlan>,
+    tasks: usize,
+    statistics: &mut NodeStatistics,
+) -> Option<Movement> {
     let is_join = node.is::<HashJoinExec>()
         || node.is::<NestedLoopJoinExec>()
         || node.is::<CrossJoinExec>()
@@ -104,7 +137,10 @@ fn movement_of(node: &Arc<dyn ExecutionPlan>) -> Option<Movement> {
     let moved = sides.into_iter().filter(|(_, side, _)| matches!(side, Side::Moves | Side::ToAll));
     let reasons = moved.filter_map(|(plan, side, key)| reason(plan, side, key)).collect();
     let join = format!("{} with {}: {keys}", tables(inner), tables(outer));
-    Some(Movement { label, join, reasons })
+    let moved = [inner, outer].map(|input| moved_rows(input, tasks, statistics));
+    let moved = moved.into_iter().flatten().map(|moved| moved.rows.saturating_mul(moved.times));
+    let rows_moved = moved.fold(0, u64::saturating_add);
+    Some(Movement { label, join, rows_moved, reasons })
 }
 
 fn name(expr: &Arc<dyn PhysicalExpr>) -> String {
@@ -115,7 +151,7 @@ fn name(expr: &Arc<dyn PhysicalExpr>) -> String {
 }
 
 /// Down to where rows come from: another stage, a table, or a join that made them here.
-pub(super) fn side(input: &Arc<dyn ExecutionPlan>) -> Side {
+fn side(input: &Arc<dyn ExecutionPlan>) -> Side {
     if input.is::<NetworkBroadcastExec>() {
         return Side::ToAll;
     }

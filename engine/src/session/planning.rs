@@ -151,6 +151,7 @@ pub(crate) fn nested_state(
         query: Uuid::new_v4().to_string(),
         batch_rows: spec.settings.batch_rows,
         time_zone: spec.settings.time_zone.clone(),
+        smaller_builds: spec.settings.smaller_builds,
         target_partitions: spec.settings.target_partitions,
         filter_pushdown: spec.settings.scans.filter_pushdown,
         pruning: spec.settings.scans.pruning,

@@ -26,6 +26,7 @@ mod one_task;
 mod ports;
 mod pruning;
 mod query_memory;
+mod query_profiles;
 mod registration;
 mod requests;
 mod result_cache;

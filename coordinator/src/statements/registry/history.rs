@@ -1,0 +1,292 @@
+//! Ended statements on disk, so that `sys.queries`, `sys.query_stages` and `sys.query_alerts` know them after
+//! a restart.
+//!
+//! ```text
+//! run ends ─▶ channel ─▶ one thread ─▶ history/queries.jsonl, at 8 MiB renamed to queries.1.jsonl
+//! ```
+//! One line of JSON for each run, in UTF-8. A record of work and not of data: nothing waits for it, it is not
+//! fsynced, and a line that cannot be read is passed over. What comes faster than the disk takes it is dropped, and
+//! how much that was is logged.
+
+use std::fs::{File, OpenOptions};
+use std::io::{BufRead, BufReader, BufWriter, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use basalt_engine::error::ErrorCode;
+use serde::{Deserialize, Serialize};
+
+use super::{QueryProfile, Run, RunState};
+use crate::backend::{QueryId, SessionId};
+
+/// The folder in the coordinator's, and the files in it: the one that is written, and the one before.
+const FOLDER: &str = "history";
+const NEWEST: &str = "queries.jsonl";
+const BEFORE: &str = "queries.1.jsonl";
+/// Bytes of one file, about.
+const FILE_BYTES_MAX: u64 = 8 << 20;
+/// Runs that wait to be written.
+const WAITING_MAX: usize = 4_096;
+
+/// Where ended runs are written to. The thread ends when this is dropped.
+#[derive(Debug)]
+pub(super) struct History {
+    runs: SyncSender<Run>,
+}
+
+/// A run as it lies on disk. Fields are only ever added, with a default.
+#[derive(Debug, Serialize, Deserialize)]
+struct Line {
+    query_id: QueryId,
+    session: u64,
+    text: String,
+    /// Microseconds since 1970.
+    started_us: u64,
+    elapsed_us: Option<u64>,
+    planning_us: Option<u64>,
+    fetched_us: Option<u64>,
+    rows: u64,
+    /// `done`, `cancelled`, or the name of an error's code.
+    state: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    fallback: Option<String>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    is_cached: bool,
+    attempts: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    profile: Option<QueryProfile>,
+}
+
+impl Line {
+    fn of(run: &Run) -> Self {
+        let microseconds =
+            |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        Self {
+            query_id: run.query_id,
+            session: run.session.0,
+            text: run.text.clone(),
+            started_us: microseconds(run.started.duration_since(UNIX_EPOCH).unwrap_or_default()),
+            elapsed_us: run.elapsed.map(microseconds),
+            planning_us: run.planning.map(microseconds),
+            fetched_us: run.fetched.map(microseconds),
+            rows: run.rows,
+            state: match run.state {
+                RunState::Done => "done".to_owned(),
+                RunState::Running | RunState::Cancelled => "cancelled".to_owned(),
+                RunState::Failed(code) => code.name().to_owned(),
+            },
+            fallback: run.fallback.clone(),
+            is_cached: run.is_cached,
+            attempts: run.attempts,
+            profile: run.profile.clone(),
+        }
+    }
+
+    fn into_run(self) -> Option<Run> {
+        let state = match self.state.as_str() {
+            "done" => RunState::Done,
+            "cancelled" => RunState::Cancelled,
+            code => RunState::Failed(ErrorCode::from_name(code)?),
+        };
+        Some(Run {
+            query_id: self.query_id,
+            session: SessionId(self.session),
+            text: self.text,
+            started: SystemTime::UNIX_EPOCH.checked_add(Duration::from_micros(self.started_us))?,
+            elapsed: self.elapsed_us.map(Duration::from_micros),
+            planning: self.planning_us.map(Duration::from_micros),
+            fetched: self.fetched_us.map(Duration::from_micros),
+            rows: self.rows,
+            state,
+            fallback: self.fallback,
+            is_cached: self.is_cached,
+            attempts: self.attempts,
+            write: None,
+            profile: self.profile,
+        })
+    }
+}
+
+impl History {
+    /// Opens the history in a coordinator's folder, and reads the last `most` runs of it, the oldest first.
+    ///
+    /// # Errors
+    /// The folder or its file cannot be written.
+    pub(super) fn open(data_dir: &Path, most: usize) -> std::io::Result<(Self, Vec<Run>)> {
+        let folder = data_dir.join(FOLDER);
+        std::fs::create_dir_all(&folder)?;
+        let mut known = Vec::new();
+        for file in [BEFORE, NEWEST] {
+            read(&folder.join(file), &mut known);
+        }
+        let surplus = known.len().saturating_sub(most);
+        known.drain(..surplus);
+        let writer = Writer::open(folder)?;
+        let (runs, ended) = sync_channel(WAITING_MAX);
+        std::thread::Builder::new()
+            .name("query-history".to_owned())
+            .spawn(move || writer.run(&ended))?;
+        Ok((Self { runs }, known))
+    }
+
+    /// Hands a run on to be written; `false` if it is dropped.
+    pub(super) fn add(&self, run: &Run) -> bool {
+        !matches!(self.runs.try_send(run.clone()), Err(TrySendError::Full(_)))
+    }
+}
+
+/// Adds the runs of a file that can be read.
+fn read(path: &Path, known: &mut Vec<Run>) {
+    let Ok(file) = File::open(path) else { return };
+    // A file that ends in the middle of a character ends there.
+    let lines = BufReader::new(file).lines().map_while(Result::ok);
+    let runs = lines.filter_map(|line| serde_json::from_str::<Line>(&line).ok()?.into_run());
+    known.extend(runs);
+}
+
+struct Writer {
+    folder: PathBuf,
+    file: BufWriter<File>,
+    bytes: u64,
+}
+
+impl Writer {
+    fn open(folder: PathBuf) -> std::io::Result<Self> {
+        let path = folder.join(NEWEST);
+        let mut file = OpenOptions::new().create(true).append(true).open(path)?;
+        let bytes = file.metadata()?.len();
+        if bytes > 0 {
+            // Whatever the last line is, the next one begins anew.
+            file.write_all(b"\n")?;
+        }
+        Ok(Self { folder, file: BufWriter::new(file), bytes })
+    }
+
+    fn run(mut self, ended: &Receiver<Run>) {
+        while let Ok(run) = ended.recv() {
+            let waiting = std::iter::once(run).chain(ended.try_iter());
+            for run in waiting {
+                if let Err(error) = self.write(&run) {
+                    tracing::warn!(%error, folder = %self.folder.display(), "the history of queries is not kept");
+                    return;
+                }
+            }
+            if let Err(error) = self.file.flush() {
+                tracing::warn!(%error, folder = %self.folder.display(), "the history of queries is not kept");
+                return;
+            }
+        }
+    }
+
+    fn write(&mut self, run: &Run) -> std::io::Result<()> {
+        if self.bytes >= FILE_BYTES_MAX {
+            self.file.flush()?;
+            std::fs::rename(self.folder.join(NEWEST), self.folder.join(BEFORE))?;
+            *self = Self::open(self.folder.clone())?;
+        }
+        let mut line = serde_json::to_vec(&Line::of(run))?;
+        line.push(b'\n');
+        self.bytes += line.len() as u64;
+        self.file.write_all(&line)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use basalt_engine::distribute::{Alert, StageProfile};
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn run(text: &str, state: RunState) -> Run {
+        Run {
+            query_id: Uuid::new_v4(),
+            session: SessionId(7),
+            text: text.to_owned(),
+            started: UNIX_EPOCH + Duration::from_micros(1_764_000_000_000_001),
+            elapsed: Some(Duration::from_micros(1_234_567)),
+            planning: Some(Duration::from_micros(890)),
+            fetched: None,
+            rows: 42,
+            state,
+            fallback: None,
+            is_cached: false,
+            attempts: 2,
+            write: None,
+            profile: None,
+        }
+    }
+
+    fn stored(dir: &Path, most: usize) -> Vec<Run> {
+        History::open(dir, most).unwrap().1
+    }
+
+    /// Writes runs, and waits until they are on disk.
+    fn keep(dir: &Path, runs: &[Run]) {
+        let writer = Writer::open(dir.join(FOLDER)).unwrap();
+        let (sender, ended) = sync_channel(runs.len());
+        runs.iter().for_each(|run| sender.send(run.clone()).unwrap());
+        drop(sender);
+        writer.run(&ended);
+    }
+
+    #[test]
+    fn what_ended_is_known_after_a_restart_with_its_stages_and_alerts() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(stored(dir.path(), 10).len(), 0);
+        let stage = StageProfile {
+            stage: 1,
+            tasks: 3,
+            exchange: "shuffle".to_owned(),
+            operators: "Aggregate".to_owned(),
+            tables: vec!["public.t".to_owned()],
+            rows_assigned: 5,
+            rows_assigned_max: 2,
+            rows_estimated: Some(9),
+            measured: Some(basalt_engine::distribute::Measured { rows: 4, ..Default::default() }),
+        };
+        let alert =
+            Alert { kind: "skew".to_owned(), event: "e".to_owned(), remedy: "r".to_owned() };
+        let profile = QueryProfile { stages: vec![stage], alerts: vec![alert] };
+        let first =
+            Run { profile: Some(profile), ..run("SELECT 'ä\n\"'", RunState::Done) };
+        let second = run("SELECT 1/0", RunState::Failed(ErrorCode::DataException));
+        let third = run("SELECT 2", RunState::Cancelled);
+        keep(dir.path(), &[first.clone(), second.clone()]);
+        keep(dir.path(), std::slice::from_ref(&third));
+        let known = stored(dir.path(), 10);
+        assert_eq!(format!("{known:?}"), format!("{:?}", [first, second, third.clone()]));
+        let last = stored(dir.path(), 1);
+        assert_eq!(format!("{last:?}"), format!("{:?}", [third]));
+    }
+
+    #[test]
+    fn lines_that_cannot_be_read_are_passed_over() {
+        let dir = tempfile::tempdir().unwrap();
+        stored(dir.path(), 10);
+        let path = dir.path().join(FOLDER).join(NEWEST);
+        std::fs::write(&path, b"not a line\n{\"query_id\": 7}\n{\"query_id\"").unwrap();
+        let whole = run("SELECT 1", RunState::Done);
+        keep(dir.path(), std::slice::from_ref(&whole));
+        let known = stored(dir.path(), 10);
+        assert_eq!(known.len(), 1);
+        assert_eq!(known[0].query_id, whole.query_id);
+    }
+
+    #[test]
+    fn files_stay_small_and_the_newest_runs_stay_known() {
+        let dir = tempfile::tempdir().unwrap();
+        stored(dir.path(), 10);
+        let long = "x".repeat(4_000);
+        let runs: Vec<_> = (0..6_000).map(|_| run(&long, RunState::Done)).collect();
+        keep(dir.path(), &runs);
+        for file in [NEWEST, BEFORE] {
+            let bytes = std::fs::metadata(dir.path().join(FOLDER).join(file)).unwrap().len();
+            assert!(bytes < FILE_BYTES_MAX + 10_000, "{file} has {bytes} bytes");
+        }
+        let known = stored(dir.path(), 100);
+        assert_eq!(known.len(), 100);
+        assert_eq!(known[99].query_id, runs[5_999].query_id);
+    }
+}
