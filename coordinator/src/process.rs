@@ -29,6 +29,7 @@ use crate::membership::{Liveness, Members, Versions};
 use crate::membership_service::MembershipService;
 use crate::reconcile::{ReconcileOptions, Reconciler};
 use crate::statements::pressure::SegmentLimits;
+use crate::statements::registry::Registry;
 use crate::statements::{StatementOptions, Statements};
 
 /// Everything a coordinator needs to know.
@@ -131,7 +132,8 @@ impl Coordinator {
             channels.clone(),
             config.reconcile,
         );
-        let history = |source| CoordinatorError::Directory { path: config.data_dir.clone(), source };
+        let history =
+            |source| CoordinatorError::Directory { path: config.data_dir.clone(), source };
         let registry = Arc::new(Registry::open(&config.data_dir).map_err(history)?);
         let statements = Statements::new(
             catalog.clone(),

@@ -135,7 +135,8 @@ impl Statements {
         runtime: Arc<RuntimeEnv>,
         options: StatementOptions,
     ) -> Result<Self, DataFusionError> {
-        let StatementOptions { allowed_roots, segment_limits, registry, result_cache_bytes } = options;
+        let StatementOptions { allowed_roots, segment_limits, registry, result_cache_bytes } =
+            options;
         let planning = PlanningSessions::new(channels.clone(), runtime, allowed_roots)?;
         let probes = Probes::new(Arc::clone(&members), channels.clone());
         let inner = Inner {

@@ -203,9 +203,11 @@ async fn measure(
         false => None,
     };
     if args.auto {
-        settle_distribution(&mut client, workload).await?;
+        // As often as they are measured: what that changes should be changed by then.
+        let rounds = args.runs + 2;
+        settle_distribution(&mut client, workload, rounds).await?;
         if let Some(other) = &mut peers.other {
-            settle_distribution(other, workload).await?;
+            settle_distribution(other, workload, rounds).await?;
         }
     }
     let load_peak = watched.peak();
@@ -310,41 +312,55 @@ async fn wait_copied(client: &mut Client) -> anyhow::Result<()> {
 }
 
 /// Rounds of all queries that tables left to AUTO see at most, to get the keys that they are joined by.
-const ROUNDS_MAX: usize = 6;
+const ROUNDS_MAX: u16 = 40;
 /// What has become of AUTO, as one text: which changes while rows are written by a key.
 const DISTRIBUTIONS: &str = "SELECT string_agg(table_name || ' ' || distribution || ' ' || \
      coalesce(distribution_reason, ''), ', ' ORDER BY table_name) FROM sys.tables";
 /// Nothing is under way when that has been the same for so long: columns are looked at meanwhile, and the background
 /// pauses as long as it works.
-const AT_REST_AFTER: Duration = Duration::from_secs(20);
+const AT_REST_AFTER: Duration = Duration::from_secs(15);
 /// How long tables may be written anew.
 const WRITTEN_WITHIN: Duration = Duration::from_secs(1_200);
 
-/// Runs all queries again and again until a round of them changes no table's distribution.
-async fn settle_distribution(client: &mut Client, workload: &Workload) -> anyhow::Result<()> {
-    let bar = terminal::bar(ROUNDS_MAX as u64, "letting AUTO see the queries");
+/// Runs all queries again and again until so many rounds of them have changed no table's distribution.
+async fn settle_distribution(
+    client: &mut Client,
+    workload: &Workload,
+    rounds_unchanged: u16,
+) -> anyhow::Result<()> {
+    let bar = terminal::bar(u64::from(rounds_unchanged), "letting AUTO see the queries");
+    let (mut last, mut unchanged) = (distributions(client).await?, 0);
     for _ in 0..ROUNDS_MAX {
-        let before = client.query_all(DISTRIBUTIONS).await?.1;
         for query in workload.queries {
             workload::run(client, query).await.with_context(|| format!("query {}", query.name))?;
         }
-        let after = distributions_at_rest(client).await?;
-        bar.inc(1);
-        if after == before {
+        unchanged += 1;
+        if unchanged < rounds_unchanged && distributions(client).await? == last {
+            bar.inc(1);
+            continue;
+        }
+        let now = distributions_at_rest(client).await?;
+        if now == last {
             bar.finish_and_clear();
             return wait_copied(client).await;
         }
+        (last, unchanged) = (now, 0);
+        bar.set_position(0);
     }
     anyhow::bail!("after {ROUNDS_MAX} rounds of queries AUTO still changes where rows lie")
 }
 
+async fn distributions(client: &mut Client) -> anyhow::Result<Vec<RecordBatch>> {
+    Ok(client.query_all(DISTRIBUTIONS).await?.1)
+}
+
 async fn distributions_at_rest(client: &mut Client) -> anyhow::Result<Vec<RecordBatch>> {
     let started = Instant::now();
-    let (mut last, mut since) = (client.query_all(DISTRIBUTIONS).await?.1, Instant::now());
+    let (mut last, mut since) = (distributions(client).await?, Instant::now());
     while since.elapsed() < AT_REST_AFTER {
         anyhow::ensure!(started.elapsed() < WRITTEN_WITHIN, "tables are still written anew");
         tokio::time::sleep(Duration::from_millis(100)).await;
-        let now = client.query_all(DISTRIBUTIONS).await?.1;
+        let now = distributions(client).await?;
         if now != last {
             (last, since) = (now, Instant::now());
         }

@@ -242,7 +242,9 @@ impl Resilient {
     }
 
     /// Starts the query.
-    pub(super) fn rows(mut self) -> impl futures::Stream<Item = Result<RecordBatch, SqlError>> + Send {
+    pub(super) fn rows(
+        mut self,
+    ) -> impl futures::Stream<Item = Result<RecordBatch, SqlError>> + Send {
         self.started = Instant::now();
         self.note_moves();
         let spool = Spool::new(self.statements.clone());
@@ -270,7 +272,9 @@ impl Resilient {
             return;
         }
         let measured = match is_measured {
-            true => tokio::time::timeout(MEASURED_WITHIN, measured_stages(&self.physical)).await.ok(),
+            true => {
+                tokio::time::timeout(MEASURED_WITHIN, measured_stages(&self.physical)).await.ok()
+            }
             false => None,
         };
         let stages = match measured {

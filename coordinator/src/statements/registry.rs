@@ -214,7 +214,10 @@ impl Registry {
             if self.history.as_ref().is_some_and(|history| !history.add(&run)) {
                 let dropped = self.dropped.fetch_add(1, Ordering::Relaxed) + 1;
                 if dropped.is_power_of_two() {
-                    tracing::warn!(dropped, "the history of queries lacks some: the disk is too slow");
+                    tracing::warn!(
+                        dropped,
+                        "the history of queries lacks some: the disk is too slow"
+                    );
                 }
             }
             runs.ended.push_back(run);

@@ -160,9 +160,23 @@ fn key_of(schema: &TableSchema, column: ColumnId) -> Option<&'static str> {
 /// Stages as a table: what was estimated beside what was, and how busy the busiest task was.
 fn stage_lines(stages: &[StageProfile]) -> String {
     let mut rows = vec![
-        ["stage", "tasks", "to", "estimated", "rows", "bytes", "cpu ms", "busiest", "spilled", "cached", "local", "peers", "work"]
-            .map(str::to_owned)
-            .to_vec(),
+        [
+            "stage",
+            "tasks",
+            "to",
+            "estimated",
+            "rows",
+            "bytes",
+            "cpu ms",
+            "busiest",
+            "spilled",
+            "cached",
+            "local",
+            "peers",
+            "work",
+        ]
+        .map(str::to_owned)
+        .to_vec(),
     ];
     let or_dash = |number: Option<u64>| number.map_or("-".to_owned(), |number| number.to_string());
     for stage in stages {

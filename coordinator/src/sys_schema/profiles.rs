@@ -53,7 +53,8 @@ pub(super) fn query_alerts(runs: &[Run]) -> Result<RecordBatch> {
         .filter_map(|run| Some((run, run.profile.as_ref()?)))
         .flat_map(|(run, profile)| profile.alerts.iter().map(move |alert| (run, alert)))
         .collect();
-    let text = |of: fn(&Alert) -> &String| strings(alerts.iter().map(|(_, alert)| of(alert).clone()));
+    let text =
+        |of: fn(&Alert) -> &String| strings(alerts.iter().map(|(_, alert)| of(alert).clone()));
     Ok(RecordBatch::try_from_iter([
         ("query_id", strings(alerts.iter().map(|(run, _)| run.query_id.to_string()))),
         ("kind", text(|alert| &alert.kind)),

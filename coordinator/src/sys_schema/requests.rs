@@ -209,6 +209,7 @@ mod tests {
             is_cached: false,
             attempts: 1,
             write: Some(Write { request: key.map(|k| RequestKey::new(k).unwrap()), commit }),
+            profile: None,
         }
     }
 

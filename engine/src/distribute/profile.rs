@@ -225,7 +225,8 @@ impl Gathered {
     /// Names what does something to rows, once each in a row.
     fn note_operator(&mut self, node: &Arc<dyn ExecutionPlan>) {
         let name = node.name().trim_end_matches("Exec");
-        let is_passive = ["Cooperative", "CoalescePartitions", "Repartition", "Broadcast", "Projection"];
+        let is_passive =
+            ["Cooperative", "CoalescePartitions", "Repartition", "Broadcast", "Projection"];
         let name = match node.downcast_ref::<DistributedLeafExec>() {
             Some(leaf) => match leaf.original().downcast_ref::<SegmentScanExec>() {
                 Some(scan) => format!("scan of {}", scan.table().name),
@@ -256,8 +257,8 @@ impl Gathered {
         for set in metrics_of(node) {
             for metric in set.iter() {
                 let (name, value) = (metric.value().name(), metric.value().as_usize() as u64);
-                let task = metric.labels().iter();
-                let task = task.rfind(|l| l.name() == DISTRIBUTED_DATAFUSION_TASK_ID_LABEL);
+                let mut labels = metric.labels().iter();
+                let task = labels.rfind(|l| l.name() == DISTRIBUTED_DATAFUSION_TASK_ID_LABEL);
                 let measured = &mut self.measured;
                 match name {
                     "elapsed_compute" => {
@@ -324,8 +325,10 @@ pub fn alerts<'a>(
             "DS_DIST_BOTH" if movement.rows_moved >= ROWS_MOVED => "large_redistribution",
             _ => return None,
         };
-        let event =
-            format!("{}: {} moves about {} rows", movement.label, movement.join, movement.rows_moved);
+        let event = format!(
+            "{}: {} moves about {} rows",
+            movement.label, movement.join, movement.rows_moved
+        );
         Some(Alert { kind: kind.to_owned(), event, remedy: movement.reasons.join("; ") })
     }));
     nested_loops(plan, &mut statistics, &mut found);
@@ -389,7 +392,10 @@ fn stage_alerts(stage: &StageProfile) -> Vec<Alert> {
         if most >= ROWS_TO_MIND && most as f64 >= OFF * least as f64 {
             found.push(Alert {
                 kind: "wrong_estimate".to_owned(),
-                event: format!("stage {number} gave {} rows, {estimated} were estimated", measured.rows),
+                event: format!(
+                    "stage {number} gave {} rows, {estimated} were estimated",
+                    measured.rows
+                ),
                 remedy: match stage.tables.is_empty() {
                     true => "ANALYZE".to_owned(),
                     false => format!("ANALYZE {}", stage.tables.join("; ANALYZE ")),

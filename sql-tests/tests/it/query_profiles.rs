@@ -23,10 +23,10 @@ async fn rows(client: &mut Client, sql: &str) -> Vec<Vec<String>> {
 }
 
 /// The stages that the query left behind, of its newest run.
-const STAGES: &str = "SELECT stage, tasks, exchange, rows, rows_estimated > 0, compute_ms > 0 \
+const STAGES: &str = "SELECT stage, tasks, exchange, s.rows, rows_estimated > 0, compute_ms > 0 \
      FROM sys.query_stages s JOIN sys.queries q USING (query_id) \
      WHERE q.text LIKE 'SELECT d, count%' ORDER BY started DESC, stage LIMIT 3";
-const ALERTS: &str = "SELECT DISTINCT kind, event LIKE 'one of 3 tasks of stage % reads % rows of public.skewed%' \
+const ALERTS: &str = "SELECT DISTINCT kind, event LIKE 'one of 3 tasks of stage % reads % rows of %public.skewed%' \
      FROM sys.query_alerts WHERE text LIKE 'SELECT d, count%' AND kind = 'skew'";
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,7 +2,7 @@
 //! a restart.
 //!
 //! ```text
-//! run ends ─▶ channel ─▶ one thread ─▶ history/queries.jsonl, at 8 MiB renamed to queries.1.jsonl
+//! run ends ─▶ channel ─▶ one thread ─▶ history/queries-7.jsonl, at 8 MiB the next; the last two stay
 //! ```
 //! One line of JSON for each run, in UTF-8. A record of work and not of data: nothing waits for it, it is not
 //! fsynced, and a line that cannot be read is passed over. What comes faster than the disk takes it is dropped, and
@@ -20,10 +20,10 @@ use serde::{Deserialize, Serialize};
 use super::{QueryProfile, Run, RunState};
 use crate::backend::{QueryId, SessionId};
 
-/// The folder in the coordinator's, and the files in it: the one that is written, and the one before.
+/// The folder in the coordinator's.
 const FOLDER: &str = "history";
-const NEWEST: &str = "queries.jsonl";
-const BEFORE: &str = "queries.1.jsonl";
+/// Files that stay: the one that is written, and the one before.
+const FILES: usize = 2;
 /// Bytes of one file, about.
 const FILE_BYTES_MAX: u64 = 8 << 20;
 /// Runs that wait to be written.
@@ -38,7 +38,7 @@ pub(super) struct History {
 /// A run as it lies on disk. Fields are only ever added, with a default.
 #[derive(Debug, Serialize, Deserialize)]
 struct Line {
-    query_id: QueryId,
+    query_id: String,
     session: u64,
     text: String,
     /// Microseconds since 1970.
@@ -60,10 +60,9 @@ struct Line {
 
 impl Line {
     fn of(run: &Run) -> Self {
-        let microseconds =
-            |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        let microseconds = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
         Self {
-            query_id: run.query_id,
+            query_id: run.query_id.to_string(),
             session: run.session.0,
             text: run.text.clone(),
             started_us: microseconds(run.started.duration_since(UNIX_EPOCH).unwrap_or_default()),
@@ -90,7 +89,7 @@ impl Line {
             code => RunState::Failed(ErrorCode::from_name(code)?),
         };
         Some(Run {
-            query_id: self.query_id,
+            query_id: QueryId::try_parse(&self.query_id).ok()?,
             session: SessionId(self.session),
             text: self.text,
             started: SystemTime::UNIX_EPOCH.checked_add(Duration::from_micros(self.started_us))?,
@@ -117,8 +116,8 @@ impl History {
         let folder = data_dir.join(FOLDER);
         std::fs::create_dir_all(&folder)?;
         let mut known = Vec::new();
-        for file in [BEFORE, NEWEST] {
-            read(&folder.join(file), &mut known);
+        for number in numbers(&folder)? {
+            read(&path(&folder, number), &mut known);
         }
         let surplus = known.len().saturating_sub(most);
         known.drain(..surplus);
@@ -136,9 +135,27 @@ impl History {
     }
 }
 
+/// The file with a number.
+fn path(folder: &Path, number: u64) -> PathBuf {
+    folder.join(format!("queries-{number}.jsonl"))
+}
+
+/// The numbers of the files that are there, the oldest first.
+fn numbers(folder: &Path) -> std::io::Result<Vec<u64>> {
+    let mut numbers = Vec::new();
+    for entry in std::fs::read_dir(folder)? {
+        let name = entry?.file_name();
+        let number = name.to_str().and_then(|name| name.strip_prefix("queries-"));
+        let number = number.and_then(|rest| rest.strip_suffix(".jsonl")?.parse::<u64>().ok());
+        numbers.extend(number);
+    }
+    numbers.sort_unstable();
+    Ok(numbers)
+}
+
 /// Adds the runs of a file that can be read.
-fn read(path: &Path, known: &mut Vec<Run>) {
-    let Ok(file) = File::open(path) else { return };
+fn read(file: &Path, known: &mut Vec<Run>) {
+    let Ok(file) = File::open(file) else { return };
     // A file that ends in the middle of a character ends there.
     let lines = BufReader::new(file).lines().map_while(Result::ok);
     let runs = lines.filter_map(|line| serde_json::from_str::<Line>(&line).ok()?.into_run());
@@ -147,20 +164,31 @@ fn read(path: &Path, known: &mut Vec<Run>) {
 
 struct Writer {
     folder: PathBuf,
+    number: u64,
     file: BufWriter<File>,
     bytes: u64,
 }
 
 impl Writer {
+    /// Goes on with the newest file.
     fn open(folder: PathBuf) -> std::io::Result<Self> {
-        let path = folder.join(NEWEST);
-        let mut file = OpenOptions::new().create(true).append(true).open(path)?;
+        let number = numbers(&folder)?.last().copied().unwrap_or(1);
+        Self::with(folder, number)
+    }
+
+    /// Writes to a file, and removes those that are too many with it.
+    fn with(folder: PathBuf, number: u64) -> std::io::Result<Self> {
+        let mut file = OpenOptions::new().create(true).append(true).open(path(&folder, number))?;
+        let known = numbers(&folder)?;
+        for old in known.iter().rev().skip(FILES) {
+            std::fs::remove_file(path(&folder, *old))?;
+        }
         let bytes = file.metadata()?.len();
         if bytes > 0 {
             // Whatever the last line is, the next one begins anew.
             file.write_all(b"\n")?;
         }
-        Ok(Self { folder, file: BufWriter::new(file), bytes })
+        Ok(Self { folder, number, file: BufWriter::new(file), bytes })
     }
 
     fn run(mut self, ended: &Receiver<Run>) {
@@ -182,8 +210,7 @@ impl Writer {
     fn write(&mut self, run: &Run) -> std::io::Result<()> {
         if self.bytes >= FILE_BYTES_MAX {
             self.file.flush()?;
-            std::fs::rename(self.folder.join(NEWEST), self.folder.join(BEFORE))?;
-            *self = Self::open(self.folder.clone())?;
+            *self = Self::with(self.folder.clone(), self.number + 1)?;
         }
         let mut line = serde_json::to_vec(&Line::of(run))?;
         line.push(b'\n');
@@ -249,8 +276,7 @@ mod tests {
         let alert =
             Alert { kind: "skew".to_owned(), event: "e".to_owned(), remedy: "r".to_owned() };
         let profile = QueryProfile { stages: vec![stage], alerts: vec![alert] };
-        let first =
-            Run { profile: Some(profile), ..run("SELECT 'ä\n\"'", RunState::Done) };
+        let first = Run { profile: Some(profile), ..run("SELECT 'ä\n\"'", RunState::Done) };
         let second = run("SELECT 1/0", RunState::Failed(ErrorCode::DataException));
         let third = run("SELECT 2", RunState::Cancelled);
         keep(dir.path(), &[first.clone(), second.clone()]);
@@ -265,7 +291,7 @@ mod tests {
     fn lines_that_cannot_be_read_are_passed_over() {
         let dir = tempfile::tempdir().unwrap();
         stored(dir.path(), 10);
-        let path = dir.path().join(FOLDER).join(NEWEST);
+        let path = path(&dir.path().join(FOLDER), 1);
         std::fs::write(&path, b"not a line\n{\"query_id\": 7}\n{\"query_id\"").unwrap();
         let whole = run("SELECT 1", RunState::Done);
         keep(dir.path(), std::slice::from_ref(&whole));
@@ -281,9 +307,12 @@ mod tests {
         let long = "x".repeat(4_000);
         let runs: Vec<_> = (0..6_000).map(|_| run(&long, RunState::Done)).collect();
         keep(dir.path(), &runs);
-        for file in [NEWEST, BEFORE] {
-            let bytes = std::fs::metadata(dir.path().join(FOLDER).join(file)).unwrap().len();
-            assert!(bytes < FILE_BYTES_MAX + 10_000, "{file} has {bytes} bytes");
+        let folder = dir.path().join(FOLDER);
+        let kept = numbers(&folder).unwrap();
+        assert!(kept.len() == FILES && kept[0] > 1, "{kept:?}");
+        for number in kept {
+            let bytes = std::fs::metadata(path(&folder, number)).unwrap().len();
+            assert!(bytes < FILE_BYTES_MAX + 10_000, "file {number} has {bytes} bytes");
         }
         let known = stored(dir.path(), 100);
         assert_eq!(known.len(), 100);
