@@ -132,9 +132,7 @@ impl Coordinator {
             channels.clone(),
             config.reconcile,
         );
-        let history =
-            |source| CoordinatorError::Directory { path: config.data_dir.clone(), source };
-        let registry = Arc::new(Registry::open(&config.data_dir).map_err(history)?);
+        let registry = Arc::new(Registry::open(&config.data_dir));
         let statements = Statements::new(
             catalog.clone(),
             Arc::clone(&members),
@@ -204,6 +202,9 @@ impl Coordinator {
         // An error here ended the server earlier and was logged by it; there is nothing left to do.
         let _ = (&mut self.server).await;
         let _ = (&mut self.watch).await;
+        let registry = Arc::clone(self.statements.registry());
+        // What is not written by then is not kept.
+        let _ = tokio::task::spawn_blocking(move || registry.flush()).await;
     }
 }
 

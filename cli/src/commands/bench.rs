@@ -204,7 +204,7 @@ async fn measure(
     };
     if args.auto {
         // As often as they are measured: what that changes should be changed by then.
-        let rounds = args.runs + 2;
+        let rounds = args.runs.saturating_add(2);
         settle_distribution(&mut client, workload, rounds).await?;
         if let Some(other) = &mut peers.other {
             settle_distribution(other, workload, rounds).await?;
@@ -311,8 +311,8 @@ async fn wait_copied(client: &mut Client) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Rounds of all queries that tables left to AUTO see at most, to get the keys that they are joined by.
-const ROUNDS_MAX: u16 = 40;
+/// How often tables left to AUTO may change where their rows lie before they stay.
+const CHANGES_MAX: u16 = 12;
 /// What has become of AUTO, as one text: which changes while rows are written by a key.
 const DISTRIBUTIONS: &str = "SELECT string_agg(table_name || ' ' || distribution || ' ' || \
      coalesce(distribution_reason, ''), ', ' ORDER BY table_name) FROM sys.tables";
@@ -330,7 +330,8 @@ async fn settle_distribution(
 ) -> anyhow::Result<()> {
     let bar = terminal::bar(u64::from(rounds_unchanged), "letting AUTO see the queries");
     let (mut last, mut unchanged) = (distributions(client).await?, 0);
-    for _ in 0..ROUNDS_MAX {
+    let mut changes = 0;
+    while changes < CHANGES_MAX {
         for query in workload.queries {
             workload::run(client, query).await.with_context(|| format!("query {}", query.name))?;
         }
@@ -344,10 +345,10 @@ async fn settle_distribution(
             bar.finish_and_clear();
             return wait_copied(client).await;
         }
-        (last, unchanged) = (now, 0);
+        (last, unchanged, changes) = (now, 0, changes + 1);
         bar.set_position(0);
     }
-    anyhow::bail!("after {ROUNDS_MAX} rounds of queries AUTO still changes where rows lie")
+    anyhow::bail!("after {CHANGES_MAX} changes AUTO still changes where rows lie")
 }
 
 async fn distributions(client: &mut Client) -> anyhow::Result<Vec<RecordBatch>> {

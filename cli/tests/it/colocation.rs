@@ -18,6 +18,9 @@ const STATEMENTS: [&str; 5] = [
     "ANALYZE",
 ];
 const QUERY: &str = "SELECT count(*), sum(q + d) FROM lines l JOIN orders o ON l.k = o.k";
+/// Whether scans that were measured read bytes, all of them here, and work was spread over the tasks.
+const SCANNED: &str = "SELECT count(DISTINCT tables) FROM sys.query_stages WHERE tables LIKE '%lines%' \
+     AND cached_bytes + local_bytes > 0 AND peer_bytes = 0 AND skew < tasks AND compute_ms > 0";
 /// How long slices may take to move to a new worker.
 const PLACED_WITHIN: Duration = Duration::from_secs(60);
 
@@ -53,6 +56,8 @@ async fn answer_where_rows_lie(
         let moved = scan_counters(client, QUERY, table, "peer_bytes").await.unwrap();
         assert_eq!(moved, vec![0.0; workers], "{table}");
     }
+    // What was explained last left its stages behind, with what the scans of all workers read.
+    assert_eq!(session.read_until_answered(SCANNED).await.unwrap(), [[1]]);
     answer
 }
 

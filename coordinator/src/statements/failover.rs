@@ -22,7 +22,9 @@ use std::time::{Duration, Instant};
 use arrow::array::Array;
 use arrow::record_batch::RecordBatch;
 use basalt_engine::dialect::Statement;
-use basalt_engine::distribute::{alerts, measured_stages, plan_distributed, stages, start};
+use basalt_engine::distribute::{
+    StageProfile, alerts, measured_stages, plan_distributed, stages, start,
+};
 use basalt_engine::error::{ErrorCode, SqlError, from_datafusion};
 use basalt_engine::session::{SessionSpec, execution_context, planning_state};
 use basalt_engine::snapshot::{ClusterView, Snapshot, TableSnapshot};
@@ -51,7 +53,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// Queries that take longer leave behind what their stages were.
 const SLOW: Duration = Duration::from_millis(200);
 /// How long workers may take to say what their tasks did.
-const MEASURED_WITHIN: Duration = Duration::from_secs(5);
+pub(super) const MEASURED_WITHIN: Duration = Duration::from_millis(500);
 /// Bytes of one query's rows that wait for its end before the first leaves.
 const SPOOL_BYTES_QUERY: usize = 32 << 20;
 /// The same for all queries of a coordinator. Beyond it rows leave at once.
@@ -267,21 +269,28 @@ impl Resilient {
     /// Notes what its stages were, once its last row has come, if that took long or the session wants to know what
     /// they did.
     async fn note_profile(&self) {
-        let is_measured = self.spec.settings.profile;
-        if !is_measured && self.started.elapsed() < SLOW {
-            return;
+        if !self.spec.settings.profile {
+            return self.note_plan();
         }
-        let measured = match is_measured {
-            true => {
-                tokio::time::timeout(MEASURED_WITHIN, measured_stages(&self.physical)).await.ok()
+        // Workers that were lost say nothing: what is known of the plan stays.
+        match tokio::time::timeout(MEASURED_WITHIN, measured_stages(&self.physical)).await {
+            Ok(Ok(stages)) => self.note_stages(stages),
+            Ok(Err(error)) => {
+                tracing::debug!(%error, "a query was not measured");
+                self.note_stages(stages(&self.physical));
             }
-            false => None,
-        };
-        let stages = match measured {
-            Some(Ok(stages)) => stages,
-            // Workers that were lost say nothing: what is known of the plan stays.
-            Some(Err(_)) | None => stages(&self.physical),
-        };
+            Err(_) => self.note_stages(stages(&self.physical)),
+        }
+    }
+
+    /// Notes the stages of its plan, if it took long.
+    fn note_plan(&self) {
+        if self.spec.settings.profile || self.started.elapsed() >= SLOW {
+            self.note_stages(stages(&self.physical));
+        }
+    }
+
+    fn note_stages(&self, stages: Vec<StageProfile>) {
         let tables = tables_of(&self.logical);
         let alerts = alerts(&self.physical, &stages, tables.values().map(Arc::as_ref));
         self.notes.note_profile(QueryProfile { stages, alerts });
@@ -297,6 +306,7 @@ impl Resilient {
             };
             spool.clear();
             if !may_follow_a_loss(&error) || self.attempts >= ATTEMPTS_MAX {
+                self.note_plan();
                 return Phase::Failed(error);
             }
             let mut error = error;
@@ -405,7 +415,10 @@ impl Phase {
                     return None;
                 };
                 let phase = match next.is_err() {
-                    true => Self::Over,
+                    true => {
+                        query.note_plan();
+                        Self::Over
+                    }
                     false => Self::Leaving(query, Some(rows), spool),
                 };
                 Some((next, phase))

@@ -95,7 +95,7 @@ impl Statements {
         plan: &LogicalPlan,
     ) -> Result<Option<ResultKey>, SqlError> {
         let settings = &pinned.spec.settings;
-        if !settings.result_cache || !self.inner.results.is_enabled() {
+        if !settings.result_cache || settings.profile || !self.inner.results.is_enabled() {
             return Ok(None);
         }
         ResultKey::of(plan, settings).map_err(|error| pinned.error(error))

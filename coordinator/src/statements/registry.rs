@@ -74,7 +74,7 @@ pub struct Run {
     /// What is known of it as a write, if it is one.
     pub write: Option<Write>,
     /// What its stages were, if it took long or somebody asked.
-    pub profile: Option<QueryProfile>,
+    pub profile: Option<Arc<QueryProfile>>,
 }
 
 /// The stages of a query, and what in them deserves a second look.
@@ -124,15 +124,39 @@ impl Runs {
     }
 }
 
+impl Runs {
+    /// Ends a run; returns it as it is remembered.
+    fn end(&mut self, query_id: QueryId, state: RunState) -> Option<Run> {
+        let (mut run, started, _) = self.running.remove(&query_id)?;
+        run.elapsed = Some(started.elapsed());
+        run.state = state;
+        if self.ended.len() == ENDED_MAX {
+            self.ended.pop_front();
+        }
+        self.ended.push_back(run.clone());
+        Some(run)
+    }
+}
+
 impl Registry {
-    /// One that knows what ended before, and keeps what ends in a coordinator's folder.
-    ///
-    /// # Errors
-    /// The folder cannot be written.
-    pub fn open(data_dir: &Path) -> std::io::Result<Self> {
-        let (history, known) = History::open(data_dir, ENDED_MAX)?;
-        let runs = Mutex::new(Runs { ended: known.into(), ..Runs::default() });
-        Ok(Self { runs, history: Some(history), dropped: AtomicU64::new(0) })
+    /// One that knows what ended before, and keeps what ends in a coordinator's folder. Where that cannot be had it
+    /// knows and keeps nothing: no statement needs it.
+    pub fn open(data_dir: &Path) -> Self {
+        match History::open(data_dir, ENDED_MAX) {
+            Ok((history, known)) => {
+                let runs = Mutex::new(Runs { ended: known.into(), ..Runs::default() });
+                Self { runs, history: Some(history), dropped: AtomicU64::new(0) }
+            }
+            Err(error) => {
+                tracing::warn!(%error, folder = %data_dir.display(), "the history of queries is not kept");
+                Self::default()
+            }
+        }
+    }
+
+    /// Waits until what ended is on its way to the disk, for a while. Blocks.
+    pub fn flush(&self) {
+        self.history.iter().for_each(History::flush);
     }
 
     fn runs(&self) -> MutexGuard<'_, Runs> {
@@ -204,23 +228,14 @@ impl Registry {
     }
 
     fn end(&self, query_id: QueryId, state: RunState) {
-        let mut runs = self.runs();
-        if let Some((mut run, started, _)) = runs.running.remove(&query_id) {
-            run.elapsed = Some(started.elapsed());
-            run.state = state;
-            if runs.ended.len() == ENDED_MAX {
-                runs.ended.pop_front();
+        let ended = self.runs().end(query_id, state);
+        // Not under the lock that every statement takes.
+        let history = self.history.as_ref().zip(ended);
+        if history.is_some_and(|(history, run)| !history.add(run)) {
+            let dropped = self.dropped.fetch_add(1, Ordering::Relaxed) + 1;
+            if dropped.is_power_of_two() {
+                tracing::warn!(dropped, "the history of queries lacks some: the disk is too slow");
             }
-            if self.history.as_ref().is_some_and(|history| !history.add(&run)) {
-                let dropped = self.dropped.fetch_add(1, Ordering::Relaxed) + 1;
-                if dropped.is_power_of_two() {
-                    tracing::warn!(
-                        dropped,
-                        "the history of queries lacks some: the disk is too slow"
-                    );
-                }
-            }
-            runs.ended.push_back(run);
         }
     }
 }
@@ -268,7 +283,7 @@ impl RunNotes {
 
     /// Notes what the run's stages were.
     pub fn note_profile(&self, profile: QueryProfile) {
-        self.registry.update(self.query_id, |run| run.profile = Some(profile));
+        self.registry.update(self.query_id, |run| run.profile = Some(Arc::new(profile)));
     }
 
     /// Notes that a plan of the run was made again as one task. A statement may have several

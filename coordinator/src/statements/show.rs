@@ -7,7 +7,7 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::record_batch::RecordBatch;
 use basalt_engine::dialect::{Explain, ObjectRef, Statement};
 use basalt_engine::distribute::{
-    Alert, Measured, StageProfile, alerts, measured_stages, movements, plan_distributed,
+    Alert, Measured, StageProfile, alerts, measured_stages, movements, plan_distributed, stages,
 };
 use basalt_engine::error::{ErrorCode, SqlError, from_datafusion};
 use basalt_engine::session::execution_context;
@@ -26,7 +26,7 @@ use futures::TryStreamExt;
 use super::compression;
 use super::create_text::create_text;
 use super::definition::schema_of;
-use super::failover::tables_of;
+use super::failover::{MEASURED_WITHIN, tables_of};
 use super::registry::{QueryProfile, RunNotes};
 use super::session::Pinned;
 use crate::catalog::find_relation;
@@ -238,7 +238,11 @@ pub(super) async fn explain(
             true => DistributedMetricsFormat::PerTask,
             false => DistributedMetricsFormat::Aggregated,
         };
-        let stages = measured_stages(&distributed.plan).await.map_err(error)?;
+        let measured = measured_stages(&distributed.plan);
+        let stages = match tokio::time::timeout(MEASURED_WITHIN, measured).await {
+            Ok(stages) => stages.map_err(error)?,
+            Err(_) => stages(&distributed.plan),
+        };
         let tables = tables_of(&distributed.logical);
         let alerts = alerts(&distributed.plan, &stages, tables.values().map(Arc::as_ref));
         let text = explain_analyze(distributed.plan, format).await.map_err(error)?;

@@ -5,7 +5,7 @@
 //! message: it runs in the worker's session, with the worker's memory and chunks, and what would
 //! have set it up (encoding, decoding, a session, two streams) takes longer than a small query.
 //!
-//! EXPLAIN ANALYZE goes the long way, as its metrics are those of tasks.
+//! What is measured goes the long way, as metrics are those of tasks.
 
 use std::sync::Arc;
 
@@ -14,7 +14,9 @@ use datafusion::error::Result;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{ExecutionPlan, execute_stream};
-use datafusion_distributed::{DistributedExec, DistributedLeafExec, NetworkBoundaryExt};
+use datafusion_distributed::{
+    DistributedConfig, DistributedExec, DistributedLeafExec, NetworkBoundaryExt,
+};
 
 use super::Topology;
 use super::leaves::busiest_reader;
@@ -50,6 +52,9 @@ fn worker_of_one_task(
     else {
         return Ok(None);
     };
+    if DistributedConfig::from_session_config(config)?.collect_metrics {
+        return Ok(None);
+    }
     let Some(stage) = only_stage(plan)? else { return Ok(None) };
     let worker = busiest_reader(&stage, &topology)?;
     let local = topology.url_of_task(worker).and_then(|url| channels.local(url));

@@ -32,6 +32,10 @@ const ROWS_MOVED: u64 = 1_000_000;
 const PAIRS: u64 = 100_000_000;
 /// The busiest task reads so many times what the others do on average.
 const SKEW: f64 = 2.0;
+/// A side of fewer rows than these is looked through by each of the other's as a constant would be.
+const PAIRED_ROWS: usize = 100;
+/// Operators and tables of a stage that are named, and alerts of a query that are kept.
+const NAMES_MAX: usize = 50;
 /// Estimates that are so many times too low or too high are an alert.
 const OFF: f64 = 100.0;
 
@@ -235,13 +239,16 @@ impl Gathered {
             None if is_passive.contains(&name) => return,
             None => name.to_owned(),
         };
-        if self.operators.last() != Some(&name) {
-            self.operators.push(name);
+        if self.operators.last() == Some(&name) || self.operators.len() > NAMES_MAX {
+            return;
         }
+        let is_last = self.operators.len() == NAMES_MAX;
+        self.operators.push(if is_last { "...".to_owned() } else { name });
     }
 
     fn note_leaf(&mut self, leaf: &DistributedLeafExec) {
         if let Some(scan) = leaf.original().downcast_ref::<SegmentScanExec>()
+            && self.tables.len() < NAMES_MAX
             && !self.tables.contains(&scan.table().name)
         {
             self.tables.push(scan.table().name.clone());
@@ -254,8 +261,8 @@ impl Gathered {
     }
 
     fn note_metrics(&mut self, node: &Arc<dyn ExecutionPlan>) {
-        for set in metrics_of(node) {
-            for metric in set.iter() {
+        for metric in node.metrics().iter().flat_map(MetricsSet::iter) {
+            {
                 let (name, value) = (metric.value().name(), metric.value().as_usize() as u64);
                 let mut labels = metric.labels().iter();
                 let task = labels.rfind(|l| l.name() == DISTRIBUTED_DATAFUSION_TASK_ID_LABEL);
@@ -276,24 +283,16 @@ impl Gathered {
     }
 }
 
-/// A leaf has metrics of each of its variants.
-fn metrics_of(node: &Arc<dyn ExecutionPlan>) -> Vec<MetricsSet> {
-    match node.downcast_ref::<DistributedLeafExec>() {
-        Some(leaf) => leaf.variants().iter().filter_map(|variant| variant.metrics()).collect(),
-        None => node.metrics().into_iter().collect(),
-    }
-}
-
 fn sum_of(node: &Arc<dyn ExecutionPlan>, name: &str) -> u64 {
-    let sets = metrics_of(node);
-    let all = sets.iter().flat_map(|set| set.iter());
-    let named = all.filter(|metric| metric.value().name() == name);
+    let metrics = node.metrics();
+    let named =
+        metrics.iter().flat_map(MetricsSet::iter).filter(|metric| metric.value().name() == name);
     named.map(|metric| metric.value().as_usize() as u64).sum()
 }
 
 /// The rows that a node gave, or the first below it that counts them.
 fn rows_of(node: &Arc<dyn ExecutionPlan>) -> u64 {
-    let counts = metrics_of(node).iter().any(|set| set.output_rows().is_some());
+    let counts = node.metrics().is_some_and(|set| set.output_rows().is_some());
     match (counts, node.children().as_slice()) {
         (false, [only]) => rows_of(only),
         _ => sum_of(node, "output_rows"),
@@ -333,6 +332,7 @@ pub fn alerts<'a>(
     }));
     nested_loops(plan, &mut statistics, &mut found);
     found.extend(stages.iter().flat_map(stage_alerts));
+    found.truncate(NAMES_MAX);
     found
 }
 
@@ -353,6 +353,7 @@ fn nested_loops(
     if (node.is::<NestedLoopJoinExec>() || node.is::<CrossJoinExec>())
         && let [left, right] = node.children().as_slice()
         && let (Some(left), Some(right)) = (statistics.rows(left), statistics.rows(right))
+        && left.min(right) >= PAIRED_ROWS
         && (left as u64).saturating_mul(right as u64) >= PAIRS
     {
         found.push(Alert {

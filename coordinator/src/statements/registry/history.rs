@@ -5,13 +5,16 @@
 //! run ends ─▶ channel ─▶ one thread ─▶ history/queries-7.jsonl, at 8 MiB the next; the last two stay
 //! ```
 //! One line of JSON for each run, in UTF-8. A record of work and not of data: nothing waits for it, it is not
-//! fsynced, and a line that cannot be read is passed over. What comes faster than the disk takes it is dropped, and
-//! how much that was is logged.
+//! fsynced, and a line that cannot be read is passed over. What comes faster than the disk takes it, or while it takes
+//! nothing, is dropped, and how much that was is logged. Texts of statements may hold secrets: only the coordinator's
+//! user can read the files.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{BufRead, BufReader, BufWriter, Write as _};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use basalt_engine::error::ErrorCode;
@@ -27,12 +30,24 @@ const FILES: usize = 2;
 /// Bytes of one file, about.
 const FILE_BYTES_MAX: u64 = 8 << 20;
 /// Runs that wait to be written.
-const WAITING_MAX: usize = 4_096;
+const WAITING_MAX: usize = 1_024;
+/// How long runs are gathered before they are written.
+const GATHERED_FOR: Duration = Duration::from_millis(50);
+/// How long somebody waits for what was handed on to be written.
+const FLUSHED_WITHIN: Duration = Duration::from_secs(1);
 
 /// Where ended runs are written to. The thread ends when this is dropped.
 #[derive(Debug)]
 pub(super) struct History {
-    runs: SyncSender<Run>,
+    messages: SyncSender<Message>,
+}
+
+/// What the thread is told.
+#[derive(Debug)]
+enum Message {
+    Ended(Box<Run>),
+    /// To say when all before it is written.
+    Flush(SyncSender<()>),
 }
 
 /// A run as it lies on disk. Fields are only ever added, with a default.
@@ -55,7 +70,7 @@ struct Line {
     is_cached: bool,
     attempts: u32,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    profile: Option<QueryProfile>,
+    profile: Option<Arc<QueryProfile>>,
 }
 
 impl Line {
@@ -114,7 +129,7 @@ impl History {
     /// The folder or its file cannot be written.
     pub(super) fn open(data_dir: &Path, most: usize) -> std::io::Result<(Self, Vec<Run>)> {
         let folder = data_dir.join(FOLDER);
-        std::fs::create_dir_all(&folder)?;
+        DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
         let mut known = Vec::new();
         for number in numbers(&folder)? {
             read(&path(&folder, number), &mut known);
@@ -122,16 +137,25 @@ impl History {
         let surplus = known.len().saturating_sub(most);
         known.drain(..surplus);
         let writer = Writer::open(folder)?;
-        let (runs, ended) = sync_channel(WAITING_MAX);
+        let (messages, told) = sync_channel(WAITING_MAX);
         std::thread::Builder::new()
             .name("query-history".to_owned())
-            .spawn(move || writer.run(&ended))?;
-        Ok((Self { runs }, known))
+            .spawn(move || writer.run(&told))?;
+        Ok((Self { messages }, known))
     }
 
     /// Hands a run on to be written; `false` if it is dropped.
-    pub(super) fn add(&self, run: &Run) -> bool {
-        !matches!(self.runs.try_send(run.clone()), Err(TrySendError::Full(_)))
+    pub(super) fn add(&self, run: Run) -> bool {
+        self.messages.try_send(Message::Ended(Box::new(run))).is_ok()
+    }
+
+    /// Waits until what was handed on is written, for a while. Blocks.
+    pub(super) fn flush(&self) {
+        let (done, written) = sync_channel(1);
+        if self.messages.send(Message::Flush(done)).is_ok() {
+            // Whether it was in time or not: nothing depends on it.
+            let _ = written.recv_timeout(FLUSHED_WITHIN);
+        }
     }
 }
 
@@ -156,9 +180,8 @@ fn numbers(folder: &Path) -> std::io::Result<Vec<u64>> {
 /// Adds the runs of a file that can be read.
 fn read(file: &Path, known: &mut Vec<Run>) {
     let Ok(file) = File::open(file) else { return };
-    // A file that ends in the middle of a character ends there.
-    let lines = BufReader::new(file).lines().map_while(Result::ok);
-    let runs = lines.filter_map(|line| serde_json::from_str::<Line>(&line).ok()?.into_run());
+    let lines = BufReader::new(file).split(b'\n').map_while(Result::ok);
+    let runs = lines.filter_map(|line| serde_json::from_slice::<Line>(&line).ok()?.into_run());
     known.extend(runs);
 }
 
@@ -167,6 +190,8 @@ struct Writer {
     number: u64,
     file: BufWriter<File>,
     bytes: u64,
+    /// Batches that could not be written.
+    failures: u64,
 }
 
 impl Writer {
@@ -178,7 +203,9 @@ impl Writer {
 
     /// Writes to a file, and removes those that are too many with it.
     fn with(folder: PathBuf, number: u64) -> std::io::Result<Self> {
-        let mut file = OpenOptions::new().create(true).append(true).open(path(&folder, number))?;
+        let mut options = OpenOptions::new();
+        options.create(true).append(true).mode(0o600);
+        let mut file = options.open(path(&folder, number))?;
         let known = numbers(&folder)?;
         for old in known.iter().rev().skip(FILES) {
             std::fs::remove_file(path(&folder, *old))?;
@@ -188,29 +215,46 @@ impl Writer {
             // Whatever the last line is, the next one begins anew.
             file.write_all(b"\n")?;
         }
-        Ok(Self { folder, number, file: BufWriter::new(file), bytes })
+        Ok(Self { folder, number, file: BufWriter::new(file), bytes, failures: 0 })
     }
 
-    fn run(mut self, ended: &Receiver<Run>) {
-        while let Ok(run) = ended.recv() {
-            let waiting = std::iter::once(run).chain(ended.try_iter());
-            for run in waiting {
-                if let Err(error) = self.write(&run) {
-                    tracing::warn!(%error, folder = %self.folder.display(), "the history of queries is not kept");
-                    return;
+    /// Writes what it is told, until nobody can tell it anything any more.
+    fn run(mut self, told: &Receiver<Message>) {
+        while let Ok(first) = told.recv() {
+            if matches!(first, Message::Ended(_)) {
+                std::thread::sleep(GATHERED_FOR);
+            }
+            let (mut ended, mut waiting) = (Vec::new(), Vec::new());
+            for message in std::iter::once(first).chain(told.try_iter()) {
+                match message {
+                    Message::Ended(run) => ended.push(run),
+                    Message::Flush(written) => waiting.push(written),
                 }
             }
-            if let Err(error) = self.file.flush() {
-                tracing::warn!(%error, folder = %self.folder.display(), "the history of queries is not kept");
-                return;
+            if let Err(error) = self.write_all(&ended) {
+                self.failures += 1;
+                if self.failures.is_power_of_two() {
+                    let (folder, failures) = (self.folder.display(), self.failures);
+                    tracing::warn!(%error, %folder, failures, "the history of queries lacks some");
+                }
+            }
+            for written in waiting {
+                // Who asked may have gone.
+                let _ = written.try_send(());
             }
         }
+    }
+
+    fn write_all(&mut self, runs: &[Box<Run>]) -> std::io::Result<()> {
+        runs.iter().try_for_each(|run| self.write(run))?;
+        self.file.flush()
     }
 
     fn write(&mut self, run: &Run) -> std::io::Result<()> {
         if self.bytes >= FILE_BYTES_MAX {
             self.file.flush()?;
-            *self = Self::with(self.folder.clone(), self.number + 1)?;
+            let failures = self.failures;
+            *self = Self { failures, ..Self::with(self.folder.clone(), self.number + 1)? };
         }
         let mut line = serde_json::to_vec(&Line::of(run))?;
         line.push(b'\n');
@@ -221,6 +265,8 @@ impl Writer {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use basalt_engine::distribute::{Alert, StageProfile};
     use uuid::Uuid;
 
@@ -253,7 +299,8 @@ mod tests {
     fn keep(dir: &Path, runs: &[Run]) {
         let writer = Writer::open(dir.join(FOLDER)).unwrap();
         let (sender, ended) = sync_channel(runs.len());
-        runs.iter().for_each(|run| sender.send(run.clone()).unwrap());
+        let message = |run: &Run| Message::Ended(Box::new(run.clone()));
+        runs.iter().for_each(|run| sender.send(message(run)).unwrap());
         drop(sender);
         writer.run(&ended);
     }
@@ -276,7 +323,8 @@ mod tests {
         let alert =
             Alert { kind: "skew".to_owned(), event: "e".to_owned(), remedy: "r".to_owned() };
         let profile = QueryProfile { stages: vec![stage], alerts: vec![alert] };
-        let first = Run { profile: Some(profile), ..run("SELECT 'ä\n\"'", RunState::Done) };
+        let first =
+            Run { profile: Some(Arc::new(profile)), ..run("SELECT 'ä\n\"'", RunState::Done) };
         let second = run("SELECT 1/0", RunState::Failed(ErrorCode::DataException));
         let third = run("SELECT 2", RunState::Cancelled);
         keep(dir.path(), &[first.clone(), second.clone()]);
@@ -288,11 +336,31 @@ mod tests {
     }
 
     #[test]
+    fn only_the_coordinators_user_can_read_what_was_asked() {
+        let dir = tempfile::tempdir().unwrap();
+        stored(dir.path(), 10);
+        let folder = dir.path().join(FOLDER);
+        let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode(&folder), mode(&path(&folder, 1))), (0o700, 0o600));
+    }
+
+    #[test]
+    fn what_was_handed_on_is_there_after_a_flush() {
+        let dir = tempfile::tempdir().unwrap();
+        let (history, _) = History::open(dir.path(), 10).unwrap();
+        let run = run("SELECT 1", RunState::Done);
+        assert!(history.add(run.clone()));
+        history.flush();
+        assert_eq!(stored(dir.path(), 10)[0].query_id, run.query_id);
+    }
+
+    #[test]
     fn lines_that_cannot_be_read_are_passed_over() {
         let dir = tempfile::tempdir().unwrap();
         stored(dir.path(), 10);
         let path = path(&dir.path().join(FOLDER), 1);
-        std::fs::write(&path, b"not a line\n{\"query_id\": 7}\n{\"query_id\"").unwrap();
+        let torn = b"not a line\n{\"query_id\": 7}\n{\"text\": \"\xC3";
+        std::fs::write(&path, torn).unwrap();
         let whole = run("SELECT 1", RunState::Done);
         keep(dir.path(), std::slice::from_ref(&whole));
         let known = stored(dir.path(), 10);
