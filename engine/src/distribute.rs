@@ -14,6 +14,7 @@
 //!                  check: no operator that needs all rows sits in a stage of several tasks
 //! ```
 
+mod alerts;
 mod calls;
 mod check;
 mod colocate;
@@ -32,6 +33,7 @@ mod topology;
 mod whole_builds;
 mod window_keys;
 
+pub use alerts::{Alert, alerts};
 pub use calls::{Calls, calls};
 pub use check::{Refusal, check_plan};
 pub(crate) use colocate::Colocation;
@@ -41,7 +43,7 @@ pub use moved_keys::{MovedKey, MovedSide, StoredColumn, moved_keys};
 pub use movement::{Movement, movements};
 pub use one_task::start;
 pub use planner::{DistributedPlan, plan_distributed};
-pub use profile::{Alert, Measured, StageProfile, alerts, measured_stages, stages};
+pub use profile::{Measured, StageProfile, measured_stages, stages};
 pub(crate) use slice_route::slice_route;
 pub use topology::Topology;
 pub(crate) use whole_builds::WholeBuilds;
