@@ -246,22 +246,20 @@ impl Gathered {
 
     fn note_metrics(&mut self, node: &Arc<dyn ExecutionPlan>) {
         for metric in node.metrics().iter().flat_map(MetricsSet::iter) {
-            {
-                let (name, value) = (metric.value().name(), metric.value().as_usize() as u64);
-                let mut labels = metric.labels().iter();
-                let task = labels.rfind(|l| l.name() == DISTRIBUTED_DATAFUSION_TASK_ID_LABEL);
-                let measured = &mut self.measured;
-                match name {
-                    "elapsed_compute" => {
-                        let task = task.map_or("", |label| label.value()).to_owned();
-                        *self.compute_of_task.entry(task).or_default() += value;
-                    }
-                    "spilled_bytes" => measured.spilled_bytes += value,
-                    "cached_bytes" => measured.cached_bytes += value,
-                    "local_bytes" => measured.local_bytes += value,
-                    "peer_bytes" => measured.peer_bytes += value,
-                    _ => {}
+            let (name, value) = (metric.value().name(), metric.value().as_usize() as u64);
+            let mut labels = metric.labels().iter();
+            let task = labels.rfind(|l| l.name() == DISTRIBUTED_DATAFUSION_TASK_ID_LABEL);
+            let measured = &mut self.measured;
+            match name {
+                "elapsed_compute" => {
+                    let task = task.map_or("", |label| label.value()).to_owned();
+                    *self.compute_of_task.entry(task).or_default() += value;
                 }
+                "spilled_bytes" => measured.spilled_bytes += value,
+                "cached_bytes" => measured.cached_bytes += value,
+                "local_bytes" => measured.local_bytes += value,
+                "peer_bytes" => measured.peer_bytes += value,
+                _ => {}
             }
         }
     }

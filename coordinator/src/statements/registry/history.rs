@@ -152,7 +152,8 @@ impl History {
     /// Waits until what was handed on is written, for a while. Blocks.
     pub(super) fn flush(&self) {
         let (done, written) = sync_channel(1);
-        if self.messages.send(Message::Flush(done)).is_ok() {
+        // Who is behind by a whole channel, perhaps for ever, is not waited for.
+        if self.messages.try_send(Message::Flush(done)).is_ok() {
             // Whether it was in time or not: nothing depends on it.
             let _ = written.recv_timeout(FLUSHED_WITHIN);
         }
