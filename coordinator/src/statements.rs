@@ -54,6 +54,7 @@ mod replan;
 mod requests;
 mod result_cache;
 mod session;
+mod shared;
 mod show;
 mod system;
 pub(crate) mod target;
@@ -118,7 +119,9 @@ struct Inner {
     redistribution: redistribute::Redistribution,
     turns: Turns,
     probes: Probes,
-    spools: SpoolBudget,
+    spools: Arc<SpoolBudget>,
+    /// What rows of parts of queries may take: they wait longer.
+    part_rows: Arc<SpoolBudget>,
     results: Arc<ResultCache>,
 }
 
@@ -154,7 +157,8 @@ impl Statements {
             redistribution: redistribute::Redistribution::default(),
             turns: Turns::default(),
             probes,
-            spools: SpoolBudget::default(),
+            spools: Arc::default(),
+            part_rows: Arc::default(),
             results: Arc::new(ResultCache::new(result_cache_bytes)),
         };
         Ok(Self { inner: Arc::new(inner) })

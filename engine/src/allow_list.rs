@@ -20,7 +20,7 @@ use crate::scan::SegmentScanExec;
 use crate::write::SliceAppendExec;
 
 /// Names of nodes that only compute, merge and exchange, and our own leaves and sink.
-const ALLOWED: [&str; 37] = [
+const ALLOWED: [&str; 38] = [
     "AggregateExec",
     "AsyncFuncExec",
     "BoundedWindowAggExec",
@@ -48,6 +48,7 @@ const ALLOWED: [&str; 37] = [
     "RecursiveQueryExec",
     "RepartitionExec",
     "SegmentScanExec",
+    "SharedRowsExec",
     "SliceAppendExec",
     "SortExec",
     "SortMergeJoinExec",

@@ -21,6 +21,7 @@ use crate::files::FileScanExec;
 use crate::fold::{FoldedPlan, unfold};
 use crate::protocol::{MalformedMessage, PlanNode, plan_node::Node};
 use crate::scan::SegmentScanExec;
+use crate::shared_subplans::SharedRowsExec;
 use crate::unknown_nulls::UnknownNullsExec;
 use crate::write::SliceAppendExec;
 
@@ -53,6 +54,7 @@ impl PhysicalExtensionCodec for EngineCodec {
             (Node::UnknownNulls(_), [input]) => {
                 Ok(Arc::new(UnknownNullsExec::new(Arc::clone(input))))
             }
+            (Node::SharedRows(rows), []) => Ok(Arc::new(SharedRowsExec::from_wire(&rows)?)),
             (Node::Folded(plan), []) => unfold(&plan, context, converter),
             _ => Err(malformed()),
         }
@@ -76,6 +78,8 @@ impl PhysicalExtensionCodec for EngineCodec {
             Node::WorkTable(table.into())
         } else if node.is::<UnknownNullsExec>() {
             Node::UnknownNulls(true)
+        } else if let Some(rows) = node.downcast_ref::<SharedRowsExec>() {
+            Node::SharedRows(rows.to_wire()?)
         } else if let Some(folded) = node.downcast_ref::<FoldedPlan>() {
             Node::Folded(folded.plan.clone())
         } else {

@@ -7,6 +7,8 @@
 //!                    ▼
 //!                  colocate: exchanges of rows that are where they should be are taken out
 //!                    ▼
+//!                  few_rows: stages of few rows are one task
+//!                    ▼
 //!                  head: nothing heavy stays on the coordinator
 //!                    ▼
 //!                  whole_builds: joins within a task build one table where that is cheaper
@@ -19,6 +21,7 @@ mod calls;
 mod check;
 mod colocate;
 mod depth;
+mod few_rows;
 mod head;
 mod leaves;
 mod limited_build;
@@ -41,6 +44,7 @@ pub use leaves::{desired_tasks, route_tasks, scale_up_leaf};
 pub(crate) use limited_build::LimitedBuildSides;
 pub use moved_keys::{MovedKey, MovedSide, StoredColumn, moved_keys};
 pub use movement::{Movement, movements};
+pub use node_statistics::estimated_rows;
 pub use one_task::start;
 pub use planner::{DistributedPlan, plan_distributed};
 pub use profile::{Measured, StageProfile, measured_stages, stages};

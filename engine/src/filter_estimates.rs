@@ -13,9 +13,12 @@
 //! a range of numbers     as DataFusion's       all else    a fifth
 //! ```
 //!
+//! A condition of one column of which ANALYZE drew rows is tried on those (`column_samples`).
+//!
 //! A filter of which DataFusion knows more, and one of which nothing is known here, is left as it is: so nothing
 //! changes where there are no statistics (`SET statistics = off`). DataFusion takes whole per cents only.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::datatypes::Schema;
@@ -34,6 +37,7 @@ use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::filter::{FilterExec, FilterExecBuilder};
 use datafusion::physical_plan::statistics::{StatisticsArgs, StatisticsContext};
 
+use crate::column_samples::ColumnSamples;
 use crate::unestimated::filtered_by;
 
 /// The rule before which estimates are made.
@@ -85,19 +89,21 @@ fn estimated(filter: &FilterExec) -> Option<FilterExec> {
     }
     let statistics =
         StatisticsContext::new().compute(input.as_ref(), &StatisticsArgs::new()).ok()?;
-    let rows = Rows { schema: &input.schema(), statistics: &statistics };
+    let samples = ColumnSamples::default();
+    let rows = Rows { schema: &input.schema(), statistics: &statistics, samples: &samples };
     let share = rows.known_share(predicate)?;
     let per_cent = (share * 100.0).round().clamp(1.0, 100.0) as u8;
     FilterExecBuilder::from(filter).with_default_selectivity(per_cent).build().ok()
 }
 
-/// The share of rows with these statistics that a condition keeps.
+/// The share of rows with these statistics, of which some were drawn, that a condition keeps.
 pub(crate) fn share_of(
     condition: &Arc<dyn PhysicalExpr>,
     schema: &Schema,
     statistics: &Statistics,
+    samples: &ColumnSamples,
 ) -> f64 {
-    let rows = Rows { schema, statistics };
+    let rows = Rows { schema, statistics, samples };
     rows.known_share(condition).unwrap_or_else(|| rows.unknown_share(condition))
 }
 
@@ -105,6 +111,7 @@ pub(crate) fn share_of(
 struct Rows<'a> {
     schema: &'a Schema,
     statistics: &'a Statistics,
+    samples: &'a ColumnSamples,
 }
 
 impl Rows<'_> {
@@ -113,6 +120,11 @@ impl Rows<'_> {
     /// Each part of it is looked at once: machines write conditions of hundreds of parts.
     fn known_share(&self, condition: &Arc<dyn PhysicalExpr>) -> Option<f64> {
         let condition = filtered_by(condition);
+        if let Some(column) = self.samples.column_of(condition)
+            && let Some(share) = self.share_of_sample(column, &[condition])
+        {
+            return Some(share);
+        }
         if let Some(binary) = condition.downcast_ref::<BinaryExpr>() {
             return match binary.op() {
                 Operator::And => self.share_of_all(&parts(condition, Operator::And)),
@@ -149,7 +161,21 @@ impl Rows<'_> {
     fn share_of_all(&self, conditions: &[&Arc<dyn PhysicalExpr>]) -> Option<f64> {
         let mut unknown = Vec::new();
         let mut share = None;
+        // Ends of a range are of one column: they are tried together.
+        let mut by_column: BTreeMap<Option<usize>, Vec<&Arc<dyn PhysicalExpr>>> = BTreeMap::new();
         for condition in conditions {
+            let condition = filtered_by(condition);
+            by_column.entry(self.samples.column_of(condition)).or_default().push(condition);
+        }
+        let mut rest = by_column.remove(&None).unwrap_or_default();
+        for (column, conditions) in by_column {
+            let of_column = column.and_then(|column| self.share_of_sample(column, &conditions));
+            match of_column {
+                Some(of_column) => share = Some(share.unwrap_or(1.0) * of_column),
+                None => rest.extend(conditions),
+            }
+        }
+        for condition in rest {
             match self.known_share(condition) {
                 Some(of_one) => share = Some(share.unwrap_or(1.0) * of_one),
                 None => unknown.push(Arc::clone(condition)),
@@ -159,6 +185,14 @@ impl Rows<'_> {
             true => share?,
             false => share? * self.unknown_share(&conjunction(unknown)),
         })
+    }
+
+    /// Of conditions of one column, by the rows of it that were drawn.
+    fn share_of_sample(&self, column: usize, conditions: &[&Arc<dyn PhysicalExpr>]) -> Option<f64> {
+        let known = self.statistics.column_statistics.get(column)?;
+        let nulls = known.null_count.get_value().zip(self.statistics.num_rows.get_value());
+        let nulls = nulls.map_or(0.0, |(nulls, rows)| *nulls as f64 / (*rows).max(1) as f64);
+        self.samples.share(column, conditions, self.schema, known, nulls.min(1.0))
     }
 
     /// Of conditions of which one must hold.

@@ -17,6 +17,7 @@
 //! - `memory_shares`, `memory_pool`, `query_memory`: who has how much memory
 //! - [`files`]: reading files from outside
 //! - [`mod@write`]: rows into segments
+//! - [`batch_bytes`]: what rows weigh
 //! - [`distribute`]: which worker runs what, and the plan checker
 //! - [`auto_distribution`]: what `DISTSTYLE AUTO` comes to
 //! - [`rewording`] (`decimals_beside_floats`, `group_keys`, `intervals`, `literal_sides`, `lossy_casts`, `peer_frames`, `range_frames`, `union_names`, `unsigned_division`): statements in words that DataFusion understands
@@ -24,7 +25,8 @@
 //! - `node_expressions`: what rules do to the expressions of one node
 //! - `logical_rules` (`constant_filters`, `flattened_joins`, `functional_dependencies`, `lateral_joins`, `null_equality`) and `physical_rules`, with `unknown_nulls`, `exact_bounds`, `unestimated`, `required_orders`, `partition_orders`, `topk_of_floats`, `unread_sides`, `filter_columns` and `pass_through`: DataFusion's rules kept from going too far
 //! - `filter_routes`: filters that find their column, where columns share a name
-//! - `filter_estimates`: how much filters keep; `join_order`: the order of joins by cost; `smaller_builds`: which side of one is built
+//! - `filter_estimates`, `column_samples`: how much filters keep; `join_order`: the order of joins by cost; `smaller_builds`: which side of one is built
+//! - [`shared_subplans`]: what a statement has several times, computed once
 //! - `guarded`: a fragment's panics are errors; `late_builds`: build sides that wait
 //! - [`codec`], `recursive`, [`plan_gate`], [`allow_list`], [`ipc`]: plans and rows on the wire
 //! - [`protocol`], [`log_protocol`], [`commit_protocol`], [`secret`], [`addressee`], [`channels`],
@@ -34,10 +36,12 @@ pub mod addressee;
 pub mod allow_list;
 pub mod arithmetic;
 pub mod auto_distribution;
+pub mod batch_bytes;
 pub mod channels;
 pub mod chunks;
 pub mod codec;
 pub mod column_cache;
+mod column_samples;
 pub mod commit_protocol;
 mod constant_filters;
 mod decimals_beside_floats;
@@ -93,6 +97,7 @@ pub mod segment_list;
 pub mod session;
 mod session_functions;
 pub mod settings;
+pub mod shared_subplans;
 mod shifts;
 pub mod sketches;
 mod smaller_builds;

@@ -20,7 +20,8 @@ use datafusion::prelude::SessionConfig;
 pub use fragment::{FragmentSessions, WorkerServices};
 pub(crate) use planning::nested_state;
 pub use planning::{
-    PlanningSessions, SessionSpec, execution_context, planning_state, stored_view_state, view_state,
+    Moment, PlanningSessions, SessionSpec, execution_context, planning_state, replanning_state,
+    stored_view_state, view_state,
 };
 
 /// Sorts of one task keep at most this part of the memory free to merge.

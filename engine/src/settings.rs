@@ -59,6 +59,8 @@ pub struct Settings {
     pub whole_builds: bool,
     /// Whether joins are built on the side that clearly has fewer rows.
     pub smaller_builds: bool,
+    /// Whether what a statement has several times is computed once.
+    pub shared_subplans: bool,
     /// Whether it is noted what the tasks of queries do.
     pub profile: bool,
     /// Whether queries whose tables have not changed are answered with the rows of before.
@@ -196,7 +198,7 @@ pub struct Setting {
 }
 
 /// Names and descriptions, in alphabetical order.
-const SETTINGS: [(&str, &str); 18] = [
+const SETTINGS: [(&str, &str); 19] = [
     ("batch_rows", "rows per batch, 1 to 65536"),
     ("colocation", "whether rows are joined and grouped where they lie, if they can: on or off"),
     (
@@ -220,6 +222,10 @@ const SETTINGS: [(&str, &str); 18] = [
         "whether what was asked before is answered from memory while its tables stay the same: on or off",
     ),
     (SEARCH_PATH, "schemas of names without one; the first is where CREATE goes"),
+    (
+        "shared_subplans",
+        "whether what a query has several times, as a WITH query that is named twice, is computed once: on or off",
+    ),
     (
         "smaller_builds",
         "whether joins build the side that clearly has fewer rows, or that of fewer bytes: on or off",
@@ -261,6 +267,7 @@ impl Default for Settings {
             colocation: true,
             whole_builds: true,
             smaller_builds: true,
+            shared_subplans: true,
             profile: false,
             result_cache: true,
         }
@@ -299,6 +306,7 @@ impl Settings {
             "colocation" => self.colocation = switch(name, value)?,
             "whole_builds" => self.whole_builds = switch(name, value)?,
             "smaller_builds" => self.smaller_builds = switch(name, value)?,
+            "shared_subplans" => self.shared_subplans = switch(name, value)?,
             "profile" => self.profile = switch(name, value)?,
             "result_cache" => self.result_cache = switch(name, value)?,
             _ => {
@@ -346,6 +354,7 @@ impl Settings {
             "colocation" => on_or_off(self.colocation),
             "whole_builds" => on_or_off(self.whole_builds),
             "smaller_builds" => on_or_off(self.smaller_builds),
+            "shared_subplans" => on_or_off(self.shared_subplans),
             "profile" => on_or_off(self.profile),
             "result_cache" => on_or_off(self.result_cache),
             _ => self.exchange_compression.name().to_owned(),

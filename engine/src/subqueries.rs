@@ -19,4 +19,4 @@ pub(crate) use outer_types::OuterTypes;
 pub(crate) use positions::ProjectScalarSubqueries;
 pub(crate) use rows::{ANY, COMPARE_ROWS, RowComparisons, compare_rows};
 pub(crate) use single_row::{GuardScalarSubqueries, single_row};
-pub(crate) use unnest::{UnnestSubqueries, subquery_of};
+pub(crate) use unnest::{UnnestSubqueries, outer_columns, subquery_of};

@@ -15,6 +15,7 @@ use datafusion::logical_expr::{Expr, TableType};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::prelude::SessionConfig;
 
+use crate::column_samples::ColumnSamples;
 use crate::scan::row_ids::row_id_field;
 use crate::scan::{
     CatalogSegments, DistributionKey, ScanTable, SegmentScanExec, listed_statistics,
@@ -72,6 +73,11 @@ impl SegmentTable {
         &self.table
     }
 
+    /// Whether it has all rows of its snapshot, and their columns alone.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.chosen.is_none() && self.schema.fields().len() == self.table.schema.columns.len()
+    }
+
     /// The same table with one more column, the last: its row ids.
     #[must_use]
     pub fn with_row_ids(&self) -> Self {
@@ -121,6 +127,27 @@ impl SegmentTable {
             add_distinct_counts(&mut statistics, &table.columns, analysed);
         }
         statistics
+    }
+
+    /// Rows that ANALYZE drew of some columns.
+    pub(crate) fn samples(
+        &self,
+        projection: Option<&Vec<usize>>,
+        config: &SessionConfig,
+    ) -> ColumnSamples {
+        let table = ScanTable::new(&self.table, &self.cluster, &self.columns_of(projection));
+        self.samples_of(&table.columns, config)
+    }
+
+    fn samples_of(&self, columns: &[ColumnId], config: &SessionConfig) -> ColumnSamples {
+        let estimates = config.get_extension::<Estimates>();
+        let analysed = self.table.statistics.as_ref();
+        match analysed.filter(|_| estimates.is_none_or(|estimates| estimates.0)) {
+            None => ColumnSamples::default(),
+            Some(analysed) => ColumnSamples::new(
+                columns.iter().map(|column| analysed.column(*column)?.sketch.sample.clone()),
+            ),
+        }
     }
 
     fn columns_of(&self, projection: Option<&Vec<usize>>) -> Vec<usize> {
@@ -204,6 +231,7 @@ impl TableProvider for SegmentTable {
         let table = ScanTable::new(&self.table, cluster, &columns);
         let segments = self.segments(&table, cluster);
         let statistics = self.known(&table, &segments.records, state.config());
+        let samples = self.samples_of(&table.columns, state.config());
         let is_everywhere = match self.table.distribution {
             Distribution::All => true,
             Distribution::Auto if self.table.chosen_key.is_none() => {
@@ -219,6 +247,7 @@ impl TableProvider for SegmentTable {
             .with_key(key)
             .with_distribution_key(distribution_key)
             .with_copies_everywhere(is_everywhere)
+            .with_samples(samples)
             .with_distribution_in_effect(&self.table.distribution_in_effect());
         let scan: Arc<dyn ExecutionPlan> = Arc::new(scan);
         Ok(match limit {

@@ -345,6 +345,6 @@ impl Statements {
             }
         };
         let plan = bind(plan, values).map_err(|e| pinned.error(e))?;
-        show::explain(pinned, &plan, explain, run).await
+        show::explain(self, pinned, &plan, explain, run).await
     }
 }

@@ -19,14 +19,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use arrow::array::Array;
 use arrow::record_batch::RecordBatch;
+use basalt_engine::batch_bytes::batch_bytes;
 use basalt_engine::dialect::Statement;
 use basalt_engine::distribute::{
     StageProfile, alerts, measured_stages, plan_distributed, stages, start,
 };
 use basalt_engine::error::{ErrorCode, SqlError, from_datafusion};
-use basalt_engine::session::{SessionSpec, execution_context, planning_state};
+use basalt_engine::session::{Moment, SessionSpec, execution_context, replanning_state};
 use basalt_engine::snapshot::{ClusterView, Snapshot, TableSnapshot};
 use basalt_engine::table::SegmentTable;
 use basalt_storage::ids::{SegmentId, TableId, WorkerId};
@@ -122,7 +122,7 @@ fn is_suspect_or_dead(state: MemberState) -> bool {
     matches!(state, MemberState::Suspect | MemberState::Dead)
 }
 
-/// A share of the memory that spools of all queries have.
+/// A share of the memory that spools of all queries have, of one kind.
 #[derive(Debug, Default)]
 pub(super) struct SpoolBudget(AtomicUsize);
 
@@ -137,22 +137,22 @@ impl SpoolBudget {
     }
 }
 
-/// Rows that wait for the first of them to leave.
-struct Spool {
-    statements: Statements,
+/// Rows that wait: for the first of them to leave, or for a query that reads them.
+pub(super) struct Spool {
+    budget: Arc<SpoolBudget>,
     batches: VecDeque<RecordBatch>,
     bytes: usize,
 }
 
 impl Spool {
-    fn new(statements: Statements) -> Self {
-        Self { statements, batches: VecDeque::new(), bytes: 0 }
+    pub(super) fn new(budget: &Arc<SpoolBudget>) -> Self {
+        Self { budget: Arc::clone(budget), batches: VecDeque::new(), bytes: 0 }
     }
 
     /// Keeps rows; `false` when the spool is full with them.
-    fn push(&mut self, batch: RecordBatch) -> bool {
+    pub(super) fn push(&mut self, batch: RecordBatch) -> bool {
         let bytes = batch_bytes(&batch);
-        let granted = self.statements.inner.spools.take(bytes);
+        let granted = self.budget.take(bytes);
         if granted {
             self.bytes += bytes;
         }
@@ -160,13 +160,18 @@ impl Spool {
         granted && self.bytes < SPOOL_BYTES_QUERY
     }
 
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Hands over the rows; they are counted as long as the spool lives.
+    pub(super) fn take(&mut self) -> Vec<RecordBatch> {
+        std::mem::take(&mut self.batches).into()
+    }
+
     fn clear(&mut self) {
         self.batches.clear();
-        self.statements
-            .inner
-            .spools
-            .0
-            .fetch_sub(std::mem::take(&mut self.bytes), Ordering::Relaxed);
+        self.budget.0.fetch_sub(std::mem::take(&mut self.bytes), Ordering::Relaxed);
     }
 }
 
@@ -174,15 +179,6 @@ impl Drop for Spool {
     fn drop(&mut self) {
         self.clear();
     }
-}
-
-/// Bytes of a batch's own rows: batches of one message share its buffer.
-fn batch_bytes(batch: &RecordBatch) -> usize {
-    let bytes = batch.columns().iter().map(|column| {
-        let data = column.to_data();
-        data.get_slice_memory_size().unwrap_or_else(|_| column.get_array_memory_size())
-    });
-    bytes.sum()
 }
 
 /// A query that was planned and survives the loss of workers until its rows leave.
@@ -196,6 +192,8 @@ pub(super) struct Resilient {
     watched: Watched,
     notes: RunNotes,
     attempts: u32,
+    /// What now() is in all of its plans.
+    moment: Moment,
     /// When its rows were asked for.
     started: Instant,
 }
@@ -210,6 +208,7 @@ impl Resilient {
     ) -> Result<(Self, arrow::datatypes::SchemaRef), SqlError> {
         let mut spec = Arc::clone(&pinned.spec);
         let mut state = pinned.state.clone();
+        let moment = Moment::of(&state);
         let mut attempts = 1;
         loop {
             let watched = Watched::new(&statements.inner.members, &spec.snapshot.cluster);
@@ -226,6 +225,7 @@ impl Resilient {
                         watched,
                         notes: notes.clone(),
                         attempts,
+                        moment,
                         started: Instant::now(),
                     };
                     return Ok((planned, distributed.columns));
@@ -238,9 +238,14 @@ impl Resilient {
             let others = statements.other_workers(&spec.snapshot.cluster).await;
             let Some(now) = others else { return Err(error) };
             spec = on_workers_of(&spec, &now);
-            state = planning_state(&spec).map_err(from_datafusion)?;
+            state = replanning_state(&spec, &moment).map_err(from_datafusion)?;
             attempts += 1;
         }
+    }
+
+    /// Its plan, cut for workers.
+    pub(super) fn physical(&self) -> &Arc<dyn ExecutionPlan> {
+        &self.physical
     }
 
     /// Starts the query.
@@ -249,7 +254,7 @@ impl Resilient {
     ) -> impl futures::Stream<Item = Result<RecordBatch, SqlError>> + Send {
         self.started = Instant::now();
         self.note_moves();
-        let spool = Spool::new(self.statements.clone());
+        let spool = Spool::new(&self.statements.inner.spools);
         futures::stream::unfold(Phase::Spooling(Box::new(self), spool), |phase| async move {
             match phase {
                 Phase::Spooling(query, spool) => query.spool(spool).await.next().await,
@@ -374,7 +379,7 @@ impl Resilient {
         };
         tracing::info!(%error, attempt = self.attempts, "a query lost a worker, planning again");
         let spec = on_workers_of(&self.spec, &now);
-        let state = planning_state(&spec).map_err(from_datafusion)?;
+        let state = replanning_state(&spec, &self.moment).map_err(from_datafusion)?;
         self.watched = Watched::new(&self.statements.inner.members, &spec.snapshot.cluster);
         let planned = plan_distributed(&state, &self.logical).await.map_err(from_datafusion)?;
         self.notes.note_fallback(planned.fallback);

@@ -18,11 +18,11 @@ use futures::{FutureExt, Stream, StreamExt, stream};
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use super::Statements;
-use super::failover::Resilient;
 use super::parameters::bind;
 use super::registry::{RunGuard, cancelled};
 use super::result_cache::{Collected, KeptResult, ResultKey};
 use super::session::Pinned;
+use super::shared::Runnable;
 use crate::backend::{PlannedQuery, RowStream, SessionId};
 
 impl Pinned {
@@ -66,8 +66,8 @@ impl Statements {
             if let Some(kept) = key.as_ref().and_then(|key| self.inner.results.get(key)) {
                 return Ok(Planned::Kept(kept));
             }
-            let (query, columns) = Resilient::plan(self, &pinned, &plan, &notes).await?;
-            Ok(Planned::New(Box::new((query, columns, key))))
+            let (query, columns) = Runnable::plan(self, pinned, &plan, &notes).await?;
+            Ok(Planned::New((query, columns, key)))
         };
         let planned = run.part(planning).await?;
         notes.note_planned();
@@ -76,14 +76,14 @@ impl Statements {
                 notes.note_cached();
                 return Ok(wire_batches(run, schema, batches.to_vec()));
             }
-            Planned::New(planned) => *planned,
+            Planned::New(planned) => planned,
         };
         let schema = wire_schema(&shown_names(&columns));
         let collected = key.map(|key| self.inner.results.collect(key));
         let (query_id, wire) = (run.query_id(), Arc::clone(&schema));
         let start = Box::new(move || {
             run.notes().note_fetched();
-            WireRows::new(query.rows().boxed(), wire, run, collected).boxed()
+            WireRows::new(query.rows(), wire, run, collected).boxed()
         });
         Ok(PlannedQuery { query_id, schema, start })
     }
@@ -105,7 +105,7 @@ impl Statements {
 /// A query that is planned, or needs no plan.
 enum Planned {
     Kept(KeptResult),
-    New(Box<(Resilient, SchemaRef, Option<ResultKey>)>),
+    New((Runnable, SchemaRef, Option<ResultKey>)),
 }
 
 /// Rows that are there already (SHOW, EXPLAIN), as a query that was planned.

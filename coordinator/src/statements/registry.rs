@@ -86,6 +86,19 @@ pub struct QueryProfile {
     pub alerts: Vec<Alert>,
 }
 
+impl QueryProfile {
+    /// The stages of two plans as those of one, those of `other` with numbers behind these.
+    fn followed_by(mut self, other: Self) -> Self {
+        let next = self.stages.iter().map(|stage| stage.stage + 1).max().unwrap_or(0);
+        let behind = |stage: StageProfile| StageProfile { stage: stage.stage + next, ..stage };
+        self.stages.extend(other.stages.into_iter().map(behind));
+        let new = other.alerts.into_iter().filter(|alert| !self.alerts.contains(alert));
+        let new: Vec<_> = new.collect();
+        self.alerts.extend(new);
+        self
+    }
+}
+
 impl Run {
     fn note_commit(&mut self, commit: Commit) {
         if let Some(write) = &mut self.write {
@@ -281,9 +294,12 @@ impl RunNotes {
         self.registry.update(self.query_id, |run| run.is_cached = true);
     }
 
-    /// Notes what the run's stages were.
+    /// Notes what the stages of one of the run's plans were: those of the last have the lowest numbers.
     pub fn note_profile(&self, profile: QueryProfile) {
-        self.registry.update(self.query_id, |run| run.profile = Some(Arc::new(profile)));
+        self.registry.update(self.query_id, |run| {
+            let before = run.profile.take().map(Arc::unwrap_or_clone).unwrap_or_default();
+            run.profile = Some(Arc::new(profile.followed_by(before)));
+        });
     }
 
     /// Notes that a plan of the run was made again as one task. A statement may have several

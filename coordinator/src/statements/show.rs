@@ -11,24 +11,27 @@ use basalt_engine::distribute::{
 };
 use basalt_engine::error::{ErrorCode, SqlError, from_datafusion};
 use basalt_engine::session::execution_context;
+use basalt_engine::shared_subplans::{SharedPart, SharedPlan};
 use basalt_engine::snapshot::{Relation, Snapshot};
 use basalt_engine::types::{column_type_name, type_name, wire_schema};
 use basalt_storage::ids::ColumnId;
 use basalt_storage::schema::{KeyKind, TableSchema};
-use datafusion::execution::SessionStateBuilder;
+use datafusion::execution::{SessionState, SessionStateBuilder};
 use datafusion::logical_expr::LogicalPlan;
-use datafusion::physical_plan::execute_stream;
+use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use datafusion_distributed::{
     DistributedExt, DistributedMetricsFormat, display_plan_ascii, explain_analyze,
 };
 use futures::TryStreamExt;
 
+use super::Statements;
 use super::compression;
 use super::create_text::create_text;
 use super::definition::schema_of;
 use super::failover::{MEASURED_WITHIN, tables_of};
 use super::registry::{QueryProfile, RunNotes};
 use super::session::Pinned;
+use super::shared::{PartRows, parts_of};
 use crate::catalog::find_relation;
 
 /// The columns of an answer, or `None` for a statement without one.
@@ -215,6 +218,7 @@ fn alert_lines(alerts: &[Alert]) -> String {
 
 /// The plans of a statement; with ANALYZE after running it, with what every task did.
 pub(super) async fn explain(
+    statements: &Statements,
     pinned: &Pinned,
     plan: &LogicalPlan,
     explain: &Explain,
@@ -225,49 +229,130 @@ pub(super) async fn explain(
         .with_distributed_metrics_collection(explain.analyze)
         .map_err(error)?
         .build();
-    let distributed = plan_distributed(&state, plan).await.map_err(error)?;
-    run.note_fallback(distributed.fallback.clone());
-    let moved: Vec<_> = movements(&distributed.plan).iter().map(ToString::to_string).collect();
-    let mut lines: Vec<(&str, String)> = Vec::new();
-    if explain.analyze {
-        let stream = execute_stream(Arc::clone(&distributed.plan), execution_context(&state));
-        // Counted as they come: the rows themselves may be more than memory holds.
-        let count = async |rows, batch: RecordBatch| Ok(rows + batch.num_rows());
-        let rows = stream.map_err(error)?.try_fold(0, count).await.map_err(error)?;
-        let format = match explain.verbose {
-            true => DistributedMetricsFormat::PerTask,
-            false => DistributedMetricsFormat::Aggregated,
-        };
-        let measured = measured_stages(&distributed.plan);
-        let stages = match tokio::time::timeout(MEASURED_WITHIN, measured).await {
-            Ok(stages) => stages.map_err(error)?,
-            Err(_) => stages(&distributed.plan),
-        };
-        let tables = tables_of(&distributed.logical);
-        let alerts = alerts(&distributed.plan, &stages, tables.values().map(Arc::as_ref));
-        let text = explain_analyze(distributed.plan, format).await.map_err(error)?;
-        lines.push(("Plan with Metrics", text));
-        lines.push(("Rows", rows.to_string()));
-        lines.push(("stages", stage_lines(&stages)));
-        if !alerts.is_empty() {
-            lines.push(("alerts", alert_lines(&alerts)));
-        }
-        run.note_profile(QueryProfile { stages, alerts });
-    } else {
-        lines.push(("logical_plan", distributed.logical.display_indent().to_string()));
-        lines.push(("physical_plan", display_plan_ascii(distributed.plan.as_ref(), false)));
-    }
-    if !moved.is_empty() {
-        lines.push(("data_movement", moved.join("\n")));
-    }
-    if let Some(reason) = distributed.fallback {
-        lines.push(("fallback", format!("planned as one task: {reason}")));
-    }
+    let explaining = Explaining { statements, pinned, state, explain, run };
+    let shared = match explain.statement.as_ref() {
+        Statement::Query(_) => parts_of(pinned, plan),
+        _ => None,
+    };
+    let over_parts = match &shared {
+        // What fails there is run as it was written, as the query would be.
+        Some(shared) => explaining.shared(shared).await.unwrap_or_default(),
+        None => None,
+    };
+    let lines = match over_parts {
+        Some(lines) => lines,
+        None => explaining.plan(plan, None).await?.unwrap_or_default(),
+    };
     let columns = vec![
-        text(lines.iter().map(|(kind, _)| *kind)),
+        text(lines.iter().map(|(kind, _)| kind.as_str())),
         text(lines.iter().map(|(_, line)| line.as_str())),
     ];
     let fields = ["plan_type", "plan"].map(|name| Field::new(name, DataType::Utf8, true));
     RecordBatch::try_new(Arc::new(Schema::new(fields.to_vec())), columns)
         .map_err(|error| from_datafusion(error.into()))
+}
+
+/// What EXPLAIN says of a plan: what it is, and the text.
+type Lines = Vec<(String, String)>;
+
+/// An EXPLAIN under way.
+struct Explaining<'a> {
+    statements: &'a Statements,
+    pinned: &'a Pinned,
+    state: SessionState,
+    explain: &'a Explain,
+    run: &'a RunNotes,
+}
+
+impl Explaining<'_> {
+    /// A statement over its parts, and the parts; `None` where one has too many rows to be shared.
+    async fn shared(&self, shared: &SharedPlan) -> Result<Option<Lines>, SqlError> {
+        let (mut parts, mut held) = (Vec::new(), Vec::new());
+        for part in &shared.parts {
+            let mut rows = PartRows::new(self.statements);
+            let lines = self.plan(&part.plan, Some((part, &mut rows))).await?;
+            let Some(lines) = lines else { return Ok(None) };
+            held.push(rows);
+            let name = part.table.name();
+            let reads = format!("computed first, once; read in {} places", part.uses);
+            parts.push((name.to_owned(), reads));
+            parts.extend(lines.into_iter().map(|(kind, line)| (format!("{name} {kind}"), line)));
+        }
+        let Some(mut lines) = self.plan(&shared.main, None).await? else { return Ok(None) };
+        lines.extend(parts);
+        Ok(Some(lines))
+    }
+
+    /// One plan; that of a part gives its table the rows, and is `None` where they are too many.
+    async fn plan(
+        &self,
+        plan: &LogicalPlan,
+        part: Option<(&SharedPart, &mut PartRows)>,
+    ) -> Result<Option<Lines>, SqlError> {
+        let error = |error| self.pinned.error(error);
+        let distributed = plan_distributed(&self.state, plan).await.map_err(error)?;
+        if part.as_ref().is_some_and(|(part, _)| part.is_too_large(&distributed.plan)) {
+            return Ok(None);
+        }
+        self.run.note_fallback(distributed.fallback.clone());
+        let moved: Vec<_> = movements(&distributed.plan).iter().map(ToString::to_string).collect();
+        let mut lines: Vec<(&str, String)> = Vec::new();
+        if self.explain.analyze {
+            let Some(rows) = self.run(&distributed.plan, part).await? else { return Ok(None) };
+            let format = match self.explain.verbose {
+                true => DistributedMetricsFormat::PerTask,
+                false => DistributedMetricsFormat::Aggregated,
+            };
+            let measured = measured_stages(&distributed.plan);
+            let stages = match tokio::time::timeout(MEASURED_WITHIN, measured).await {
+                Ok(stages) => stages.map_err(error)?,
+                Err(_) => stages(&distributed.plan),
+            };
+            let tables = tables_of(&distributed.logical);
+            let alerts = alerts(&distributed.plan, &stages, tables.values().map(Arc::as_ref));
+            let text = explain_analyze(distributed.plan, format).await.map_err(error)?;
+            lines.push(("Plan with Metrics", text));
+            lines.push(("Rows", rows.to_string()));
+            lines.push(("stages", stage_lines(&stages)));
+            if !alerts.is_empty() {
+                lines.push(("alerts", alert_lines(&alerts)));
+            }
+            self.run.note_profile(QueryProfile { stages, alerts });
+        } else {
+            lines.push(("logical_plan", distributed.logical.display_indent().to_string()));
+            lines.push(("physical_plan", display_plan_ascii(distributed.plan.as_ref(), false)));
+        }
+        if !moved.is_empty() {
+            lines.push(("data_movement", moved.join("\n")));
+        }
+        if let Some(reason) = distributed.fallback {
+            lines.push(("fallback", format!("planned as one task: {reason}")));
+        }
+        Ok(Some(lines.into_iter().map(|(kind, line)| (kind.to_owned(), line)).collect()))
+    }
+
+    /// Runs a plan; returns how many rows it has, `None` where they are too many for a part.
+    async fn run(
+        &self,
+        plan: &Arc<dyn ExecutionPlan>,
+        mut part: Option<(&SharedPart, &mut PartRows)>,
+    ) -> Result<Option<usize>, SqlError> {
+        let error = |error| self.pinned.error(error);
+        let stream = execute_stream(Arc::clone(plan), execution_context(&self.state));
+        let mut stream = stream.map_err(error)?;
+        // Counted as they come: the rows themselves may be more than memory holds.
+        let mut rows = 0;
+        while let Some(batch) = stream.try_next().await.map_err(error)? {
+            rows += batch.num_rows();
+            if let Some((_, kept)) = &mut part
+                && !kept.push(batch)
+            {
+                return Ok(None);
+            }
+        }
+        if let Some((part, kept)) = part {
+            kept.fill(part).map_err(error)?;
+        }
+        Ok(Some(rows))
+    }
 }

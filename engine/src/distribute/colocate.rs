@@ -38,6 +38,7 @@ use super::Topology;
 use super::check::{Family, StageCheck, column_of};
 use super::slice_route::route_by_slice;
 use crate::scan::{ScanSegment, SegmentScanExec};
+use crate::shared_subplans::SharedRowsExec;
 
 /// Ways to make a subtree that are thought of at once.
 const CHOICES_MAX: usize = 8;
@@ -99,10 +100,17 @@ fn scan_of(node: &Arc<dyn ExecutionPlan>) -> Option<&SegmentScanExec> {
     node.downcast_ref::<DistributedLeafExec>()?.original().downcast_ref::<SegmentScanExec>()
 }
 
-/// A scan of which each task reads a variant.
-fn cut(scan: &SegmentScanExec, variants: Vec<SegmentScanExec>) -> Result<Arc<dyn ExecutionPlan>> {
+fn shared_rows_of(node: &Arc<dyn ExecutionPlan>) -> Option<&SharedRowsExec> {
+    node.downcast_ref::<DistributedLeafExec>()?.original().downcast_ref::<SharedRowsExec>()
+}
+
+/// A leaf of which each task reads a variant.
+fn cut<T: ExecutionPlan + Clone + 'static>(
+    leaf: &T,
+    variants: Vec<T>,
+) -> Result<Arc<dyn ExecutionPlan>> {
     let variants = variants.into_iter().map(|variant| Arc::new(variant) as Arc<dyn ExecutionPlan>);
-    Ok(Arc::new(DistributedLeafExec::try_new(Arc::new(scan.clone()), variants)?))
+    Ok(Arc::new(DistributedLeafExec::try_new(Arc::new(leaf.clone()), variants)?))
 }
 
 /// A way to make a subtree.
@@ -202,6 +210,16 @@ impl Search<'_> {
             if scan.is_everywhere() || self.topology.is_small(scan) {
                 let variants = scan.replicated(self.tasks, self.partitions);
                 plans.push((cut(scan, variants)?, REPLICA_COST));
+            }
+        }
+        if let Some(rows) = shared_rows_of(node)
+            && place.tasks == self.tasks
+        {
+            if place.tasks != place.was {
+                plans.push((cut(rows, rows.divided(self.tasks, self.partitions))?, 0.0));
+            }
+            if rows.is_small() {
+                plans.push((cut(rows, rows.replicated(self.tasks))?, REPLICA_COST));
             }
         }
         let check = StageCheck { tasks: place.tasks };

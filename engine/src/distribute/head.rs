@@ -24,12 +24,14 @@ use uuid::Uuid;
 
 use crate::files::FileScanExec;
 use crate::scan::SegmentScanExec;
+use crate::shared_subplans::SharedRowsExec;
 
 /// Whether a plan reads tables or files, so that workers have to take part.
 pub(super) fn reads_data(plan: &Arc<dyn ExecutionPlan>) -> bool {
     let is_data = |node: &Arc<dyn ExecutionPlan>| {
         Ok(node.is::<SegmentScanExec>()
             || node.is::<FileScanExec>()
+            || node.is::<SharedRowsExec>()
             || node.is::<DistributedLeafExec>())
     };
     plan.exists(is_data).unwrap_or(true)

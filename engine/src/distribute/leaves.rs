@@ -1,5 +1,6 @@
 //! What datafusion-distributed asks about our leaves: how many tasks, which part each, where.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use datafusion::common::internal_datafusion_err;
@@ -8,14 +9,16 @@ use datafusion::error::Result;
 use datafusion::execution::config::SessionConfig;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion_distributed::{
-    DesiredTaskCountEvent, DesiredTaskCountEventResponse, DistributedLeafExec, RouteTasksEvent,
-    RouteTasksEventResponse, ScaleUpLeafNodeEvent, ScaleUpLeafNodeEventResponse,
+    DesiredTaskCountEvent, DesiredTaskCountEventResponse, DistributedLeafExec, NetworkBoundaryExt,
+    RouteTasksEvent, RouteTasksEventResponse, ScaleUpLeafNodeEvent, ScaleUpLeafNodeEventResponse,
 };
 
 use super::Topology;
 use super::topology::busiest;
 use crate::files::FileScanExec;
 use crate::scan::{ScanSegment, SegmentScanExec};
+use crate::session::FragmentOptions;
+use crate::shared_subplans::SharedRowsExec;
 
 /// Rows of a file that make a task of their own worth its set-up.
 const FILE_ROWS_PER_TASK: u64 = 65_536;
@@ -34,6 +37,12 @@ pub fn desired_tasks(
         return Some(
             scan_tasks(scan, event.session_config).map(DesiredTaskCountEventResponse::desired),
         );
+    }
+    if let Some(rows) = event.plan.downcast_ref::<SharedRowsExec>() {
+        return Some(topology(event.session_config).map(|topology| {
+            let wanted = if rows.is_small() { 1 } else { topology.worker_count().max(1) };
+            DesiredTaskCountEventResponse::desired(wanted)
+        }));
     }
     let scan = event.plan.downcast_ref::<FileScanExec>()?;
     Some(topology(event.session_config).map(|topology| {
@@ -65,6 +74,8 @@ pub fn scale_up_leaf(
     let partitions = event.session_config.target_partitions();
     let variants = if let Some(scan) = event.plan.downcast_ref::<SegmentScanExec>() {
         scan_variants(scan, event.task_count, partitions, event.session_config)
+    } else if let Some(rows) = event.plan.downcast_ref::<SharedRowsExec>() {
+        Ok(variants(rows.divided(event.task_count, partitions)))
     } else {
         let scan = event.plan.downcast_ref::<FileScanExec>()?;
         file_variants(scan, event.task_count, partitions)
@@ -86,8 +97,12 @@ fn scan_variants(
     if let Some(unreachable) = scan.segments().iter().find_map(|segment| task_of(segment).err()) {
         return Err(unreachable);
     }
-    let variants = scan.divided(tasks, partitions, |segment| task_of(segment).ok());
-    Ok(variants.into_iter().map(|variant| Arc::new(variant) as Arc<dyn ExecutionPlan>).collect())
+    Ok(variants(scan.divided(tasks, partitions, |segment| task_of(segment).ok())))
+}
+
+/// Leaves as plans.
+fn variants<T: ExecutionPlan + 'static>(leaves: Vec<T>) -> Vec<Arc<dyn ExecutionPlan>> {
+    leaves.into_iter().map(|leaf| Arc::new(leaf) as Arc<dyn ExecutionPlan>).collect()
 }
 
 fn file_variants(
@@ -105,7 +120,10 @@ pub fn route_tasks(event: RouteTasksEvent<'_>) -> Option<Result<RouteTasksEventR
     let route = || {
         let topology = topology(event.task_ctx.session_config())?;
         let first = match event.task_count {
-            1 => busiest_reader(event.plan, &topology)?,
+            1 => {
+                let options = FragmentOptions::of(event.task_ctx.session_config().options());
+                worker_of_task(event.plan, &topology, &options)?
+            }
             _ => 0,
         };
         (first..first + event.task_count)
@@ -120,8 +138,37 @@ pub fn route_tasks(event: RouteTasksEvent<'_>) -> Option<Result<RouteTasksEventR
     Some(route())
 }
 
+/// The worker that runs the only task of a stage of a query.
+pub(super) fn worker_of_task(
+    plan: &Arc<dyn ExecutionPlan>,
+    topology: &Topology,
+    query: &FragmentOptions,
+) -> Result<usize> {
+    match reads_tables(plan) {
+        true => busiest_reader(plan, topology),
+        false => Ok(any_worker(query, topology)),
+    }
+}
+
+/// Whether a stage itself reads what lies with workers.
+fn reads_tables(plan: &Arc<dyn ExecutionPlan>) -> bool {
+    if let Some(leaf) = plan.downcast_ref::<DistributedLeafExec>() {
+        return leaf.original().is::<SegmentScanExec>();
+    }
+    let children = plan.children();
+    !plan.is_network_boundary() && children.iter().any(|child| reads_tables(child))
+}
+
+/// A worker for what any may do: another one for each query, so that queries at once do not meet at one.
+fn any_worker(query: &FragmentOptions, topology: &Topology) -> usize {
+    let mut hasher = DefaultHasher::new();
+    query.query.hash(&mut hasher);
+    let workers = topology.worker_count().max(1) as u64;
+    usize::try_from(hasher.finish() % workers).unwrap_or(0)
+}
+
 /// The worker with most of the rows that a stage reads.
-pub(super) fn busiest_reader(plan: &Arc<dyn ExecutionPlan>, topology: &Topology) -> Result<usize> {
+fn busiest_reader(plan: &Arc<dyn ExecutionPlan>, topology: &Topology) -> Result<usize> {
     let mut rows = vec![0u64; topology.worker_count().max(1)];
     plan.apply(|node| {
         let leaf = node.downcast_ref::<DistributedLeafExec>().map_or(node, |leaf| leaf.original());

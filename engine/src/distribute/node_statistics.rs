@@ -8,9 +8,20 @@ use datafusion::common::stats::Precision;
 use datafusion::error::Result;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::statistics::{ChildStats, StatisticsArgs};
-use datafusion_distributed::{BroadcastExec, DistributedLeafExec, NetworkBoundaryExt};
+use datafusion_distributed::{
+    BroadcastExec, DistributedExec, DistributedLeafExec, NetworkBoundaryExt,
+};
 
 use crate::scan::SegmentScanExec;
+
+/// The rows that a plan is estimated to have, where that can be had.
+pub fn estimated_rows(plan: &Arc<dyn ExecutionPlan>) -> Option<usize> {
+    let head = match plan.is::<DistributedExec>() {
+        true => plan.children().first().copied()?,
+        false => plan,
+    };
+    NodeStatistics::default().rows(head)
+}
 
 /// Estimates that were made, by the addresses of nodes of a plan that lives as long.
 #[derive(Default)]

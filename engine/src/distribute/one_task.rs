@@ -19,7 +19,7 @@ use datafusion_distributed::{
 };
 
 use super::Topology;
-use super::leaves::busiest_reader;
+use super::leaves::worker_of_task;
 use crate::channels::{Channels, in_own_task};
 use crate::late_builds::late_builds;
 use crate::session::FragmentOptions;
@@ -56,10 +56,11 @@ fn worker_of_one_task(
         return Ok(None);
     }
     let Some(stage) = only_stage(plan)? else { return Ok(None) };
-    let worker = busiest_reader(&stage, &topology)?;
+    let options = FragmentOptions::of(config.options());
+    let worker = worker_of_task(&stage, &topology, &options)?;
     let local = topology.url_of_task(worker).and_then(|url| channels.local(url));
     let Some(sessions) = local else { return Ok(None) };
-    sessions.own_context(FragmentOptions::of(config.options())).map(Some)
+    sessions.own_context(options).map(Some)
 }
 
 /// The plan of the only stage below the head, if that is one task.

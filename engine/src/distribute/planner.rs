@@ -16,6 +16,7 @@ use super::Topology;
 use super::check::check_plan;
 use super::colocate::{Colocation, colocated};
 use super::depth::{check_depth, fold_deep};
+use super::few_rows::with_fewer_tasks;
 use super::head::{reads_data, relieve_head};
 use super::whole_builds::{WholeBuilds, with_whole_builds};
 use crate::guarded::is_sender;
@@ -101,6 +102,8 @@ async fn plan_once(state: &SessionState, logical: &LogicalPlan) -> Result<Arc<dy
         (Some(topology), true) => colocated(plan, &topology, state.config().target_partitions())?,
         _ => plan,
     };
+    let few = state.config().get_extension::<Topology>().map_or(0, |known| known.one_task_rows());
+    let plan = with_fewer_tasks(plan, few)?;
     let config = datafusion_distributed::DistributedConfig::from_session_config(state.config())?;
     let plan = relieve_head(plan, config.collect_metrics)?;
     let plan = if is_whole_builds_on(state) { with_whole_builds(plan)? } else { plan };

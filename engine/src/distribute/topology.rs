@@ -38,6 +38,11 @@ impl Topology {
         self.workers.len()
     }
 
+    /// Rows of a scan that is one task, however many workers there are.
+    pub fn one_task_rows(&self) -> u64 {
+        self.one_task_rows
+    }
+
     /// The task, of `tasks`, that runs on the worker which should read a segment: the owner of its
     /// slice when that one holds a copy, else the first holder that can be reached.
     pub fn task_of(&self, slice: SliceId, holders: &[WorkerId], tasks: usize) -> Result<usize> {

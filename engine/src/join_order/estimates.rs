@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use datafusion::catalog::TableProvider;
 use datafusion::common::stats::Precision;
 use datafusion::common::{ColumnStatistics, JoinType, Statistics};
 use datafusion::datasource::source_as_provider;
@@ -12,7 +13,9 @@ use datafusion::execution::SessionState;
 use datafusion::logical_expr::utils::conjunction;
 use datafusion::logical_expr::{Aggregate, Expr, Join, LogicalPlan, Projection};
 
+use crate::column_samples::ColumnSamples;
 use crate::filter_estimates::share_of;
+use crate::shared_subplans::SharedTable;
 use crate::table::SegmentTable;
 
 /// Rows that a semi or anti join keeps of which nothing is known.
@@ -25,6 +28,10 @@ pub(super) fn estimate(plan: &LogicalPlan, state: &SessionState) -> Option<Stati
     match plan {
         LogicalPlan::TableScan(scan) => {
             let provider = source_as_provider(&scan.source).ok()?;
+            if let Some(shared) = provider.downcast_ref::<SharedTable>() {
+                // Filters stand above it as well.
+                return Some(shared.statistics()?.project(scan.projection.as_ref()));
+            }
             let table = provider.downcast_ref::<SegmentTable>()?;
             let rows = table.planner_statistics(scan.projection.as_ref(), state.config());
             match conjunction(scan.filters.iter().cloned()) {
@@ -117,7 +124,24 @@ fn filtered(
 ) -> Option<Statistics> {
     let schema = input.schema();
     let condition = state.create_physical_expr(filter.clone(), schema).ok()?;
-    Some(kept(&rows, share_of(&condition, schema.as_arrow(), &rows)))
+    let samples = samples_of(input, state);
+    Some(kept(&rows, share_of(&condition, schema.as_arrow(), &rows, &samples)))
+}
+
+/// Rows that ANALYZE drew of a table's columns, where a plan has these and no others.
+fn samples_of(plan: &LogicalPlan, state: &SessionState) -> ColumnSamples {
+    match plan {
+        LogicalPlan::TableScan(scan) => source_as_provider(&scan.source)
+            .ok()
+            .and_then(|provider| {
+                let table = provider.downcast_ref::<SegmentTable>()?;
+                Some(table.samples(scan.projection.as_ref(), state.config()))
+            })
+            .unwrap_or_default(),
+        LogicalPlan::SubqueryAlias(alias) => samples_of(&alias.input, state),
+        LogicalPlan::Filter(filter) => samples_of(&filter.input, state),
+        _ => ColumnSamples::default(),
+    }
 }
 
 /// A share of rows.

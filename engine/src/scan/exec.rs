@@ -34,6 +34,7 @@ use super::segments::{CatalogSegments, Partitions, ScanSegments, at, only};
 use super::stream::open_partition;
 use super::{ScanSegment, ScanTable, ScanUnit};
 use crate::codec::is_serialisable;
+use crate::column_samples::ColumnSamples;
 use crate::filter_estimates::share_of;
 use crate::session::FragmentOptions;
 use crate::unestimated::filtered_by;
@@ -61,6 +62,8 @@ pub struct SegmentScanExec {
     pub(super) limit: Option<usize>,
     /// Over the read columns, before the predicate.
     statistics: Arc<Statistics>,
+    /// Rows of the read columns that ANALYZE drew; none on workers.
+    samples: ColumnSamples,
     /// What the catalog says of each segment; empty on workers.
     pub(super) records: Arc<Vec<Arc<SegmentRecord>>>,
     /// The columns that segments are sorted by, as far as they are read, by their places among the read
@@ -133,6 +136,7 @@ impl SegmentScanExec {
             predicate: None,
             limit: None,
             statistics: Arc::new(statistics),
+            samples: ColumnSamples::default(),
             records: Arc::default(),
             key: Arc::default(),
             order,
@@ -245,6 +249,13 @@ impl SegmentScanExec {
         self
     }
 
+    /// Says which rows ANALYZE drew of the read columns.
+    #[must_use]
+    pub(crate) fn with_samples(mut self, samples: ColumnSamples) -> Self {
+        self.samples = samples;
+        self
+    }
+
     /// Says whether every worker has all segments, or should.
     #[must_use]
     pub fn with_copies_everywhere(mut self, is_everywhere: bool) -> Self {
@@ -343,7 +354,9 @@ impl SegmentScanExec {
         };
         let parts = split_conjunction(predicate).into_iter().filter(is_static).cloned();
         let parts = conjunction_opt(parts);
-        parts.map_or(1.0, |parts| share_of(&parts, &self.table.schema, &self.statistics))
+        parts.map_or(1.0, |parts| {
+            share_of(&parts, &self.table.schema, &self.statistics, &self.samples)
+        })
     }
 
     pub(super) fn read_schema(&self) -> &SchemaRef {

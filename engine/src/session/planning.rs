@@ -10,6 +10,7 @@ use datafusion::catalog::{
 use datafusion::error::Result;
 use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::execution::{SessionState, SessionStateBuilder, TaskContext};
+use datafusion::logical_expr::execution_props::ExecutionProps;
 use datafusion::logical_expr::registry::FunctionRegistry;
 use datafusion_distributed::{DistributedExt, SessionStateBuilderExt};
 use uuid::Uuid;
@@ -127,6 +128,24 @@ impl fmt::Debug for SessionSpec {
 /// The session that a statement is planned in.
 pub fn planning_state(spec: &Arc<SessionSpec>) -> Result<SessionState> {
     nested_state(spec, 0, spec.settings.search_path.as_slice().into())
+}
+
+/// The moment that now() and current_date are of in a statement.
+#[derive(Debug, Clone)]
+pub struct Moment(ExecutionProps);
+
+impl Moment {
+    /// That of the session that a statement was planned in.
+    pub fn of(state: &SessionState) -> Self {
+        Self(state.execution_props().clone())
+    }
+}
+
+/// The session that a statement is planned in again: its moment stays, as parts of it may have run.
+pub fn replanning_state(spec: &Arc<SessionSpec>, moment: &Moment) -> Result<SessionState> {
+    let mut state = planning_state(spec)?;
+    state.execution_props_mut().query_execution_start_time = moment.0.query_execution_start_time;
+    Ok(state)
 }
 
 /// The session that a new view's query is planned in: one view deep, as when the view is used,

@@ -42,8 +42,8 @@ use datafusion::optimizer::AnalyzerRule;
 
 use self::attach::Attached;
 use self::domain::{Domain, Names};
-pub(crate) use self::outer::subquery_of;
-use self::outer::{outer_columns, resolves};
+use self::outer::resolves;
+pub(crate) use self::outer::{outer_columns, subquery_of};
 pub(super) use self::shape::is_plain;
 use self::shape::{Position, is_lateral_left_alone, is_left_alone};
 use crate::plan_size::check_plan_size;

@@ -87,6 +87,11 @@ impl RowSample {
         }
     }
 
+    /// The values of its rows, in no order that means anything.
+    pub fn values(&self) -> impl Iterator<Item = &ZoneValue> {
+        self.0.values()
+    }
+
     /// How many rows it has.
     pub fn rows(&self) -> usize {
         self.0.len()

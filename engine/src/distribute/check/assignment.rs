@@ -11,12 +11,33 @@ use datafusion_distributed::DistributedLeafExec;
 use super::family::{Family, Slices};
 use crate::files::FileScanExec;
 use crate::scan::{ScanSegment, SegmentScanExec};
+use crate::shared_subplans::SharedRowsExec;
 
 /// The family of a leaf's rows, or what is wrong with the way they are assigned to tasks.
 pub(super) fn family_of_leaf(leaf: &DistributedLeafExec) -> Result<Family, String> {
+    if let Some(original) = leaf.original().downcast_ref::<SharedRowsExec>() {
+        return family_of_shared_rows(original, leaf.variants());
+    }
     match leaf.original().downcast_ref::<SegmentScanExec>() {
         Some(original) => family_of_scan(original, leaf.variants()),
         None => files_are_assigned(leaf).map(|()| Family::Spread),
+    }
+}
+
+fn family_of_shared_rows(
+    original: &SharedRowsExec,
+    variants: &[Arc<dyn ExecutionPlan>],
+) -> Result<Family, String> {
+    let variants: Option<Vec<_>> =
+        variants.iter().map(|variant| variant.downcast_ref::<SharedRowsExec>()).collect();
+    let variants = variants.ok_or("a variant has no shared rows")?;
+    if original.is_divided_into(&variants) {
+        return Ok(Family::Spread);
+    }
+    match variants.len() > 1 && variants.iter().all(|variant| original.is_divided_into(&[variant]))
+    {
+        true => Ok(Family::Replicated),
+        false => Err("shared rows are not assigned exactly once".to_owned()),
     }
 }
 

@@ -9,7 +9,7 @@ use datafusion::logical_expr::{Expr, LogicalPlan, Subquery};
 
 /// A column from outside.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct OuterColumn {
+pub(crate) struct OuterColumn {
     /// What it is called there.
     pub(super) column: Column,
     /// Its type.
@@ -33,7 +33,7 @@ pub(crate) fn subquery_of(expr: &Expr) -> Option<&Subquery> {
 }
 
 /// What a plan, with the subqueries in it, takes from outside, each column once.
-pub(super) fn outer_columns(plan: &LogicalPlan) -> Result<Vec<OuterColumn>> {
+pub(crate) fn outer_columns(plan: &LogicalPlan) -> Result<Vec<OuterColumn>> {
     let mut found = Vec::new();
     collect(plan, &mut found)?;
     Ok(found)

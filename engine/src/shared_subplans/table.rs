@@ -1,0 +1,140 @@
+//! The rows of a part as DataFusion sees them: a table, empty-handed until the part was run.
+
+use std::sync::{Arc, OnceLock};
+
+use arrow::array::{ArrayRef, AsArray, RecordBatch};
+use arrow::datatypes::{Schema, SchemaRef};
+use async_trait::async_trait;
+use datafusion::catalog::{Session, TableProvider};
+use datafusion::common::stats::Precision;
+use datafusion::common::{Statistics, internal_datafusion_err, internal_err};
+use datafusion::error::Result;
+use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
+use datafusion::physical_plan::ExecutionPlan;
+
+use super::exec::{SharedRows, SharedRowsExec};
+
+/// The rows of a subplan that is computed once.
+#[derive(Debug)]
+pub struct SharedTable {
+    name: String,
+    schema: SchemaRef,
+    /// The columns that rows are kept of.
+    columns: OnceLock<Vec<usize>>,
+    rows: OnceLock<Vec<RecordBatch>>,
+}
+
+impl SharedTable {
+    pub(super) fn new(name: &str, schema: SchemaRef) -> Self {
+        Self { name: name.to_owned(), schema, columns: OnceLock::new(), rows: OnceLock::new() }
+    }
+
+    /// What plans call it.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(super) fn full_schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    pub(super) fn set_columns(&self, columns: Vec<usize>) {
+        // Each found part is narrowed once.
+        let _set_before = self.columns.set(columns);
+    }
+
+    /// Whether rows of a schema can be those of its columns.
+    pub(super) fn takes(&self, rows: &Schema) -> bool {
+        let Some(columns) = self.columns.get() else { return false };
+        let types = columns.iter().map(|column| self.schema.field(*column).data_type());
+        types.eq(rows.fields().iter().map(|field| field.data_type()))
+    }
+
+    /// Gives the table the rows of its part.
+    ///
+    /// # Errors
+    /// Rows that are of other types than they were planned to be, or that are given a second time.
+    pub fn fill(&self, batches: Vec<RecordBatch>) -> Result<()> {
+        let Some(columns) = self.columns.get() else {
+            return internal_err!("{} was not planned", self.name);
+        };
+        let schema = Arc::new(self.schema.project(columns)?);
+        let typed = |batch: RecordBatch| {
+            // Views would hold the rows around them, and be sent with these.
+            let columns = batch.columns().iter().map(compacted).collect();
+            RecordBatch::try_new(Arc::clone(&schema), columns)
+        };
+        let batches = batches.into_iter().filter(|batch| batch.num_rows() > 0);
+        let batches = batches.map(typed).collect::<Result<Vec<_>, _>>()?;
+        self.rows.set(batches).map_err(|_| internal_datafusion_err!("{} has rows", self.name))
+    }
+
+    /// The rows of some columns, if there are any yet.
+    fn read(&self, projection: &[usize]) -> Result<Option<Vec<RecordBatch>>> {
+        let (Some(batches), Some(columns)) = (self.rows.get(), self.columns.get()) else {
+            return Ok(None);
+        };
+        let place = |column: &usize| {
+            let kept = columns.binary_search(column);
+            kept.map_err(|_| internal_datafusion_err!("{} has not column {column}", self.name))
+        };
+        let places = projection.iter().map(place).collect::<Result<Vec<_>>>()?;
+        let batches = batches.iter().map(|batch| batch.project(&places));
+        Ok(Some(batches.collect::<Result<_, _>>()?))
+    }
+}
+
+/// An array whose views point to what is its own.
+fn compacted(array: &ArrayRef) -> ArrayRef {
+    if let Some(texts) = array.as_string_view_opt() {
+        Arc::new(texts.gc())
+    } else if let Some(bytes) = array.as_binary_view_opt() {
+        Arc::new(bytes.gc())
+    } else {
+        Arc::clone(array)
+    }
+}
+
+#[async_trait]
+impl TableProvider for SharedTable {
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.schema)
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Temporary
+    }
+
+    /// Filters stay above the scan, and are told to it, so that the part may leave rows out.
+    fn supports_filters_pushdown(
+        &self,
+        filters: &[&Expr],
+    ) -> Result<Vec<TableProviderFilterPushDown>> {
+        Ok(vec![TableProviderFilterPushDown::Inexact; filters.len()])
+    }
+
+    fn statistics(&self) -> Option<Statistics> {
+        let mut statistics = Statistics::new_unknown(&self.schema);
+        let rows = self.rows.get()?.iter().map(RecordBatch::num_rows).sum();
+        statistics.num_rows = Precision::Exact(rows);
+        Some(statistics)
+    }
+
+    async fn scan(
+        &self,
+        state: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        _filters: &[Expr],
+        _limit: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let all = || (0..self.schema.fields().len()).collect();
+        let projection = projection.cloned().unwrap_or_else(all);
+        let schema = Arc::new(self.schema.project(&projection)?);
+        let rows = self.read(&projection)?.map(|batches| SharedRows::new(schema.clone(), batches));
+        let partitions = state.config().target_partitions();
+        Ok(Arc::new(match rows {
+            Some(rows) => SharedRowsExec::new(&self.name, Arc::new(rows), partitions),
+            None => SharedRowsExec::unknown(&self.name, schema),
+        }))
+    }
+}

@@ -1,0 +1,78 @@
+//! What the places that read a part need of it.
+
+use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
+use datafusion::common::{Column, TableReference};
+use datafusion::datasource::source_as_provider;
+use datafusion::error::Result;
+use datafusion::logical_expr::utils::{conjunction, disjunction};
+use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder};
+
+use super::SharedTable;
+use super::find::FoundPart;
+
+/// Places whose filters are told to a part; of more, it computes all rows.
+const FILTERS_MAX: usize = 16;
+
+/// One place that reads a part.
+#[derive(Debug)]
+pub(super) struct Use {
+    columns: Vec<usize>,
+    filter: Option<Expr>,
+}
+
+/// The places of an optimised plan that read a table.
+pub(super) fn uses_of(plan: &LogicalPlan, table: &SharedTable) -> Result<Vec<Use>> {
+    let mut uses = Vec::new();
+    plan.apply_with_subqueries(|node| {
+        if let LogicalPlan::TableScan(scan) = node
+            && let Ok(provider) = source_as_provider(&scan.source)
+            && provider
+                .downcast_ref::<SharedTable>()
+                .is_some_and(|read| read.name() == table.name())
+        {
+            let all = || (0..scan.source.schema().fields().len()).collect();
+            uses.push(Use {
+                columns: scan.projection.clone().unwrap_or_else(all),
+                filter: conjunction(scan.filters.iter().cloned()),
+            });
+        }
+        Ok(TreeNodeRecursion::Continue)
+    })?;
+    Ok(uses)
+}
+
+/// What a part computes: the columns that any place needs, of the rows that any place does not filter out. The
+/// table takes note of the columns. `None` where a filter cannot be told.
+pub(super) fn narrowed(part: &FoundPart, uses: &[Use]) -> Result<Option<LogicalPlan>> {
+    let mut columns: Vec<_> = uses.iter().flat_map(|of| of.columns.iter().copied()).collect();
+    columns.sort_unstable();
+    columns.dedup();
+    if columns.is_empty() {
+        // Only how many rows there are is asked for.
+        columns.push(0);
+    }
+    let schema = part.plan.schema();
+    if columns.iter().any(|column| *column >= schema.fields().len()) {
+        return Ok(None);
+    }
+    let column = |index: usize| Column::from(schema.qualified_field(index));
+    let filters: Option<Vec<Expr>> = uses.iter().map(|of| of.filter.clone()).collect();
+    let mut plan = LogicalPlanBuilder::from(part.plan.clone());
+    if let Some(filters) = filters.filter(|filters| filters.len() <= FILTERS_MAX)
+        && let Some(any) = disjunction(filters)
+    {
+        let name = TableReference::bare(part.table.name());
+        let any = any.transform(|expr| match &expr {
+            Expr::Column(of) if of.relation.as_ref().is_none_or(|relation| *relation == name) => {
+                let index = part.table.full_schema().index_of(&of.name)?;
+                Ok(Transformed::yes(Expr::Column(column(index))))
+            }
+            _ => Ok(Transformed::no(expr)),
+        });
+        plan = plan.filter(any.data()?)?;
+    }
+    let projected = columns.iter().map(|index| Expr::Column(column(*index)));
+    let plan = plan.project(projected.collect::<Vec<_>>())?.build()?;
+    part.table.set_columns(columns);
+    Ok(Some(plan))
+}
