@@ -171,7 +171,10 @@ mod tests {
     #[test]
     fn patterns_are_tried() {
         let name = col("name", &schema()).unwrap();
-        let of = |pattern: &str| like(false, false, Arc::clone(&name), lit(pattern), &schema());
+        let of = |pattern: &str| {
+            let pattern = lit(ScalarValue::Utf8View(Some(pattern.to_owned())));
+            like(false, false, Arc::clone(&name), pattern, &schema())
+        };
         check(&[of("%mm%").unwrap()], 0.0, Some(0.99));
         check(&[of("r_re").unwrap()], 0.0, Some(0.01));
     }

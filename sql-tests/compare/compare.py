@@ -15,7 +15,8 @@ whole: then no tie can hide a difference. Numbers are equal when their values ar
 answers in floats where Basalt has decimals is compared at the precision of the decimals.
 
 With --time N the queries are timed as they are written, each N times after one to warm up: on a coordinator and
-worker processes, whose dimensions are left to AUTO, and on DuckDB with tables of its own, in turns.
+worker processes, whose dimensions are left to AUTO, and on DuckDB with tables of its own, in turns. Each --set is a
+column of its own: the same cluster with these settings, also in turns.
 
 Exit status: 0 when every answer agrees, 1 otherwise.
 """
@@ -117,32 +118,49 @@ def seconds_of(engine, sql):
     return time.perf_counter() - started
 
 
-def time_queries(basalt, files, queries, runs):
+def use(basalt, settings, partitions=None):
+    """Gives the session these settings ("name=value,...") and the defaults for all others."""
+    basalt.run("RESET ALL")
+    if partitions:
+        basalt.run(f"SET target_partitions = {partitions}")
+    for setting in filter(None, settings.split(",")):
+        basalt.run("SET {} = {}".format(*setting.split("=", 1)))
+
+
+def time_queries(basalt, files, queries, runs, settings):
     """Prints the medians of both engines, query by query, and their totals."""
     duckdb = DuckDB(files, has_tables=True)
     try:
-        print_times(basalt, duckdb, queries, runs)
+        print_times(basalt, duckdb, queries, runs, settings)
     finally:
         duckdb.stop()
 
 
-def print_times(basalt, duckdb, queries, runs):
+def print_times(basalt, duckdb, queries, runs, settings):
     print(f"{len(basalt.processes) - 1} worker processes: loaded in {basalt.load_seconds:.1f} s")
-    print(f"{'':6}{'Basalt ms':>12}{'DuckDB ms':>12}{'ratio':>8}", flush=True)
-    totals, ratios = [0.0, 0.0], []
+    print(f"{'':6}{'Basalt ms':>12}{'DuckDB ms':>12}{'ratio':>8}" + "".join(f"  {of} ms" for of in settings), flush=True)
+    kinds = ["", *settings]
+    totals, ratios = [0.0] * (len(kinds) + 1), []
     for name, sql in queries.items():
-        times = ([], [])
+        times = [[] for _ in totals]
         for run in range(runs + 1):
-            for engine, measured in zip((basalt, duckdb), times):
-                seconds = seconds_of(engine, sql)
-                if run > 0:
-                    measured.append(seconds)
-        medians = [statistics.median(measured) for measured in times]
+            for kind, measured in zip(kinds, times):
+                if settings:
+                    use(basalt, kind)
+                measured.append(seconds_of(basalt, sql))
+            times[-1].append(seconds_of(duckdb, sql))
+        medians = [statistics.median(measured[1:]) for measured in times]
         totals = [total + median for total, median in zip(totals, medians)]
-        ratios.append(medians[0] / medians[1])
-        print(f"{name:6}{medians[0] * 1000:12.1f}{medians[1] * 1000:12.1f}{ratios[-1]:8.2f}", flush=True)
-    print(f"{'total':6}{totals[0] * 1000:12.1f}{totals[1] * 1000:12.1f}{totals[0] / totals[1]:8.2f}")
+        ratios.append(medians[0] / medians[-1])
+        print(times_line(name, medians, settings), flush=True)
+    print(times_line("total", totals, settings))
     print(f"geometric mean of the ratios {statistics.geometric_mean(ratios):.2f}, largest {max(ratios):.2f}")
+
+
+def times_line(name, seconds, settings):
+    ours, *others, theirs = (of * 1000 for of in seconds)
+    line = f"{name:6}{ours:12.1f}{theirs:12.1f}{ours / theirs:8.2f}"
+    return line + "".join(f"{of:{len(kind) + 5}.1f}" for kind, of in zip(settings, others))
 
 
 def parse_arguments():
@@ -172,7 +190,7 @@ def main():
         for workers in options.workers:
             basalt = Basalt(options.basalt, workers, folder, files, has_processes=True)
             try:
-                time_queries(basalt, files, queries, options.time)
+                time_queries(basalt, files, queries, options.time, options.set)
             finally:
                 basalt.stop()
         return 0
@@ -183,10 +201,7 @@ def main():
         print(f"{workers} workers: loaded in {basalt.load_seconds:.1f} s", flush=True)
         for partitions in options.partitions:
             for settings in ["", *options.set]:
-                basalt.run("RESET ALL")
-                basalt.run(f"SET target_partitions = {partitions}")
-                for setting in filter(None, settings.split(",")):
-                    basalt.run("SET {} = {}".format(*setting.split("=", 1)))
+                use(basalt, settings, partitions)
                 topology = ", ".join(filter(None, [f"{workers} workers", f"target_partitions {partitions}", settings]))
                 faults += compare_topology(basalt, topology, queries, expected)
         for text, reason in basalt.fallbacks():
