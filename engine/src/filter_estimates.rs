@@ -37,7 +37,7 @@ use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::filter::{FilterExec, FilterExecBuilder};
 use datafusion::physical_plan::statistics::{StatisticsArgs, StatisticsContext};
 
-use crate::column_samples::ColumnSamples;
+use crate::column_samples::{ColumnSamples, Share};
 use crate::unestimated::filtered_by;
 
 /// The rule before which estimates are made.
@@ -108,6 +108,7 @@ pub(crate) fn share_of(
 }
 
 /// The rows that a filter reads.
+#[derive(Clone, Copy)]
 struct Rows<'a> {
     schema: &'a Schema,
     statistics: &'a Statistics,
@@ -117,7 +118,8 @@ struct Rows<'a> {
 impl Rows<'_> {
     /// The share of rows that a condition keeps, if distinct counts say something of it.
     ///
-    /// Each part of it is looked at once: machines write conditions of hundreds of parts.
+    /// Each part of it is looked at once, or twice where rows of its column were drawn: machines write conditions of
+    /// hundreds of parts.
     fn known_share(&self, condition: &Arc<dyn PhysicalExpr>) -> Option<f64> {
         let condition = filtered_by(condition);
         if let Some(column) = self.samples.column_of(condition)
@@ -192,7 +194,15 @@ impl Rows<'_> {
         let known = self.statistics.column_statistics.get(column)?;
         let nulls = known.null_count.get_value().zip(self.statistics.num_rows.get_value());
         let nulls = nulls.map_or(0.0, |(nulls, rows)| *nulls as f64 / (*rows).max(1) as f64);
-        self.samples.share(column, conditions, self.schema, known, nulls.min(1.0))
+        match self.samples.share(column, conditions, self.schema, known, nulls.min(1.0))? {
+            Share::About(share) => Some(share),
+            Share::AtMost(most) => {
+                let rows = Rows { samples: &ColumnSamples::default(), ..*self };
+                let together = conjunction(conditions.iter().map(|one| Arc::clone(one)));
+                let without = rows.known_share(&together);
+                Some(without.unwrap_or_else(|| rows.unknown_share(&together)).min(most))
+            }
+        }
     }
 
     /// Of conditions of which one must hold.
@@ -283,7 +293,9 @@ fn is_value(expression: &Arc<dyn PhysicalExpr>) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use arrow::array::{ArrayRef, Int32Array, UInt64Array};
     use arrow::datatypes::{DataType, Field};
+    use basalt_storage::sketch::RowSample;
     use datafusion::common::ScalarValue;
     use datafusion::common::stats::Precision;
     use datafusion::physical_expr::expressions::{binary, col, in_list, is_null, like, lit, not};
@@ -421,6 +433,35 @@ mod tests {
         let pattern = like(false, false, brand, text("%a%"), &schema()).unwrap();
         assert_eq!(expected_rows(pattern), 200);
         assert_eq!(expected_rows(compare("brand", Operator::Lt, text("a"))), 200);
+    }
+
+    /// What is estimated of sizes of which 1,000 rows were drawn: 951 of size 50, and one of each other.
+    fn share_of_drawn(condition: &Arc<dyn PhysicalExpr>) -> f64 {
+        let sizes: ArrayRef =
+            Arc::new(Int32Array::from_iter_values((0..1000).map(|row: i32| (row + 1).min(50))));
+        let mut sample = RowSample::default();
+        sample.add(&sizes, &UInt64Array::from_iter_values(0..1000)).unwrap();
+        let samples = ColumnSamples::new([None, None, Some(sample), None].into_iter());
+        let statistics = StatisticsContext::new().compute(table().as_ref(), &StatisticsArgs::new());
+        share_of(condition, &schema(), &statistics.unwrap(), &samples)
+    }
+
+    #[test]
+    fn a_column_of_which_rows_were_drawn_is_estimated_by_them() {
+        let is_near = |condition: &Arc<dyn PhysicalExpr>, expected: f64| {
+            let share = share_of_drawn(condition);
+            assert!((share - expected).abs() < 1e-6, "{share} for {expected}: {condition}");
+        };
+        is_near(&compare("size", Operator::LtEq, lit(25_i32)), 0.025);
+        is_near(&compare("size", Operator::Eq, lit(50_i32)), 0.951);
+        let brand = compare("brand", Operator::Eq, text("a"));
+        let large = compare("size", Operator::Eq, lit(50_i32));
+        is_near(&both(&brand, Operator::And, &large), 0.951 / 25.0);
+        // Two rows of a thousand are too few to be counted: the ends of the range are not taken one by one.
+        let from = compare("size", Operator::GtEq, lit(10_i32));
+        let narrow = both(&from, Operator::And, &compare("size", Operator::Lt, lit(12_i32)));
+        is_near(&narrow, 0.004);
+        is_near(&compare("size", Operator::Eq, lit(10_i32)), 0.004);
     }
 
     #[test]

@@ -211,7 +211,10 @@ const SETTINGS: [(&str, &str); 19] = [
         "join_order",
         "whether inner joins are ordered by what they cost, or stay as they are written: on or off",
     ),
-    ("one_task_rows", "scans of at most so many rows run as one task on one worker; 0 for none"),
+    (
+        "one_task_rows",
+        "scans of at most so many rows, and stages above few, run as one task on one worker; 0 for none",
+    ),
     (
         "profile",
         "whether what the tasks of each query do is measured, for sys.query_stages: on or off",

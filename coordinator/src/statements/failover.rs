@@ -194,8 +194,10 @@ pub(super) struct Resilient {
     attempts: u32,
     /// What now() is in all of its plans.
     moment: Moment,
-    /// When its rows were asked for.
-    started: Instant,
+    /// When the rows of its statement were asked for.
+    started: Option<Instant>,
+    /// The part of a statement that it computes; none: it is the statement.
+    part: Option<String>,
 }
 
 impl Resilient {
@@ -226,7 +228,8 @@ impl Resilient {
                         notes: notes.clone(),
                         attempts,
                         moment,
-                        started: Instant::now(),
+                        started: None,
+                        part: None,
                     };
                     return Ok((planned, distributed.columns));
                 }
@@ -243,6 +246,11 @@ impl Resilient {
         }
     }
 
+    /// The same query of a statement whose rows were asked for before: as one of its parts, or over these.
+    pub(super) fn within(self, started: Instant, part: Option<&str>) -> Self {
+        Self { started: Some(started), part: part.map(str::to_owned), ..self }
+    }
+
     /// Its plan, cut for workers.
     pub(super) fn physical(&self) -> &Arc<dyn ExecutionPlan> {
         &self.physical
@@ -252,7 +260,7 @@ impl Resilient {
     pub(super) fn rows(
         mut self,
     ) -> impl futures::Stream<Item = Result<RecordBatch, SqlError>> + Send {
-        self.started = Instant::now();
+        self.started.get_or_insert_with(Instant::now);
         self.note_moves();
         let spool = Spool::new(&self.statements.inner.spools);
         futures::stream::unfold(Phase::Spooling(Box::new(self), spool), |phase| async move {
@@ -288,17 +296,23 @@ impl Resilient {
         }
     }
 
-    /// Notes the stages of its plan, if it took long.
+    /// Notes the stages of its plan, if its statement took long. Of a part, that is not known yet.
     fn note_plan(&self) {
-        if self.spec.settings.profile || self.started.elapsed() >= SLOW {
-            self.note_stages(stages(&self.physical));
+        let is_slow = self.started.is_some_and(|started| started.elapsed() >= SLOW);
+        match self.spec.settings.profile || is_slow || self.part.is_some() {
+            true => self.note_stages(stages(&self.physical)),
+            false => self.notes.forget_profile(),
         }
     }
 
     fn note_stages(&self, stages: Vec<StageProfile>) {
         let tables = tables_of(&self.logical);
         let alerts = alerts(&self.physical, &stages, tables.values().map(Arc::as_ref));
-        self.notes.note_profile(QueryProfile { stages, alerts });
+        let profile = QueryProfile { stages, alerts };
+        self.notes.note_profile(match &self.part {
+            Some(part) => profile.of_part(part),
+            None => profile,
+        });
     }
 
     /// Runs the query until its spool is full or it has ended, again and again when it loses a

@@ -80,21 +80,24 @@ pub struct Run {
 /// The stages of a query, and what in them deserves a second look.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct QueryProfile {
-    /// Its stages, by their number.
+    /// Its stages, by their number; those of parts first.
     pub stages: Vec<StageProfile>,
     /// What deserves a second look.
     pub alerts: Vec<Alert>,
 }
 
 impl QueryProfile {
-    /// The stages of two plans as those of one, those of `other` with numbers behind these.
-    fn followed_by(mut self, other: Self) -> Self {
-        let next = self.stages.iter().map(|stage| stage.stage + 1).max().unwrap_or(0);
-        let behind = |stage: StageProfile| StageProfile { stage: stage.stage + next, ..stage };
-        self.stages.extend(other.stages.into_iter().map(behind));
-        let new = other.alerts.into_iter().filter(|alert| !self.alerts.contains(alert));
-        let new: Vec<_> = new.collect();
-        self.alerts.extend(new);
+    /// The same as that of a part of its statement.
+    pub(super) fn of_part(mut self, part: &str) -> Self {
+        self.stages.iter_mut().for_each(|stage| stage.part = Some(part.to_owned()));
+        self.alerts.iter_mut().for_each(|alert| alert.event = format!("{part}: {}", alert.event));
+        self
+    }
+
+    /// The stages and alerts of two plans of one statement.
+    fn and(mut self, other: Self) -> Self {
+        self.stages.extend(other.stages);
+        self.alerts.extend(other.alerts);
         self
     }
 }
@@ -294,12 +297,17 @@ impl RunNotes {
         self.registry.update(self.query_id, |run| run.is_cached = true);
     }
 
-    /// Notes what the stages of one of the run's plans were: those of the last have the lowest numbers.
+    /// Notes what the stages of one of the run's plans were: of a part, or of the statement's own.
     pub fn note_profile(&self, profile: QueryProfile) {
         self.registry.update(self.query_id, |run| {
             let before = run.profile.take().map(Arc::unwrap_or_clone).unwrap_or_default();
-            run.profile = Some(Arc::new(profile.followed_by(before)));
+            run.profile = Some(Arc::new(before.and(profile)));
         });
+    }
+
+    /// Forgets what was noted of the run's parts: it was too quick to matter.
+    pub fn forget_profile(&self) {
+        self.registry.update(self.query_id, |run| run.profile = None);
     }
 
     /// Notes that a plan of the run was made again as one task. A statement may have several

@@ -9,6 +9,7 @@
 //! never have evaluated that.
 
 use std::future::ready;
+use std::time::Instant;
 
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
@@ -107,30 +108,34 @@ impl Sharing {
 
     /// The query over its parts, with what they hold; the query as it was written where that cannot be.
     async fn planned(self) -> Result<(Resilient, Vec<PartRows>), SqlError> {
-        let mut held = Vec::with_capacity(self.shared.parts.len());
-        let mut sent = 0;
-        for part in &self.shared.parts {
-            match self.run(part).await {
-                Ok(Some(rows)) => {
-                    sent += rows.bytes() * part.uses;
-                    held.push(rows);
-                }
-                Ok(None) => return self.unshared("it has too many rows").await,
-                Err(error) => return self.unshared(&error.message).await,
+        let started = Instant::now();
+        let over_parts = match self.parts(started).await {
+            Ok(Some(held)) => self.plan(&self.shared.main).await.map(|query| Some((query, held))),
+            Ok(None) => Ok(None),
+            Err(error) => Err(error),
+        };
+        let (query, held) = match over_parts {
+            Ok(Some(over_parts)) => over_parts,
+            Ok(None) => (self.plan(&self.written).await?, vec![]),
+            Err(error) => {
+                tracing::debug!(%error, "a part of a query failed, running it as it was written");
+                (self.plan(&self.written).await?, vec![])
             }
-            if sent > SENT_BYTES_MAX {
-                return self.unshared("its rows would be sent too often").await;
-            }
-        }
-        match self.plan(&self.shared.main).await {
-            Ok(query) => Ok((query, held)),
-            Err(error) => self.unshared(&error.message).await,
-        }
+        };
+        Ok((query.within(started, None), held))
     }
 
-    async fn unshared(&self, reason: &str) -> Result<(Resilient, Vec<PartRows>), SqlError> {
-        tracing::debug!(reason, "a part of a query cannot be shared");
-        Ok((self.plan(&self.written).await?, vec![]))
+    /// Runs the parts; returns what they hold, `None` where that is too much.
+    async fn parts(&self, started: Instant) -> Result<Option<Vec<PartRows>>, SqlError> {
+        let mut held = Vec::with_capacity(self.shared.parts.len());
+        let mut sent = Sent::default();
+        for part in &self.shared.parts {
+            match self.run(part, started).await? {
+                Some(rows) if sent.takes(&rows, part) => held.push(rows),
+                _ => return Ok(None),
+            }
+        }
+        Ok(Some(held))
     }
 
     /// Plans on a large stack, as queries are; what comes of it runs on its own.
@@ -140,8 +145,8 @@ impl Sharing {
     }
 
     /// Runs a part and gives its table the rows; returns what they are counted by, `None` where they are too many.
-    async fn run(&self, part: &SharedPart) -> Result<Option<PartRows>, SqlError> {
-        let query = self.plan(&part.plan).await?;
+    async fn run(&self, part: &SharedPart, started: Instant) -> Result<Option<PartRows>, SqlError> {
+        let query = self.plan(&part.plan).await?.within(started, Some(part.table.name()));
         if part.is_too_large(query.physical()) {
             return Ok(None);
         }
@@ -175,8 +180,16 @@ impl PartRows {
     pub(super) fn fill(&mut self, part: &SharedPart) -> Result<(), DataFusionError> {
         part.table.fill(self.0.take())
     }
+}
 
-    fn bytes(&self) -> usize {
-        self.0.bytes()
+/// Bytes of parts that are sent with the plans of a statement.
+#[derive(Default)]
+pub(super) struct Sent(usize);
+
+impl Sent {
+    /// Counts the rows of one more part; `false` when they are too many.
+    pub(super) fn takes(&mut self, rows: &PartRows, part: &SharedPart) -> bool {
+        self.0 = self.0.saturating_add(rows.0.bytes().saturating_mul(part.uses));
+        self.0 <= SENT_BYTES_MAX
     }
 }

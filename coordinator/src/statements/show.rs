@@ -31,7 +31,7 @@ use super::definition::schema_of;
 use super::failover::{MEASURED_WITHIN, tables_of};
 use super::registry::{QueryProfile, RunNotes};
 use super::session::Pinned;
-use super::shared::{PartRows, parts_of};
+use super::shared::{PartRows, Sent, parts_of};
 use crate::catalog::find_relation;
 
 /// The columns of an answer, or `None` for a statement without one.
@@ -267,11 +267,11 @@ struct Explaining<'a> {
 impl Explaining<'_> {
     /// A statement over its parts, and the parts; `None` where one has too many rows to be shared.
     async fn shared(&self, shared: &SharedPlan) -> Result<Option<Lines>, SqlError> {
-        let (mut parts, mut held) = (Vec::new(), Vec::new());
+        let (mut parts, mut held, mut sent) = (Vec::new(), Vec::new(), Sent::default());
         for part in &shared.parts {
             let mut rows = PartRows::new(self.statements);
             let lines = self.plan(&part.plan, Some((part, &mut rows))).await?;
-            let Some(lines) = lines else { return Ok(None) };
+            let Some(lines) = lines.filter(|_| sent.takes(&rows, part)) else { return Ok(None) };
             held.push(rows);
             let name = part.table.name();
             let reads = format!("computed first, once; read in {} places", part.uses);
@@ -294,6 +294,7 @@ impl Explaining<'_> {
         if part.as_ref().is_some_and(|(part, _)| part.is_too_large(&distributed.plan)) {
             return Ok(None);
         }
+        let part_name = part.as_ref().map(|(part, _)| part.table.name().to_owned());
         self.run.note_fallback(distributed.fallback.clone());
         let moved: Vec<_> = movements(&distributed.plan).iter().map(ToString::to_string).collect();
         let mut lines: Vec<(&str, String)> = Vec::new();
@@ -317,7 +318,11 @@ impl Explaining<'_> {
             if !alerts.is_empty() {
                 lines.push(("alerts", alert_lines(&alerts)));
             }
-            self.run.note_profile(QueryProfile { stages, alerts });
+            let profile = QueryProfile { stages, alerts };
+            self.run.note_profile(match part_name {
+                Some(name) => profile.of_part(&name),
+                None => profile,
+            });
         } else {
             lines.push(("logical_plan", distributed.logical.display_indent().to_string()));
             lines.push(("physical_plan", display_plan_ascii(distributed.plan.as_ref(), false)));

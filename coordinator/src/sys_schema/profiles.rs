@@ -27,6 +27,7 @@ pub(super) fn query_stages(runs: &[Run]) -> Result<RecordBatch> {
     let skew: Float64Array = each().map(StageProfile::skew).collect();
     Ok(RecordBatch::try_from_iter_with_nullable([
         ("query_id", strings(stages.iter().map(|(run, _)| run.query_id.to_string())), false),
+        ("part", Arc::new(each().map(|stage| stage.part.clone()).collect::<StringArray>()), true),
         ("stage", numbers(each().map(|stage| stage.stage as u64)), false),
         ("tasks", numbers(each().map(|stage| stage.tasks as u64)), false),
         ("exchange", strings(each().map(|stage| stage.exchange.clone())), false),

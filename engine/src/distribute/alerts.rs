@@ -143,6 +143,7 @@ mod tests {
 
     fn stage(rows_assigned: u64, rows_assigned_max: u64) -> StageProfile {
         StageProfile {
+            part: None,
             stage: 3,
             tasks: 4,
             exchange: "shuffle".to_owned(),

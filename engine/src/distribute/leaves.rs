@@ -115,7 +115,8 @@ fn file_variants(
     units.into_iter().map(variant).collect()
 }
 
-/// Task t of a stage runs on worker t; a stage of one task runs where most of its rows are.
+/// Task t of a stage runs on worker t; a stage of one task runs where most of its rows are, or on any if it reads no
+/// table.
 pub fn route_tasks(event: RouteTasksEvent<'_>) -> Option<Result<RouteTasksEventResponse>> {
     let route = || {
         let topology = topology(event.task_ctx.session_config())?;

@@ -26,6 +26,9 @@ const NAMES_MAX: usize = 50;
 /// One stage of a plan.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct StageProfile {
+    /// The part of the statement whose plan it is of, as EXPLAIN calls it; none: the statement's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub part: Option<String>,
     /// Its number, as in EXPLAIN; 0 is what the coordinator does.
     pub stage: usize,
     /// Its tasks.
@@ -155,6 +158,7 @@ impl Walk {
             }
         });
         self.stages.push(StageProfile {
+            part: None,
             stage: of.number,
             tasks: of.tasks,
             exchange: of.exchange.to_owned(),

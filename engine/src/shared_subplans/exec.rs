@@ -34,7 +34,7 @@ use crate::protocol::{MalformedMessage, SharedRows as SharedRowsMessage, SharedR
 const SMALL_BYTES: usize = 1 << 20;
 
 /// Rows that were computed before.
-#[derive(Debug, PartialEq)]
+#[derive(Debug)]
 pub(crate) struct SharedRows {
     schema: SchemaRef,
     batches: Vec<RecordBatch>,
@@ -111,7 +111,7 @@ impl SharedRowsExec {
 
     /// One leaf for each task, each of all rows.
     pub(crate) fn replicated(&self, tasks: usize) -> Vec<Self> {
-        vec![self.over(self.partitions.clone()); tasks]
+        (0..tasks).map(|_| self.over(self.partitions.clone())).collect()
     }
 
     /// Whether there are so few rows that every task may have them all.

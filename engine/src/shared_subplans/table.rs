@@ -3,6 +3,7 @@
 use std::sync::{Arc, OnceLock};
 
 use arrow::array::{ArrayRef, AsArray, RecordBatch};
+use arrow::compute::concat_batches;
 use arrow::datatypes::{Schema, SchemaRef};
 use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
@@ -13,6 +14,9 @@ use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
 use datafusion::physical_plan::ExecutionPlan;
 
 use super::exec::{SharedRows, SharedRowsExec};
+
+/// Rows that are put together before they are sent: a message has some hundred bytes of its own.
+const BATCH_ROWS: usize = 8_192;
 
 /// The rows of a subplan that is computed once.
 #[derive(Debug)]
@@ -64,8 +68,19 @@ impl SharedTable {
             let columns = batch.columns().iter().map(compacted).collect();
             RecordBatch::try_new(Arc::clone(&schema), columns)
         };
-        let batches = batches.into_iter().filter(|batch| batch.num_rows() > 0);
-        let batches = batches.map(typed).collect::<Result<Vec<_>, _>>()?;
+        let (mut whole, mut waiting, mut rows) = (Vec::new(), Vec::new(), 0);
+        for batch in batches {
+            rows += batch.num_rows();
+            waiting.push(typed(batch)?);
+            if rows >= BATCH_ROWS {
+                whole.push(concat_batches(&schema, &waiting)?);
+                (waiting, rows) = (Vec::new(), 0);
+            }
+        }
+        if rows > 0 {
+            whole.push(concat_batches(&schema, &waiting)?);
+        }
+        let batches = whole;
         self.rows.set(batches).map_err(|_| internal_datafusion_err!("{} has rows", self.name))
     }
 

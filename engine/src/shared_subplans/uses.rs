@@ -42,7 +42,7 @@ pub(super) fn uses_of(plan: &LogicalPlan, table: &SharedTable) -> Result<Vec<Use
 }
 
 /// What a part computes: the columns that any place needs, of the rows that any place does not filter out. The
-/// table takes note of the columns. `None` where a filter cannot be told.
+/// table takes note of the columns. `None` where a place reads what the part has not.
 pub(super) fn narrowed(part: &FoundPart, uses: &[Use]) -> Result<Option<LogicalPlan>> {
     let mut columns: Vec<_> = uses.iter().flat_map(|of| of.columns.iter().copied()).collect();
     columns.sort_unstable();

@@ -311,6 +311,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         assert_eq!(stored(dir.path(), 10).len(), 0);
         let stage = StageProfile {
+            part: Some("shared_1".to_owned()),
             stage: 1,
             tasks: 3,
             exchange: "shuffle".to_owned(),
