@@ -44,6 +44,9 @@ use crate::distribute::estimated_rows;
 pub const PART_BYTES_MAX: usize = 16 << 20;
 /// The same of all parts of a statement, each as often as it is read.
 pub const SENT_BYTES_MAX: usize = 32 << 20;
+/// How much larger than that a part may be estimated to be and is tried all the same: of groups by several keys, an
+/// estimate is what there would be if every key met every other one.
+const ESTIMATE_FACTOR: usize = 4;
 /// Subplans of a statement that turn out to be of no use as parts, before it is run as it was written.
 const REFUSED_MAX: usize = 8;
 
@@ -73,7 +76,7 @@ impl SharedPart {
     /// Whether the rows of its physical plan are estimated to be too many to be shared.
     pub fn is_too_large(&self, plan: &Arc<dyn ExecutionPlan>) -> bool {
         let bytes = |rows: usize| rows.saturating_mul(row_bytes_least(&plan.schema()));
-        estimated_rows(plan).is_some_and(|rows| bytes(rows) > PART_BYTES_MAX)
+        estimated_rows(plan).is_some_and(|rows| bytes(rows) > PART_BYTES_MAX * ESTIMATE_FACTOR)
     }
 }
 
@@ -93,7 +96,10 @@ pub fn shared(state: &SessionState, statement: &LogicalPlan) -> Result<Option<Sh
         let Some(found) = repeated(state, statement, &refused)? else { return Ok(None) };
         match decided(state, statement, found)? {
             Decision::Share(plan) => return Ok(Some(plan)),
-            Decision::Without(part) => refused.push(part),
+            Decision::Without(part, reason) => {
+                tracing::debug!(reason, "a subplan is not shared");
+                refused.push(part);
+            }
         }
     }
     Ok(None)
@@ -102,7 +108,7 @@ pub fn shared(state: &SessionState, statement: &LogicalPlan) -> Result<Option<Sh
 enum Decision {
     Share(SharedPlan),
     /// This part is of no use.
-    Without(Copied),
+    Without(Copied, &'static str),
 }
 
 fn analyzed(state: &SessionState, plan: &LogicalPlan) -> Result<LogicalPlan> {
@@ -119,11 +125,15 @@ fn decided(state: &SessionState, statement: &LogicalPlan, found: Found) -> Resul
         for plan in &readers {
             uses.extend(uses_of(plan, &part.table)?);
         }
-        let narrowed = if uses.len() > 1 { narrowed(&part, &uses)? } else { None };
-        let Some(plan) = narrowed else { return Ok(Decision::Without(part.written)) };
+        if uses.len() < 2 {
+            return Ok(Decision::Without(part.written, "it is read in one place"));
+        }
+        let Some(plan) = narrowed(&part, &uses)? else {
+            return Ok(Decision::Without(part.written, "a place reads what it has not"));
+        };
         let optimized = state.optimize(&plan)?;
         if !part.table.takes(optimized.schema().as_arrow()) {
-            return Ok(Decision::Without(part.written));
+            return Ok(Decision::Without(part.written, "its types are others"));
         }
         readers.push(optimized);
         parts.push(SharedPart { plan, table: part.table, uses: uses.len() });
