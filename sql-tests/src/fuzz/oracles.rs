@@ -233,7 +233,7 @@ impl Case {
 
 /// What an error of plain DataFusion means when ours answers: that it does not do it at all.
 fn refused(error: &Failure) -> Option<Verdict> {
-    const REFUSALS: [&str; 9] = [
+    const REFUSALS: [&str; 10] = [
         "This feature is not implemented",
         "Physical plan does not support logical expression",
         // Its plan is wrong, and it knows.
@@ -244,9 +244,10 @@ fn refused(error: &Failure) -> Option<Verdict> {
         "Schema contains duplicate unqualified field name",
         // A window whose keys are constant, it says, and sorted they are not.
         "Expects PARTITION BY expression to be ordered",
-        // It compares other types than its own rules agreed on.
+        // It computes with other types than its own rules agreed on.
         "Casting from Time64(ns) to Timestamp(",
         "Invalid comparison operation: ",
+        "Invalid arithmetic operation: ",
     ];
     let is_refusal = REFUSALS.iter().any(|refusal| error.message.contains(refusal));
     is_refusal.then(|| Verdict::Unsupported(error.message.clone()))
