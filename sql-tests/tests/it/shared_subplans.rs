@@ -28,6 +28,7 @@ async fn rows(client: &mut Client, sql: &str) -> Vec<Vec<String>> {
     let (_, batches) = client.query_all(sql).await.unwrap();
     let mut rows = Vec::new();
     batches.iter().for_each(|batch| append_rows(batch, &mut rows).unwrap());
+    rows.sort();
     rows
 }
 
