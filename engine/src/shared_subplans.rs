@@ -27,11 +27,13 @@ mod uses;
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::error::Result;
 use datafusion::execution::SessionState;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::optimizer::AnalyzerRule;
 use datafusion::physical_plan::ExecutionPlan;
+use datafusion_distributed::DistributedLeafExec;
 
 pub(crate) use exec::SharedRowsExec;
 use find::{Copied, Found, repeated};
@@ -42,7 +44,7 @@ use crate::distribute::estimated_rows;
 
 /// Bytes of the rows of one part: they are sent to workers with the plans that read them.
 pub const PART_BYTES_MAX: usize = 16 << 20;
-/// The same of all parts of a statement, each as often as it is read.
+/// The same of all places of a statement that read rows of parts.
 pub const SENT_BYTES_MAX: usize = 32 << 20;
 /// How much larger than that a part may be estimated to be and is tried all the same: of groups by several keys, an
 /// estimate is what there would be if every key met every other one.
@@ -78,6 +80,20 @@ impl SharedPart {
         let bytes = |rows: usize| rows.saturating_mul(row_bytes_least(&plan.schema()));
         estimated_rows(plan).is_some_and(|rows| bytes(rows) > PART_BYTES_MAX * ESTIMATE_FACTOR)
     }
+}
+
+/// Bytes of the rows of parts that are sent with a plan: of each place that reads one its own.
+pub fn sent_bytes(plan: &Arc<dyn ExecutionPlan>) -> usize {
+    let mut bytes = 0_usize;
+    let visited = plan.apply(|node| {
+        let leaf = node.downcast_ref::<DistributedLeafExec>().map_or(node, |leaf| leaf.original());
+        if let Some(rows) = leaf.downcast_ref::<SharedRowsExec>() {
+            bytes = bytes.saturating_add(rows.bytes());
+        }
+        Ok(TreeNodeRecursion::Continue)
+    });
+    debug_assert!(visited.is_ok(), "nothing here fails");
+    bytes
 }
 
 /// Bytes that a row has at least.

@@ -67,7 +67,7 @@ impl Statements {
                 return Ok(Planned::Kept(kept));
             }
             let (query, columns) = Runnable::plan(self, pinned, &plan, &notes).await?;
-            Ok(Planned::New((query, columns, key)))
+            Ok(Planned::New(Box::new((query, columns, key))))
         };
         let planned = run.part(planning).await?;
         notes.note_planned();
@@ -76,7 +76,7 @@ impl Statements {
                 notes.note_cached();
                 return Ok(wire_batches(run, schema, batches.to_vec()));
             }
-            Planned::New(planned) => planned,
+            Planned::New(planned) => *planned,
         };
         let schema = wire_schema(&shown_names(&columns));
         let collected = key.map(|key| self.inner.results.collect(key));
@@ -105,7 +105,7 @@ impl Statements {
 /// A query that is planned, or needs no plan.
 enum Planned {
     Kept(KeptResult),
-    New((Runnable, SchemaRef, Option<ResultKey>)),
+    New(Box<(Runnable, SchemaRef, Option<ResultKey>)>),
 }
 
 /// Rows that are there already (SHOW, EXPLAIN), as a query that was planned.

@@ -9,17 +9,19 @@
 //! never have evaluated that.
 
 use std::future::ready;
+use std::sync::Arc;
 use std::time::Instant;
 
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
 use basalt_engine::error::{SqlError, from_datafusion};
 use basalt_engine::shared_subplans::{
-    PART_BYTES_MAX, SENT_BYTES_MAX, SharedPart, SharedPlan, shared,
+    PART_BYTES_MAX, SENT_BYTES_MAX, SharedPart, SharedPlan, sent_bytes, shared,
 };
 use basalt_engine::stack::LargeStack;
 use datafusion::error::DataFusionError;
 use datafusion::logical_expr::LogicalPlan;
+use datafusion::physical_plan::ExecutionPlan;
 use futures::{StreamExt, pin_mut, stream};
 
 use super::Statements;
@@ -110,7 +112,10 @@ impl Sharing {
     async fn planned(self) -> Result<(Resilient, Vec<PartRows>), SqlError> {
         let started = Instant::now();
         let over_parts = match self.parts(started).await {
-            Ok(Some(held)) => self.plan(&self.shared.main).await.map(|query| Some((query, held))),
+            Ok(Some(held)) => {
+                let query = self.plan(&self.shared.main).await;
+                query.map(|query| may_be_sent(query.physical()).then_some((query, held)))
+            }
             Ok(None) => Ok(None),
             Err(error) => Err(error),
         };
@@ -128,11 +133,10 @@ impl Sharing {
     /// Runs the parts; returns what they hold, `None` where that is too much.
     async fn parts(&self, started: Instant) -> Result<Option<Vec<PartRows>>, SqlError> {
         let mut held = Vec::with_capacity(self.shared.parts.len());
-        let mut sent = Sent::default();
         for part in &self.shared.parts {
             match self.run(part, started).await? {
-                Some(rows) if sent.takes(&rows, part) => held.push(rows),
-                _ => return Ok(None),
+                Some(rows) => held.push(rows),
+                None => return Ok(None),
             }
         }
         Ok(Some(held))
@@ -182,14 +186,7 @@ impl PartRows {
     }
 }
 
-/// Bytes of parts that are sent with the plans of a statement.
-#[derive(Default)]
-pub(super) struct Sent(usize);
-
-impl Sent {
-    /// Counts the rows of one more part; `false` when they are too many.
-    pub(super) fn takes(&mut self, rows: &PartRows, part: &SharedPart) -> bool {
-        self.0 = self.0.saturating_add(rows.0.bytes().saturating_mul(part.uses));
-        self.0 <= SENT_BYTES_MAX
-    }
+/// Whether a plan has no more rows with it than may be sent to workers.
+pub(super) fn may_be_sent(plan: &Arc<dyn ExecutionPlan>) -> bool {
+    sent_bytes(plan) <= SENT_BYTES_MAX
 }

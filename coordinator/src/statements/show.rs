@@ -31,7 +31,7 @@ use super::definition::schema_of;
 use super::failover::{MEASURED_WITHIN, tables_of};
 use super::registry::{QueryProfile, RunNotes};
 use super::session::Pinned;
-use super::shared::{PartRows, Sent, parts_of};
+use super::shared::{PartRows, may_be_sent, parts_of};
 use crate::catalog::find_relation;
 
 /// The columns of an answer, or `None` for a statement without one.
@@ -267,11 +267,11 @@ struct Explaining<'a> {
 impl Explaining<'_> {
     /// A statement over its parts, and the parts; `None` where one has too many rows to be shared.
     async fn shared(&self, shared: &SharedPlan) -> Result<Option<Lines>, SqlError> {
-        let (mut parts, mut held, mut sent) = (Vec::new(), Vec::new(), Sent::default());
+        let (mut parts, mut held) = (Vec::new(), Vec::new());
         for part in &shared.parts {
             let mut rows = PartRows::new(self.statements);
             let lines = self.plan(&part.plan, Some((part, &mut rows))).await?;
-            let Some(lines) = lines.filter(|_| sent.takes(&rows, part)) else { return Ok(None) };
+            let Some(lines) = lines else { return Ok(None) };
             held.push(rows);
             let name = part.table.name();
             let reads = format!("computed first, once; read in {} places", part.uses);
@@ -291,7 +291,11 @@ impl Explaining<'_> {
     ) -> Result<Option<Lines>, SqlError> {
         let error = |error| self.pinned.error(error);
         let distributed = plan_distributed(&self.state, plan).await.map_err(error)?;
-        if part.as_ref().is_some_and(|(part, _)| part.is_too_large(&distributed.plan)) {
+        let is_too_large = match &part {
+            Some((part, _)) => part.is_too_large(&distributed.plan),
+            None => !may_be_sent(&distributed.plan),
+        };
+        if is_too_large {
             return Ok(None);
         }
         let part_name = part.as_ref().map(|(part, _)| part.table.name().to_owned());

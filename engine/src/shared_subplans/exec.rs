@@ -119,6 +119,11 @@ impl SharedRowsExec {
         self.rows.as_ref().is_none_or(|rows| rows.bytes <= SMALL_BYTES)
     }
 
+    /// Bytes of its rows.
+    pub(super) fn bytes(&self) -> usize {
+        self.rows.as_ref().map_or(0, |rows| rows.bytes)
+    }
+
     /// Whether some leaves hand on the rows of this one exactly once, together.
     pub(crate) fn is_divided_into(&self, variants: &[&Self]) -> bool {
         let Some(rows) = &self.rows else { return variants.iter().all(|of| of.rows.is_none()) };

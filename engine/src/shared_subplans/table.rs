@@ -2,15 +2,17 @@
 
 use std::sync::{Arc, OnceLock};
 
-use arrow::array::{ArrayRef, AsArray, RecordBatch};
-use arrow::compute::concat_batches;
+use arrow::array::{ArrayRef, AsArray, RecordBatch, RecordBatchOptions};
+use arrow::compute::{concat_batches, filter_record_batch};
 use arrow::datatypes::{Schema, SchemaRef};
 use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::stats::Precision;
-use datafusion::common::{Statistics, internal_datafusion_err, internal_err};
+use datafusion::common::{DFSchema, Statistics, internal_datafusion_err, internal_err};
 use datafusion::error::Result;
+use datafusion::logical_expr::utils::conjunction;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
+use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_plan::ExecutionPlan;
 
 use super::exec::{SharedRows, SharedRowsExec};
@@ -84,8 +86,13 @@ impl SharedTable {
         self.rows.set(batches).map_err(|_| internal_datafusion_err!("{} has rows", self.name))
     }
 
-    /// The rows of some columns, if there are any yet.
-    fn read(&self, projection: &[usize]) -> Result<Option<Vec<RecordBatch>>> {
+    /// The rows of some columns, if there are any yet, without those that a filter surely leaves out.
+    fn read(
+        &self,
+        projection: &[usize],
+        filter: Option<Expr>,
+        state: &dyn Session,
+    ) -> Result<Option<Vec<RecordBatch>>> {
         let (Some(batches), Some(columns)) = (self.rows.get(), self.columns.get()) else {
             return Ok(None);
         };
@@ -94,9 +101,35 @@ impl SharedTable {
             kept.map_err(|_| internal_datafusion_err!("{} has not column {column}", self.name))
         };
         let places = projection.iter().map(place).collect::<Result<Vec<_>>>()?;
-        let batches = batches.iter().map(|batch| batch.project(&places));
-        Ok(Some(batches.collect::<Result<_, _>>()?))
+        let filter = filter.and_then(|filter| self.kept_columns_filter(filter, columns, state));
+        let read = |batch: &RecordBatch| {
+            let kept = filter.as_ref().and_then(|filter| kept(batch, filter));
+            kept.as_ref().unwrap_or(batch).project(&places)
+        };
+        let batches = batches.iter().map(read).collect::<Result<Vec<_>, _>>()?;
+        Ok(Some(batches.into_iter().filter(|batch| batch.num_rows() > 0).collect()))
     }
+
+    /// A filter over the columns that are kept; `None` where it cannot be made, as it stands above the scan as well.
+    fn kept_columns_filter(
+        &self,
+        filter: Expr,
+        columns: &[usize],
+        state: &dyn Session,
+    ) -> Option<Arc<dyn PhysicalExpr>> {
+        let schema = self.schema.project(columns).ok()?;
+        let schema = DFSchema::try_from_qualified_schema(self.name.as_str(), &schema).ok()?;
+        state.create_physical_expr(filter, &schema).ok()
+    }
+}
+
+/// The rows that a filter keeps. One that fails on some of them keeps all: whether it is evaluated is for the plan to say.
+fn kept(batch: &RecordBatch, filter: &Arc<dyn PhysicalExpr>) -> Option<RecordBatch> {
+    let found = filter.evaluate(batch).ok()?.into_array(batch.num_rows()).ok()?;
+    let kept = filter_record_batch(batch, found.as_boolean_opt()?).ok()?;
+    let columns = kept.columns().iter().map(compacted).collect();
+    let rows = RecordBatchOptions::new().with_row_count(Some(kept.num_rows()));
+    RecordBatch::try_new_with_options(kept.schema(), columns, &rows).ok()
 }
 
 /// An array whose views point to what is its own.
@@ -120,7 +153,7 @@ impl TableProvider for SharedTable {
         TableType::Temporary
     }
 
-    /// Filters stay above the scan, and are told to it, so that the part may leave rows out.
+    /// Filters stay above the scan, and are told to it, so that the part and each place may leave rows out.
     fn supports_filters_pushdown(
         &self,
         filters: &[&Expr],
@@ -139,13 +172,15 @@ impl TableProvider for SharedTable {
         &self,
         state: &dyn Session,
         projection: Option<&Vec<usize>>,
-        _filters: &[Expr],
+        filters: &[Expr],
         _limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let all = || (0..self.schema.fields().len()).collect();
         let projection = projection.cloned().unwrap_or_else(all);
         let schema = Arc::new(self.schema.project(&projection)?);
-        let rows = self.read(&projection)?.map(|batches| SharedRows::new(schema.clone(), batches));
+        // Each place is sent its own rows.
+        let read = self.read(&projection, conjunction(filters.iter().cloned()), state)?;
+        let rows = read.map(|batches| SharedRows::new(schema.clone(), batches));
         let partitions = state.config().target_partitions();
         Ok(Arc::new(match rows {
             Some(rows) => SharedRowsExec::new(&self.name, Arc::new(rows), partitions),

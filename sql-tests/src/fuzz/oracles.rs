@@ -233,7 +233,7 @@ impl Case {
 
 /// What an error of plain DataFusion means when ours answers: that it does not do it at all.
 fn refused(error: &Failure) -> Option<Verdict> {
-    const REFUSALS: [&str; 10] = [
+    const REFUSALS: [&str; 11] = [
         "This feature is not implemented",
         "Physical plan does not support logical expression",
         // Its plan is wrong, and it knows.
@@ -244,6 +244,7 @@ fn refused(error: &Failure) -> Option<Verdict> {
         "Schema contains duplicate unqualified field name",
         // A window whose keys are constant, it says, and sorted they are not.
         "Expects PARTITION BY expression to be ordered",
+        "All partition by columns should have an ordering",
         // It computes with other types than its own rules agreed on.
         "Casting from Time64(ns) to Timestamp(",
         "Invalid comparison operation: ",
