@@ -3,8 +3,7 @@
 //! Arrow counts the buffers of arrays: those of batches that came in one message are shared, and those of views of
 //! texts are not counted at all where an array is a part of another.
 
-use arrow::array::AsArray;
-use arrow::array::{Array, ArrayData, RecordBatch, make_array};
+use arrow::array::{Array, ArrayData, AsArray, RecordBatch, make_array};
 use arrow::datatypes::DataType;
 
 /// Bytes of a batch's own rows. Of texts in lists and structs, all that their array has.

@@ -8,8 +8,8 @@
 //! 3 tasks: Sort ◀ Final ◀ Shuffle            1 task: Sort ◀ Final ◀ Shuffle
 //! 3 tasks: Partial ◀ Scan            ──▶     3 tasks: Partial ◀ Scan
 //! ```
-//! Estimates that are too low cost time, and no answer: what runs in one task sees all rows. "Few" is what the
-//! session says of scans (`one_task_rows`), so that 0 keeps every exchange.
+//! Estimates that are too low cost time, and the memory of one worker, and change no answer: what runs in one task sees
+//! all rows. "Few" is what the session says of scans (`one_task_rows`), so that 0 keeps every exchange.
 //!
 //! Invariant: no operator changes, nor how many partitions it has in a task; the plan is checked after this.
 

@@ -1,6 +1,7 @@
 //! The rows of a part as DataFusion sees them: a table, empty-handed until the part was run.
 
-use std::sync::{Arc, OnceLock};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use arrow::array::{ArrayRef, AsArray, RecordBatch, RecordBatchOptions};
 use arrow::compute::{concat_batches, filter_record_batch};
@@ -15,7 +16,9 @@ use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_plan::ExecutionPlan;
 
+use super::SENT_BYTES_MAX;
 use super::exec::{SharedRows, SharedRowsExec};
+use crate::batch_bytes::batch_bytes;
 
 /// Rows that are put together before they are sent: a message has some hundred bytes of its own.
 const BATCH_ROWS: usize = 8_192;
@@ -28,11 +31,26 @@ pub struct SharedTable {
     /// The columns that rows are kept of.
     columns: OnceLock<Vec<usize>>,
     rows: OnceLock<Vec<RecordBatch>>,
+    /// The rows that places were sent, by their filters: a plan that is made again is sent the same.
+    kept: Mutex<Kept>,
+}
+
+/// Rows by the filters that keep them, [`SENT_BYTES_MAX`] at most.
+#[derive(Debug, Default)]
+struct Kept {
+    by_filter: HashMap<Expr, Vec<RecordBatch>>,
+    bytes: usize,
 }
 
 impl SharedTable {
     pub(super) fn new(name: &str, schema: SchemaRef) -> Self {
-        Self { name: name.to_owned(), schema, columns: OnceLock::new(), rows: OnceLock::new() }
+        Self {
+            name: name.to_owned(),
+            schema,
+            columns: OnceLock::new(),
+            rows: OnceLock::new(),
+            kept: Mutex::default(),
+        }
     }
 
     /// What plans call it.
@@ -101,13 +119,39 @@ impl SharedTable {
             kept.map_err(|_| internal_datafusion_err!("{} has not column {column}", self.name))
         };
         let places = projection.iter().map(place).collect::<Result<Vec<_>>>()?;
-        let filter = filter.and_then(|filter| self.kept_columns_filter(filter, columns, state));
-        let read = |batch: &RecordBatch| {
-            let kept = filter.as_ref().and_then(|filter| kept(batch, filter));
-            kept.as_ref().unwrap_or(batch).project(&places)
-        };
-        let batches = batches.iter().map(read).collect::<Result<Vec<_>, _>>()?;
-        Ok(Some(batches.into_iter().filter(|batch| batch.num_rows() > 0).collect()))
+        let kept = filter.and_then(|filter| self.kept(filter, batches, columns, state));
+        let batches = kept.as_ref().unwrap_or(batches).iter();
+        Ok(Some(batches.map(|batch| batch.project(&places)).collect::<Result<_, _>>()?))
+    }
+
+    /// The rows that a filter keeps; `None` where it cannot be evaluated, or so much was kept already that all rows are
+    /// as well read where they are.
+    fn kept(
+        &self,
+        filter: Expr,
+        batches: &[RecordBatch],
+        columns: &[usize],
+        state: &dyn Session,
+    ) -> Option<Vec<RecordBatch>> {
+        let mut known = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(kept) = known.by_filter.get(&filter) {
+            return Some(kept.clone());
+        }
+        let condition = self.kept_columns_filter(filter.clone(), columns, state)?;
+        let (mut kept, mut bytes) = (Vec::new(), known.bytes);
+        for batch in batches {
+            let batch = kept_of(batch, &condition)?;
+            bytes = bytes.saturating_add(batch_bytes(&batch));
+            if bytes > SENT_BYTES_MAX {
+                return None;
+            }
+            if batch.num_rows() > 0 {
+                kept.push(batch);
+            }
+        }
+        known.bytes = bytes;
+        known.by_filter.insert(filter, kept.clone());
+        Some(kept)
     }
 
     /// A filter over the columns that are kept; `None` where it cannot be made, as it stands above the scan as well.
@@ -124,7 +168,7 @@ impl SharedTable {
 }
 
 /// The rows that a filter keeps. One that fails on some of them keeps all: whether it is evaluated is for the plan to say.
-fn kept(batch: &RecordBatch, filter: &Arc<dyn PhysicalExpr>) -> Option<RecordBatch> {
+fn kept_of(batch: &RecordBatch, filter: &Arc<dyn PhysicalExpr>) -> Option<RecordBatch> {
     let found = filter.evaluate(batch).ok()?.into_array(batch.num_rows()).ok()?;
     let kept = filter_record_batch(batch, found.as_boolean_opt()?).ok()?;
     let columns = kept.columns().iter().map(compacted).collect();
