@@ -328,6 +328,7 @@ fn queries(registry: &Registry) -> Result<RecordBatch> {
     let planning_ms = milliseconds(&|run| run.planning);
     let execution_ms = milliseconds(&|run| run.elapsed?.checked_sub(run.fetched?));
     let cached = runs.iter().map(|run| Some(run.is_cached));
+    let plan_cached = runs.iter().map(|run| Some(run.is_plan_cached));
     let writes = || runs.iter().map(|run| run.write.as_ref());
     let request = writes().map(|write| Some(write?.request.as_ref()?.to_string()));
     let replayed = writes().map(|write| write.is_some_and(Write::is_replay));
@@ -343,6 +344,7 @@ fn queries(registry: &Registry) -> Result<RecordBatch> {
         ("rows", numbers(runs.iter().map(|run| run.rows)), false),
         ("fallback", strings_or_null(runs.iter().map(|run| run.fallback.clone())), true),
         ("result_cached", Arc::new(cached.collect::<BooleanArray>()), false),
+        ("plan_cached", Arc::new(plan_cached.collect::<BooleanArray>()), false),
         ("request", strings_or_null(request), true),
         ("replayed", Arc::new(replayed.map(Some).collect::<BooleanArray>()), false),
         ("text", strings(runs.iter().map(|run| run.text.clone())), false),

@@ -47,7 +47,7 @@ pub use movement::{Movement, movements};
 pub use node_statistics::estimated_rows;
 pub use one_task::start;
 pub use planner::{DistributedPlan, plan_distributed};
-pub use profile::{Measured, StageProfile, measured_stages, stages};
+pub use profile::{Measured, StageProfile, WorkerTime, measured_stages, stages};
 pub(crate) use slice_route::slice_route;
 pub use topology::Topology;
 pub(crate) use whole_builds::WholeBuilds;

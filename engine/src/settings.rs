@@ -61,6 +61,8 @@ pub struct Settings {
     pub smaller_builds: bool,
     /// Whether what a statement has several times is computed once.
     pub shared_subplans: bool,
+    /// Whether plans of before are used while what they were made of stays the same.
+    pub plan_cache: bool,
     /// Whether it is noted what the tasks of queries do.
     pub profile: bool,
     /// Whether queries whose tables have not changed are answered with the rows of before.
@@ -198,7 +200,7 @@ pub struct Setting {
 }
 
 /// Names and descriptions, in alphabetical order.
-const SETTINGS: [(&str, &str); 19] = [
+const SETTINGS: [(&str, &str); 20] = [
     ("batch_rows", "rows per batch, 1 to 65536"),
     ("colocation", "whether rows are joined and grouped where they lie, if they can: on or off"),
     (
@@ -214,6 +216,10 @@ const SETTINGS: [(&str, &str); 19] = [
     (
         "one_task_rows",
         "scans of at most so many rows, and stages above few, run as one task on one worker; 0 for none",
+    ),
+    (
+        "plan_cache",
+        "whether what was asked before is planned as it was then, while its tables stay the same: on or off",
     ),
     (
         "profile",
@@ -271,6 +277,7 @@ impl Default for Settings {
             whole_builds: true,
             smaller_builds: true,
             shared_subplans: true,
+            plan_cache: true,
             profile: false,
             result_cache: true,
         }
@@ -310,6 +317,7 @@ impl Settings {
             "whole_builds" => self.whole_builds = switch(name, value)?,
             "smaller_builds" => self.smaller_builds = switch(name, value)?,
             "shared_subplans" => self.shared_subplans = switch(name, value)?,
+            "plan_cache" => self.plan_cache = switch(name, value)?,
             "profile" => self.profile = switch(name, value)?,
             "result_cache" => self.result_cache = switch(name, value)?,
             _ => {
@@ -358,6 +366,7 @@ impl Settings {
             "whole_builds" => on_or_off(self.whole_builds),
             "smaller_builds" => on_or_off(self.smaller_builds),
             "shared_subplans" => on_or_off(self.shared_subplans),
+            "plan_cache" => on_or_off(self.plan_cache),
             "profile" => on_or_off(self.profile),
             "result_cache" => on_or_off(self.result_cache),
             _ => self.exchange_compression.name().to_owned(),

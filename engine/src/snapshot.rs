@@ -183,7 +183,7 @@ pub enum Distribution {
 }
 
 /// Workers and slice owners at one epoch.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClusterView {
     /// The cluster.
     pub cluster: ClusterId,

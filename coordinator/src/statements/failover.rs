@@ -34,6 +34,7 @@ use basalt_storage::manifest::SegmentRecord;
 use datafusion::common::ScalarValue;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::datasource::source_as_provider;
+use datafusion::error::DataFusionError;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::ExecutionPlan;
@@ -217,6 +218,9 @@ impl Resilient {
             let error = match plan_distributed(&state, logical).await {
                 Ok(distributed) => {
                     notes.note_fallback(distributed.fallback);
+                    if distributed.is_known {
+                        notes.note_plan_cached();
+                    }
                     statements.inner.reconciler.note_reads(tables_of(logical).into_keys());
                     let planned = Self {
                         statements: statements.clone(),
@@ -286,7 +290,7 @@ impl Resilient {
             return self.note_plan();
         }
         // Workers that were lost say nothing: what is known of the plan stays.
-        match tokio::time::timeout(MEASURED_WITHIN, measured_stages(&self.physical)).await {
+        match tokio::time::timeout(MEASURED_WITHIN, self.measured_stages()).await {
             Ok(Ok(stages)) => self.note_stages(stages),
             Ok(Err(error)) => {
                 tracing::debug!(%error, "a query was not measured");
@@ -294,6 +298,10 @@ impl Resilient {
             }
             Err(_) => self.note_stages(stages(&self.physical)),
         }
+    }
+
+    async fn measured_stages(&self) -> Result<Vec<StageProfile>, DataFusionError> {
+        measured_stages(&self.physical, &self.context).await
     }
 
     /// Notes the stages of its plan, if its statement took long. Of a part, that is not known yet.

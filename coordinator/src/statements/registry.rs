@@ -69,6 +69,8 @@ pub struct Run {
     pub fallback: Option<String>,
     /// Whether its rows are those of the result cache.
     pub is_cached: bool,
+    /// Whether one of its plans was found among those of before.
+    pub is_plan_cached: bool,
     /// How often it was planned: more than once when it lost a worker.
     pub attempts: u32,
     /// What is known of it as a write, if it is one.
@@ -195,6 +197,7 @@ impl Registry {
             state: RunState::Running,
             fallback: None,
             is_cached: false,
+            is_plan_cached: false,
             attempts: 1,
             write: None,
             profile: None,
@@ -295,6 +298,11 @@ impl RunNotes {
     /// Notes that the run's rows were in the result cache.
     pub fn note_cached(&self) {
         self.registry.update(self.query_id, |run| run.is_cached = true);
+    }
+
+    /// Notes that one of the run's plans was found among those of before.
+    pub fn note_plan_cached(&self) {
+        self.registry.update(self.query_id, |run| run.is_plan_cached = true);
     }
 
     /// Notes what the stages of one of the run's plans were: of a part, or of the statement's own.

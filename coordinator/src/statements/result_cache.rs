@@ -19,23 +19,20 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::datatypes::{DataType, SchemaRef};
 use arrow::record_batch::RecordBatch;
+use basalt_engine::decided_by::{Bounds, DecidedBy};
 use basalt_engine::settings::Settings;
-use basalt_engine::table::SegmentTable;
 use basalt_storage::ids::TableId;
-use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
-use datafusion::datasource::source_as_provider;
+use datafusion::common::tree_node::{Transformed, TransformedResult};
 use datafusion::error::Result;
+use datafusion::logical_expr::LogicalPlan;
 use datafusion::logical_expr::logical_plan::builder::LogicalTableSource;
-use datafusion::logical_expr::{Expr, LogicalPlan, Volatility};
 
 /// An answer of more than this part of the budget is not kept.
 const ANSWER_PARTS: usize = 16;
 /// What a key takes at most, about, in bytes: plans are trees of small pieces, and literals may be as large.
 const KEY_BYTES: usize = 16 << 10;
-/// Plans with more bytes of literals have no key.
-const LITERAL_BYTES_MAX: usize = KEY_BYTES / 4;
-/// Larger plans have no key: to compare them would take longer than is saved, and much stack.
-const PLAN_NODES_MAX: usize = 500;
+/// Larger plans have no key.
+const BOUNDS: Bounds = Bounds { parts: 500, literal_bytes: KEY_BYTES / 4 };
 
 /// What decides an answer.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -51,45 +48,11 @@ pub(super) struct ResultKey {
 impl ResultKey {
     /// The key of a plan whose parameters are bound; `None` where its answer depends on more.
     pub(super) fn of(plan: &LogicalPlan, settings: &Settings) -> Result<Option<Self>> {
-        let (mut tables, mut literals) = (Vec::new(), Vec::new());
-        let (mut nodes, mut literal_bytes, mut is_decided) = (0, 0, true);
-        plan.apply_with_subqueries(|node| {
-            nodes += 1;
-            match node {
-                LogicalPlan::TableScan(scan) => {
-                    // What is no provider is no table either.
-                    let provider = source_as_provider(&scan.source).ok();
-                    match provider.as_ref().and_then(|table| table.downcast_ref::<SegmentTable>()) {
-                        Some(table) => {
-                            tables.push((table.snapshot().id, table.snapshot().version));
-                        }
-                        None => is_decided = false,
-                    }
-                }
-                LogicalPlan::Extension(_) | LogicalPlan::RecursiveQuery(_) => is_decided = false,
-                _ => {}
-            }
-            node.apply_expressions(|expr| {
-                expr.apply(|part| {
-                    nodes += 1;
-                    is_decided &= is_immutable(part);
-                    if let Expr::Literal(value, _) = part {
-                        literal_bytes += value.size();
-                        literals.push(value.data_type());
-                    }
-                    Ok(TreeNodeRecursion::Continue)
-                })
-            })?;
-            is_decided &= nodes <= PLAN_NODES_MAX && literal_bytes <= LITERAL_BYTES_MAX;
-            Ok(match is_decided {
-                true => TreeNodeRecursion::Continue,
-                false => TreeNodeRecursion::Stop,
-            })
-        })?;
-        // Without tables there is nothing to save.
-        let has_key = is_decided && !tables.is_empty();
+        let Some(decided) = DecidedBy::of(plan, BOUNDS)? else { return Ok(None) };
+        let DecidedBy { scans, literals } = decided;
+        let tables = scans.iter().map(|scan| (scan.table.id, scan.table.version)).collect();
         let (plan, settings) = (plan.clone(), settings.clone());
-        Ok(has_key.then_some(Self { plan, tables, literals, settings }))
+        Ok(Some(Self { plan, tables, literals, settings }))
     }
 
     /// The same key without the segments of its tables, which a key that is kept must not keep: scans are equal
@@ -102,19 +65,6 @@ impl ResultKey {
         });
         Ok(Self { plan: plan.data()?, ..self })
     }
-}
-
-fn is_immutable(expr: &Expr) -> bool {
-    let volatility = match expr {
-        Expr::ScalarFunction(function) => function.func.signature().volatility,
-        Expr::AggregateFunction(function) => function.func.signature().volatility,
-        Expr::WindowFunction(function) => function.fun.signature().volatility,
-        Expr::Placeholder(_) | Expr::ScalarVariable(..) | Expr::HigherOrderFunction(_) => {
-            return false;
-        }
-        _ => return true,
-    };
-    volatility == Volatility::Immutable
 }
 
 /// An answer, in wire form.

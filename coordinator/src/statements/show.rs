@@ -162,29 +162,30 @@ fn key_of(schema: &TableSchema, column: ColumnId) -> Option<&'static str> {
 
 /// Stages as a table: what was estimated beside what was, and how busy the busiest task was.
 fn stage_lines(stages: &[StageProfile]) -> String {
-    let mut rows = vec![
-        [
-            "stage",
-            "tasks",
-            "to",
-            "estimated",
-            "rows",
-            "bytes",
-            "cpu ms",
-            "busiest",
-            "spilled",
-            "cached",
-            "local",
-            "peers",
-            "work",
-        ]
-        .map(str::to_owned)
-        .to_vec(),
+    let titles = [
+        "stage",
+        "tasks",
+        "to",
+        "estimated",
+        "rows",
+        "bytes",
+        "wall ms",
+        "cpu ms",
+        "busiest",
+        "spilled",
+        "cached",
+        "local",
+        "peers",
+        "work",
     ];
+    let mut rows = vec![titles.map(str::to_owned).to_vec()];
     let or_dash = |number: Option<u64>| number.map_or("-".to_owned(), |number| number.to_string());
     for stage in stages {
         let measured = stage.measured.as_ref();
         let number = |of: fn(&Measured) -> u64| or_dash(measured.map(of));
+        let milliseconds = |of: fn(&Measured) -> f64| {
+            measured.map_or("-".to_owned(), |measured| format!("{:.1}", of(measured)))
+        };
         rows.push(vec![
             stage.stage.to_string(),
             stage.tasks.to_string(),
@@ -192,7 +193,8 @@ fn stage_lines(stages: &[StageProfile]) -> String {
             or_dash(stage.rows_estimated),
             number(|measured| measured.rows),
             number(|measured| measured.bytes),
-            measured.map_or("-".to_owned(), |measured| format!("{:.1}", measured.compute_ms)),
+            milliseconds(|measured| measured.wall_ms),
+            milliseconds(|measured| measured.compute_ms),
             stage.skew().map_or("-".to_owned(), |skew| format!("{skew:.1} x")),
             number(|measured| measured.spilled_bytes),
             number(|measured| measured.cached_bytes),
@@ -201,6 +203,27 @@ fn stage_lines(stages: &[StageProfile]) -> String {
             stage.operators.clone(),
         ]);
     }
+    aligned(&rows)
+}
+
+/// How long each worker was at each stage.
+fn worker_lines(stages: &[StageProfile]) -> String {
+    let mut rows = vec![["stage", "wall ms", "cpu ms", "worker"].map(str::to_owned).to_vec()];
+    for stage in stages {
+        for time in stage.measured.iter().flat_map(|measured| &measured.workers) {
+            rows.push(vec![
+                stage.stage.to_string(),
+                format!("{:.1}", time.wall_ms),
+                format!("{:.1}", time.compute_ms),
+                time.worker.clone(),
+            ]);
+        }
+    }
+    aligned(&rows)
+}
+
+/// Rows below each other, all columns but the last as wide as their widest value.
+fn aligned(rows: &[Vec<String>]) -> String {
     let width = |place: usize| rows.iter().map(|row| row[place].chars().count()).max().unwrap_or(0);
     let last = rows[0].len() - 1;
     let widths: Vec<_> = (0..last).map(width).collect();
@@ -308,7 +331,8 @@ impl Explaining<'_> {
                 true => DistributedMetricsFormat::PerTask,
                 false => DistributedMetricsFormat::Aggregated,
             };
-            let measured = measured_stages(&distributed.plan);
+            let context = execution_context(&self.state);
+            let measured = measured_stages(&distributed.plan, &context);
             let stages = match tokio::time::timeout(MEASURED_WITHIN, measured).await {
                 Ok(stages) => stages.map_err(error)?,
                 Err(_) => stages(&distributed.plan),
@@ -319,6 +343,7 @@ impl Explaining<'_> {
             lines.push(("Plan with Metrics", text));
             lines.push(("Rows", rows.to_string()));
             lines.push(("stages", stage_lines(&stages)));
+            lines.push(("workers", worker_lines(&stages)));
             if !alerts.is_empty() {
                 lines.push(("alerts", alert_lines(&alerts)));
             }

@@ -24,6 +24,9 @@ pub(super) fn query_stages(runs: &[Run]) -> Result<RecordBatch> {
     let milliseconds = |of: fn(&Measured) -> f64| -> ArrayRef {
         Arc::new(each().map(|stage| stage.measured.as_ref().map(of)).collect::<Float64Array>())
     };
+    let slowest =
+        |stage: &StageProfile| Some(stage.measured.as_ref()?.workers.first()?.worker.clone());
+    let slowest: StringArray = each().map(slowest).collect();
     let skew: Float64Array = each().map(StageProfile::skew).collect();
     Ok(RecordBatch::try_from_iter_with_nullable([
         ("query_id", strings(stages.iter().map(|(run, _)| run.query_id.to_string())), false),
@@ -40,6 +43,8 @@ pub(super) fn query_stages(runs: &[Run]) -> Result<RecordBatch> {
         ("bytes", measured(|measured| measured.bytes), true),
         ("compute_ms", milliseconds(|measured| measured.compute_ms), true),
         ("compute_ms_max", milliseconds(|measured| measured.compute_ms_max), true),
+        ("wall_ms", milliseconds(|measured| measured.wall_ms), true),
+        ("slowest_worker", Arc::new(slowest), true),
         ("spilled_bytes", measured(|measured| measured.spilled_bytes), true),
         ("cached_bytes", measured(|measured| measured.cached_bytes), true),
         ("local_bytes", measured(|measured| measured.local_bytes), true),

@@ -1,11 +1,13 @@
 //! What datafusion-distributed asks about our leaves: how many tasks, which part each, where.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::ops::Range;
 use std::sync::Arc;
 
 use datafusion::common::internal_datafusion_err;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::error::Result;
+use datafusion::execution::TaskContext;
 use datafusion::execution::config::SessionConfig;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion_distributed::{
@@ -120,16 +122,9 @@ fn file_variants(
 pub fn route_tasks(event: RouteTasksEvent<'_>) -> Option<Result<RouteTasksEventResponse>> {
     let route = || {
         let topology = topology(event.task_ctx.session_config())?;
-        let first = match event.task_count {
-            1 => {
-                let options = FragmentOptions::of(event.task_ctx.session_config().options());
-                worker_of_task(event.plan, &topology, &options)?
-            }
-            _ => 0,
-        };
-        (first..first + event.task_count)
-            .map(|task| {
-                topology.url_of_task(task).cloned().ok_or_else(|| {
+        places_of_tasks(event.plan, event.task_count, &topology, event.task_ctx.session_config())?
+            .map(|worker| {
+                topology.url_of_task(worker).cloned().ok_or_else(|| {
                     internal_datafusion_err!("a stage has more tasks than there are workers")
                 })
             })
@@ -137,6 +132,34 @@ pub fn route_tasks(event: RouteTasksEvent<'_>) -> Option<Result<RouteTasksEventR
             .map(RouteTasksEventResponse::new)
     };
     Some(route())
+}
+
+/// The workers that run the tasks of a stage, by their place among all of them.
+fn places_of_tasks(
+    plan: &Arc<dyn ExecutionPlan>,
+    tasks: usize,
+    topology: &Topology,
+    config: &SessionConfig,
+) -> Result<Range<usize>> {
+    let first = match tasks {
+        1 => worker_of_task(plan, topology, &FragmentOptions::of(config.options()))?,
+        _ => 0,
+    };
+    Ok(first..first + tasks)
+}
+
+/// The ids of the workers that run the tasks of a stage in a context.
+///
+/// # Errors
+/// A stage whose rows are with no worker that can be reached.
+pub(super) fn workers_of_stage(
+    plan: &Arc<dyn ExecutionPlan>,
+    tasks: usize,
+    context: &TaskContext,
+) -> Result<Vec<String>> {
+    let topology = topology(context.session_config())?;
+    let places = places_of_tasks(plan, tasks, &topology, context.session_config())?;
+    Ok(places.filter_map(|place| topology.worker_at(place)).map(|id| id.to_string()).collect())
 }
 
 /// The worker that runs the only task of a stage of a query.

@@ -21,6 +21,7 @@ use super::head::{reads_data, relieve_head};
 use super::whole_builds::{WholeBuilds, with_whole_builds};
 use crate::guarded::is_sender;
 use crate::join_order::ordered;
+use crate::plan_cache::{Asked, Optimized};
 use crate::unestimated::unestimated;
 use crate::window_memory::count_windows;
 
@@ -36,6 +37,8 @@ pub struct DistributedPlan {
     /// The columns of its rows before they take wire form: those of the statement once its types
     /// are coerced, under the names that it gives them.
     pub columns: SchemaRef,
+    /// Whether it was optimised for a statement before.
+    pub is_known: bool,
 }
 
 /// Plans a statement over the workers of the session's topology.
@@ -45,16 +48,23 @@ pub async fn plan_distributed(
     state: &SessionState,
     logical: &LogicalPlan,
 ) -> Result<DistributedPlan> {
-    let ignore = |_: &LogicalPlan, _: &dyn AnalyzerRule| {};
-    let analyzed =
-        state.analyzer().execute_and_check(logical.clone(), state.config_options(), ignore)?;
-    let columns = Arc::clone(analyzed.schema().inner());
-    let optimized = state.optimizer().optimize(analyzed, state, |_, _| {})?;
-    let shown = ordered(optimized, state)?;
+    let asked = Asked::of(state, logical)?;
+    let known = asked.as_ref().map(Asked::found).transpose()?.flatten();
+    let is_known = known.is_some();
+    let optimized = match known {
+        Some(known) => known,
+        None => {
+            let optimized = optimized(state, logical)?;
+            asked.map(|asked| asked.keep(&optimized)).transpose()?;
+            optimized
+        }
+    };
+    let Optimized { plan: shown, columns } = optimized;
     let logical = unestimated(shown.clone())?;
     let plan = plan_once(state, &logical).await?;
     let Err(refusal) = check_plan(&plan) else {
-        return Ok(DistributedPlan { plan: ready(plan)?, fallback: None, logical: shown, columns });
+        let plan = ready(plan)?;
+        return Ok(DistributedPlan { plan, fallback: None, logical: shown, columns, is_known });
     };
     tracing::warn!(%refusal, "plan refused, planning again as one task");
     let single = state.clone().with_distributed_max_tasks_per_stage(1)?;
@@ -65,7 +75,18 @@ pub async fn plan_distributed(
         fallback: Some(refusal.to_string()),
         logical: shown,
         columns,
+        is_known,
     })
+}
+
+/// A statement as it was parsed, optimised, with its joins in order.
+fn optimized(state: &SessionState, logical: &LogicalPlan) -> Result<Optimized> {
+    let ignore = |_: &LogicalPlan, _: &dyn AnalyzerRule| {};
+    let analyzed =
+        state.analyzer().execute_and_check(logical.clone(), state.config_options(), ignore)?;
+    let columns = Arc::clone(analyzed.schema().inner());
+    let optimized = state.optimizer().optimize(analyzed, state, |_, _| {})?;
+    Ok(Optimized { plan: ordered(optimized, state)?, columns })
 }
 
 /// A plan as it runs here. One that is cut into stages is looked at again by the workers that get

@@ -1,13 +1,14 @@
 //! What the stages of a plan are and, once it ran with metrics, what their tasks did.
 //!
 //! A profile of a plan alone has estimates only. With metrics it says how far they were off, which task was the
-//! busiest, and what was spilled or came out of the column cache: `EXPLAIN ANALYZE` shows it, and `sys.query_stages`
+//! busiest, how long each worker took, and what was spilled or came out of the column cache: `EXPLAIN ANALYZE` shows it, and `sys.query_stages`
 //! keeps it. What in it deserves a second look is found by [`alerts`](super::alerts()).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use datafusion::error::Result;
+use datafusion::execution::TaskContext;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::metrics::MetricsSet;
 use datafusion_distributed::{
@@ -17,11 +18,16 @@ use datafusion_distributed::{
 };
 use serde::{Deserialize, Serialize};
 
+use super::leaves::workers_of_stage;
 use super::node_statistics::NodeStatistics;
 use crate::scan::SegmentScanExec;
 
 /// Operators and tables of a stage that are named.
 const NAMES_MAX: usize = 50;
+/// Workers of a stage that are named: those that took longest.
+const WORKERS_MAX: usize = 16;
+/// Who does what is in no stage of the workers'.
+const COORDINATOR: &str = "coordinator";
 
 /// One stage of a plan.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -60,6 +66,13 @@ pub struct Measured {
     pub compute_ms: f64,
     /// The same of the busiest task.
     pub compute_ms_max: f64,
+    /// How long the slowest task was there, from the start of its first operator to the end of its last, in
+    /// milliseconds: what is more than its time of processors it waited for.
+    #[serde(default)]
+    pub wall_ms: f64,
+    /// What its workers took, the slowest first; of many those that took longest.
+    #[serde(default)]
+    pub workers: Vec<WorkerTime>,
     /// Bytes that were spilled to disk.
     pub spilled_bytes: u64,
     /// Bytes that scans found in the column cache.
@@ -68,6 +81,17 @@ pub struct Measured {
     pub local_bytes: u64,
     /// Bytes that scans read of chunks of other workers.
     pub peer_bytes: u64,
+}
+
+/// What one worker's task of a stage took.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct WorkerTime {
+    /// The worker's id, or `coordinator`.
+    pub worker: String,
+    /// How long its task was there, in milliseconds.
+    pub wall_ms: f64,
+    /// Time of processors in operators, in milliseconds.
+    pub compute_ms: f64,
 }
 
 impl StageProfile {
@@ -88,21 +112,25 @@ pub fn stages(plan: &Arc<dyn ExecutionPlan>) -> Vec<StageProfile> {
     profile(plan, None)
 }
 
-/// The same of a plan that ran with metrics, once all tasks have said what they did.
+/// The same of a plan that ran with metrics in a context, once all tasks have said what they did.
 ///
 /// # Errors
 /// Metrics that do not fit the plan.
-pub async fn measured_stages(plan: &Arc<dyn ExecutionPlan>) -> Result<Vec<StageProfile>> {
+pub async fn measured_stages(
+    plan: &Arc<dyn ExecutionPlan>,
+    context: &TaskContext,
+) -> Result<Vec<StageProfile>> {
     let format = DistributedMetricsFormat::PerTask;
     let metrics = rewrite_distributed_plan_with_metrics(Arc::clone(plan), format).await?;
-    Ok(profile(plan, Some(&metrics)))
+    Ok(profile(plan, Some((&metrics, context))))
 }
 
 fn profile(
     plan: &Arc<dyn ExecutionPlan>,
-    metrics: Option<&Arc<dyn ExecutionPlan>>,
+    measured: Option<(&Arc<dyn ExecutionPlan>, &TaskContext)>,
 ) -> Vec<StageProfile> {
-    let mut walk = Walk::default();
+    let (metrics, context) = measured.unzip();
+    let mut walk = Walk { statistics: NodeStatistics::default(), context, stages: vec![] };
     let head = |plan: &Arc<dyn ExecutionPlan>| match plan.downcast_ref::<DistributedExec>() {
         Some(_) => plan.children().first().map(|head| Arc::clone(head)),
         None => Some(Arc::clone(plan)),
@@ -122,9 +150,10 @@ struct StageOf {
     exchange: &'static str,
 }
 
-#[derive(Default)]
-struct Walk {
+struct Walk<'a> {
     statistics: NodeStatistics,
+    /// What the plan ran with.
+    context: Option<&'a TaskContext>,
     stages: Vec<StageProfile>,
 }
 
@@ -134,11 +163,30 @@ struct Gathered {
     operators: Vec<String>,
     tables: Vec<String>,
     rows_of_task: BTreeMap<usize, u64>,
-    compute_of_task: BTreeMap<String, u64>,
+    time_of_task: BTreeMap<usize, TaskTime>,
     measured: Measured,
 }
 
-impl Walk {
+/// What one task took, in nanoseconds.
+#[derive(Default)]
+struct TaskTime {
+    compute: u64,
+    /// When its first operator started and its last one ended, by its worker's clock; 0: not known.
+    started: u64,
+    ended: u64,
+}
+
+impl TaskTime {
+    fn wall(&self) -> u64 {
+        if self.started == 0 { 0 } else { self.ended.saturating_sub(self.started) }
+    }
+}
+
+fn milliseconds(nanoseconds: u64) -> f64 {
+    nanoseconds as f64 / 1e6
+}
+
+impl Walk<'_> {
     fn stage(
         &mut self,
         root: &Arc<dyn ExecutionPlan>,
@@ -148,12 +196,13 @@ impl Walk {
         let mut gathered = Gathered::default();
         self.node(root, metrics, &mut gathered);
         let measured = metrics.map(|metrics| {
-            let nanoseconds = || gathered.compute_of_task.values();
-            let milliseconds = |nanoseconds: u64| nanoseconds as f64 / 1e6;
+            let tasks = || gathered.time_of_task.values();
             Measured {
                 rows: rows_of(metrics),
-                compute_ms: milliseconds(nanoseconds().sum()),
-                compute_ms_max: milliseconds(nanoseconds().max().copied().unwrap_or(0)),
+                compute_ms: milliseconds(tasks().map(|task| task.compute).sum()),
+                compute_ms_max: milliseconds(tasks().map(|task| task.compute).max().unwrap_or(0)),
+                wall_ms: milliseconds(tasks().map(TaskTime::wall).max().unwrap_or(0)),
+                workers: self.worker_times(root, of, &gathered.time_of_task),
                 ..gathered.measured
             }
         });
@@ -169,6 +218,30 @@ impl Walk {
             rows_estimated: self.statistics.rows(root).map(|rows| rows as u64),
             measured,
         });
+    }
+
+    /// What the workers of a stage took, the slowest first.
+    fn worker_times(
+        &self,
+        root: &Arc<dyn ExecutionPlan>,
+        of: StageOf,
+        times: &BTreeMap<usize, TaskTime>,
+    ) -> Vec<WorkerTime> {
+        let workers = match (of.number, self.context) {
+            (0, _) => vec![COORDINATOR.to_owned()],
+            // Where a plan ran, its tasks were given to workers.
+            (_, Some(context)) => workers_of_stage(root, of.tasks, context).unwrap_or_default(),
+            (_, None) => vec![],
+        };
+        let time = |(task, worker): (usize, String)| {
+            let time = times.get(&task)?;
+            let (wall_ms, compute_ms) = (milliseconds(time.wall()), milliseconds(time.compute));
+            Some(WorkerTime { worker, wall_ms, compute_ms })
+        };
+        let mut times: Vec<_> = workers.into_iter().enumerate().filter_map(time).collect();
+        times.sort_by(|one, other| other.wall_ms.total_cmp(&one.wall_ms));
+        times.truncate(WORKERS_MAX);
+        times
     }
 
     fn node(
@@ -253,12 +326,15 @@ impl Gathered {
             let (name, value) = (metric.value().name(), metric.value().as_usize() as u64);
             let mut labels = metric.labels().iter();
             let task = labels.rfind(|l| l.name() == DISTRIBUTED_DATAFUSION_TASK_ID_LABEL);
+            let task = task.and_then(|label| label.value().parse().ok()).unwrap_or(0);
+            let time = self.time_of_task.entry(task).or_default();
             let measured = &mut self.measured;
             match name {
-                "elapsed_compute" => {
-                    let task = task.map_or("", |label| label.value()).to_owned();
-                    *self.compute_of_task.entry(task).or_default() += value;
-                }
+                "elapsed_compute" => time.compute += value,
+                "start_timestamp" if time.started == 0 => time.started = value,
+                // An operator that was never asked for rows has no time.
+                "start_timestamp" if value > 0 => time.started = time.started.min(value),
+                "end_timestamp" => time.ended = time.ended.max(value),
                 "spilled_bytes" => measured.spilled_bytes += value,
                 "cached_bytes" => measured.cached_bytes += value,
                 "local_bytes" => measured.local_bytes += value,

@@ -125,6 +125,11 @@ impl Topology {
     pub fn url_of_task(&self, task: usize) -> Option<&Url> {
         self.workers.get(task).map(|(_, url)| url)
     }
+
+    /// The worker at a place.
+    pub(super) fn worker_at(&self, place: usize) -> Option<WorkerId> {
+        self.workers.get(place).map(|(worker, _)| *worker)
+    }
 }
 
 /// The position of the worker with most rows: the first of several.

@@ -28,6 +28,7 @@ use crate::functions;
 use crate::join_order::JoinOrder;
 use crate::logical_rules::hold_back;
 use crate::physical_rules::physical_rules;
+use crate::plan_cache::PlanCache;
 use crate::portable_windows::PortableWindows;
 use crate::query_memory;
 use crate::rewording::reworded;
@@ -46,6 +47,7 @@ use crate::yielding::YieldAfterExpansion;
 pub struct PlanningSessions {
     /// What files the coordinator itself may look at.
     pub allowed_roots: AllowedRoots,
+    pub(crate) plans: PlanCache,
     common: SessionState,
 }
 
@@ -102,7 +104,7 @@ impl PlanningSessions {
         functions.extend(generate.into_iter().map(|f| (f.name().to_owned(), f)));
         let mut common = builder.build();
         functions::bound(&mut common)?;
-        Ok(Self { allowed_roots, common })
+        Ok(Self { allowed_roots, plans: PlanCache::default(), common })
     }
 }
 
@@ -185,6 +187,7 @@ pub(crate) fn nested_state(
     *state.config_mut() = config
         .with_extension(Arc::new(topology.clone()))
         .with_extension(Arc::clone(&spec.snapshot.cluster))
+        .with_extension(Arc::clone(spec))
         .with_extension(Arc::new(Estimates(spec.settings.statistics)))
         .with_extension(Arc::new(JoinOrder(spec.settings.join_order)))
         .with_extension(Arc::new(Colocation(spec.settings.colocation)))

@@ -24,6 +24,7 @@ mod load_memory;
 mod lone;
 mod lying_worker;
 mod one_task;
+mod plan_cache;
 mod ports;
 mod pruning;
 mod query_memory;

@@ -53,9 +53,19 @@ async fn stages_and_alerts_of_a_query_are_told_also_after_a_restart() {
     assert_eq!(rows(&mut client, ALERTS).await, [["skew", "true"]]);
 
     let text = plan_text(&mut client, &format!("EXPLAIN ANALYZE {QUERY}")).await.unwrap();
-    for part in ["stage  tasks", "estimated", "scan of public.skewed", "skew: one of 3 tasks"] {
+    let parts =
+        ["stage  tasks", "estimated", "scan of public.skewed", "skew: one of 3 tasks", "wall ms"];
+    for part in parts {
         assert!(text.contains(part), "{part} is not in\n{text}");
     }
+    // All three workers are named with the time that they took.
+    for worker in rows(&mut client, "SELECT worker FROM sys.workers").await {
+        assert!(text.contains(&worker[0]), "{worker:?} is not in\n{text}");
+    }
+    let slowest = "SELECT DISTINCT wall_ms > 0, w.state FROM sys.query_stages s \
+         JOIN sys.queries USING (query_id) JOIN sys.workers w ON w.worker = s.slowest_worker \
+         WHERE text LIKE 'SELECT d, count%' AND s.stage = 1";
+    assert_eq!(rows(&mut client, slowest).await, [["true", "alive"]]);
     cluster.stop().await;
 
     let cluster = EmbeddedCluster::start(&config).await.unwrap();

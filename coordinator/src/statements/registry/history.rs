@@ -68,6 +68,8 @@ struct Line {
     fallback: Option<String>,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     is_cached: bool,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    is_plan_cached: bool,
     attempts: u32,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     profile: Option<Arc<QueryProfile>>,
@@ -92,6 +94,7 @@ impl Line {
             },
             fallback: run.fallback.clone(),
             is_cached: run.is_cached,
+            is_plan_cached: run.is_plan_cached,
             attempts: run.attempts,
             profile: run.profile.clone(),
         }
@@ -115,6 +118,7 @@ impl Line {
             state,
             fallback: self.fallback,
             is_cached: self.is_cached,
+            is_plan_cached: self.is_plan_cached,
             attempts: self.attempts,
             write: None,
             profile: self.profile,
@@ -286,6 +290,7 @@ mod tests {
             state,
             fallback: None,
             is_cached: false,
+            is_plan_cached: false,
             attempts: 2,
             write: None,
             profile: None,
