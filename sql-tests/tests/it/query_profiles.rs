@@ -65,7 +65,7 @@ async fn stages_and_alerts_of_a_query_are_told_also_after_a_restart() {
     let slowest = "SELECT DISTINCT wall_ms > 0, w.state FROM sys.query_stages s \
          JOIN sys.queries USING (query_id) JOIN sys.workers w ON w.worker = s.slowest_worker \
          WHERE text LIKE 'SELECT d, count%' AND s.stage = 1";
-    assert_eq!(rows(&mut client, slowest).await, [["true", "alive"]]);
+    assert_eq!(rows(&mut client, slowest).await, [["true", "live"]]);
     cluster.stop().await;
 
     let cluster = EmbeddedCluster::start(&config).await.unwrap();
