@@ -53,6 +53,7 @@ use datafusion::logical_expr::{AggregateUDF, ScalarUDF};
 use datafusion::optimizer::Optimizer;
 
 use average::ExactAverage;
+use average::of_sum::average_of_sum;
 use extremes::float_extremes;
 pub(crate) use extremes::min_of_intervals;
 pub(crate) use float_aggregates::state_bytes_of;
@@ -63,6 +64,7 @@ use operators::{CheckedArithmetic, Operation};
 use rewrite::{CheckAll, CheckBeforeFolding, CheckConstants};
 use sliding_bool::bool_aggregates;
 use sum::CheckedSum;
+pub(crate) use sum::WIDE_STATE_DIGITS as DIGITS_OF_EXACT_SUMS;
 use two_steps::{TWO_STEPS, WideFirstStep};
 
 /// Gives a session the functions. A fragment's plan names them, so workers need them too.
@@ -72,6 +74,7 @@ pub fn with_checked_functions(mut builder: SessionStateBuilder) -> SessionStateB
         .extend(Operation::ALL.map(|operation| {
             Arc::new(ScalarUDF::new_from_impl(CheckedArithmetic::new(operation)))
         }));
+    scalars.push(average_of_sum());
     // The last of a name counts.
     let sums = [CheckedSum::new(), CheckedSum::wide()];
     let sums = sums.map(|sum| Arc::new(AggregateUDF::new_from_impl(sum)));

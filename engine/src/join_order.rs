@@ -13,6 +13,7 @@
 //! - `placement`: which rows need not be moved
 //! - `reduce`: semi joins before inner joins
 //! - `reductions`: where semi joins with a small side spare something
+//! - `eager`: groups before joins
 //! - `through_aggregates`: semi joins before aggregates that are joined
 //! - `fewer_moved`: semi joins before rows that move
 //! - `small_side`: what these are joined with
@@ -21,6 +22,7 @@
 
 mod cluster;
 mod cost;
+mod eager;
 mod enumerate;
 mod estimates;
 mod fewer_moved;
@@ -106,6 +108,9 @@ impl Ordering<'_> {
         }
         if let Some(reduced) = self.with_fewer_moved_on_the_right(&plan.data)? {
             return self.order(reduced).map(|ordered| Transformed::yes(ordered.data));
+        }
+        if let Some(early) = self.grouped_early(&plan.data)? {
+            return self.order(early).map(|ordered| Transformed::yes(ordered.data));
         }
         let Some(mut cluster) = Cluster::of(&plan.data)? else {
             return plan.transform_sibling(|plan| plan.map_children(|child| self.order(child)));

@@ -61,6 +61,8 @@ pub struct Settings {
     pub smaller_builds: bool,
     /// Whether what a statement has several times is computed once.
     pub shared_subplans: bool,
+    /// Whether groups are made before joins where that pays.
+    pub eager_aggregation: bool,
     /// Whether plans of before are used while what they were made of stays the same.
     pub plan_cache: bool,
     /// Whether it is noted what the tasks of queries do.
@@ -200,12 +202,16 @@ pub struct Setting {
 }
 
 /// Names and descriptions, in alphabetical order.
-const SETTINGS: [(&str, &str); 20] = [
+const SETTINGS: [(&str, &str); 21] = [
     ("batch_rows", "rows per batch, 1 to 65536"),
     ("colocation", "whether rows are joined and grouped where they lie, if they can: on or off"),
     (
         "column_cache",
         "whether scans keep decoded columns and find them: on, refresh (keep only) or off",
+    ),
+    (
+        "eager_aggregation",
+        "whether rows are grouped before they are joined with what only names their groups: on or off",
     ),
     ("exchange_compression", "compression between workers: none, lz4 or zstd"),
     ("filter_pushdown", "whether scans evaluate filters themselves: on or off"),
@@ -277,6 +283,7 @@ impl Default for Settings {
             whole_builds: true,
             smaller_builds: true,
             shared_subplans: true,
+            eager_aggregation: true,
             plan_cache: true,
             profile: false,
             result_cache: true,
@@ -317,6 +324,7 @@ impl Settings {
             "whole_builds" => self.whole_builds = switch(name, value)?,
             "smaller_builds" => self.smaller_builds = switch(name, value)?,
             "shared_subplans" => self.shared_subplans = switch(name, value)?,
+            "eager_aggregation" => self.eager_aggregation = switch(name, value)?,
             "plan_cache" => self.plan_cache = switch(name, value)?,
             "profile" => self.profile = switch(name, value)?,
             "result_cache" => self.result_cache = switch(name, value)?,
@@ -366,6 +374,7 @@ impl Settings {
             "whole_builds" => on_or_off(self.whole_builds),
             "smaller_builds" => on_or_off(self.smaller_builds),
             "shared_subplans" => on_or_off(self.shared_subplans),
+            "eager_aggregation" => on_or_off(self.eager_aggregation),
             "plan_cache" => on_or_off(self.plan_cache),
             "profile" => on_or_off(self.profile),
             "result_cache" => on_or_off(self.result_cache),

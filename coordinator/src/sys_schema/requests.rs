@@ -207,6 +207,7 @@ mod tests {
             state,
             fallback: None,
             is_cached: false,
+            is_plan_cached: false,
             attempts: 1,
             write: Some(Write { request: key.map(|k| RequestKey::new(k).unwrap()), commit }),
             profile: None,

@@ -16,9 +16,11 @@
 //! - `accumulator`: one average, also over sliding windows and of distinct values
 //! - `groups`: an average per group
 //! - `quotient`: the division
+//! - `of_sum`: an average of a sum and a count
 
 mod accumulator;
 mod groups;
+pub(crate) mod of_sum;
 mod quotient;
 
 use std::sync::Arc;

@@ -55,7 +55,7 @@ use super::out_of_range::sum_out_of_range;
 
 /// Digits of an argument from which on a partial sum may be wider than 128 bits: below, that takes
 /// more than 10^10 of the largest values in one partial sum, which is an error then.
-pub(super) const WIDE_STATE_DIGITS: u8 = 28;
+pub(crate) const WIDE_STATE_DIGITS: u8 = 28;
 
 /// The function.
 #[derive(Debug, PartialEq, Eq, Hash)]

@@ -176,7 +176,8 @@ impl Cluster {
         Projection::try_new(columns, Arc::new(plan)).map(LogicalPlan::Projection)
     }
 
-    fn part(&self, order: &Order) -> Result<LogicalPlan> {
+    /// The same without regard to which columns there are.
+    pub(super) fn part(&self, order: &Order) -> Result<LogicalPlan> {
         let (left, right) = match order {
             Order::Relation(relation) => return Ok(self.relations[*relation].clone()),
             Order::Join(left, right) => (left, right),
@@ -209,7 +210,7 @@ impl Cluster {
 }
 
 /// Which relation each column is of; `None` where two have the same one.
-fn owners(relations: &[LogicalPlan]) -> Option<HashMap<Column, usize>> {
+pub(super) fn owners(relations: &[LogicalPlan]) -> Option<HashMap<Column, usize>> {
     let mut owners = HashMap::new();
     for (relation, plan) in relations.iter().enumerate() {
         for column in plan.schema().columns() {
@@ -222,7 +223,7 @@ fn owners(relations: &[LogicalPlan]) -> Option<HashMap<Column, usize>> {
 }
 
 /// The relations that an expression needs; `None` if it needs others.
-fn needs(expr: &Expr, owners: &HashMap<Column, usize>) -> Option<Set> {
+pub(super) fn needs(expr: &Expr, owners: &HashMap<Column, usize>) -> Option<Set> {
     let columns = expr.column_refs();
     columns.into_iter().try_fold(Set::EMPTY, |set, column| {
         owners.get(column).map(|relation| set.and(Set::one(*relation)))

@@ -7,10 +7,10 @@ use std::sync::Arc;
 
 use datafusion::catalog::TableProvider;
 use datafusion::common::stats::Precision;
-use datafusion::common::{ColumnStatistics, JoinType, Statistics};
+use datafusion::common::{Column, ColumnStatistics, JoinType, Statistics};
 use datafusion::datasource::source_as_provider;
 use datafusion::execution::SessionState;
-use datafusion::logical_expr::utils::conjunction;
+use datafusion::logical_expr::utils::{conjunction, split_conjunction};
 use datafusion::logical_expr::{Aggregate, Expr, Join, LogicalPlan, Projection};
 
 use crate::column_samples::ColumnSamples;
@@ -126,6 +126,50 @@ fn filtered(
     let condition = state.create_physical_expr(filter.clone(), schema).ok()?;
     let samples = samples_of(input, state);
     Some(kept(&rows, share_of(&condition, schema.as_arrow(), &rows, &samples)))
+}
+
+/// The share of a column's values that the filters of a plan leave, of those that need no other column.
+pub(super) fn share_of_column(plan: &LogicalPlan, column: &Column, state: &SessionState) -> f64 {
+    let of = |filters: &[&Expr], rows: Option<Statistics>, input: &LogicalPlan| {
+        let own = filters.iter().filter(|filter| {
+            let columns = filter.column_refs();
+            columns.len() == 1 && columns.contains(column)
+        });
+        let share = |filter: &Expr| {
+            let (rows, schema) = (rows.as_ref()?, input.schema());
+            let condition = state.create_physical_expr(filter.clone(), schema).ok()?;
+            let samples = samples_of(input, state);
+            Some(share_of(&condition, schema.as_arrow(), rows, &samples))
+        };
+        own.map(|filter| share(filter).unwrap_or(1.0)).product::<f64>()
+    };
+    match plan {
+        LogicalPlan::TableScan(scan) if !scan.filters.is_empty() => {
+            let filters = scan.filters.iter().flat_map(split_conjunction).collect::<Vec<_>>();
+            let mut unfiltered = scan.clone();
+            unfiltered.filters.clear();
+            of(&filters, estimate(&LogicalPlan::TableScan(unfiltered), state), plan)
+        }
+        LogicalPlan::Filter(filter) => {
+            let filters = split_conjunction(&filter.predicate);
+            of(&filters, estimate(&filter.input, state), &filter.input)
+                * share_of_column(&filter.input, column, state)
+        }
+        LogicalPlan::Projection(projection) => {
+            let place = projection.schema.maybe_index_of_column(column);
+            let below = place.and_then(|place| {
+                projection.expr.get(place)?.clone().unalias().try_as_col().cloned()
+            });
+            below.map_or(1.0, |column| share_of_column(&projection.input, &column, state))
+        }
+        LogicalPlan::SubqueryAlias(alias) => {
+            let place = alias.schema.maybe_index_of_column(column);
+            let below =
+                place.and_then(|place| alias.input.schema().columns().into_iter().nth(place));
+            below.map_or(1.0, |column| share_of_column(&alias.input, &column, state))
+        }
+        _ => 1.0,
+    }
 }
 
 /// Rows that ANALYZE drew of a table's columns, where a plan has these and no others.
