@@ -61,8 +61,8 @@ pub struct Settings {
     pub smaller_builds: bool,
     /// Whether what a statement has several times is computed once.
     pub shared_subplans: bool,
-    /// Whether groups are made before joins where that pays.
-    pub eager_aggregation: bool,
+    /// Where groups are made before joins.
+    pub eager_aggregation: EagerAggregation,
     /// Whether plans of before are used while what they were made of stays the same.
     pub plan_cache: bool,
     /// Whether it is noted what the tasks of queries do.
@@ -110,6 +110,36 @@ impl CacheUse {
             Self::On => "on",
             Self::Refresh => "refresh",
             Self::Off => "off",
+        }
+    }
+}
+
+/// Where groups are made before joins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum EagerAggregation {
+    /// Where that is estimated to be clearly cheaper.
+    On,
+    /// Nowhere.
+    Off,
+    /// Wherever it can be: to test it.
+    Always,
+}
+
+impl EagerAggregation {
+    fn parse(value: &str) -> Option<Self> {
+        match value.to_ascii_lowercase().as_str() {
+            "on" | "true" => Some(Self::On),
+            "off" | "false" => Some(Self::Off),
+            "always" => Some(Self::Always),
+            _ => None,
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::On => "on",
+            Self::Off => "off",
+            Self::Always => "always",
         }
     }
 }
@@ -211,7 +241,7 @@ const SETTINGS: [(&str, &str); 21] = [
     ),
     (
         "eager_aggregation",
-        "whether rows are grouped before they are joined with what only names their groups: on or off",
+        "whether rows are grouped before they are joined with what only names their groups: on, off or always",
     ),
     ("exchange_compression", "compression between workers: none, lz4 or zstd"),
     ("filter_pushdown", "whether scans evaluate filters themselves: on or off"),
@@ -283,7 +313,7 @@ impl Default for Settings {
             whole_builds: true,
             smaller_builds: true,
             shared_subplans: true,
-            eager_aggregation: true,
+            eager_aggregation: EagerAggregation::On,
             plan_cache: true,
             profile: false,
             result_cache: true,
@@ -324,7 +354,11 @@ impl Settings {
             "whole_builds" => self.whole_builds = switch(name, value)?,
             "smaller_builds" => self.smaller_builds = switch(name, value)?,
             "shared_subplans" => self.shared_subplans = switch(name, value)?,
-            "eager_aggregation" => self.eager_aggregation = switch(name, value)?,
+            "eager_aggregation" => {
+                let parsed = EagerAggregation::parse(value);
+                self.eager_aggregation =
+                    parsed.ok_or_else(|| invalid(name, value, "on, off or always"))?;
+            }
             "plan_cache" => self.plan_cache = switch(name, value)?,
             "profile" => self.profile = switch(name, value)?,
             "result_cache" => self.result_cache = switch(name, value)?,
@@ -374,7 +408,7 @@ impl Settings {
             "whole_builds" => on_or_off(self.whole_builds),
             "smaller_builds" => on_or_off(self.smaller_builds),
             "shared_subplans" => on_or_off(self.shared_subplans),
-            "eager_aggregation" => on_or_off(self.eager_aggregation),
+            "eager_aggregation" => self.eager_aggregation.name().to_owned(),
             "plan_cache" => on_or_off(self.plan_cache),
             "profile" => on_or_off(self.profile),
             "result_cache" => on_or_off(self.result_cache),

@@ -41,11 +41,14 @@ use super::enumerate::Order;
 use super::estimates::{distinct_values, estimate, share_of_column};
 use super::graph::{Graph, Set};
 use crate::session::SessionSpec;
+use crate::settings::EagerAggregation;
 use sound::cannot_fail;
 use steps::{Functions, Steps, TwoSteps};
 
 /// Relations that may be joined late: all sets of them are compared.
 const LATE_MAX: usize = 8;
+/// What the columns of first steps are named by.
+const STEP: &str = "early_";
 /// What a row costs to be read and joined, in numbers that are grouped by.
 const JOINED: f64 = 3.0;
 /// The same of a text that is grouped by.
@@ -81,6 +84,8 @@ struct Early {
     order: Order,
     keys: Vec<Expr>,
     cost: f64,
+    /// The share of rows that later joins leave out.
+    left_out: f64,
 }
 
 impl Ordering<'_> {
@@ -88,11 +93,18 @@ impl Ordering<'_> {
     pub(super) fn grouped_early(&self, plan: &LogicalPlan) -> Result<Option<LogicalPlan>> {
         let LogicalPlan::Aggregate(aggregate) = plan else { return Ok(None) };
         let spec = self.state.config().get_extension::<SessionSpec>();
-        if spec.is_some_and(|spec| !spec.settings.eager_aggregation) {
+        let wanted = spec.map_or(EagerAggregation::On, |spec| spec.settings.eager_aggregation);
+        if wanted == EagerAggregation::Off {
             return Ok(None);
         }
         let Some(grouped) = self.grouped(aggregate)? else { return Ok(None) };
-        let Some(early) = self.cheapest_early(&grouped)? else { return Ok(None) };
+        let pays = |early: &Early, now: f64| {
+            wanted == EagerAggregation::Always
+                || early.left_out <= LEFT_OUT_MAX
+                    && early.cost < now * CLEARLY
+                    && now - early.cost > SPARED_MIN
+        };
+        let Some(early) = self.cheapest_early(&grouped, pays)? else { return Ok(None) };
         let number = self.reducers.fetch_add(1, MemoryOrdering::Relaxed);
         self.in_two_steps(&grouped, &early, number)
     }
@@ -123,6 +135,9 @@ impl Ordering<'_> {
         }
         let Some(graph) = self.graph(&cluster) else { return Ok(None) };
         let Some(owners) = owners(&cluster.relations) else { return Ok(None) };
+        if steps.iter().flat_map(Steps::arguments).any(is_summed) {
+            return Ok(None);
+        }
         let arguments = steps.iter().flat_map(Steps::arguments);
         let measured = arguments.map(|argument| needs(argument, &owners));
         let Some(mut measured) = measured.collect::<Option<Vec<Set>>>().map(union) else {
@@ -139,7 +154,11 @@ impl Ordering<'_> {
     }
 
     /// The relations to join before groups are made early, if that pays for any.
-    fn cheapest_early(&self, grouped: &Grouped<'_>) -> Result<Option<Early>> {
+    fn cheapest_early(
+        &self,
+        grouped: &Grouped<'_>,
+        pays: impl Fn(&Early, f64) -> bool,
+    ) -> Result<Option<Early>> {
         let graph = &grouped.graph;
         let late: Vec<_> = graph.all().without(grouped.measured).relations().collect();
         if late.is_empty() || late.len() > LATE_MAX {
@@ -156,20 +175,18 @@ impl Ordering<'_> {
             let Some(order) = joined_of(&grouped.cluster.order, relations, graph) else { continue };
             let Some(keys) = keys_of(grouped, relations)? else { continue };
             let all = graph.rows(relations);
-            if rows < all * LEFT_OUT_MAX {
-                continue;
-            }
             let distinct: f64 =
                 keys.iter().map(|key| self.distinct(key, &grouped.cluster)).product();
             let groups = drawn(distinct, all);
             let cost =
                 all * (JOINED + weight_of(&keys, &grouped.schema)?) + groups * (JOINED + weight);
-            if best.as_ref().is_none_or(|best| cost < best.cost) {
-                best = Some(Early { relations, order, keys, cost });
+            let early = Early { relations, order, keys, cost, left_out: 1.0 - rows / all };
+            if pays(&early, now) && best.as_ref().is_none_or(|best| cost < best.cost) {
+                best = Some(early);
             }
         }
-        tracing::debug!(now, best = best.as_ref().map(|best| best.cost), "early groups");
-        Ok(best.filter(|best| best.cost < now * CLEARLY && now - best.cost > SPARED_MIN))
+        tracing::debug!(now, early = best.as_ref().map(|best| best.cost), "groups before joins");
+        Ok(best)
     }
 
     /// How many different values a key has in the rows of its relation.
@@ -198,10 +215,10 @@ impl Ordering<'_> {
         };
         let steps = grouped.steps.iter().enumerate();
         let steps: Vec<TwoSteps> = steps
-            .map(|(place, of)| of.in_two(&format!("early_{number}_value_{place}"), &functions))
+            .map(|(place, of)| of.in_two(&format!("{STEP}{number}_value_{place}"), &functions))
             .collect();
         // Columns keep their names, so that what is above finds them.
-        let key_name = |place: usize| format!("early_{number}_key_{place}");
+        let key_name = |place: usize| format!("{STEP}{number}_key_{place}");
         let keys = early.keys.iter().enumerate().map(|(place, key)| match key {
             Expr::Column(_) => key.clone(),
             computed => computed.clone().alias(key_name(place)),
@@ -436,6 +453,12 @@ fn has_subquery_or_chance<'a>(exprs: impl Iterator<Item = &'a Expr>) -> Result<b
         }
     }
     Ok(false)
+}
+
+/// Whether an expression is of a first step: a third one would spare nothing.
+fn is_summed(expr: &Expr) -> bool {
+    let is_of_step = |column: &&Column| column.relation.is_none() && column.name.starts_with(STEP);
+    expr.column_refs().iter().any(is_of_step)
 }
 
 /// Types whose values are equal only if they are the same.
