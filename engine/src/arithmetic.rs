@@ -15,6 +15,7 @@
 //! - [`sum`](mod@sum): the aggregate, over `exact` sums that the order of rows cannot change; `average`: that of
 //!   integers, over the same sums; `integer_arguments`: how both take them
 //! - `two_steps`: one of DataFusion's rules, kept from overflowing on the way
+//! - `second_step`: the last of two steps of sums and averages
 //! - `extremes`: `min` and `max` of floats, that the order of rows cannot change either, and of
 //!   intervals (`interval_extremes`)
 //! - `floats`: one NaN and one zero, and `float_aggregates` that give them, also over frames that move (`sliding`,
@@ -40,6 +41,7 @@ mod operators;
 mod out_of_range;
 mod percentile;
 mod rewrite;
+mod second_step;
 mod sliding;
 mod sliding_bool;
 mod sliding_sum;
@@ -53,7 +55,6 @@ use datafusion::logical_expr::{AggregateUDF, ScalarUDF};
 use datafusion::optimizer::Optimizer;
 
 use average::ExactAverage;
-use average::of_sum::average_of_sum;
 use extremes::float_extremes;
 pub(crate) use extremes::min_of_intervals;
 pub(crate) use float_aggregates::state_bytes_of;
@@ -62,6 +63,8 @@ use floats::{NormalizeFloatsRule, normalize_function};
 pub use floats::{normalize_float_rows, normalize_floats};
 use operators::{CheckedArithmetic, Operation};
 use rewrite::{CheckAll, CheckBeforeFolding, CheckConstants};
+use second_step::second_steps;
+pub(crate) use second_step::{AVERAGE_OF_SUM, BIGINT_OF_SUM};
 use sliding_bool::bool_aggregates;
 use sum::CheckedSum;
 pub(crate) use sum::WIDE_STATE_DIGITS as DIGITS_OF_EXACT_SUMS;
@@ -74,7 +77,7 @@ pub fn with_checked_functions(mut builder: SessionStateBuilder) -> SessionStateB
         .extend(Operation::ALL.map(|operation| {
             Arc::new(ScalarUDF::new_from_impl(CheckedArithmetic::new(operation)))
         }));
-    scalars.push(average_of_sum());
+    scalars.extend(second_steps());
     // The last of a name counts.
     let sums = [CheckedSum::new(), CheckedSum::wide()];
     let sums = sums.map(|sum| Arc::new(AggregateUDF::new_from_impl(sum)));

@@ -68,8 +68,7 @@ impl DecidedBy {
                     Some(scanned) => scans.push(scanned),
                     None => is_decided = false,
                 },
-                LogicalPlan::Extension(_) | LogicalPlan::RecursiveQuery(_) => is_decided = false,
-                _ => {}
+                node => is_decided &= only_computes(node),
             }
             node.apply_expressions(|expr| {
                 expr.apply(|part| {
@@ -90,6 +89,20 @@ impl DecidedBy {
         })?;
         let is_known = is_decided && !scans.is_empty();
         Ok(is_known.then_some(Self { scans, literals }))
+    }
+}
+
+/// Whether all that a node does is in it, and is to compute rows. What is written to is not compared with plans.
+fn only_computes(node: &LogicalPlan) -> bool {
+    use LogicalPlan as P;
+    match node {
+        P::Projection(_) | P::Filter(_) | P::Window(_) | P::Aggregate(_) | P::Sort(_) => true,
+        P::Join(_) | P::Repartition(_) | P::Union(_) | P::Limit(_) | P::Distinct(_) => true,
+        P::EmptyRelation(_) | P::Values(_) | P::Unnest(_) => true,
+        P::Subquery(_) | P::SubqueryAlias(_) => true,
+        P::TableScan(_) | P::RecursiveQuery(_) | P::Extension(_) => false,
+        P::Dml(_) | P::Ddl(_) | P::Copy(_) | P::Statement(_) => false,
+        P::Explain(_) | P::Analyze(_) | P::DescribeTable(_) => false,
     }
 }
 

@@ -33,8 +33,10 @@ use crate::snapshot::{ClusterView, TableSnapshot};
 
 /// Plans that are looked at.
 const BOUNDS: Bounds = Bounds { parts: 10_000, literal_bytes: 64 << 10 };
-/// What plans that are kept have together: nodes, columns of these and types of literals, of some 200 bytes each.
-const PARTS_MAX: u64 = 400_000;
+/// Bytes of all plans that are kept, about.
+const BYTES_MAX: u64 = 64 << 20;
+/// Bytes of a node, of a column of one, of a part of an expression, about.
+const PART_BYTES: u64 = 200;
 /// Plans that may be kept, about.
 const PLANS: usize = 500;
 /// Statements that are remembered to have been asked once: most are never asked again.
@@ -51,7 +53,7 @@ pub(crate) struct Optimized {
 
 /// The optimised plans of one coordinator.
 pub(crate) struct PlanCache {
-    plans: Cache<Arc<PlanKey>, Arc<Held>, Parts>,
+    plans: Cache<Arc<PlanKey>, Arc<Held>, Bytes>,
     asked_once: Cache<u64, ()>,
     hasher: RandomState,
 }
@@ -59,7 +61,7 @@ pub(crate) struct PlanCache {
 impl Default for PlanCache {
     fn default() -> Self {
         Self {
-            plans: Cache::with_weighter(PLANS, PARTS_MAX, Parts),
+            plans: Cache::with_weighter(PLANS, BYTES_MAX, Bytes),
             asked_once: Cache::new(ASKED_ONCE),
             hasher: RandomState::new(),
         }
@@ -81,16 +83,16 @@ struct Held {
     cluster: Arc<ClusterView>,
     /// Its scans have a [`Place`].
     optimized: Optimized,
-    parts: u64,
+    bytes: u64,
 }
 
-/// What a plan takes.
+/// What a plan takes, with its key.
 #[derive(Clone)]
-struct Parts;
+struct Bytes;
 
-impl Weighter<Arc<PlanKey>, Arc<Held>> for Parts {
+impl Weighter<Arc<PlanKey>, Arc<Held>> for Bytes {
     fn weight(&self, _: &Arc<PlanKey>, held: &Arc<Held>) -> u64 {
-        held.parts
+        held.bytes
     }
 }
 
@@ -182,12 +184,12 @@ impl Asked {
         let plan = with_sources(optimized.plan.clone(), place_of)?;
         // One that reads more than was written is made anew each time.
         let (Some(key), Some(plan)) = (key, plan) else { return Ok(()) };
-        let parts = parts_of(&key)? + parts_of(&plan)? + self.key.literals.len() as u64;
+        let bytes = bytes_of(&key)? + bytes_of(&plan)?;
         let held = Held {
             tables: self.scans.iter().map(|scan| Arc::downgrade(&scan.table)).collect(),
             cluster: Arc::clone(&self.spec.snapshot.cluster),
             optimized: Optimized { plan, columns: Arc::clone(&optimized.columns) },
-            parts,
+            bytes,
         };
         cache.plans.insert(Arc::new(PlanKey { plan: key, ..self.key }), Arc::new(held));
         Ok(())
@@ -212,16 +214,17 @@ fn with_sources(
 }
 
 /// What a plan takes: its nodes, their columns and the parts of their expressions.
-fn parts_of(plan: &LogicalPlan) -> Result<u64> {
-    let mut parts = 0;
+fn bytes_of(plan: &LogicalPlan) -> Result<u64> {
+    let mut bytes = 0;
     plan.apply_with_subqueries(|node| {
-        parts += 1 + node.schema().fields().len() as u64;
+        bytes += PART_BYTES * (1 + node.schema().fields().len() as u64);
         node.apply_expressions(|expr| {
-            expr.apply(|_| {
-                parts += 1;
+            expr.apply(|part| {
+                let own = part.as_literal().map_or(0, |value| value.size() as u64);
+                bytes += PART_BYTES + own;
                 Ok(TreeNodeRecursion::Continue)
             })
         })
     })?;
-    Ok(parts)
+    Ok(bytes)
 }

@@ -39,7 +39,7 @@ pub fn domain_problem(name: &str) -> Option<&'static str> {
 /// 8: scans in the order of the sort key, encodings that columns declare, sketches of columns. 9: fragments name
 /// their query. 10: averages of integers are exact. 11: rows are sent to the tasks of their slices.
 /// 12: plans have rows with them.
-pub const PROTOCOL_VERSION: u32 = 12;
+pub const PROTOCOL_VERSION: u32 = 13;
 
 /// The largest message any internal service sends or accepts, in bytes. One record batch must
 /// fit: a batch is cut to about 2 MiB, and a single row may be as long as a Flight message.

@@ -16,11 +16,9 @@
 //! - `accumulator`: one average, also over sliding windows and of distinct values
 //! - `groups`: an average per group
 //! - `quotient`: the division
-//! - `of_sum`: an average of a sum and a count
 
 mod accumulator;
 mod groups;
-pub(crate) mod of_sum;
 mod quotient;
 
 use std::sync::Arc;
@@ -37,6 +35,7 @@ use datafusion::logical_expr::{
 
 use accumulator::{AverageAccumulator, DistinctAverage};
 use groups::GroupedAverages;
+pub(super) use quotient::quotient;
 
 use super::float_aggregates::float_average;
 use super::integer_arguments::cast_argument;

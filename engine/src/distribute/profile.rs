@@ -1,8 +1,8 @@
 //! What the stages of a plan are and, once it ran with metrics, what their tasks did.
 //!
 //! A profile of a plan alone has estimates only. With metrics it says how far they were off, which task was the
-//! busiest, how long each worker took, and what was spilled or came out of the column cache: `EXPLAIN ANALYZE` shows it, and `sys.query_stages`
-//! keeps it. What in it deserves a second look is found by [`alerts`](super::alerts()).
+//! busiest, how long each worker took, and what was spilled or came out of the column cache: `EXPLAIN ANALYZE` shows
+//! it, and `sys.query_stages` keeps it. What in it deserves a second look is found by [`alerts`](super::alerts()).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -21,7 +21,7 @@
 mod sound;
 mod steps;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering as MemoryOrdering;
 
@@ -40,21 +40,20 @@ use super::cluster::{Cluster, has_subquery, needs, owners};
 use super::enumerate::Order;
 use super::estimates::{distinct_values, estimate, share_of_column};
 use super::graph::{Graph, Set};
+use crate::arithmetic::{AVERAGE_OF_SUM, BIGINT_OF_SUM};
 use crate::session::SessionSpec;
 use crate::settings::EagerAggregation;
 use sound::cannot_fail;
 use steps::{Functions, Steps, TwoSteps};
 
 /// Relations that may be joined late: all sets of them are compared.
-const LATE_MAX: usize = 8;
-/// What the columns of first steps are named by.
-const STEP: &str = "early_";
+const LATE_MAX: usize = 6;
 /// What a row costs to be read and joined, in numbers that are grouped by.
 const JOINED: f64 = 3.0;
 /// The same of a text that is grouped by.
 const TEXT: f64 = 3.0;
 /// Early groups must cost at most so much of the late ones alone.
-const CLEARLY: f64 = 0.5;
+const CLEARLY: f64 = 0.7;
 /// And spare so many numbers that are grouped by: two exchanges more take some milliseconds.
 const SPARED_MIN: f64 = 1e6;
 /// Later joins may leave out so much, at most: what is left out is read and grouped for nothing.
@@ -65,8 +64,9 @@ struct Grouped<'a> {
     aggregate: &'a Aggregate,
     cluster: Cluster,
     graph: Graph,
-    /// The columns of all of its relations.
+    /// The columns of all of its relations, and which one each is of.
     schema: DFSchema,
+    owners: HashMap<Column, usize>,
     /// What is grouped by, over the columns of the joins.
     groups: Vec<Expr>,
     /// How often rows are grouped.
@@ -88,6 +88,16 @@ struct Early {
     left_out: f64,
 }
 
+impl Early {
+    /// Whether early groups cost clearly less than the late ones alone.
+    fn pays(&self, late_alone: f64, wanted: EagerAggregation) -> bool {
+        wanted == EagerAggregation::Always
+            || self.left_out <= LEFT_OUT_MAX
+                && self.cost < late_alone * CLEARLY
+                && late_alone - self.cost > SPARED_MIN
+    }
+}
+
 impl Ordering<'_> {
     /// An aggregation that makes groups before its last joins, where that is estimated to pay.
     pub(super) fn grouped_early(&self, plan: &LogicalPlan) -> Result<Option<LogicalPlan>> {
@@ -98,19 +108,21 @@ impl Ordering<'_> {
             return Ok(None);
         }
         let Some(grouped) = self.grouped(aggregate)? else { return Ok(None) };
-        let pays = |early: &Early, now: f64| {
-            wanted == EagerAggregation::Always
-                || early.left_out <= LEFT_OUT_MAX
-                    && early.cost < now * CLEARLY
-                    && now - early.cost > SPARED_MIN
-        };
-        let Some(early) = self.cheapest_early(&grouped, pays)? else { return Ok(None) };
+        let Some(early) = self.cheapest_early(&grouped, wanted)? else { return Ok(None) };
         let number = self.reducers.fetch_add(1, MemoryOrdering::Relaxed);
-        self.in_two_steps(&grouped, &early, number)
+        match self.in_two_steps(&grouped, &early, number) {
+            Ok(two_steps) => Ok(two_steps),
+            Err(error) => {
+                // Columns that had no names in common may have some where they are joined otherwise.
+                tracing::debug!(%error, "an aggregation stays one step");
+                Ok(None)
+            }
+        }
     }
 
     fn grouped<'a>(&self, aggregate: &'a Aggregate) -> Result<Option<Grouped<'a>>> {
         let (leaves, sets) = leaves(&aggregate.group_expr);
+        let names = leaves.iter().collect::<HashSet<_>>().len();
         let mut exprs: Vec<Expr> =
             leaves.into_iter().chain(&aggregate.aggr_expr).cloned().collect();
         let Some(input) = inlined(&aggregate.input, &mut exprs)? else { return Ok(None) };
@@ -118,7 +130,8 @@ impl Ordering<'_> {
         let values = exprs.split_off(exprs.len() - aggregate.aggr_expr.len());
         let mut schema = DFSchema::empty();
         for relation in &cluster.relations {
-            schema = schema.join(relation.schema())?;
+            let Ok(joined) = schema.join(relation.schema()) else { return Ok(None) };
+            schema = joined;
         }
         let mut steps = Vec::with_capacity(values.len());
         for value in &values {
@@ -130,14 +143,15 @@ impl Ordering<'_> {
                 return Ok(None);
             }
         }
+        // Columns of two names may be one: what is grouped by once has no place for both.
+        if exprs.iter().collect::<HashSet<_>>().len() != names {
+            return Ok(None);
+        }
         if exprs.is_empty() || has_subquery_or_chance(exprs.iter().chain(&values))? {
             return Ok(None);
         }
         let Some(graph) = self.graph(&cluster) else { return Ok(None) };
         let Some(owners) = owners(&cluster.relations) else { return Ok(None) };
-        if steps.iter().flat_map(Steps::arguments).any(is_summed) {
-            return Ok(None);
-        }
         let arguments = steps.iter().flat_map(Steps::arguments);
         let measured = arguments.map(|argument| needs(argument, &owners));
         let Some(mut measured) = measured.collect::<Option<Vec<Set>>>().map(union) else {
@@ -150,14 +164,16 @@ impl Ordering<'_> {
             measured = largest.map_or(Set::EMPTY, Set::one);
         }
         let groups = exprs;
-        Ok(Some(Grouped { aggregate, cluster, graph, schema, groups, sets, steps, measured }))
+        let grouped =
+            Grouped { aggregate, cluster, graph, schema, owners, groups, sets, steps, measured };
+        Ok(Some(grouped))
     }
 
     /// The relations to join before groups are made early, if that pays for any.
     fn cheapest_early(
         &self,
         grouped: &Grouped<'_>,
-        pays: impl Fn(&Early, f64) -> bool,
+        wanted: EagerAggregation,
     ) -> Result<Option<Early>> {
         let graph = &grouped.graph;
         let late: Vec<_> = graph.all().without(grouped.measured).relations().collect();
@@ -167,6 +183,10 @@ impl Ordering<'_> {
         let rows = graph.rows(graph.all());
         let weight = weight_of(&grouped.groups, &grouped.schema)? * grouped.sets as f64;
         let now = rows * (JOINED + weight);
+        if wanted != EagerAggregation::Always && now <= SPARED_MIN {
+            return Ok(None);
+        }
+        let mut known = HashMap::new();
         let mut best: Option<Early> = None;
         for chosen in 1_usize..1 << late.len() {
             let chosen = late.iter().enumerate().filter(|(place, _)| chosen >> place & 1 == 1);
@@ -175,13 +195,17 @@ impl Ordering<'_> {
             let Some(order) = joined_of(&grouped.cluster.order, relations, graph) else { continue };
             let Some(keys) = keys_of(grouped, relations)? else { continue };
             let all = graph.rows(relations);
-            let distinct: f64 =
-                keys.iter().map(|key| self.distinct(key, &grouped.cluster)).product();
+            let columns: HashSet<_> = keys.iter().flat_map(Expr::column_refs).collect();
+            let of = |column: &Column| {
+                let new = || self.distinct(column, &grouped.cluster);
+                *known.entry(column.clone()).or_insert_with(new)
+            };
+            let distinct: f64 = columns.into_iter().map(of).product();
             let groups = drawn(distinct, all);
             let cost =
                 all * (JOINED + weight_of(&keys, &grouped.schema)?) + groups * (JOINED + weight);
             let early = Early { relations, order, keys, cost, left_out: 1.0 - rows / all };
-            if pays(&early, now) && best.as_ref().is_none_or(|best| cost < best.cost) {
+            if early.pays(now, wanted) && best.as_ref().is_none_or(|best| cost < best.cost) {
                 best = Some(early);
             }
         }
@@ -189,16 +213,15 @@ impl Ordering<'_> {
         Ok(best)
     }
 
-    /// How many different values a key has in the rows of its relation.
-    fn distinct(&self, key: &Expr, cluster: &Cluster) -> f64 {
-        let columns = key.column_refs();
-        let of = |column: &Column| {
-            let plan = cluster.relations.iter().find(|plan| plan.schema().has_column(column))?;
+    /// How many different values a column has in the rows of its relation.
+    fn distinct(&self, column: &Column, cluster: &Cluster) -> f64 {
+        let of = |plan: &LogicalPlan| {
             let known = estimate(plan, self.state)?;
             let all = distinct_values(&Expr::Column(column.clone()), plan, &known);
             Some((all * share_of_column(plan, column, self.state)).max(1.0))
         };
-        columns.into_iter().map(|column| of(column).unwrap_or(f64::INFINITY)).product()
+        let plan = cluster.relations.iter().find(|plan| plan.schema().has_column(column));
+        plan.and_then(of).unwrap_or(f64::INFINITY)
     }
 
     fn in_two_steps(
@@ -211,14 +234,15 @@ impl Ordering<'_> {
             sum: self.state.udaf("sum")?,
             wide_sum: self.state.udaf("wide_sum")?,
             count: count_udaf(),
-            average_of_sum: self.state.udf("average_of_sum")?,
+            average_of_sum: self.state.udf(AVERAGE_OF_SUM)?,
+            bigint_of_sum: self.state.udf(BIGINT_OF_SUM)?,
         };
         let steps = grouped.steps.iter().enumerate();
-        let steps: Vec<TwoSteps> = steps
-            .map(|(place, of)| of.in_two(&format!("{STEP}{number}_value_{place}"), &functions))
-            .collect();
+        let steps = steps
+            .map(|(place, of)| of.in_two(&format!("early_{number}_value_{place}"), &functions))
+            .collect::<Result<Vec<TwoSteps>>>()?;
         // Columns keep their names, so that what is above finds them.
-        let key_name = |place: usize| format!("{STEP}{number}_key_{place}");
+        let key_name = |place: usize| format!("early_{number}_key_{place}");
         let keys = early.keys.iter().enumerate().map(|(place, key)| match key {
             Expr::Column(_) => key.clone(),
             computed => computed.clone().alias(key_name(place)),
@@ -235,6 +259,8 @@ impl Ordering<'_> {
         let Some(joined) = with_one(&grouped.cluster, early.relations, summed, renamed)? else {
             return Ok(None);
         };
+        // Only what is below: groups of early groups would be asked for again and again.
+        let joined = self.order(joined)?.data;
         let aggregate = grouped.aggregate;
         let mut groups = grouped.groups.iter().map(renamed);
         let group_expr = aggregate.group_expr.iter().map(|expr| with_leaves(expr, &mut groups));
@@ -242,7 +268,7 @@ impl Ordering<'_> {
         let Some(group_expr) = group_expr else { return Ok(None) };
         let second = steps.iter().flat_map(|steps| steps.second.clone()).collect();
         let late = Aggregate::try_new(Arc::new(joined), group_expr, second)?;
-        restored(aggregate, late, steps.into_iter().map(|steps| steps.value)).map(Some)
+        restored(aggregate, late, steps.into_iter().map(|steps| steps.value))
     }
 }
 
@@ -251,8 +277,12 @@ fn restored(
     aggregate: &Aggregate,
     late: Aggregate,
     values: impl Iterator<Item = Expr>,
-) -> Result<LogicalPlan> {
-    let groups = aggregate.schema.fields().len() - aggregate.aggr_expr.len();
+) -> Result<Option<LogicalPlan>> {
+    let groups_of = |of: &Aggregate| of.schema.fields().len() - of.aggr_expr.len();
+    let groups = groups_of(aggregate);
+    if groups_of(&late) != groups {
+        return Ok(None);
+    }
     let columns = late.schema.columns().into_iter().take(groups).map(Expr::Column);
     let exprs = columns.chain(values).zip(aggregate.schema.iter());
     let exprs = exprs.map(|(expr, (qualifier, field))| {
@@ -271,7 +301,7 @@ fn restored(
     });
     let exprs = exprs.collect::<Result<Vec<_>>>()?;
     let late = Arc::new(LogicalPlan::Aggregate(late));
-    Projection::try_new(exprs, late).map(LogicalPlan::Projection)
+    Projection::try_new(exprs, late).map(LogicalPlan::Projection).map(Some)
 }
 
 /// The joins of a cluster, with one plan in the place of some relations; `None` where keys do not join the rest to it
@@ -317,10 +347,11 @@ fn with_one(
 /// What rows of some relations are grouped by, so that all of a group are joined to the same rows and are in the same
 /// group at the end; `None` where one of these keys cannot be.
 fn keys_of(grouped: &Grouped<'_>, relations: Set) -> Result<Option<Vec<Expr>>> {
-    let Grouped { cluster, schema, .. } = grouped;
-    let Some(owners) = owners(&cluster.relations) else { return Ok(None) };
+    let Grouped { cluster, schema, owners, .. } = grouped;
     let mut keys = Vec::new();
     let mut is_named_late = false;
+    // Of rows that a later join may leave out.
+    let mut computed_early = Vec::new();
     let own_columns = |expr: &Expr, keys: &mut Vec<Expr>| {
         for column in expr.column_refs() {
             if owners.get(column).is_some_and(|of| relations.has(*of)) {
@@ -329,7 +360,7 @@ fn keys_of(grouped: &Grouped<'_>, relations: Set) -> Result<Option<Vec<Expr>>> {
         }
     };
     for group in &grouped.groups {
-        match needs(group, &owners) {
+        match needs(group, owners) {
             Some(set) if relations.contains(set) => keys.push(group.clone()),
             Some(_) => {
                 is_named_late = true;
@@ -340,14 +371,26 @@ fn keys_of(grouped: &Grouped<'_>, relations: Set) -> Result<Option<Vec<Expr>>> {
     }
     for class in &cluster.equal {
         let is_late = class.iter().any(|(of, _)| !relations.has(*of));
-        let early = class.iter().find(|(of, _)| relations.has(*of));
-        if let (true, Some((_, key))) = (is_late, early) {
+        let early: Vec<_> = class.iter().filter(|(of, _)| relations.has(*of)).collect();
+        if let (true, Some((_, key))) = (is_late, early.first()) {
             keys.push(key.clone());
+        }
+        if early.len() > 1 {
+            computed_early.extend(early.into_iter().map(|(_, key)| key));
         }
     }
     for (set, condition) in &cluster.conditions {
-        if !relations.contains(*set) {
-            own_columns(condition, &mut keys);
+        match relations.contains(*set) {
+            true => computed_early.push(condition),
+            false => own_columns(condition, &mut keys),
+        }
+    }
+    if !is_named_late {
+        return Ok(None);
+    }
+    for expr in computed_early {
+        if !cannot_fail(expr, schema)? {
+            return Ok(None);
         }
     }
     let mut seen = HashSet::new();
@@ -357,7 +400,7 @@ fn keys_of(grouped: &Grouped<'_>, relations: Set) -> Result<Option<Vec<Expr>>> {
             return Ok(None);
         }
     }
-    Ok((is_named_late && !keys.is_empty()).then_some(keys))
+    Ok((!keys.is_empty()).then_some(keys))
 }
 
 /// Some relations of an order, joined as they are in it; `None` where keys would not join them.
@@ -453,12 +496,6 @@ fn has_subquery_or_chance<'a>(exprs: impl Iterator<Item = &'a Expr>) -> Result<b
         }
     }
     Ok(false)
-}
-
-/// Whether an expression is of a first step: a third one would spare nothing.
-fn is_summed(expr: &Expr) -> bool {
-    let is_of_step = |column: &&Column| column.relation.is_none() && column.name.starts_with(STEP);
-    expr.column_refs().iter().any(is_of_step)
 }
 
 /// Types whose values are equal only if they are the same.

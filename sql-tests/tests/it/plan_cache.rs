@@ -140,6 +140,22 @@ async fn what_depends_on_more_than_tables_is_planned_each_time() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_written_is_written_each_time() {
+    let mut scene = Scene::start().await;
+    scene.run("CREATE TABLE copies (k BIGINT)").await;
+    scene.run("CREATE SCHEMA s").await;
+    scene.run("CREATE TABLE s.copies (k BIGINT)").await;
+    for round in 1..=4 {
+        for table in ["copies", "s.copies"] {
+            scene.run(&format!("INSERT INTO {table} SELECT k FROM t WHERE v = 3")).await;
+            let count = scene.rows(&format!("SELECT count(*) FROM {table}")).await;
+            assert_eq!(count, [[(4286 * round).to_string()]]);
+        }
+    }
+    scene.cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn parts_of_queries_are_known() {
     let mut scene = Scene::start().await;
     let shared = "WITH sums AS (SELECT k % 10 AS d, sum(v) AS s FROM t GROUP BY 1) \

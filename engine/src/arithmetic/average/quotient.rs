@@ -4,7 +4,7 @@
 const EXACT_MAX: u128 = 1 << f64::MANTISSA_DIGITS;
 
 /// The DOUBLE nearest to `sum / count`, ties to even. `count` is not 0.
-pub(super) fn quotient(sum: i128, count: u64) -> f64 {
+pub(in crate::arithmetic) fn quotient(sum: i128, count: u64) -> f64 {
     let magnitude = sum.unsigned_abs();
     if magnitude <= EXACT_MAX && u128::from(count) <= EXACT_MAX {
         return sum as f64 / count as f64;

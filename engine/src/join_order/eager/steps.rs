@@ -5,9 +5,8 @@ use std::sync::Arc;
 use arrow::datatypes::DataType;
 use datafusion::common::{Column, DFSchema};
 use datafusion::error::Result;
-use datafusion::functions::core::expr_fn::coalesce;
 use datafusion::logical_expr::expr::{AggregateFunction, ScalarFunction};
-use datafusion::logical_expr::expr_fn::cast;
+use datafusion::logical_expr::expr_fn::when;
 use datafusion::logical_expr::{AggregateUDF, Expr, ExprSchemable, ScalarUDF, lit};
 
 use super::sound::cannot_fail;
@@ -19,6 +18,7 @@ pub(super) struct Functions {
     pub(super) wide_sum: Arc<AggregateUDF>,
     pub(super) count: Arc<AggregateUDF>,
     pub(super) average_of_sum: Arc<ScalarUDF>,
+    pub(super) bigint_of_sum: Arc<ScalarUDF>,
 }
 
 /// An aggregate that can be computed of parts of its rows.
@@ -37,6 +37,8 @@ enum Kind {
 pub(super) struct Steps {
     kind: Kind,
     function: AggregateFunction,
+    /// As the user reads it.
+    name: String,
 }
 
 /// The two steps of an aggregate.
@@ -52,6 +54,7 @@ pub(super) struct TwoSteps {
 impl Steps {
     /// An aggregate over the columns of `schema`; `None` of one that has no two steps, or may fail for a row.
     pub(super) fn of(expr: &Expr, schema: &DFSchema) -> Result<Option<Self>> {
+        let name = expr.schema_name().to_string();
         let Expr::AggregateFunction(function) = expr.clone().unalias() else { return Ok(None) };
         let params = &function.params;
         let is_plain = !params.distinct
@@ -74,7 +77,7 @@ impl Steps {
             ("min" | "max", of) if !of.is_nested() => Kind::Itself,
             _ => return Ok(None),
         };
-        Ok(Some(Self { kind, function }))
+        Ok(Some(Self { kind, function, name }))
     }
 
     /// Its argument.
@@ -83,7 +86,7 @@ impl Steps {
     }
 
     /// Its steps, of which those of the first are named `name` and a number.
-    pub(super) fn in_two(&self, name: &str, functions: &Functions) -> TwoSteps {
+    pub(super) fn in_two(&self, name: &str, functions: &Functions) -> Result<TwoSteps> {
         let of = |function: &Arc<AggregateUDF>, argument: Expr| {
             let mut aggregate = self.function.clone();
             aggregate.func = Arc::clone(function);
@@ -94,32 +97,33 @@ impl Steps {
         let column = |step, part| Expr::Column(Column::new_unqualified(named(step, part)));
         let argument = self.function.params.args[0].clone();
         let own = &self.function.func;
-        let Functions { sum, wide_sum, count, average_of_sum } = functions;
+        let Functions { sum, wide_sum, count, average_of_sum, bigint_of_sum } = functions;
+        let call = |function: &Arc<ScalarUDF>, args: Vec<Expr>| {
+            Expr::ScalarFunction(ScalarFunction::new_udf(Arc::clone(function), args))
+        };
         let (first, second, value) = match self.kind {
             Kind::Itself => (vec![of(own, argument)], vec![of(own, column(1, 0))], column(2, 0)),
             Kind::SumOfIntegers => (
                 vec![of(wide_sum, argument)],
                 vec![of(sum, column(1, 0))],
-                cast(column(2, 0), DataType::Int64),
+                call(bigint_of_sum, vec![column(2, 0), lit(self.name.as_str())]),
             ),
             Kind::Count => (
                 vec![of(count, argument)],
                 vec![of(sum, column(1, 0))],
-                coalesce(vec![column(2, 0), lit(0_i64)]),
+                // Of no rows there is no sum.
+                when(column(2, 0).is_not_null(), column(2, 0)).otherwise(lit(0_i64))?,
             ),
             Kind::AverageOfIntegers => (
                 vec![of(wide_sum, argument.clone()), of(count, argument)],
                 vec![of(sum, column(1, 0)), of(sum, column(1, 1))],
-                Expr::ScalarFunction(ScalarFunction::new_udf(
-                    Arc::clone(average_of_sum),
-                    vec![column(2, 0), column(2, 1)],
-                )),
+                call(average_of_sum, vec![column(2, 0), column(2, 1)]),
             ),
         };
         let aliased = |step: usize, exprs: Vec<Expr>| {
             let parts = exprs.into_iter().enumerate();
             parts.map(|(part, expr)| expr.alias(named(step, part))).collect()
         };
-        TwoSteps { first: aliased(1, first), second: aliased(2, second), value }
+        Ok(TwoSteps { first: aliased(1, first), second: aliased(2, second), value })
     }
 }
