@@ -95,26 +95,41 @@ struct Ordering<'a> {
 }
 
 impl Ordering<'_> {
+    /// Few values are on the stack on the way down: plans may be hundreds of nodes deep.
     fn order(&self, plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
         let plan = plan.map_subqueries(|subquery| self.order(subquery))?;
-        if let Some(reduced) = self.with_fewer_groups_on_the_right(&plan.data)? {
-            return self.order(reduced).map(|ordered| Transformed::yes(ordered.data));
+        if let Some(ordered) = self.rewritten(&plan.data)? {
+            return Ok(Transformed::yes(ordered));
         }
-        if let Some(reduced) = self.reduced(&plan.data)? {
-            return self.order(reduced).map(|ordered| Transformed::yes(ordered.data));
+        if let Some(ordered) = self.clustered(&plan.data)? {
+            let is_new = plan.transformed || ordered.transformed;
+            return Ok(Transformed::new_transformed(ordered.data, is_new));
         }
-        if let Some(reduced) = self.with_fewer_groups(&plan.data)? {
-            return self.order(reduced).map(|ordered| Transformed::yes(ordered.data));
+        plan.transform_sibling(|plan| plan.map_children(|child| self.order(child)))
+    }
+
+    /// A plan that is something else at its top, ordered.
+    fn rewritten(&self, plan: &LogicalPlan) -> Result<Option<LogicalPlan>> {
+        if let Some(early) = self.grouped_early(plan)? {
+            return Ok(Some(early));
         }
-        if let Some(reduced) = self.with_fewer_moved_on_the_right(&plan.data)? {
-            return self.order(reduced).map(|ordered| Transformed::yes(ordered.data));
+        let rules = [
+            Self::with_fewer_groups_on_the_right,
+            Self::reduced,
+            Self::with_fewer_groups,
+            Self::with_fewer_moved_on_the_right,
+        ];
+        for rule in rules {
+            if let Some(reduced) = rule(self, plan)? {
+                return self.order(reduced).map(|ordered| Some(ordered.data));
+            }
         }
-        if let Some(early) = self.grouped_early(&plan.data)? {
-            return self.order(early).map(|ordered| Transformed::yes(ordered.data));
-        }
-        let Some(mut cluster) = Cluster::of(&plan.data)? else {
-            return plan.transform_sibling(|plan| plan.map_children(|child| self.order(child)));
-        };
+        Ok(None)
+    }
+
+    /// A plan of inner joins at its top, ordered.
+    fn clustered(&self, plan: &LogicalPlan) -> Result<Option<Transformed<LogicalPlan>>> {
+        let Some(mut cluster) = Cluster::of(plan)? else { return Ok(None) };
         let graph = self.graph(&cluster);
         let cheaper = graph.as_ref().and_then(|graph| self.cheaper(graph, &cluster.order));
         let order = cheaper.as_ref().unwrap_or(&cluster.order).clone();
@@ -127,11 +142,12 @@ impl Ordering<'_> {
             below |= ordered.transformed;
             *relation = ordered.data;
         }
-        match cheaper {
-            Some(order) => cluster.joined(&order, &plan.data).map(Transformed::yes),
-            None if below => cluster.joined(&cluster.order, &plan.data).map(Transformed::yes),
-            None => Ok(plan),
-        }
+        let joined = match cheaper {
+            Some(order) => Transformed::yes(cluster.joined(&order, plan)?),
+            None if below => Transformed::yes(cluster.joined(&cluster.order, plan)?),
+            None => Transformed::no(plan.clone()),
+        };
+        Ok(Some(joined))
     }
 
     /// A plan whose semi or anti join at the top is put below the inner joins that it is above, if those have more
