@@ -41,7 +41,8 @@ pub struct FuzzArgs {
     #[arg(long, value_name = "N,...", value_delimiter = ',', default_values_t = [2])]
     partitions: Vec<usize>,
     /// Settings of a kind of session, like batch_rows=7,pruning=off; may be given again for another
-    /// kind. Each with each number of workers and partitions, beside sessions without settings
+    /// kind. Each with each number of workers and partitions, beside sessions without settings. With
+    /// plan_cache=on each query is asked three times: its plan is one that was kept then
     #[arg(long = "set", value_name = "NAME=VALUE,...")]
     settings: Vec<String>,
     /// Where embedded clusters keep their data; removed at the end [default: a temporary folder]

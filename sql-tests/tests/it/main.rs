@@ -14,6 +14,7 @@ mod concurrent_changes;
 mod definitions_at_once;
 mod differential;
 mod duckdb_oracle;
+mod eager_aggregation;
 mod encodings;
 mod exchanges;
 mod few_rows;
