@@ -52,6 +52,8 @@ use placement::{is_distribution_key, is_everywhere};
 use reduce::Reducer;
 
 use crate::distribute::{Colocation, Topology};
+use crate::functional_dependencies::hide_wrong_dependencies;
+use crate::logical_rules::LogicalRule;
 use crate::snapshot::ClusterView;
 
 /// An order must cost at most so much of the statement's own to be taken.
@@ -79,7 +81,10 @@ pub(crate) fn ordered(plan: LogicalPlan, state: &SessionState) -> Result<Logical
         return Ok(ordered.data);
     }
     // Columns are left out as early as may be in this order, too.
-    let prune = Optimizer::with_rules(vec![Arc::new(OptimizeProjections::new())]);
+    let mut rules: Vec<LogicalRule> = vec![Arc::new(OptimizeProjections::new())];
+    // Aggregates may be above joins of aggregates that were not there before.
+    hide_wrong_dependencies(&mut rules);
+    let prune = Optimizer::with_rules(rules);
     prune.optimize(ordered.data, state, |_, _| {})
 }
 

@@ -8,9 +8,9 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, AsArray, Float64Array, Int64Array};
+use arrow::array::{AsArray, Float64Array, Int64Array};
 use arrow::datatypes::{DECIMAL128_MAX_PRECISION, DataType, Decimal128Type, Int64Type};
-use datafusion::common::exec_err;
+use datafusion::common::{ScalarValue, exec_err};
 use datafusion::error::Result;
 use datafusion::logical_expr::{
     ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, TypeSignature,
@@ -60,53 +60,52 @@ impl ScalarUDFImpl for SecondStep {
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        let arrays = ColumnarValue::values_to_arrays(&args.args)?;
-        let [sums, other] = arrays.as_slice() else {
+        let [sums, other] = args.args.as_slice() else {
             return exec_err!("{} takes two arguments", self.name);
         };
+        let sums = sums.to_array(args.number_rows)?;
         let Some(sums) = sums.as_primitive_opt::<Decimal128Type>() else {
             return exec_err!("{} takes a sum", self.name);
         };
-        let result: ArrayRef = if let Some(counts) = other.as_primitive_opt::<Int64Type>() {
-            let average = |(sum, count): (Option<i128>, Option<i64>)| {
-                let count = u64::try_from(count?).ok().filter(|count| *count > 0)?;
-                Some(quotient(sum?, count))
+        // A name is not repeated for each row.
+        if let ColumnarValue::Scalar(ScalarValue::Utf8(Some(name))) = other {
+            let bigint = |sum: i128| {
+                let beyond = |_| sum_out_of_range(name, Some(sum), &DataType::Int64);
+                i64::try_from(sum).map_err(beyond)
             };
-            Arc::new(sums.iter().zip(counts).map(average).collect::<Float64Array>())
-        } else if let Some(names) = other.as_string_opt::<i32>() {
-            let bigint = |(sum, name): (Option<i128>, Option<&str>)| {
-                let fits = |sum| {
-                    let name = name.unwrap_or("sum");
-                    i64::try_from(sum)
-                        .map_err(|_| sum_out_of_range(name, Some(sum), &DataType::Int64))
-                };
-                sum.map(fits).transpose()
-            };
-            Arc::new(sums.iter().zip(names).map(bigint).collect::<Result<Int64Array>>()?)
-        } else {
+            let bigints = sums.iter().map(|sum| sum.map(bigint).transpose());
+            return Ok(ColumnarValue::Array(Arc::new(bigints.collect::<Result<Int64Array>>()?)));
+        }
+        let other = other.to_array(args.number_rows)?;
+        let Some(counts) = other.as_primitive_opt::<Int64Type>() else {
             return exec_err!("{} takes no {}", self.name, other.data_type());
         };
+        let average = |(sum, count): (Option<i128>, Option<i64>)| {
+            let count = u64::try_from(count?).ok().filter(|count| *count > 0)?;
+            Some(quotient(sum?, count))
+        };
+        let result = Arc::new(sums.iter().zip(counts).map(average).collect::<Float64Array>());
         Ok(ColumnarValue::Array(result))
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use arrow::array::{Decimal128Array, StringArray};
+    use arrow::array::{ArrayRef, Decimal128Array};
     use arrow::datatypes::Field;
     use datafusion::config::ConfigOptions;
 
     use super::*;
 
-    fn called(step: usize, sums: Vec<Option<i128>>, other: ArrayRef) -> Result<ArrayRef> {
+    fn called(step: usize, sums: Vec<Option<i128>>, other: ColumnarValue) -> Result<ArrayRef> {
         let function = &second_steps()[step];
         let sums = Decimal128Array::from(sums).with_data_type(SUM);
         let rows = sums.len();
-        let columns = [Arc::new(sums) as ArrayRef, other];
-        let field = |array: &ArrayRef| Arc::new(Field::new("", array.data_type().clone(), true));
+        let args = [ColumnarValue::Array(Arc::new(sums)), other];
+        let field = |of: &ColumnarValue| Arc::new(Field::new("", of.data_type(), true));
         let args = ScalarFunctionArgs {
-            arg_fields: columns.iter().map(field).collect(),
-            args: columns.into_iter().map(ColumnarValue::Array).collect(),
+            arg_fields: args.iter().map(field).collect(),
+            args: args.to_vec(),
             number_rows: rows,
             return_field: Arc::new(Field::new("", function.inner().return_type(&[])?, true)),
             config_options: Arc::new(ConfigOptions::default()),
@@ -116,7 +115,7 @@ mod tests {
 
     #[test]
     fn an_average_of_no_values_is_null_and_others_are_the_nearest_double() {
-        let counts = Arc::new(Int64Array::from(vec![3, 0, 1]));
+        let counts = ColumnarValue::Array(Arc::new(Int64Array::from(vec![3, 0, 1])));
         let averages = called(0, vec![Some(10), None, Some(i128::from(i64::MAX))], counts).unwrap();
         let expected = Float64Array::from(vec![Some(10.0 / 3.0), None, Some(i64::MAX as f64)]);
         assert_eq!(averages.as_ref(), &expected as &dyn arrow::array::Array);
@@ -124,7 +123,7 @@ mod tests {
 
     #[test]
     fn a_sum_that_does_not_fit_is_the_error_that_it_is_in_one_step() {
-        let names = || Arc::new(StringArray::from(vec!["sum(t.v)"; 2]));
+        let names = || ColumnarValue::Scalar(ScalarValue::from("sum(t.v)"));
         let fits = called(1, vec![Some(7), None], names()).unwrap();
         assert_eq!(fits.as_primitive::<Int64Type>(), &Int64Array::from(vec![Some(7), None]));
         let beyond = vec![Some(i128::from(i64::MAX) + 1), None];

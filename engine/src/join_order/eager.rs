@@ -107,17 +107,31 @@ impl Ordering<'_> {
         if wanted == EagerAggregation::Off {
             return Ok(None);
         }
-        let Some(grouped) = self.grouped(aggregate)? else { return Ok(None) };
-        let Some(early) = self.cheapest_early(&grouped, wanted)? else { return Ok(None) };
-        let number = self.reducers.fetch_add(1, MemoryOrdering::Relaxed);
-        match self.in_two_steps(&grouped, &early, number) {
-            Ok(two_steps) => Ok(two_steps),
+        match self.two_steps_of(aggregate, wanted) {
+            Ok(Some((joined, two_steps))) => {
+                // Only what is below: groups of early groups would be asked for again and again.
+                let joined = self.order(joined)?.data;
+                two_steps.over(joined).map(Some)
+            }
+            Ok(None) => Ok(None),
             Err(error) => {
                 // Columns that had no names in common may have some where they are joined otherwise.
                 tracing::debug!(%error, "an aggregation stays one step");
                 Ok(None)
             }
         }
+    }
+
+    /// The late joins of an aggregation in two steps, and what is above them.
+    fn two_steps_of(
+        &self,
+        aggregate: &Aggregate,
+        wanted: EagerAggregation,
+    ) -> Result<Option<(LogicalPlan, LateStep)>> {
+        let Some(grouped) = self.grouped(aggregate)? else { return Ok(None) };
+        let Some(early) = self.cheapest_early(&grouped, wanted)? else { return Ok(None) };
+        let number = self.reducers.fetch_add(1, MemoryOrdering::Relaxed);
+        self.in_two_steps(&grouped, &early, number)
     }
 
     fn grouped<'a>(&self, aggregate: &'a Aggregate) -> Result<Option<Grouped<'a>>> {
@@ -146,6 +160,13 @@ impl Ordering<'_> {
         // Columns of two names may be one: what is grouped by once has no place for both.
         if exprs.iter().collect::<HashSet<_>>().len() != names {
             return Ok(None);
+        }
+        // They may meet rows that another join left out before.
+        let keys = cluster.equal.iter().flatten().map(|(_, key)| key);
+        for expr in keys.chain(cluster.conditions.iter().map(|(_, condition)| condition)) {
+            if !cannot_fail(expr, &schema)? {
+                return Ok(None);
+            }
         }
         if exprs.is_empty() || has_subquery_or_chance(exprs.iter().chain(&values))? {
             return Ok(None);
@@ -229,7 +250,7 @@ impl Ordering<'_> {
         grouped: &Grouped<'_>,
         early: &Early,
         number: usize,
-    ) -> Result<Option<LogicalPlan>> {
+    ) -> Result<Option<(LogicalPlan, LateStep)>> {
         let functions = Functions {
             sum: self.state.udaf("sum")?,
             wide_sum: self.state.udaf("wide_sum")?,
@@ -259,28 +280,44 @@ impl Ordering<'_> {
         let Some(joined) = with_one(&grouped.cluster, early.relations, summed, renamed)? else {
             return Ok(None);
         };
-        // Only what is below: groups of early groups would be asked for again and again.
-        let joined = self.order(joined)?.data;
         let aggregate = grouped.aggregate;
         let mut groups = grouped.groups.iter().map(renamed);
         let group_expr = aggregate.group_expr.iter().map(|expr| with_leaves(expr, &mut groups));
         let group_expr = group_expr.collect::<Option<Vec<_>>>();
         let Some(group_expr) = group_expr else { return Ok(None) };
         let second = steps.iter().flat_map(|steps| steps.second.clone()).collect();
-        let late = Aggregate::try_new(Arc::new(joined), group_expr, second)?;
-        restored(aggregate, late, steps.into_iter().map(|steps| steps.value))
+        let late = Aggregate::try_new(Arc::new(joined.clone()), group_expr, second)?;
+        let restored = restored(aggregate, &late, steps.into_iter().map(|steps| steps.value))?;
+        Ok(restored.map(|exprs| (joined, LateStep { late, exprs })))
     }
 }
 
-/// The second step, with the columns of the aggregation as it was.
+/// What is above the late joins.
+struct LateStep {
+    late: Aggregate,
+    /// The columns of the aggregation as it was.
+    exprs: Vec<Expr>,
+}
+
+impl LateStep {
+    /// The second step of these rows.
+    fn over(self, joined: LogicalPlan) -> Result<LogicalPlan> {
+        let Aggregate { group_expr, aggr_expr, .. } = self.late;
+        let late = Aggregate::try_new(Arc::new(joined), group_expr, aggr_expr)?;
+        let late = Arc::new(LogicalPlan::Aggregate(late));
+        Projection::try_new(self.exprs, late).map(LogicalPlan::Projection)
+    }
+}
+
+/// The columns of an aggregation, of those of its second step.
 fn restored(
     aggregate: &Aggregate,
-    late: Aggregate,
+    late: &Aggregate,
     values: impl Iterator<Item = Expr>,
-) -> Result<Option<LogicalPlan>> {
+) -> Result<Option<Vec<Expr>>> {
     let groups_of = |of: &Aggregate| of.schema.fields().len() - of.aggr_expr.len();
     let groups = groups_of(aggregate);
-    if groups_of(&late) != groups {
+    if groups_of(late) != groups {
         return Ok(None);
     }
     let columns = late.schema.columns().into_iter().take(groups).map(Expr::Column);
@@ -299,9 +336,7 @@ fn restored(
             _ => expr.alias_qualified(qualifier.cloned(), field.name()),
         })
     });
-    let exprs = exprs.collect::<Result<Vec<_>>>()?;
-    let late = Arc::new(LogicalPlan::Aggregate(late));
-    Projection::try_new(exprs, late).map(LogicalPlan::Projection).map(Some)
+    exprs.collect::<Result<Vec<_>>>().map(Some)
 }
 
 /// The joins of a cluster, with one plan in the place of some relations; `None` where keys do not join the rest to it
@@ -350,8 +385,6 @@ fn keys_of(grouped: &Grouped<'_>, relations: Set) -> Result<Option<Vec<Expr>>> {
     let Grouped { cluster, schema, owners, .. } = grouped;
     let mut keys = Vec::new();
     let mut is_named_late = false;
-    // Of rows that a later join may leave out.
-    let mut computed_early = Vec::new();
     let own_columns = |expr: &Expr, keys: &mut Vec<Expr>| {
         for column in expr.column_refs() {
             if owners.get(column).is_some_and(|of| relations.has(*of)) {
@@ -371,32 +404,23 @@ fn keys_of(grouped: &Grouped<'_>, relations: Set) -> Result<Option<Vec<Expr>>> {
     }
     for class in &cluster.equal {
         let is_late = class.iter().any(|(of, _)| !relations.has(*of));
-        let early: Vec<_> = class.iter().filter(|(of, _)| relations.has(*of)).collect();
-        if let (true, Some((_, key))) = (is_late, early.first()) {
+        let early = class.iter().find(|(of, _)| relations.has(*of));
+        if let (true, Some((_, key))) = (is_late, early) {
             keys.push(key.clone());
-        }
-        if early.len() > 1 {
-            computed_early.extend(early.into_iter().map(|(_, key)| key));
         }
     }
     for (set, condition) in &cluster.conditions {
-        match relations.contains(*set) {
-            true => computed_early.push(condition),
-            false => own_columns(condition, &mut keys),
+        if !relations.contains(*set) {
+            own_columns(condition, &mut keys);
         }
     }
     if !is_named_late {
         return Ok(None);
     }
-    for expr in computed_early {
-        if !cannot_fail(expr, schema)? {
-            return Ok(None);
-        }
-    }
     let mut seen = HashSet::new();
     keys.retain(|key| !matches!(key, Expr::Literal(..)) && seen.insert(key.clone()));
     for key in &keys {
-        if !is_exact(&key.get_type(schema)?) || !cannot_fail(key, schema)? {
+        if !is_exact(&key.get_type(schema)?) {
             return Ok(None);
         }
     }
