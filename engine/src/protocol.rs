@@ -38,7 +38,7 @@ pub fn domain_problem(name: &str) -> Option<&'static str> {
 /// name the table they were written for. 7: rows that are merged stay in their slice.
 /// 8: scans in the order of the sort key, encodings that columns declare, sketches of columns. 9: fragments name
 /// their query. 10: averages of integers are exact. 11: rows are sent to the tasks of their slices.
-/// 12: plans have rows with them.
+/// 12: plans have rows with them. 13: sums of sums.
 pub const PROTOCOL_VERSION: u32 = 13;
 
 /// The largest message any internal service sends or accepts, in bytes. One record batch must
