@@ -2,14 +2,19 @@
 //! checksummed, described by metadata. Nothing touches a disk here.
 //!
 //! Invariant: every column is cut into the same row groups, so row `n` of one column and row `n`
-//! of another are one row. Without a sort key rows keep the order they came in and memory stays
-//! near the encoded size; with one, all rows are held until the end.
+//! of another are one row. Without a sort key the rows of each source keep the order they came in
+//! and memory stays near the encoded size; with one, all rows are held until the end.
+//!
+//! Sources take turns, as the partitions of a load do: each reads its own part of a file that is in order of time, say.
+//! Rows of one source wait for more of the same, so that a row group holds a short time of one part and not the same
+//! short time of every part, and its zone map lets a query for some days skip it.
 
 mod assemble;
 mod column;
 mod measure;
 mod sort;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -71,19 +76,36 @@ impl Default for WriterOptions {
     }
 }
 
+/// Whose rows they are: one of those that fill a segment by turns, each with rows in an order of its own.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct RowSource(pub u64);
+
 /// Collects the rows of one new segment.
 #[derive(Debug)]
 pub struct SegmentWriter {
     spec: SegmentSpec,
     options: WriterOptions,
     encoders: Vec<ColumnEncoder>,
-    /// Rows not encoded yet, in columns.
-    pending: Vec<RecordBatch>,
-    pending_rows: u64,
-    /// Text in `pending`, of the column with most.
-    pending_text_bytes: u64,
+    pending: BTreeMap<RowSource, Pending>,
     row_groups: Vec<u32>,
     rows: u64,
+}
+
+/// Rows of one source that are not encoded yet, in columns.
+#[derive(Debug, Default)]
+struct Pending {
+    batches: Vec<RecordBatch>,
+    rows: u64,
+    /// Text of the column with most.
+    text_bytes: u64,
+}
+
+impl Pending {
+    fn push(&mut self, batch: RecordBatch) {
+        self.text_bytes += text_bytes(&batch);
+        self.rows += batch.num_rows() as u64;
+        self.batches.push(batch);
+    }
 }
 
 /// A file of an encoded segment.
@@ -143,9 +165,7 @@ impl SegmentWriter {
             spec,
             options,
             encoders,
-            pending: Vec::new(),
-            pending_rows: 0,
-            pending_text_bytes: 0,
+            pending: BTreeMap::new(),
             row_groups: Vec::new(),
             rows: 0,
         })
@@ -161,37 +181,47 @@ impl SegmentWriter {
         SEGMENT_ROWS_MAX - self.rows
     }
 
-    /// Appends rows: columns in the order of the table's schema, in storage form.
+    /// Appends rows of the only source: columns in the order of the table's schema, in storage form.
+    ///
+    /// # Errors
+    /// As of [`Self::append_from`].
+    pub fn append(&mut self, batch: RecordBatch) -> Result<()> {
+        self.append_from(RowSource::default(), batch)
+    }
+
+    /// Appends rows of one source.
     ///
     /// # Errors
     /// [`StorageError::NullValue`], [`StorageError::InvalidData`] when columns or types differ
     /// from the schema or the segment would have more than [`SEGMENT_ROWS_MAX`] rows. The writer
     /// must not be used after an error.
-    pub fn append(&mut self, batch: RecordBatch) -> Result<()> {
+    pub fn append_from(&mut self, source: RowSource, batch: RecordBatch) -> Result<()> {
         self.check(&batch)?;
         self.rows += batch.num_rows() as u64;
-        if !self.spec.sort_key.is_empty() {
-            self.pending_text_bytes += text_bytes(&batch);
-            self.pending_rows += batch.num_rows() as u64;
-            self.pending.push(batch);
-            return Ok(());
+        if self.spec.sort_key.is_empty() {
+            return self.push(source, &batch);
         }
+        self.pending.entry(RowSource::default()).or_default().push(batch);
+        Ok(())
+    }
+
+    /// Adds rows to those of their source, and encodes full row groups of it.
+    fn push(&mut self, source: RowSource, batch: &RecordBatch) -> Result<()> {
         let mut offset = 0;
         while offset < batch.num_rows() {
-            let room = u64::from(ROW_GROUP_ROWS) - self.pending_rows;
+            let pending = self.pending.entry(source).or_default();
+            let room = u64::from(ROW_GROUP_ROWS) - pending.rows;
             let take = (batch.num_rows() - offset).min(room as usize);
             let piece = batch.slice(offset, take);
-            let text = text_bytes(&piece);
-            if self.pending_rows > 0 && self.pending_text_bytes + text > ROW_GROUP_TEXT_BYTES {
-                self.flush()?;
+            let is_too_much = pending.text_bytes + text_bytes(&piece) > ROW_GROUP_TEXT_BYTES;
+            if pending.rows > 0 && is_too_much {
+                self.flush(source)?;
                 continue;
             }
-            self.pending_text_bytes += text;
-            self.pending_rows += take as u64;
-            self.pending.push(piece);
+            pending.push(piece);
             offset += take;
-            if self.pending_rows == u64::from(ROW_GROUP_ROWS) {
-                self.flush()?;
+            if pending.rows == u64::from(ROW_GROUP_ROWS) {
+                self.flush(source)?;
             }
         }
         Ok(())
@@ -204,7 +234,7 @@ impl SegmentWriter {
     /// 2 GiB of text in one column).
     pub fn encode(mut self) -> Result<EncodedSegment> {
         if self.spec.sort_key.is_empty() {
-            self.flush()?;
+            self.flush_rest()?;
         } else {
             self.encode_sorted()?;
         }
@@ -250,14 +280,26 @@ impl SegmentWriter {
         Ok(())
     }
 
-    /// Encodes the pending rows as one row group.
-    fn flush(&mut self) -> Result<()> {
-        let batches = std::mem::take(&mut self.pending);
-        let rows = std::mem::take(&mut self.pending_rows);
-        self.pending_text_bytes = 0;
-        if rows == 0 {
-            return Ok(());
+    /// Encodes what is left: row groups of one source where it has enough, and of several where not.
+    fn flush_rest(&mut self) -> Result<()> {
+        let has_enough = |pending: &Pending| pending.rows >= u64::from(ROW_GROUP_ROWS / 2);
+        let enough = self.pending.iter().filter(|(_, pending)| has_enough(pending));
+        for source in enough.map(|(source, _)| *source).collect::<Vec<_>>() {
+            self.flush(source)?;
         }
+        for Pending { batches, .. } in std::mem::take(&mut self.pending).into_values() {
+            for batch in batches {
+                self.push(RowSource::default(), &batch)?;
+            }
+        }
+        self.flush(RowSource::default())
+    }
+
+    /// Encodes the pending rows of one source as one row group.
+    fn flush(&mut self, source: RowSource) -> Result<()> {
+        let Some(Pending { batches, rows, .. }) = self.pending.remove(&source) else {
+            return Ok(());
+        };
         let mut work: Vec<(usize, &mut ColumnEncoder)> =
             self.encoders.iter_mut().enumerate().collect();
         for_each_mut(self.options.encode_threads, &mut work, |(index, encoder)| {
@@ -271,7 +313,8 @@ impl SegmentWriter {
     }
 
     fn encode_sorted(&mut self) -> Result<()> {
-        let batches = std::mem::take(&mut self.pending);
+        let Pending { batches, text_bytes, .. } =
+            self.pending.remove(&RowSource::default()).unwrap_or_default();
         let keys: Vec<usize> = self
             .spec
             .sort_key
@@ -279,7 +322,7 @@ impl SegmentWriter {
             .filter_map(|id| self.spec.schema.columns.iter().position(|c| c.id == *id))
             .collect();
         let order = sort::sorted_positions(&batches, &keys)?;
-        let group_rows = self.sorted_group_rows();
+        let group_rows = sorted_group_rows(text_bytes, self.rows);
         let mut work: Vec<(usize, &mut ColumnEncoder)> =
             self.encoders.iter_mut().enumerate().collect();
         for_each_mut(self.options.encode_threads, &mut work, |(index, encoder)| {
@@ -295,12 +338,12 @@ impl SegmentWriter {
         self.row_groups = order.chunks(group_rows).map(|group| group.len() as u32).collect();
         Ok(())
     }
+}
 
-    /// Full row groups, unless that many rows have too much text on average.
-    fn sorted_group_rows(&self) -> usize {
-        let average = self.pending_text_bytes / self.rows.max(1) + 1;
-        (ROW_GROUP_TEXT_BYTES / average).clamp(1, ROW_GROUP_ROWS.into()) as usize
-    }
+/// Full row groups, unless that many rows have too much text on average.
+fn sorted_group_rows(text_bytes: u64, rows: u64) -> usize {
+    let average = text_bytes / rows.max(1) + 1;
+    (ROW_GROUP_TEXT_BYTES / average).clamp(1, ROW_GROUP_ROWS.into()) as usize
 }
 
 impl EncodedSegment {

@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use basalt_engine::channels::Channels;
 use basalt_engine::write::{AppendTarget, PeerAppender, SliceAppender, SliceSink};
 use basalt_storage::ids::{SliceId, WorkerId};
+use basalt_storage::segment_writer::RowSource;
 use datafusion::error::Result;
 
 use crate::staging::Staging;
@@ -35,6 +36,7 @@ impl SliceSink for AppendSink {
         Ok(Box::new(Appender {
             worker: self.worker,
             target: Arc::clone(target),
+            source: self.staging.new_source(),
             staging: Arc::clone(&self.staging),
             local_rows: 0,
             peers: Box::new(PeerAppender::new(Arc::clone(target), self.channels.clone())),
@@ -46,6 +48,7 @@ struct Appender {
     worker: WorkerId,
     target: Arc<AppendTarget>,
     staging: Arc<Staging>,
+    source: RowSource,
     local_rows: u64,
     peers: Box<PeerAppender>,
 }
@@ -57,7 +60,7 @@ impl SliceAppender for Appender {
             return self.peers.append(slice, batch).await;
         }
         self.local_rows += batch.num_rows() as u64;
-        self.staging.append(&self.target, slice, batch).await
+        self.staging.append(&self.target, self.source, slice, batch).await
     }
 
     async fn finish(self: Box<Self>) -> Result<u64> {

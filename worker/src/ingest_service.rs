@@ -46,6 +46,7 @@ impl Ingest for IngestService {
         };
         let target = header.target.unwrap_or_default();
         let target = Arc::new(AppendTarget::from_wire(&target)?);
+        let source = self.staging.new_source();
         let mut rows = 0;
         while let Some(request) = parts.message().await? {
             let Some(Part::Batch(batch)) = request.part else {
@@ -54,7 +55,7 @@ impl Ingest for IngestService {
             let (slice, batches) = decode(&batch)?;
             for batch in batches {
                 rows += batch.num_rows() as u64;
-                self.staging.append(&target, slice, batch).await.map_err(to_status)?;
+                self.staging.append(&target, source, slice, batch).await.map_err(to_status)?;
             }
         }
         Ok(Response::new(AppendResponse { rows }))

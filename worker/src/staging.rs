@@ -22,6 +22,7 @@ mod budget;
 mod closing;
 
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -34,7 +35,7 @@ use basalt_storage::fail_point::{self, FailPoint};
 use basalt_storage::ids::{Epoch, SegmentId, SliceId, TableId, TxnId};
 use basalt_storage::layout::SegmentKey;
 use basalt_storage::manifest::{Layout, SegmentRecord};
-use basalt_storage::segment_writer::{SegmentSpec, SegmentWriter, WriterOptions};
+use basalt_storage::segment_writer::{RowSource, SegmentSpec, SegmentWriter, WriterOptions};
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::memory_pool::MemoryPool;
 use tokio::runtime::Handle;
@@ -68,6 +69,7 @@ pub struct Staging {
     replicas: Arc<ReplicaSender>,
     seals: Semaphore,
     budget: Arc<Budget>,
+    sources: AtomicU64,
     staged: Mutex<Staged>,
 }
 
@@ -158,10 +160,15 @@ impl Staging {
     ) -> Self {
         let (budget, staged) = (Budget::new(bytes_max, pool), Mutex::default());
         let seals = Semaphore::new(SEALS_AT_ONCE);
-        Self { store, fence, replicas, seals, budget, staged }
+        Self { store, fence, replicas, seals, budget, sources: AtomicU64::default(), staged }
     }
 
-    /// Appends rows of one slice, in storage form. Waits while the rows of all writes take more
+    /// A name for the rows of one writer: those with one name stay together, in their order.
+    pub fn new_source(&self) -> RowSource {
+        RowSource(self.sources.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Appends rows of one source and slice, in storage form. Waits while the rows of all writes take more
     /// memory than they may.
     ///
     /// # Errors
@@ -170,6 +177,7 @@ impl Staging {
     pub async fn append(
         self: &Arc<Self>,
         target: &Arc<AppendTarget>,
+        source: RowSource,
         slice: SliceId,
         batch: RecordBatch,
     ) -> Result<()> {
@@ -182,7 +190,7 @@ impl Staging {
         self.budget.wait_for_room().await;
         let staging = Arc::clone(self);
         // Encoding a row group takes tens of milliseconds: not on a thread that serves RPCs.
-        tokio::task::spawn_blocking(move || staging.append_blocking(&staged, slice, batch))
+        tokio::task::spawn_blocking(move || staging.append_blocking(&staged, source, slice, batch))
             .await
             .map_err(join_error)?
     }
@@ -219,6 +227,7 @@ impl Staging {
     fn append_blocking(
         self: &Arc<Self>,
         staged: &Arc<StagedTable>,
+        source: RowSource,
         slice: SliceId,
         batch: RecordBatch,
     ) -> Result<()> {
@@ -237,7 +246,7 @@ impl Staging {
             let rows = rest.num_rows().min(room);
             let piece = rest.slice(0, rows);
             let bytes = piece.get_array_memory_size().min(piece_bytes(&piece));
-            segment.append(piece).map_err(storage_error)?;
+            segment.append_from(source, piece).map_err(storage_error)?;
             held.add(bytes);
             rest = rest.slice(rows, rest.num_rows() - rows);
             // Each writer pays for its own excess.

@@ -7,10 +7,11 @@ use arrow::compute::{cast, filter};
 use arrow::datatypes::{DataType, Int32Type, Int64Type};
 use basalt_storage::ids::ColumnId;
 use basalt_storage::layout::{ROW_GROUP_ROWS, SEGMENT_ROWS_MAX};
-use basalt_storage::manifest::Layout;
+use basalt_storage::manifest::{Layout, SegmentRecord};
 use basalt_storage::segment_reader::{RowSelection, RowSelector, decode_row_group};
-use basalt_storage::segment_writer::{SegmentWriter, WriterOptions};
+use basalt_storage::segment_writer::{RowSource, SegmentWriter, WriterOptions};
 use basalt_storage::types::view_type;
+use basalt_storage::zone_map::ZoneValue;
 use proptest::prelude::*;
 
 use crate::arrays::{Random, random_array, storable_types};
@@ -119,6 +120,56 @@ fn rows_come_back_sorted_with_nulls_last() {
         &StringArray::from(vec![Some("a"), None, Some("b"), Some("c"), Some("x")])
     );
     assert_eq!(test.store.segment_meta(&record).unwrap().sort_key(), [ColumnId(1), ColumnId(2)]);
+}
+
+/// A segment of the numbers of some sources, each in ascending order of its own range, which take turns.
+fn by_turns(test: &TestStore, sources: u64, rows_of_each: i64) -> SegmentRecord {
+    const TURN: i64 = 1_000;
+    let schema = schema(&[(DataType::Int64, false)]);
+    let mut writer =
+        SegmentWriter::new(spec(Arc::clone(&schema)), WriterOptions::default()).unwrap();
+    for turn in (0..rows_of_each).step_by(TURN as usize) {
+        for source in 0..sources {
+            let first = source as i64 * rows_of_each + turn;
+            let numbers = Int64Array::from_iter_values(first..first + TURN);
+            let batch = batch(&schema, vec![Arc::new(numbers)]);
+            writer.append_from(RowSource(source), batch).unwrap();
+        }
+    }
+    writer.finish(&test.store).unwrap()
+}
+
+#[test]
+fn rows_of_one_source_share_row_groups_though_sources_take_turns() {
+    let test = TestStore::new();
+    let record = by_turns(&test, 3, 200_000);
+    let rest = 200_000 - ROW_GROUP_ROWS;
+    let full = ROW_GROUP_ROWS;
+    assert_eq!(record.row_groups, [full, full, full, rest, rest, rest]);
+    let meta = test.store.segment_meta(&record).unwrap();
+    let column = meta.column(ColumnId(1)).unwrap();
+    let zone = |group: usize| {
+        let zone = column.zone(group).unwrap();
+        (zone.min.clone(), zone.max.clone())
+    };
+    let int = |value: i64| Some(ZoneValue::Int(value));
+    assert_eq!(zone(1), (int(200_000), int(200_000 + i64::from(full) - 1)));
+    assert_eq!(zone(5), (int(400_000 + i64::from(full)), int(599_999)));
+    let read = read_column(&test.store, &record, 1, &DataType::Int64).unwrap();
+    let mut numbers = read.as_primitive::<Int64Type>().values().to_vec();
+    let (of_one, _) = numbers.split_at(full as usize);
+    assert!(of_one.is_sorted());
+    numbers.sort_unstable();
+    assert!(numbers.into_iter().eq(0..600_000));
+}
+
+#[test]
+fn sources_of_few_rows_share_row_groups() {
+    let test = TestStore::new();
+    let record = by_turns(&test, 70, 2_000);
+    assert_eq!(record.row_groups, [ROW_GROUP_ROWS, 140_000 - ROW_GROUP_ROWS]);
+    let read = read_column(&test.store, &record, 1, &DataType::Int64).unwrap();
+    assert!(read.as_primitive::<Int64Type>().values().iter().copied().eq(0..140_000));
 }
 
 #[test]
