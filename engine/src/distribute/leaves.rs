@@ -1,5 +1,6 @@
 //! What datafusion-distributed asks about our leaves: how many tasks, which part each, where.
 
+use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::ops::Range;
 use std::sync::Arc;
@@ -59,6 +60,9 @@ pub fn desired_tasks(
 /// One task, or all workers when several hold enough of the table.
 fn scan_tasks(scan: &SegmentScanExec, config: &SessionConfig) -> Result<usize> {
     let topology = topology(config)?;
+    if topology.is_held_by_all(scan) {
+        return Ok(topology.tasks_for_held(scan.assigned_rows()));
+    }
     let segments = scan
         .segments()
         .iter()
@@ -95,6 +99,12 @@ fn scan_variants(
     config: &SessionConfig,
 ) -> Result<Vec<Arc<dyn ExecutionPlan>>> {
     let topology = topology(config)?;
+    if tasks > 1
+        && topology.is_held_by_all(scan)
+        && let Some(shares) = scan.shared_out(tasks, partitions)
+    {
+        return Ok(variants(shares));
+    }
     let task_of = |segment: &ScanSegment| topology.task_of(segment.slice, &segment.holders, tasks);
     if let Some(unreachable) = scan.segments().iter().find_map(|segment| task_of(segment).err()) {
         return Err(unreachable);
@@ -185,23 +195,37 @@ fn reads_tables(plan: &Arc<dyn ExecutionPlan>) -> bool {
 
 /// A worker for what any may do: another one for each query, so that queries at once do not meet at one.
 fn any_worker(query: &FragmentOptions, topology: &Topology) -> usize {
-    let mut hasher = DefaultHasher::new();
-    query.query.hash(&mut hasher);
-    let workers = topology.worker_count().max(1) as u64;
-    usize::try_from(hasher.finish() % workers).unwrap_or(0)
+    worker_for(&query.query, topology.worker_count())
 }
 
-/// The worker with most of the rows that a stage reads.
+/// The worker with most of the rows that a stage reads. What every worker has decides nothing: where there is no more,
+/// it is one worker for all stages of the same tables, as it keeps their columns in memory.
 fn busiest_reader(plan: &Arc<dyn ExecutionPlan>, topology: &Topology) -> Result<usize> {
-    let mut rows = vec![0u64; topology.worker_count().max(1)];
+    let workers = topology.worker_count().max(1);
+    let mut rows = vec![0u64; workers];
+    let mut held_by_all = BTreeSet::new();
     plan.apply(|node| {
         let leaf = node.downcast_ref::<DistributedLeafExec>().map_or(node, |leaf| leaf.original());
         if let Some(scan) = leaf.downcast_ref::<SegmentScanExec>() {
+            if topology.is_held_by_all(scan) {
+                held_by_all.insert(scan.table().table);
+                return Ok(TreeNodeRecursion::Continue);
+            }
             for segment in scan.segments() {
                 rows[topology.reader_of(segment.slice, &segment.holders)?] += segment.rows.max(1);
             }
         }
         Ok(TreeNodeRecursion::Continue)
     })?;
+    if rows.iter().all(|rows| *rows == 0) && !held_by_all.is_empty() {
+        return Ok(worker_for(&held_by_all, workers));
+    }
     Ok(busiest(&rows))
+}
+
+/// One of some workers, always the same for what has the same hash.
+fn worker_for(what: &impl Hash, workers: usize) -> usize {
+    let mut hasher = DefaultHasher::new();
+    what.hash(&mut hasher);
+    usize::try_from(hasher.finish() % workers.max(1) as u64).unwrap_or(0)
 }

@@ -21,6 +21,9 @@ pub struct Topology {
 
 /// Column chunks with other workers that the task of a small scan fetches; each is a message.
 const FETCHED_CHUNKS_MAX: usize = 256;
+/// A scan that fetches nothing may be so many times as large: reading a million rows takes a worker about as long as
+/// tasks with all others, and exchanges of what they find, would.
+const HELD_TIMES: u64 = 128;
 
 impl Topology {
     /// The workers of a view of the cluster, in the order of their ids, for a session in which
@@ -117,6 +120,18 @@ impl Topology {
         self.are_few(scan.assigned_rows(), scan.segments().len().saturating_mul(columns))
     }
 
+    /// Whether every worker has all that a scan reads.
+    pub(super) fn is_held_by_all(&self, scan: &SegmentScanExec) -> bool {
+        let is_held = |segment: &ScanSegment| segment.holders.len() >= self.workers.len();
+        scan.is_everywhere() && scan.segments().iter().all(is_held)
+    }
+
+    /// How many tasks should read rows that every worker has: one, or one for each worker.
+    pub(super) fn tasks_for_held(&self, rows: u64) -> usize {
+        let most = self.one_task_rows.saturating_mul(HELD_TIMES);
+        if rows <= most { 1 } else { self.worker_count().max(1) }
+    }
+
     fn are_few(&self, rows: u64, chunks: usize) -> bool {
         rows <= self.one_task_rows && chunks <= FETCHED_CHUNKS_MAX
     }
@@ -155,12 +170,22 @@ impl WorkerResolver for Topology {
 mod tests {
     use super::*;
 
-    fn tasks(one_task_rows: usize, segments: &[(usize, u64)]) -> usize {
+    fn topology(one_task_rows: u64) -> Topology {
         let workers = (0..3)
             .map(|port| (WorkerId::generate(), format!("http://127.0.0.1:{port}").parse().unwrap()))
             .collect();
-        let one_task_rows = one_task_rows as u64;
-        Topology { workers, slice_owners: vec![], one_task_rows }.tasks_for(segments, 2)
+        Topology { workers, slice_owners: vec![], one_task_rows }
+    }
+
+    fn tasks(one_task_rows: u64, segments: &[(usize, u64)]) -> usize {
+        topology(one_task_rows).tasks_for(segments, 2)
+    }
+
+    #[test]
+    fn what_every_worker_has_is_one_task_up_to_many_times_as_many_rows() {
+        assert_eq!(topology(10).tasks_for_held(10 * HELD_TIMES), 1);
+        assert_eq!(topology(10).tasks_for_held(10 * HELD_TIMES + 1), 3);
+        assert_eq!(topology(0).tasks_for_held(1), 3);
     }
 
     #[test]

@@ -32,7 +32,7 @@ use super::pruning::segments_that_may_match;
 use super::row_ids::ROW_ID_COLUMN;
 use super::segments::{CatalogSegments, Partitions, ScanSegments, at, only};
 use super::stream::open_partition;
-use super::{ScanSegment, ScanTable, ScanUnit};
+use super::{ScanSegment, ScanTable, ScanUnit, spread_units};
 use crate::codec::is_serialisable;
 use crate::column_samples::ColumnSamples;
 use crate::filter_estimates::share_of;
@@ -206,6 +206,36 @@ impl SegmentScanExec {
             variant.of_a_task(partitions)
         };
         places.into_iter().map(variant).collect()
+    }
+
+    /// This scan divided evenly among `tasks` tasks, whose workers have all of it; `None` where it is in an order that
+    /// goes through whole segments.
+    pub fn shared_out(&self, tasks: usize, partitions: usize) -> Option<Vec<Self>> {
+        if self.order != ScanOrder::None {
+            return None;
+        }
+        let (tasks, partitions) = (tasks.max(1), partitions.max(1));
+        let indexed: Vec<_> = (0..).zip(self.segments.iter()).collect();
+        // To and fro, as the first bins have the largest row groups.
+        let task_of = |bin: usize| match bin / tasks % 2 {
+            0 => bin % tasks,
+            _ => tasks - 1 - bin % tasks,
+        };
+        let mut shares = vec![Vec::with_capacity(partitions); tasks];
+        for (bin, units) in spread_units(&indexed, tasks * partitions).into_iter().enumerate() {
+            shares[task_of(bin)].push(units);
+        }
+        let share = |units| {
+            let (segments, units) = self.segments.read_by(units);
+            let mut share = self.clone();
+            share.segments = Arc::new(segments.into());
+            share.partitions = Partitions::from(units);
+            share.records = Arc::default();
+            share.statistics = Arc::new(Statistics::new_unknown(&self.table.schema));
+            share.metrics = ExecutionPlanMetricsSet::new();
+            share.with_properties()
+        };
+        Some(shares.into_iter().map(share).collect())
     }
 
     /// This scan for tasks each of which reads all of it.

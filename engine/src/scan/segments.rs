@@ -3,6 +3,7 @@
 //! A scan begins with all segments of its table, of which a predicate may leave a few of thousands. Until it
 //! is known they stay as the catalog has them, and are shared with it.
 
+use std::collections::{BTreeSet, HashMap};
 use std::ops::Deref;
 use std::sync::{Arc, OnceLock};
 
@@ -91,6 +92,23 @@ impl ScanSegments {
     /// Those at some places.
     pub(super) fn at(&self, places: &[usize]) -> Vec<ScanSegment> {
         at(self, places)
+    }
+
+    /// Those that some units are of, and the units in terms of these.
+    pub(super) fn read_by(
+        &self,
+        units: Vec<Vec<ScanUnit>>,
+    ) -> (Vec<ScanSegment>, Vec<Vec<ScanUnit>>) {
+        let read: BTreeSet<u32> = units.iter().flatten().map(|unit| unit.segment).collect();
+        let places: HashMap<u32, u32> = read.iter().copied().zip(0..).collect();
+        let renumbered = |unit: &ScanUnit| {
+            let segment = *places.get(&unit.segment)?;
+            Some(ScanUnit { segment, ..*unit })
+        };
+        let of = |units: &Vec<ScanUnit>| units.iter().filter_map(renumbered).collect();
+        let units = units.iter().map(of).collect();
+        let segments = read.iter().filter_map(|place| self.get(*place as usize).cloned());
+        (segments.collect(), units)
     }
 
     /// Some of them.

@@ -12,6 +12,7 @@ use datafusion::functions::math::random;
 use datafusion::physical_expr::expressions::{IsNotNullExpr, col, lit};
 use datafusion::physical_expr::{PhysicalExpr, PhysicalSortExpr, ScalarFunctionExpr};
 use datafusion::physical_plan::aggregates::PhysicalGroupBy;
+use proptest::prelude::*;
 
 use super::*;
 use crate::scan::{ScanSegment, ScanTable, SegmentScanExec};
@@ -65,6 +66,33 @@ fn leaf() -> Arc<dyn ExecutionPlan> {
     });
     let variants: Vec<_> = variants.collect();
     Arc::new(DistributedLeafExec::try_new(original, variants).unwrap())
+}
+
+proptest! {
+    #[test]
+    fn what_every_worker_has_is_shared_out_so_that_each_row_group_is_in_one_task(
+        groups in prop::collection::vec(prop::collection::vec(1_u32..100_000, 0..5), 0..6),
+        tasks in 1_usize..5,
+        partitions in 1_usize..4,
+    ) {
+        let segments = groups.into_iter().map(|row_groups| {
+            let rows = row_groups.iter().map(|rows| u64::from(*rows)).sum();
+            ScanSegment { row_groups, rows, ..segment() }
+        });
+        let original = scan(segments.collect());
+        let shares = original.shared_out(tasks, partitions).unwrap();
+        prop_assert!(shares.iter().all(|share| share.partitions().len() == partitions));
+        let rows: Vec<_> = shares.iter().map(SegmentScanExec::assigned_rows).collect();
+        prop_assert_eq!(rows.iter().sum::<u64>(), original.assigned_rows());
+        let largest = original.segments().iter().flat_map(|segment| &segment.row_groups).max();
+        let apart = rows.iter().max().unwrap() - rows.iter().min().unwrap();
+        let most = u64::from(largest.copied().unwrap_or(0)) * partitions as u64;
+        prop_assert!(apart <= most, "{:?}", rows);
+        let shares = shares.into_iter().map(|share| Arc::new(share) as Arc<dyn ExecutionPlan>);
+        let leaf: Arc<dyn ExecutionPlan> =
+            Arc::new(DistributedLeafExec::try_new(original, shares).unwrap());
+        prop_assert_eq!(StageCheck { tasks }.leaf(&leaf).unwrap(), Family::Spread);
+    }
 }
 
 /// The rows of a leaf after a network shuffle by `k`.
