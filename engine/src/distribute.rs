@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! physical plan ─▶ datafusion-distributed cuts it into stages of tasks
-//!                    │  scale: a leaf's row groups go to the task of their slice's owner
+//!                    │  scale: a leaf's row groups go to the task of their slice's owner, or evenly to all who have them
 //!                    │  route: task t runs on worker t
 //!                    ▼
 //!                  colocate: exchanges of rows that are where they should be are taken out

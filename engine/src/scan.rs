@@ -26,6 +26,7 @@ mod properties;
 mod pruning;
 pub mod row_ids;
 mod segments;
+mod shares;
 mod stream;
 mod wire;
 
@@ -153,12 +154,14 @@ impl ScanSegment {
 /// allow: the largest first, each to the emptiest partition (Graham's LPT rule), then neighbours
 /// joined into ranges.
 pub fn spread_units(segments: &[(u32, &ScanSegment)], partitions: usize) -> Vec<Vec<ScanUnit>> {
-    let mut groups: Vec<(u32, u32, u32)> = segments
-        .iter()
-        .flat_map(|(index, segment)| {
-            segment.row_groups.iter().zip(0..).map(|(rows, group)| (*rows, *index, group))
-        })
-        .collect();
+    let groups = segments.iter().flat_map(|(index, segment)| {
+        segment.row_groups.iter().zip(0..).map(|(rows, group)| (*rows, *index, group))
+    });
+    spread_groups(groups.collect(), partitions)
+}
+
+/// The same of row groups: the rows of each, its segment and its number there.
+fn spread_groups(mut groups: Vec<(u32, u32, u32)>, partitions: usize) -> Vec<Vec<ScanUnit>> {
     groups.sort_by(|a, b| b.0.cmp(&a.0).then(a.1.cmp(&b.1)).then(a.2.cmp(&b.2)));
     let mut loads = vec![(0u64, Vec::new()); partitions.max(1)];
     for (rows, segment, group) in groups {

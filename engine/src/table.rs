@@ -232,13 +232,17 @@ impl TableProvider for SegmentTable {
         let segments = self.segments(&table, cluster);
         let statistics = self.known(&table, &segments.records, state.config());
         let samples = self.samples_of(&table.columns, state.config());
-        let is_everywhere = match self.table.distribution {
-            Distribution::All => true,
+        let copies_are_everywhere = || has_copies_everywhere(&segments.records, cluster);
+        let (is_everywhere, is_held_by_all) = match self.table.distribution {
+            Distribution::All => (true, copies_are_everywhere()),
             Distribution::Auto if self.table.chosen_key.is_none() => {
-                has_copies_everywhere(&segments.records, cluster)
+                let are_everywhere = copies_are_everywhere();
+                (are_everywhere, are_everywhere)
             }
-            Distribution::Auto | Distribution::Even | Distribution::Key(_) => false,
+            Distribution::Auto | Distribution::Even | Distribution::Key(_) => (false, false),
         };
+        // Rows that are changed or written anew are best read where their slice is written.
+        let is_held_by_all = is_held_by_all && self.is_whole();
         let partitions = state.config().target_partitions();
         let place = |key: &ColumnId| table.columns.iter().position(|column| column == key);
         let key = self.table.sort_key.iter().map_while(place).collect();
@@ -247,6 +251,7 @@ impl TableProvider for SegmentTable {
             .with_key(key)
             .with_distribution_key(distribution_key)
             .with_copies_everywhere(is_everywhere)
+            .with_all_at_every_worker(is_held_by_all)
             .with_samples(samples)
             .with_distribution_in_effect(&self.table.distribution_in_effect());
         let scan: Arc<dyn ExecutionPlan> = Arc::new(scan);

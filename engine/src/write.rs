@@ -23,6 +23,7 @@ use std::sync::Arc;
 use arrow::record_batch::RecordBatch;
 use async_trait::async_trait;
 use basalt_storage::ids::SliceId;
+use basalt_storage::segment_writer::RowSource;
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::TaskContext;
 pub use exec::SliceAppendExec;
@@ -46,8 +47,9 @@ pub trait SliceSink: Send + Sync + fmt::Debug {
     /// The slices that rows should prefer because this process owns them; may be empty.
     fn local_slices(&self, target: &AppendTarget) -> Vec<SliceId>;
 
-    /// Opens the way to the slices of a target.
-    fn open(&self, target: &Arc<AppendTarget>) -> Result<Box<dyn SliceAppender>>;
+    /// Opens the way to the slices of a target, for rows of one source.
+    fn open(&self, target: &Arc<AppendTarget>, source: RowSource)
+    -> Result<Box<dyn SliceAppender>>;
 }
 
 /// The session extension that carries the process's sink.

@@ -22,7 +22,7 @@ use crate::manifest::{Layout, SegmentRecord};
 pub const FORMAT_VERSION: u32 = 1;
 
 /// Rows of a full row group. 2^17: a column of eight bytes is 1 MiB, Redshift's block, which
-/// decodes inside a level-2 cache; 32 of them make a full segment. Fewer would prune better and
+/// decodes inside a level-2 cache; 32 of them make a full segment of one source. Fewer would prune better and
 /// cost a decoder and a dictionary each.
 pub const ROW_GROUP_ROWS: u32 = 131_072;
 
@@ -30,7 +30,7 @@ pub const ROW_GROUP_ROWS: u32 = 131_072;
 /// full row group. Part of the format: pages of all columns begin at the same rows.
 pub const PAGE_ROWS: u32 = 16_384;
 
-/// Rows of the largest segment: 32 row groups. More would make the rewrite of one column, and
+/// Rows of the largest segment: 32 full row groups. More would make the rewrite of one column, and
 /// the re-copy of one bad chunk, long.
 pub const SEGMENT_ROWS_MAX: u64 = 4 * 1024 * 1024;
 

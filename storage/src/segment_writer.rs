@@ -2,8 +2,8 @@
 //! checksummed, described by metadata. Nothing touches a disk here.
 //!
 //! Invariant: every column is cut into the same row groups, so row `n` of one column and row `n`
-//! of another are one row. Without a sort key the rows of each source keep the order they came in
-//! and memory stays near the encoded size; with one, all rows are held until the end.
+//! of another are one row. Without a sort key the rows of a row group keep the order they came in, and memory
+//! is the encoded size and a row group of each source; with one, all rows are held until the end.
 //!
 //! Sources take turns, as the partitions of a load do: each reads its own part of a file that is in order of time, say.
 //! Rows of one source wait for more of the same, so that a row group holds a short time of one part and not the same
@@ -55,7 +55,7 @@ pub struct SegmentSpec {
     pub txn: TxnId,
     /// The table's columns.
     pub schema: Arc<TableSchema>,
-    /// Columns to sort by, ascending, NULLs last; empty to keep the order of arrival.
+    /// Columns to sort by, ascending, NULLs last; empty to keep each source's order.
     pub sort_key: Vec<ColumnId>,
     /// The worker whose store the segment goes to.
     pub holder: WorkerId,

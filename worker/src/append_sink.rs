@@ -32,14 +32,18 @@ impl SliceSink for AppendSink {
         target.slices_of(self.worker)
     }
 
-    fn open(&self, target: &Arc<AppendTarget>) -> Result<Box<dyn SliceAppender>> {
+    fn open(
+        &self,
+        target: &Arc<AppendTarget>,
+        source: RowSource,
+    ) -> Result<Box<dyn SliceAppender>> {
         Ok(Box::new(Appender {
             worker: self.worker,
             target: Arc::clone(target),
-            source: self.staging.new_source(),
+            source,
             staging: Arc::clone(&self.staging),
             local_rows: 0,
-            peers: Box::new(PeerAppender::new(Arc::clone(target), self.channels.clone())),
+            peers: Box::new(PeerAppender::new(Arc::clone(target), source, self.channels.clone())),
         }))
     }
 }

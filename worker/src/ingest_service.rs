@@ -15,6 +15,7 @@ use basalt_engine::protocol::{
 };
 use basalt_engine::write::AppendTarget;
 use basalt_storage::ids::{Epoch, SliceId, TableId, TxnId};
+use basalt_storage::segment_writer::RowSource;
 use futures::stream::{self, BoxStream, StreamExt};
 use tonic::{Request, Response, Status, Streaming};
 
@@ -46,7 +47,7 @@ impl Ingest for IngestService {
         };
         let target = header.target.unwrap_or_default();
         let target = Arc::new(AppendTarget::from_wire(&target)?);
-        let source = self.staging.new_source();
+        let source = RowSource(header.source);
         let mut rows = 0;
         while let Some(request) = parts.message().await? {
             let Some(Part::Batch(batch)) = request.part else {

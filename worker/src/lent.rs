@@ -14,6 +14,7 @@ use basalt_engine::write::{AppendTarget, SliceAppender, SliceSink};
 use basalt_storage::ids::SliceId;
 use basalt_storage::segment_meta::SegmentMeta;
 use basalt_storage::segment_reader::VerifiedBytes;
+use basalt_storage::segment_writer::RowSource;
 use datafusion::error::Result;
 
 use crate::append_sink::AppendSink;
@@ -80,7 +81,11 @@ impl SliceSink for LentSink {
         self.0.upgrade().map(|sink| sink.local_slices(target)).unwrap_or_default()
     }
 
-    fn open(&self, target: &Arc<AppendTarget>) -> Result<Box<dyn SliceAppender>> {
-        lent(&self.0)?.open(target)
+    fn open(
+        &self,
+        target: &Arc<AppendTarget>,
+        source: RowSource,
+    ) -> Result<Box<dyn SliceAppender>> {
+        lent(&self.0)?.open(target, source)
     }
 }

@@ -22,7 +22,6 @@ mod budget;
 mod closing;
 
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -69,7 +68,6 @@ pub struct Staging {
     replicas: Arc<ReplicaSender>,
     seals: Semaphore,
     budget: Arc<Budget>,
-    sources: AtomicU64,
     staged: Mutex<Staged>,
 }
 
@@ -160,12 +158,7 @@ impl Staging {
     ) -> Self {
         let (budget, staged) = (Budget::new(bytes_max, pool), Mutex::default());
         let seals = Semaphore::new(SEALS_AT_ONCE);
-        Self { store, fence, replicas, seals, budget, sources: AtomicU64::default(), staged }
-    }
-
-    /// A name for the rows of one writer: those with one name stay together, in their order.
-    pub fn new_source(&self) -> RowSource {
-        RowSource(self.sources.fetch_add(1, Ordering::Relaxed))
+        Self { store, fence, replicas, seals, budget, staged }
     }
 
     /// Appends rows of one source and slice, in storage form. Waits while the rows of all writes take more

@@ -10,6 +10,7 @@ use basalt_engine::files::{ColumnMapping, checked_cast_column, load_mapping};
 use basalt_engine::row_checks::check_rows;
 use basalt_engine::snapshot::{Relation, Snapshot};
 use basalt_engine::write::{AppendTarget, PeerSink, SliceRouter, SliceSink};
+use basalt_storage::segment_writer::RowSource;
 use futures::StreamExt;
 use futures::stream::BoxStream;
 
@@ -52,7 +53,7 @@ impl Statements {
         let mut router = SliceRouter::new(&target, vec![], target.txn.0.as_u128() as u64)
             .map_err(from_datafusion)?;
         let sink = PeerSink::new(self.inner.channels.clone());
-        let mut appender = sink.open(&target).map_err(from_datafusion)?;
+        let mut appender = sink.open(&target, RowSource::default()).map_err(from_datafusion)?;
         let mut rows = 0u64;
         while let Some(batch) = batches.next().await {
             for run in runs_of_rows(&batch?)? {

@@ -57,11 +57,14 @@ pub fn desired_tasks(
     }))
 }
 
-/// One task, or all workers when several hold enough of the table.
+/// One task, or all workers when several hold enough of the table, or all of them have all of more.
 fn scan_tasks(scan: &SegmentScanExec, config: &SessionConfig) -> Result<usize> {
     let topology = topology(config)?;
-    if topology.is_held_by_all(scan) {
-        return Ok(topology.tasks_for_held(scan.assigned_rows()));
+    if scan.is_held_by_all() {
+        let tasks = topology.tasks_for_held(scan.assigned_rows());
+        if tasks == 1 || scan.can_be_shared_out() {
+            return Ok(tasks);
+        }
     }
     let segments = scan
         .segments()
@@ -99,11 +102,8 @@ fn scan_variants(
     config: &SessionConfig,
 ) -> Result<Vec<Arc<dyn ExecutionPlan>>> {
     let topology = topology(config)?;
-    if tasks > 1
-        && topology.is_held_by_all(scan)
-        && let Some(shares) = scan.shared_out(tasks, partitions)
-    {
-        return Ok(variants(shares));
+    if tasks > 1 && scan.is_held_by_all() && scan.can_be_shared_out() {
+        return Ok(variants(scan.shared_out(tasks, partitions)));
     }
     let task_of = |segment: &ScanSegment| topology.task_of(segment.slice, &segment.holders, tasks);
     if let Some(unreachable) = scan.segments().iter().find_map(|segment| task_of(segment).err()) {
@@ -128,7 +128,7 @@ fn file_variants(
 }
 
 /// Task t of a stage runs on worker t; a stage of one task runs where most of its rows are, or on any if it reads no
-/// table.
+/// table, or only what every worker has.
 pub fn route_tasks(event: RouteTasksEvent<'_>) -> Option<Result<RouteTasksEventResponse>> {
     let route = || {
         let topology = topology(event.task_ctx.session_config())?;
@@ -207,7 +207,7 @@ fn busiest_reader(plan: &Arc<dyn ExecutionPlan>, topology: &Topology) -> Result<
     plan.apply(|node| {
         let leaf = node.downcast_ref::<DistributedLeafExec>().map_or(node, |leaf| leaf.original());
         if let Some(scan) = leaf.downcast_ref::<SegmentScanExec>() {
-            if topology.is_held_by_all(scan) {
+            if scan.is_held_by_all() {
                 held_by_all.insert(scan.table().table);
                 return Ok(TreeNodeRecursion::Continue);
             }
@@ -215,7 +215,11 @@ fn busiest_reader(plan: &Arc<dyn ExecutionPlan>, topology: &Topology) -> Result<
                 rows[topology.reader_of(segment.slice, &segment.holders)?] += segment.rows.max(1);
             }
         }
-        Ok(TreeNodeRecursion::Continue)
+        // What is below another stage's exchange is read there.
+        Ok(match node.is_network_boundary() {
+            true => TreeNodeRecursion::Jump,
+            false => TreeNodeRecursion::Continue,
+        })
     })?;
     if rows.iter().all(|rows| *rows == 0) && !held_by_all.is_empty() {
         return Ok(worker_for(&held_by_all, workers));

@@ -120,12 +120,6 @@ impl Topology {
         self.are_few(scan.assigned_rows(), scan.segments().len().saturating_mul(columns))
     }
 
-    /// Whether every worker has all that a scan reads.
-    pub(super) fn is_held_by_all(&self, scan: &SegmentScanExec) -> bool {
-        let is_held = |segment: &ScanSegment| segment.holders.len() >= self.workers.len();
-        scan.is_everywhere() && scan.segments().iter().all(is_held)
-    }
-
     /// How many tasks should read rows that every worker has: one, or one for each worker.
     pub(super) fn tasks_for_held(&self, rows: u64) -> usize {
         let most = self.one_task_rows.saturating_mul(HELD_TIMES);

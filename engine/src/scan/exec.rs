@@ -30,9 +30,9 @@ use super::order::ScanOrder;
 use super::properties::{plan_properties, scan_statistics, table_statistics};
 use super::pruning::segments_that_may_match;
 use super::row_ids::ROW_ID_COLUMN;
-use super::segments::{CatalogSegments, Partitions, ScanSegments, at, only};
+use super::segments::{CatalogSegments, Partitions, ScanSegments};
 use super::stream::open_partition;
-use super::{ScanSegment, ScanTable, ScanUnit, spread_units};
+use super::{ScanSegment, ScanTable, ScanUnit};
 use crate::codec::is_serialisable;
 use crate::column_samples::ColumnSamples;
 use crate::filter_estimates::share_of;
@@ -61,7 +61,7 @@ pub struct SegmentScanExec {
     /// Rows that suffice per partition.
     pub(super) limit: Option<usize>,
     /// Over the read columns, before the predicate.
-    statistics: Arc<Statistics>,
+    pub(super) statistics: Arc<Statistics>,
     /// Rows of the read columns that ANALYZE drew; none on workers.
     samples: ColumnSamples,
     /// What the catalog says of each segment; empty on workers.
@@ -75,6 +75,8 @@ pub struct SegmentScanExec {
     distribution_key: Option<DistributionKey>,
     /// Whether every worker has all segments, or should.
     is_everywhere: bool,
+    /// Whether every worker has them now, and may as well read them as another.
+    is_held_by_all: bool,
     /// How the table is distributed, for EXPLAIN; empty on workers.
     distribution: Arc<str>,
     /// Segments of the table that the predicate ruled out.
@@ -82,7 +84,7 @@ pub struct SegmentScanExec {
     /// Bytes of the read columns in them.
     bytes_pruned: u64,
     properties: Arc<PlanProperties>,
-    metrics: ExecutionPlanMetricsSet,
+    pub(super) metrics: ExecutionPlanMetricsSet,
 }
 
 impl SegmentScanExec {
@@ -142,6 +144,7 @@ impl SegmentScanExec {
             order,
             distribution_key: None,
             is_everywhere: false,
+            is_held_by_all: false,
             distribution: Arc::from(""),
             segments_pruned: 0,
             bytes_pruned: 0,
@@ -179,87 +182,6 @@ impl SegmentScanExec {
         self.partitions.iter().flatten().map(rows).sum()
     }
 
-    /// This scan restricted to the segments that `keep` chooses, spread again over as many
-    /// partitions as `partitions` says: one task's variant.
-    pub fn restricted(&self, partitions: usize, keep: impl Fn(&ScanSegment) -> bool) -> Self {
-        self.only_segments(self.segments.iter().map(keep)).of_a_task(partitions)
-    }
-
-    /// This scan divided among `tasks` tasks by the task that each segment is read in, which no task is where
-    /// that is none of them.
-    pub fn divided(
-        &self,
-        tasks: usize,
-        partitions: usize,
-        task_of: impl Fn(&ScanSegment) -> Option<usize>,
-    ) -> Vec<Self> {
-        let mut places = vec![Vec::new(); tasks];
-        for (place, segment) in self.segments.iter().enumerate() {
-            if let Some(places) = task_of(segment).and_then(|task| places.get_mut(task)) {
-                places.push(place);
-            }
-        }
-        let variant = |places: Vec<usize>| {
-            let mut variant = self.clone();
-            variant.segments = Arc::new(self.segments.at(&places).into());
-            variant.records = Arc::new(at(&self.records, &places));
-            variant.of_a_task(partitions)
-        };
-        places.into_iter().map(variant).collect()
-    }
-
-    /// This scan divided evenly among `tasks` tasks, whose workers have all of it; `None` where it is in an order that
-    /// goes through whole segments.
-    pub fn shared_out(&self, tasks: usize, partitions: usize) -> Option<Vec<Self>> {
-        if self.order != ScanOrder::None {
-            return None;
-        }
-        let (tasks, partitions) = (tasks.max(1), partitions.max(1));
-        let indexed: Vec<_> = (0..).zip(self.segments.iter()).collect();
-        // To and fro, as the first bins have the largest row groups.
-        let task_of = |bin: usize| match bin / tasks % 2 {
-            0 => bin % tasks,
-            _ => tasks - 1 - bin % tasks,
-        };
-        let mut shares = vec![Vec::with_capacity(partitions); tasks];
-        for (bin, units) in spread_units(&indexed, tasks * partitions).into_iter().enumerate() {
-            shares[task_of(bin)].push(units);
-        }
-        let share = |units| {
-            let (segments, units) = self.segments.read_by(units);
-            let mut share = self.clone();
-            share.segments = Arc::new(segments.into());
-            share.partitions = Partitions::from(units);
-            share.records = Arc::default();
-            share.statistics = Arc::new(Statistics::new_unknown(&self.table.schema));
-            share.metrics = ExecutionPlanMetricsSet::new();
-            share.with_properties()
-        };
-        Some(shares.into_iter().map(share).collect())
-    }
-
-    /// This scan for tasks each of which reads all of it.
-    pub fn replicated(&self, tasks: usize, partitions: usize) -> Vec<Self> {
-        let whole = self.clone().of_a_task(partitions);
-        let of_task = |_| Self { metrics: ExecutionPlanMetricsSet::new(), ..whole.clone() };
-        (0..tasks).map(of_task).collect()
-    }
-
-    fn of_a_task(mut self, partitions: usize) -> Self {
-        self.statistics = Arc::new(Statistics::new_unknown(&self.table.schema));
-        self.metrics = ExecutionPlanMetricsSet::new();
-        self.spread(partitions)
-    }
-
-    /// This scan without some of its segments; its rows are still to be spread over partitions.
-    fn only_segments(&self, kept: impl Iterator<Item = bool>) -> Self {
-        let kept: Vec<_> = kept.collect();
-        let mut scan = self.clone();
-        scan.segments = Arc::new(self.segments.only(&kept));
-        scan.records = Arc::new(only(&self.records, &kept));
-        scan
-    }
-
     pub(super) fn with_predicate(mut self, predicate: Option<Arc<dyn PhysicalExpr>>) -> Self {
         self.predicate = predicate;
         self
@@ -293,6 +215,13 @@ impl SegmentScanExec {
         self
     }
 
+    /// Says whether every worker has all segments, and may as well read them as another.
+    #[must_use]
+    pub fn with_all_at_every_worker(mut self, is_held_by_all: bool) -> Self {
+        self.is_held_by_all = is_held_by_all;
+        self
+    }
+
     /// Says how the table is distributed, for people.
     #[must_use]
     pub fn with_distribution_in_effect(mut self, distribution: &str) -> Self {
@@ -308,6 +237,11 @@ impl SegmentScanExec {
     /// Whether every worker has all segments, or should.
     pub fn is_everywhere(&self) -> bool {
         self.is_everywhere
+    }
+
+    /// Whether every worker has all segments, and may as well read them as another.
+    pub fn is_held_by_all(&self) -> bool {
+        self.is_held_by_all
     }
 
     /// The output columns whose slice hash says which slice a row is in.

@@ -7,6 +7,7 @@ use arrow::array::{ArrayRef, UInt64Array};
 use arrow::compute::SortOptions;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
+use basalt_storage::segment_writer::RowSource;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::common::{Statistics, internal_err};
 use datafusion::error::Result;
@@ -18,6 +19,7 @@ use datafusion::physical_expr::{
 };
 use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType};
 use datafusion::physical_plan::metrics::{BaselineMetrics, ExecutionPlanMetricsSet, MetricsSet};
+use datafusion::physical_plan::repartition::RepartitionExec;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{
     DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties,
@@ -76,6 +78,13 @@ impl SliceAppendExec {
             Some(PhysicalSortExpr::new(Arc::new(column), options))
         });
         LexOrdering::new(columns)
+    }
+
+    /// Whose rows a partition's are: its own, or those of its task where the rows of one stream are dealt to several
+    /// partitions, which together have them in order.
+    fn source(&self, task: usize, partition: usize) -> RowSource {
+        let partition = if are_dealt(&self.input) { 0 } else { partition };
+        RowSource((task as u64) << 32 | partition as u64)
     }
 
     pub(crate) fn to_wire(&self) -> Result<SliceAppend> {
@@ -156,13 +165,14 @@ impl ExecutionPlan for SliceAppendExec {
         };
         let seed = seed(&target, task, partition);
         let mut router = SliceRouter::new(&target, preferred, seed)?;
+        let source = self.source(task, partition);
         let mut input = self.input.execute(partition, context)?;
         let metrics = BaselineMetrics::new(&self.metrics, partition);
         let schema = self.schema();
         let count_schema = Arc::clone(&schema);
         let count = async move {
             let storage_schema = target.schema.to_arrow();
-            let mut appender = sink.open(&target)?;
+            let mut appender = sink.open(&target, source)?;
             let mut rows = 0u64;
             while let Some(batch) = input.next().await {
                 let timer = metrics.elapsed_compute().timer();
@@ -202,6 +212,13 @@ impl ExecutionPlan for SliceAppendExec {
 fn seed(target: &AppendTarget, task: usize, partition: usize) -> u64 {
     let txn = target.txn.0.as_u128() as u64;
     txn.wrapping_add((task as u64).wrapping_mul(31)).wrapping_add(partition as u64)
+}
+
+/// Whether partitions of a plan have been given batches by turns.
+fn are_dealt(plan: &Arc<dyn ExecutionPlan>) -> bool {
+    let repartition = plan.downcast_ref::<RepartitionExec>();
+    repartition.is_some_and(|node| matches!(node.partitioning(), Partitioning::RoundRobinBatch(_)))
+        || plan.children().into_iter().any(are_dealt)
 }
 
 /// A batch in the table's storage form; a value that would be lost is an error.

@@ -8,6 +8,7 @@ use arrow::ipc::writer::StreamWriter;
 use arrow::record_batch::RecordBatch;
 use async_trait::async_trait;
 use basalt_storage::ids::{SliceId, WorkerId};
+use basalt_storage::segment_writer::RowSource;
 use datafusion::common::runtime::SpawnedTask;
 use datafusion::error::{DataFusionError, Result};
 use tokio::sync::mpsc;
@@ -45,8 +46,12 @@ impl SliceSink for PeerSink {
         vec![]
     }
 
-    fn open(&self, target: &Arc<AppendTarget>) -> Result<Box<dyn SliceAppender>> {
-        Ok(Box::new(PeerAppender::new(Arc::clone(target), self.channels.clone())))
+    fn open(
+        &self,
+        target: &Arc<AppendTarget>,
+        source: RowSource,
+    ) -> Result<Box<dyn SliceAppender>> {
+        Ok(Box::new(PeerAppender::new(Arc::clone(target), source, self.channels.clone())))
     }
 }
 
@@ -54,6 +59,7 @@ impl SliceSink for PeerSink {
 /// transaction is aborted.
 pub struct PeerAppender {
     target: Arc<AppendTarget>,
+    source: RowSource,
     channels: Channels,
     peers: HashMap<WorkerId, PeerStream>,
 }
@@ -71,8 +77,8 @@ impl fmt::Debug for PeerAppender {
 
 impl PeerAppender {
     /// A writer without open streams yet.
-    pub fn new(target: Arc<AppendTarget>, channels: Channels) -> Self {
-        Self { target, channels, peers: HashMap::new() }
+    pub fn new(target: Arc<AppendTarget>, source: RowSource, channels: Channels) -> Self {
+        Self { target, source, channels, peers: HashMap::new() }
     }
 
     fn open(&self, owner: WorkerId) -> Result<PeerStream> {
@@ -84,7 +90,7 @@ impl PeerAppender {
             .max_encoding_message_size(MESSAGE_BYTES_MAX)
             .max_decoding_message_size(MESSAGE_BYTES_MAX);
         let (sender, receiver) = mpsc::channel(BATCHES_IN_FLIGHT);
-        let header = AppendHeader { target: Some(self.target.to_wire()?) };
+        let header = AppendHeader { target: Some(self.target.to_wire()?), source: self.source.0 };
         // The channel is new and empty, so there is room for the header.
         sender
             .try_send(AppendRequest { part: Some(Part::Header(header)) })

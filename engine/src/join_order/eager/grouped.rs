@@ -1,4 +1,6 @@
 //! Aggregations over inner joins, taken apart.
+//!
+//! Invariant: what is taken apart can be made early: nothing in it fails for a row, or is another value each time.
 
 use std::collections::{HashMap, HashSet};
 

@@ -1,4 +1,6 @@
 //! An aggregation that was taken apart, put together again in two steps.
+//!
+//! Invariant: the columns are those of the aggregation as it was, by name, type and place.
 
 use std::sync::Arc;
 

@@ -1,0 +1,58 @@
+//! What is loaded in an order by several partitions is found by its bounds, though no table is sorted by it.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, Int64Array, RecordBatch};
+use basalt_engine::files::AllowedRoots;
+use basalt_sql_tests::client::Client;
+use basalt_sql_tests::cluster::{EmbeddedCluster, EmbeddedConfig};
+use basalt_sql_tests::explain::scan_counters;
+use parquet::arrow::ArrowWriter;
+
+const ROWS: i64 = 600_000;
+/// A sixtieth of the rows; a page has 16,384.
+const FEW: &str =
+    "SELECT count(*) AS n, min(n) AS a, max(n) AS z FROM t WHERE n >= 60000 AND n < 70000";
+/// They are in two pages, or three where batches reach the writer a little out of order.
+const PAGES_MAX: f64 = 4.0;
+
+/// One file of numbers in order.
+fn numbers(path: &Path) {
+    let column: ArrayRef = Arc::new(Int64Array::from_iter_values(0..ROWS));
+    let batch = RecordBatch::try_from_iter([("n", column)]).unwrap();
+    let file = std::fs::File::create(path).unwrap();
+    let mut writer = ArrowWriter::try_new(file, batch.schema(), None).unwrap();
+    writer.write(&batch).unwrap();
+    writer.close().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_range_of_what_came_in_order_reads_few_pages() {
+    let (dir, files) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let path = files.path().join("numbers.parquet");
+    numbers(&path);
+    let mut config = EmbeddedConfig::new(dir.path(), 3);
+    config.allowed_roots = AllowedRoots::new([files.path()]).unwrap();
+    let cluster = EmbeddedCluster::start(&config).await.unwrap();
+    let mut client = Client::connect(&cluster.url()).await.unwrap();
+    client.execute_update("SET target_partitions = 4").await.unwrap();
+    // Partitions that read parts of a file each, and some that are given batches of one stream by turns.
+    let path = path.display();
+    let sources =
+        [format!("read_parquet('{path}')"), format!("generate_series(0, {}) AS s(n)", ROWS - 1)];
+    for source in sources {
+        let create = "CREATE TABLE t (n BIGINT, x BIGINT) DISTSTYLE ALL";
+        client.execute_update(create).await.unwrap();
+        let insert = format!("INSERT INTO t SELECT n, n * 7 % 1000 FROM {source}");
+        client.execute_update(&insert).await.unwrap();
+        let (_, rows) = client.query_all(FEW).await.unwrap();
+        let answer = arrow::util::pretty::pretty_format_batches(&rows).unwrap().to_string();
+        assert!(answer.contains("| 10000 | 60000 | 69999 |"), "{answer}");
+        let pages = scan_counters(&mut client, FEW, "t", "pages_read").await.unwrap();
+        let pages: f64 = pages.iter().sum();
+        assert!(pages <= PAGES_MAX, "{pages} pages were read of {source}");
+        client.execute_update("DROP TABLE t").await.unwrap();
+    }
+    cluster.stop().await;
+}
