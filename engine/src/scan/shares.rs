@@ -75,7 +75,11 @@ impl SegmentScanExec {
     /// This scan for tasks each of which reads all of it.
     pub fn replicated(&self, tasks: usize, partitions: usize) -> Vec<Self> {
         let whole = self.clone().of_a_task(partitions);
-        let of_task = |_| Self { metrics: ExecutionPlanMetricsSet::new(), ..whole.clone() };
+        let of_task = |_| {
+            let mut own = whole.clone();
+            own.metrics = ExecutionPlanMetricsSet::new();
+            own
+        };
         (0..tasks).map(of_task).collect()
     }
 

@@ -69,7 +69,7 @@ fn rows(count: i64) -> Vec<u8> {
 }
 
 fn header(target: &AppendTarget) -> Part {
-    Part::Header(AppendHeader { target: Some(target.to_wire().unwrap()) })
+    Part::Header(AppendHeader { target: Some(target.to_wire().unwrap()), source: 0 })
 }
 
 fn batch(slice: u32, ipc: Vec<u8>) -> Part {

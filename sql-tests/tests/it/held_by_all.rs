@@ -4,7 +4,7 @@ use basalt_sql_tests::client::Client;
 use basalt_sql_tests::cluster::{EmbeddedCluster, EmbeddedConfig};
 use basalt_sql_tests::explain::{exchanges, scan_counters};
 
-const WORKERS: usize = 3;
+const WORKERS: u16 = 3;
 /// Each makes a segment that is too large to be merged.
 const LOADS: i64 = 6;
 const ROWS: i64 = 70_000;
@@ -47,7 +47,7 @@ async fn what_every_worker_has_is_read_by_one_or_by_all_alike() {
     let rows = scan_counters(&mut client, count, "t", "rows_assigned").await.unwrap();
     assert_eq!(
         (rows.len(), rows.iter().sum::<f64>()),
-        (WORKERS, (LOADS * ROWS) as f64),
+        (usize::from(WORKERS), (LOADS * ROWS) as f64),
         "{rows:?}"
     );
     // Segments are dealt by their random ids, but not all to one.
