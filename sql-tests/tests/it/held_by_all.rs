@@ -36,7 +36,7 @@ async fn what_every_worker_has_is_read_by_one_or_by_all_alike() {
             format!("INSERT INTO t SELECT value, value % 11 FROM generate_series({first}, {last})");
         done(&mut client, &insert).await;
     }
-    assert_eq!(exchanges(&mut client, OF_BOTH).await.unwrap(), ["NetworkCoalesce"]);
+    assert_eq!(exchanges(&mut client, OF_BOTH).await.unwrap(), ["Coalesce"]);
     let alone = shown(&mut client, OF_BOTH).await;
     assert!(alone.contains("| name 0 | 28000 |"), "{alone}");
 
