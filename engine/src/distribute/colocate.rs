@@ -51,6 +51,8 @@ const OTHER_COST: f64 = 0.5;
 
 /// What it costs that every task reads all of a table.
 const REPLICA_COST: f64 = 0.01;
+/// And for each of its rows, so that of two tables which every worker has the smaller is read by all.
+const REPLICA_ROW_COST: f64 = 1e-9;
 
 /// Whether a session lets rows be joined where they lie.
 #[derive(Debug, Clone, Copy)]
@@ -209,7 +211,8 @@ impl Search<'_> {
             }
             if scan.is_everywhere() || self.topology.is_small(scan) {
                 let variants = scan.replicated(self.tasks, self.partitions);
-                plans.push((cut(scan, variants)?, REPLICA_COST));
+                let cost = REPLICA_COST + scan.assigned_rows() as f64 * REPLICA_ROW_COST;
+                plans.push((cut(scan, variants)?, cost));
             }
         }
         if let Some(rows) = shared_rows_of(node)
