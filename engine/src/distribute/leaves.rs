@@ -61,7 +61,8 @@ pub fn desired_tasks(
 fn scan_tasks(scan: &SegmentScanExec, config: &SessionConfig) -> Result<usize> {
     let topology = topology(config)?;
     if scan.is_held_by_all() {
-        let tasks = topology.tasks_for_held(scan.assigned_rows());
+        let row_groups = scan.segments().iter().map(|segment| segment.row_groups.len()).sum();
+        let tasks = topology.tasks_for_held(scan.assigned_rows(), row_groups);
         if tasks == 1 || scan.can_be_shared_out() {
             return Ok(tasks);
         }

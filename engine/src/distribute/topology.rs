@@ -120,10 +120,10 @@ impl Topology {
         self.are_few(scan.assigned_rows(), scan.segments().len().saturating_mul(columns))
     }
 
-    /// How many tasks should read rows that every worker has: one, or one for each worker.
-    pub(super) fn tasks_for_held(&self, rows: u64) -> usize {
+    /// How many tasks should read the rows of some row groups that every worker has: one, or one for each worker.
+    pub(super) fn tasks_for_held(&self, rows: u64, row_groups: usize) -> usize {
         let most = self.one_task_rows.saturating_mul(HELD_TIMES);
-        if rows <= most { 1 } else { self.worker_count().max(1) }
+        if rows <= most || row_groups <= 1 { 1 } else { self.worker_count().max(1) }
     }
 
     fn are_few(&self, rows: u64, chunks: usize) -> bool {
@@ -177,9 +177,10 @@ mod tests {
 
     #[test]
     fn what_every_worker_has_is_one_task_up_to_many_times_as_many_rows() {
-        assert_eq!(topology(10).tasks_for_held(10 * HELD_TIMES), 1);
-        assert_eq!(topology(10).tasks_for_held(10 * HELD_TIMES + 1), 3);
-        assert_eq!(topology(0).tasks_for_held(1), 3);
+        assert_eq!(topology(10).tasks_for_held(10 * HELD_TIMES, 2), 1);
+        assert_eq!(topology(10).tasks_for_held(10 * HELD_TIMES + 1, 2), 3);
+        assert_eq!(topology(0).tasks_for_held(2, 2), 3);
+        assert_eq!(topology(0).tasks_for_held(u64::MAX, 1), 1, "it cannot be cut");
     }
 
     #[test]
