@@ -38,8 +38,8 @@ pub fn domain_problem(name: &str) -> Option<&'static str> {
 /// name the table they were written for. 7: rows that are merged stay in their slice.
 /// 8: scans in the order of the sort key, encodings that columns declare, sketches of columns. 9: fragments name
 /// their query. 10: averages of integers are exact. 11: rows are sent to the tasks of their slices.
-/// 12: plans have rows with them. 13: sums of sums.
-pub const PROTOCOL_VERSION: u32 = 13;
+/// 12: plans have rows with them. 13: sums of sums. 14: appends name the source of their rows.
+pub const PROTOCOL_VERSION: u32 = 14;
 
 /// The largest message any internal service sends or accepts, in bytes. One record batch must
 /// fit: a batch is cut to about 2 MiB, and a single row may be as long as a Flight message.

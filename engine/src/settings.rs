@@ -36,7 +36,7 @@ pub struct Settings {
     /// Rows per batch.
     pub batch_rows: usize,
     /// A scan of at most so many rows is one task, wherever its segments lie, and of 128 times as many where
-    /// every worker has them; 0: only if one worker alone has all of them.
+    /// every worker has them; 0: only if one worker alone has all of them, or they cannot be cut.
     pub one_task_rows: usize,
     /// The zone that timestamps with time zone are read and shown in.
     pub time_zone: String,

@@ -51,8 +51,9 @@ const OTHER_COST: f64 = 0.5;
 
 /// What it costs that every task reads all of a table.
 const REPLICA_COST: f64 = 0.01;
-/// And for each of its rows, so that of two tables which every worker has the smaller is read by all.
-const REPLICA_ROW_COST: f64 = 1e-9;
+/// And for each of its rows: of two tables which every worker has the smaller is read by all, and none of fifty million
+/// rows to spare a shuffle.
+const REPLICA_ROW_COST: f64 = 2e-8;
 
 /// Whether a session lets rows be joined where they lie.
 #[derive(Debug, Clone, Copy)]

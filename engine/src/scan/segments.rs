@@ -63,7 +63,7 @@ impl CatalogSegments {
 }
 
 /// A number that is the segment's own in all snapshots: the random end of its id.
-pub(super) fn lasting_ordinal(segment: SegmentId) -> u32 {
+fn lasting_ordinal(segment: SegmentId) -> u32 {
     segment.0.as_bytes().last_chunk().copied().map_or(0, u32::from_le_bytes)
 }
 

@@ -9,7 +9,7 @@ use datafusion::common::Statistics;
 use datafusion::physical_plan::metrics::ExecutionPlanMetricsSet;
 
 use super::order::ScanOrder;
-use super::segments::{Partitions, at, lasting_ordinal, only};
+use super::segments::{Partitions, at, only};
 use super::{ScanSegment, SegmentScanExec, spread_groups};
 
 impl SegmentScanExec {
@@ -47,13 +47,13 @@ impl SegmentScanExec {
         self.order == ScanOrder::None
     }
 
-    /// This scan divided evenly among `tasks` tasks, whose workers have all of it: each row group is always the same one's,
-    /// whatever a predicate leaves, so that its columns are in the memory of one worker.
+    /// This scan divided evenly among `tasks` tasks, whose workers have all of it: each row group of a snapshot is always
+    /// the same one's, whatever a predicate leaves, so that its columns are in the memory of one worker.
     pub fn shared_out(&self, tasks: usize, partitions: usize) -> Vec<Self> {
         let tasks = tasks.max(1);
         let mut shares = vec![Vec::new(); tasks];
         for (place, segment) in (0..).zip(self.segments.iter()) {
-            let first = lasting_ordinal(segment.segment) as usize;
+            let first = segment.ordinal as usize;
             for (rows, group) in segment.row_groups.iter().zip(0..) {
                 shares[(first + group as usize) % tasks].push((*rows, place, group));
             }

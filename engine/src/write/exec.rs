@@ -214,11 +214,11 @@ fn seed(target: &AppendTarget, task: usize, partition: usize) -> u64 {
     txn.wrapping_add((task as u64).wrapping_mul(31)).wrapping_add(partition as u64)
 }
 
-/// Whether partitions of a plan have been given batches by turns.
+/// Whether partitions of a plan have been given batches by turns. Rows of a join come in the order of its last input.
 fn are_dealt(plan: &Arc<dyn ExecutionPlan>) -> bool {
     let repartition = plan.downcast_ref::<RepartitionExec>();
     repartition.is_some_and(|node| matches!(node.partitioning(), Partitioning::RoundRobinBatch(_)))
-        || plan.children().into_iter().any(are_dealt)
+        || plan.children().into_iter().next_back().is_some_and(are_dealt)
 }
 
 /// A batch in the table's storage form; a value that would be lost is an error.

@@ -75,9 +75,9 @@ proptest! {
         tasks in 1_usize..5,
         partitions in 1_usize..4,
     ) {
-        let segments = groups.into_iter().map(|row_groups| {
+        let segments = (0..).zip(groups).map(|(ordinal, row_groups)| {
             let rows = row_groups.iter().map(|rows| u64::from(*rows)).sum();
-            ScanSegment { row_groups, rows, ..segment() }
+            ScanSegment { row_groups, rows, ordinal, ..segment() }
         });
         let original = scan(segments.collect());
         let shares = original.shared_out(tasks, partitions);
@@ -96,6 +96,18 @@ proptest! {
             Arc::new(DistributedLeafExec::try_new(original, shares).unwrap());
         prop_assert_eq!(StageCheck { tasks }.leaf(&leaf).unwrap(), Family::Spread);
     }
+}
+
+#[test]
+fn small_segments_are_shared_out_evenly_too() {
+    let small = |ordinal| ScanSegment { row_groups: vec![10], ordinal, ..segment() };
+    let original = scan((0..16).map(small).collect());
+    let rows = original
+        .shared_out(3, PARTITIONS)
+        .iter()
+        .map(SegmentScanExec::assigned_rows)
+        .collect::<Vec<_>>();
+    assert_eq!(rows, [60, 50, 50]);
 }
 
 /// The rows of a leaf after a network shuffle by `k`.
