@@ -243,3 +243,40 @@ fn to_storage(
     let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
     Ok(RecordBatch::try_new_with_options(Arc::clone(storage_schema), columns, &options)?)
 }
+
+#[cfg(test)]
+mod tests {
+    use datafusion::physical_expr::expressions::lit;
+    use datafusion::physical_plan::empty::EmptyExec;
+    use datafusion::physical_plan::filter::FilterExec;
+    use datafusion::physical_plan::joins::CrossJoinExec;
+
+    use super::*;
+
+    fn parts() -> Arc<dyn ExecutionPlan> {
+        Arc::new(EmptyExec::new(Arc::new(Schema::empty())).with_partitions(4))
+    }
+
+    fn by_turns() -> Arc<dyn ExecutionPlan> {
+        let by_turns = Partitioning::RoundRobinBatch(4);
+        Arc::new(RepartitionExec::try_new(parts(), by_turns).unwrap())
+    }
+
+    fn filtered(input: Arc<dyn ExecutionPlan>) -> Arc<dyn ExecutionPlan> {
+        Arc::new(FilterExec::try_new(lit(true), input).unwrap())
+    }
+
+    #[test]
+    fn rows_that_were_dealt_by_turns_are_told_from_those_of_parts() {
+        assert!(are_dealt(&by_turns()) && are_dealt(&filtered(by_turns())));
+        assert!(!are_dealt(&parts()) && !are_dealt(&filtered(parts())));
+    }
+
+    #[test]
+    fn what_a_join_builds_does_not_deal_its_rows() {
+        let join =
+            |build, probe| -> Arc<dyn ExecutionPlan> { Arc::new(CrossJoinExec::new(build, probe)) };
+        assert!(!are_dealt(&join(by_turns(), parts())));
+        assert!(are_dealt(&join(parts(), by_turns())));
+    }
+}
