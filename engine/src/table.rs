@@ -188,9 +188,12 @@ impl SegmentTable {
 
 /// Whether every worker that may be given work has a copy of each segment.
 fn has_copies_everywhere(segments: &[Arc<SegmentRecord>], cluster: &ClusterView) -> bool {
+    let workers = &cluster.workers;
     segments.iter().all(|segment| {
         let holders = cluster.moved.get(&segment.segment).unwrap_or(&segment.holders);
-        cluster.workers.keys().all(|worker| holders.contains(worker))
+        // Counted, as each holds one copy: clusters may have hundreds of workers.
+        let live = holders.iter().filter(|holder| workers.contains_key(holder));
+        holders.len() >= workers.len() && live.count() >= workers.len()
     })
 }
 
@@ -241,8 +244,9 @@ impl TableProvider for SegmentTable {
             }
             Distribution::Auto | Distribution::Even | Distribution::Key(_) => (false, false),
         };
-        // Rows that are changed or written anew are best read where their slice is written.
-        let is_held_by_all = is_held_by_all && self.is_whole();
+        // Rows that are changed or written anew are best read where their slice is written. Where no worker is left, it is
+        // for others to say who is missing.
+        let is_held_by_all = is_held_by_all && self.is_whole() && !cluster.workers.is_empty();
         let partitions = state.config().target_partitions();
         let place = |key: &ColumnId| table.columns.iter().position(|column| column == key);
         let key = self.table.sort_key.iter().map_while(place).collect();
