@@ -15,8 +15,9 @@ pub struct Machine {
     pub memory_bytes: Option<u64>,
     /// Operating system and architecture.
     pub system: String,
-    /// The commit of the working folder, with `+` when it has changes; `unknown` outside of one.
-    pub commit: String,
+    /// The commit that this binary was built of, with `+` where the sources had changes; `unknown`
+    /// of debug builds, and of sources outside of a repository (`build.rs`).
+    pub commit: &'static str,
     /// The profile of this binary: `debug` figures are worth nothing.
     pub profile: &'static str,
     /// When, in UTC.
@@ -31,7 +32,7 @@ impl Machine {
             processor: field("/proc/cpuinfo", "model name").unwrap_or_else(|| "unknown".into()),
             memory_bytes: memory_bytes(),
             system: format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
-            commit: commit().unwrap_or_else(|| "unknown".into()),
+            commit: option_env!("BASALT_COMMIT").unwrap_or("unknown"),
             profile: if cfg!(debug_assertions) { "debug" } else { "release" },
             date: date(),
         }
@@ -54,17 +55,6 @@ fn field(path: &str, name: &str) -> Option<String> {
     let text = std::fs::read_to_string(path).ok()?;
     let line = text.lines().find(|line| line.starts_with(name))?;
     Some(line.split_once(':')?.1.trim().to_owned())
-}
-
-fn commit() -> Option<String> {
-    let git = |args: &[&str]| {
-        let output = std::process::Command::new("git").args(args).output().ok()?;
-        let text = String::from_utf8(output.stdout).ok()?;
-        output.status.success().then(|| text.trim().to_owned())
-    };
-    let commit = git(&["rev-parse", "--short=12", "HEAD"])?;
-    let changes = git(&["status", "--porcelain", "--untracked-files=no"])?;
-    Some(if changes.is_empty() { commit } else { format!("{commit}+") })
 }
 
 fn date() -> String {

@@ -231,9 +231,92 @@ impl ClusterView {
         self.owner(slice).into_iter().chain(partners.into_iter().flatten().copied())
     }
 
+    /// Whether every worker that may be given work has a copy of each of the segments. Not where
+    /// there is no such worker: who reads them is then told which slice has none.
+    pub fn are_at_every_worker(&self, segments: &[Arc<SegmentRecord>]) -> bool {
+        let is_at_every_worker = |segment: &Arc<SegmentRecord>| {
+            let holders = self.moved.get(&segment.segment).unwrap_or(&segment.holders);
+            // Counted, as each holds one copy: clusters may have hundreds of workers.
+            let live = holders.iter().filter(|holder| self.workers.contains_key(holder));
+            holders.len() >= self.workers.len() && live.count() >= self.workers.len()
+        };
+        !self.workers.is_empty() && segments.iter().all(is_at_every_worker)
+    }
+
     /// How many copies of its chunks a table has that asks for `replicas`: no more than there are
     /// members, so that a cluster of one worker works, and gets second copies when it grows.
     pub fn copies_wanted(&self, replicas: u16) -> usize {
         usize::from(replicas).min(self.members).max(1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use basalt_storage::digest::Digest;
+    use basalt_storage::ids::TxnId;
+    use basalt_storage::manifest::Layout;
+
+    use super::*;
+
+    fn cluster(live: &[WorkerId]) -> ClusterView {
+        let url = |worker: &WorkerId| (*worker, "http://127.0.0.1:1".parse().unwrap());
+        ClusterView {
+            cluster: ClusterId::generate(),
+            epoch: Epoch(1),
+            slice_owners: live.to_vec(),
+            slice_partners: vec![],
+            members: live.len(),
+            workers: live.iter().map(url).collect(),
+            domains: BTreeMap::new(),
+            moved: HashMap::new(),
+        }
+    }
+
+    fn segment(holders: &[WorkerId]) -> Arc<SegmentRecord> {
+        Arc::new(SegmentRecord {
+            table: TableId(1),
+            slice: SliceId(0),
+            segment: SegmentId::generate(),
+            txn: TxnId::generate(),
+            layout: Layout::Wide,
+            rows: 1,
+            row_groups: vec![],
+            columns: BTreeMap::new(),
+            meta_digest: Digest::of(b""),
+            bytes: 1,
+            holders: holders.to_vec(),
+            deleted: None,
+            routed_by: None,
+        })
+    }
+
+    #[test]
+    fn segments_are_at_every_worker_that_lives() {
+        let [one, other, dead] = [(); 3].map(|()| WorkerId::generate());
+        let cluster = cluster(&[one, other]);
+        let are_everywhere = |holders: &[&[WorkerId]]| {
+            let segments: Vec<_> = holders.iter().map(|holders| segment(holders)).collect();
+            cluster.are_at_every_worker(&segments)
+        };
+        assert!(are_everywhere(&[]));
+        assert!(are_everywhere(&[&[one, other], &[dead, other, one]]));
+        assert!(!are_everywhere(&[&[one, other], &[one]]));
+        assert!(!are_everywhere(&[&[one, dead]]), "the dead one's copy counts for nothing");
+    }
+
+    #[test]
+    fn segments_that_moved_are_where_they_are_now() {
+        let [one, other] = [(); 2].map(|()| WorkerId::generate());
+        let mut cluster = cluster(&[one, other]);
+        let segment = segment(&[one]);
+        cluster.moved.insert(segment.segment, vec![other, one]);
+        assert!(cluster.are_at_every_worker(&[segment]));
+    }
+
+    #[test]
+    fn without_workers_nothing_is_at_every_worker() {
+        let nobody = cluster(&[]);
+        assert!(!nobody.are_at_every_worker(&[]));
+        assert!(!nobody.are_at_every_worker(&[segment(&[WorkerId::generate()])]));
     }
 }

@@ -186,17 +186,6 @@ impl SegmentTable {
     }
 }
 
-/// Whether every worker that may be given work has a copy of each segment.
-fn has_copies_everywhere(segments: &[Arc<SegmentRecord>], cluster: &ClusterView) -> bool {
-    let workers = &cluster.workers;
-    segments.iter().all(|segment| {
-        let holders = cluster.moved.get(&segment.segment).unwrap_or(&segment.holders);
-        // Counted, as each holds one copy: clusters may have hundreds of workers.
-        let live = holders.iter().filter(|holder| workers.contains_key(holder));
-        holders.len() >= workers.len() && live.count() >= workers.len()
-    })
-}
-
 /// The distribution key, if it is read. Intervals that are equal may have other hashes.
 fn distribution_key(
     key: Option<ColumnId>,
@@ -235,7 +224,7 @@ impl TableProvider for SegmentTable {
         let segments = self.segments(&table, cluster);
         let statistics = self.known(&table, &segments.records, state.config());
         let samples = self.samples_of(&table.columns, state.config());
-        let copies_are_everywhere = || has_copies_everywhere(&segments.records, cluster);
+        let copies_are_everywhere = || cluster.are_at_every_worker(&segments.records);
         let (is_everywhere, is_held_by_all) = match self.table.distribution {
             Distribution::All => (true, copies_are_everywhere()),
             Distribution::Auto if self.table.chosen_key.is_none() => {
@@ -244,9 +233,8 @@ impl TableProvider for SegmentTable {
             }
             Distribution::Auto | Distribution::Even | Distribution::Key(_) => (false, false),
         };
-        // Rows that are changed or written anew are best read where their slice is written. Where no worker is left, it is
-        // for others to say who is missing.
-        let is_held_by_all = is_held_by_all && self.is_whole() && !cluster.workers.is_empty();
+        // Rows that are changed or written anew are best read where their slice is written.
+        let is_held_by_all = is_held_by_all && self.is_whole();
         let partitions = state.config().target_partitions();
         let place = |key: &ColumnId| table.columns.iter().position(|column| column == key);
         let key = self.table.sort_key.iter().map_while(place).collect();

@@ -187,11 +187,16 @@ pub(super) fn worker_of_task(
 
 /// Whether a stage itself reads what lies with workers.
 fn reads_tables(plan: &Arc<dyn ExecutionPlan>) -> bool {
-    if let Some(leaf) = plan.downcast_ref::<DistributedLeafExec>() {
-        return leaf.original().is::<SegmentScanExec>();
-    }
     let children = plan.children();
-    !plan.is_network_boundary() && children.iter().any(|child| reads_tables(child))
+    table_scan(plan).is_some()
+        || !plan.is_network_boundary() && children.iter().any(|child| reads_tables(child))
+}
+
+/// The scan of a table that a leaf is, as it is or divided into tasks: a query of one stage, which is of one task, has
+/// its scans as they are.
+fn table_scan(node: &Arc<dyn ExecutionPlan>) -> Option<&SegmentScanExec> {
+    let leaf = node.downcast_ref::<DistributedLeafExec>().map_or(node, |leaf| leaf.original());
+    leaf.downcast_ref()
 }
 
 /// A worker for what any may do: another one for each query, so that queries at once do not meet at one.
@@ -206,8 +211,7 @@ fn busiest_reader(plan: &Arc<dyn ExecutionPlan>, topology: &Topology) -> Result<
     let mut rows = vec![0u64; workers];
     let mut held_by_all = BTreeSet::new();
     plan.apply(|node| {
-        let leaf = node.downcast_ref::<DistributedLeafExec>().map_or(node, |leaf| leaf.original());
-        if let Some(scan) = leaf.downcast_ref::<SegmentScanExec>() {
+        if let Some(scan) = table_scan(node) {
             if scan.is_held_by_all() {
                 held_by_all.insert(scan.table().table);
                 return Ok(TreeNodeRecursion::Continue);
