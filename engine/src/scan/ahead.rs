@@ -99,7 +99,7 @@ async fn next_that_may_match(
         tokio::task::consume_budget().await;
         let meta = columns.meta(row_group).await?;
         let rows = columns.rows_of(row_group)?;
-        let kept = kept_rows(columns.table(), &meta, (row_group.index, rows), pruner)?;
+        let kept = kept_rows(columns.table(), &meta, (row_group, rows), pruner)?;
         let pages = match kept {
             Kept::All => None,
             Kept::Pages(pages) => Some(Arc::new(pages)),
@@ -128,7 +128,7 @@ enum Kept {
 fn kept_rows(
     table: &ScanTable,
     meta: &SegmentMeta,
-    (row_group, rows): (usize, usize),
+    (row_group, rows): (RowGroup, usize),
     pruner: Option<&SharedPruner>,
 ) -> Result<Kept> {
     let Some(pruner) = pruner else { return Ok(Kept::All) };
@@ -136,7 +136,7 @@ fn kept_rows(
     if !pruner.may_match(table, meta, row_group)? {
         return Ok(Kept::Nothing);
     }
-    let Some(pages) = pruner.pages(table, meta, row_group) else { return Ok(Kept::All) };
+    let Some(pages) = pruner.pages(table, meta, row_group.index) else { return Ok(Kept::All) };
     let pages = KeptPages::new(pages, rows);
     Ok(match pages.rows {
         0 => Kept::Nothing,

@@ -30,6 +30,7 @@ use datafusion::physical_expr_common::physical_expr::snapshot_generation;
 use datafusion::physical_optimizer::pruning::{PruningPredicate, PruningPredicateBuilder};
 
 use super::ScanTable;
+use super::columns::RowGroup;
 use super::exec::DistributionKey;
 
 /// A predicate in the form that zone maps can answer.
@@ -40,12 +41,22 @@ pub(super) struct ZonePruner {
     generation: Option<u64>,
     /// `None` when the predicate says nothing that zone maps can decide.
     pruning: Option<PruningPredicate>,
+    /// What it says of the row groups of the segment that was asked about last: to ask about one takes
+    /// as long as to ask about all.
+    last: Option<SegmentVerdict>,
+}
+
+/// Which row groups of a segment may match.
+struct SegmentVerdict {
+    /// The segment's place in the scan.
+    segment: usize,
+    kept: Vec<bool>,
 }
 
 impl ZonePruner {
     /// A pruner for a predicate over the read columns.
     pub(super) fn new(predicate: Arc<dyn PhysicalExpr>, schema: SchemaRef) -> Self {
-        Self { predicate, schema, generation: None, pruning: None }
+        Self { predicate, schema, generation: None, pruning: None, last: None }
     }
 
     /// Whether the predicate may change while the scan runs.
@@ -54,21 +65,28 @@ impl ZonePruner {
         snapshot_generation(&self.predicate) != 0
     }
 
-    /// Whether a row group may hold a row for which the predicate is true.
+    /// Whether a row group may hold a row for which the predicate is true; `meta` is that of its segment.
     pub(super) fn may_match(
         &mut self,
         table: &ScanTable,
         meta: &SegmentMeta,
-        row_group: usize,
+        RowGroup { segment, index }: RowGroup,
     ) -> Result<bool> {
         let generation = snapshot_generation(&self.predicate);
         if self.generation != Some(generation) {
             self.pruning = pruning_form(&self.predicate, &self.schema)?;
             self.generation = Some(generation);
+            self.last = None;
         }
         let Some(pruning) = &self.pruning else { return Ok(true) };
-        let row_group = RowGroupZones { meta, row_group };
-        Ok(kept(pruning, &Zones { table, of: &row_group }).into_iter().any(|keep| keep))
+        let last = self.last.take().filter(|last| last.segment == segment);
+        let verdict = last.unwrap_or_else(|| SegmentVerdict {
+            segment,
+            kept: kept(pruning, &Zones { table, of: &RowGroupZones { meta } }),
+        });
+        let may_match = verdict.kept.get(index).copied().unwrap_or(true);
+        self.last = Some(verdict);
+        Ok(may_match)
     }
 
     /// Which pages of a row group that may match may hold such a row, by what is known since then; `None`
@@ -186,25 +204,23 @@ trait Zoned {
     fn rows(&self) -> impl Iterator<Item = u64>;
 }
 
-/// One row group of a segment.
+/// The row groups of a segment.
 struct RowGroupZones<'a> {
     meta: &'a SegmentMeta,
-    row_group: usize,
 }
 
 impl Zoned for RowGroupZones<'_> {
     fn count(&self) -> usize {
-        1
+        self.meta.row_groups().len()
     }
 
     fn zones(&self, column: ColumnId) -> impl Iterator<Item = Option<&ZoneMap>> {
-        let zone = self.meta.column(column).and_then(|column| column.zone(self.row_group));
-        std::iter::once(zone)
+        let column = self.meta.column(column);
+        (0..self.count()).map(move |row_group| column?.zone(row_group))
     }
 
     fn rows(&self) -> impl Iterator<Item = u64> {
-        let rows = self.meta.row_groups().get(self.row_group).copied();
-        std::iter::once(u64::from(rows.unwrap_or(u32::MAX)))
+        self.meta.row_groups().iter().map(|rows| u64::from(*rows))
     }
 }
 

@@ -322,7 +322,7 @@ impl PartitionScan {
         if !pruner.is_dynamic() {
             return Ok(true);
         }
-        pruner.may_match(self.columns.table(), &fetched.meta, fetched.row_group.index)
+        pruner.may_match(self.columns.table(), &fetched.meta, fetched.row_group)
     }
 
     /// The rows of a row group that are not deleted; `None` when that is all of them.

@@ -19,6 +19,7 @@ mod encodings;
 mod exchanges;
 mod few_rows;
 mod held_by_all;
+mod home_of_queries;
 mod hostile_plans;
 mod hostile_sql;
 mod join_order;
