@@ -26,9 +26,10 @@ fn main() {
     }
 }
 
-/// The commit that is checked out, with `+` where the sources have changes; `None` outside of a
+/// The commit that is checked out, with `+` where the sources have changes; `None` outside of their
 /// repository, as in a source archive.
 fn commit() -> Option<String> {
+    git(&["ls-files", "--error-unmatch", "build.rs"])?;
     for source in SOURCES {
         println!("cargo::rerun-if-changed={source}");
     }
@@ -41,7 +42,8 @@ fn commit() -> Option<String> {
 }
 
 fn git(args: &[&str]) -> Option<String> {
-    let output = Command::new("git").args(args).output().ok()?;
+    // Who commits at the same time finds no lock of this.
+    let output = Command::new("git").arg("--no-optional-locks").args(args).output().ok()?;
     let text = String::from_utf8(output.stdout).ok()?;
     output.status.success().then(|| text.trim().to_owned())
 }

@@ -9,6 +9,7 @@
 //!
 //! - `cluster`: joins taken apart and put together again
 //! - `estimates`: rows and distinct values of plans
+//! - `sizes`: the same of joins and unions
 //! - `graph`: sizes of joins
 //! - `placement`: which rows need not be moved
 //! - `reduce`: semi joins before inner joins
@@ -30,6 +31,7 @@ mod graph;
 mod placement;
 mod reduce;
 mod reductions;
+mod sizes;
 mod small_side;
 mod through_aggregates;
 
@@ -39,17 +41,18 @@ use std::sync::atomic::AtomicUsize;
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::error::Result;
 use datafusion::execution::SessionState;
-use datafusion::logical_expr::{Expr, LogicalPlan};
+use datafusion::logical_expr::LogicalPlan;
 use datafusion::optimizer::Optimizer;
 use datafusion::optimizer::optimize_projections::OptimizeProjections;
 
 use cluster::Cluster;
 use cost::Site;
 use enumerate::{Order, cheapest};
-use estimates::{distinct_values, estimate, row_bytes, rows_of};
-use graph::{Condition, EqualKeys, Graph, Key, Relation};
+use estimates::JOINS_DEEP;
+use graph::Graph;
 use placement::{is_distribution_key, is_everywhere};
 use reduce::Reducer;
+use sizes::Sizes;
 
 use crate::distribute::{Colocation, Topology};
 use crate::functional_dependencies::hide_wrong_dependencies;
@@ -174,30 +177,20 @@ impl Ordering<'_> {
         (new < old * CLEARLY).then_some(order)
     }
 
-    /// The sizes of what is joined; `None` if one is not known.
+    /// The sizes of what is joined, and where it lies; `None` if a size is not known.
     fn graph(&self, cluster: &Cluster) -> Option<Graph> {
-        let known = cluster.relations.iter().map(|plan| estimate(plan, self.state));
-        let known: Vec<_> = known.collect::<Option<_>>()?;
-        let plans = cluster.relations.iter().zip(&known);
-        let relation = |(plan, rows)| {
-            Some(Relation {
-                rows: rows_of(rows)?,
-                row_bytes: row_bytes(plan, rows),
-                everywhere: self.colocation && is_everywhere(plan, self.members),
-            })
-        };
-        let relations = plans.map(relation).collect::<Option<_>>()?;
-        let key = |(relation, key): &(usize, Expr)| Key {
-            relation: *relation,
-            distinct: distinct_values(key, &cluster.relations[*relation], &known[*relation]),
-            by_slice: self.colocation && is_distribution_key(key, &cluster.relations[*relation]),
-        };
-        let equal = cluster.equal.iter();
-        let equal = equal.map(|class| EqualKeys(class.iter().map(key).collect())).collect();
-        let conditions = cluster.conditions.iter();
-        let conditions = conditions
-            .map(|(relations, _)| Condition { relations: *relations, share: CONDITION_SHARE })
-            .collect();
-        Some(Graph { relations, equal, conditions })
+        let mut graph = Sizes::of(cluster, self.state, JOINS_DEEP)?.graph;
+        if !self.colocation {
+            return Some(graph);
+        }
+        for (relation, plan) in graph.relations.iter_mut().zip(&cluster.relations) {
+            relation.everywhere = is_everywhere(plan, self.members);
+        }
+        for (keys, class) in graph.equal.iter_mut().zip(&cluster.equal) {
+            for (key, (relation, of)) in keys.0.iter_mut().zip(class) {
+                key.by_slice = is_distribution_key(of, &cluster.relations[*relation]);
+            }
+        }
+        Some(graph)
     }
 }

@@ -128,8 +128,8 @@ fn file_variants(
     units.into_iter().map(variant).collect()
 }
 
-/// Task t of a stage runs on worker t; a stage of one task runs where most of its rows are, or on any if it reads no
-/// table, or only what every worker has.
+/// Task t of a stage runs on worker t; a stage of one task runs where most of its rows are, on one worker for the same
+/// tables if every worker has all of them, and on any if it reads no table.
 pub fn route_tasks(event: RouteTasksEvent<'_>) -> Option<Result<RouteTasksEventResponse>> {
     let route = || {
         let topology = topology(event.task_ctx.session_config())?;

@@ -99,11 +99,11 @@ mod tests {
     fn cost(everywhere: bool, by_slice: [bool; 2]) -> f64 {
         let relation = Relation { rows: 1e6, row_bytes: 16.0, everywhere: false };
         let key = |relation: usize| Key { relation, distinct: 1e6, by_slice: by_slice[relation] };
-        let graph = Graph {
-            relations: vec![relation, Relation { everywhere, ..relation }],
-            equal: vec![EqualKeys(vec![key(0), key(1)])],
-            conditions: vec![],
-        };
+        let graph = Graph::new(
+            vec![relation, Relation { everywhere, ..relation }],
+            vec![EqualKeys(vec![key(0), key(1)])],
+            vec![],
+        );
         join_cost(&graph, Site { workers: 3 }, Set::one(0), Set::one(1))
     }
 

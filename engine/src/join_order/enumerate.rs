@@ -140,14 +140,13 @@ mod tests {
             distinct: *distinct,
             by_slice: false,
         };
-        Graph {
-            relations: rows
-                .iter()
+        Graph::new(
+            rows.iter()
                 .map(|rows| Relation { rows: *rows, row_bytes: 16.0, everywhere: false })
                 .collect(),
-            equal: joins.iter().map(|keys| EqualKeys(keys.iter().map(key).collect())).collect(),
-            conditions: vec![],
-        }
+            joins.iter().map(|keys| EqualKeys(keys.iter().map(key).collect())).collect(),
+            vec![],
+        )
     }
 
     /// TPC-H q8 at scale 1 without its filters' shares: the part is one in 150.

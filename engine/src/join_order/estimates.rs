@@ -13,6 +13,7 @@ use datafusion::execution::SessionState;
 use datafusion::logical_expr::utils::{conjunction, split_conjunction};
 use datafusion::logical_expr::{Aggregate, Expr, Join, LogicalPlan, Projection};
 
+use super::sizes::{inner_joins, outer_join, union};
 use crate::column_samples::ColumnSamples;
 use crate::filter_estimates::share_of;
 use crate::shared_subplans::SharedTable;
@@ -20,11 +21,24 @@ use crate::table::SegmentTable;
 
 /// Rows that a semi or anti join keeps of which nothing is known.
 const HALF: f64 = 0.5;
+/// So many joins and unions below each other are estimated: errors grow with each, and every level of a plan asks about
+/// all that is below it.
+pub(super) const JOINS_DEEP: usize = 4;
 /// What an anti join keeps at least: distinct counts do not say that keys are the same.
 const LEAST_ANTI: f64 = 0.1;
 
 /// What is known of the rows of a plan.
 pub(super) fn estimate(plan: &LogicalPlan, state: &SessionState) -> Option<Statistics> {
+    estimate_within(plan, state, JOINS_DEEP)
+}
+
+/// What is known of the rows of a plan, with at most so many joins and unions below each other; semi and anti joins
+/// count for what they reduce by, not for what they keep.
+pub(super) fn estimate_within(
+    plan: &LogicalPlan,
+    state: &SessionState,
+    joins: usize,
+) -> Option<Statistics> {
     match plan {
         LogicalPlan::TableScan(scan) => {
             let provider = source_as_provider(&scan.source).ok()?;
@@ -40,20 +54,22 @@ pub(super) fn estimate(plan: &LogicalPlan, state: &SessionState) -> Option<Stati
             }
         }
         LogicalPlan::Filter(filter) => {
-            let rows = estimate(&filter.input, state)?;
+            let rows = estimate_within(&filter.input, state, joins)?;
             filtered(rows, &filter.input, &filter.predicate, state)
         }
-        LogicalPlan::Projection(projection) => projected(projection, state),
-        LogicalPlan::SubqueryAlias(alias) => estimate(&alias.input, state),
-        LogicalPlan::Sort(sort) => estimate(&sort.input, state),
-        LogicalPlan::Aggregate(aggregate) => aggregated(aggregate, state),
+        LogicalPlan::Projection(projection) => projected(projection, state, joins),
+        LogicalPlan::SubqueryAlias(alias) => estimate_within(&alias.input, state, joins),
+        LogicalPlan::Sort(sort) => estimate_within(&sort.input, state, joins),
+        LogicalPlan::Aggregate(aggregate) => aggregated(aggregate, state, joins),
         LogicalPlan::Join(join) => match join.join_type {
-            JoinType::LeftSemi | JoinType::LeftAnti => reduced(join, state),
+            JoinType::LeftSemi | JoinType::LeftAnti => reduced(join, state, joins),
             JoinType::RightSemi | JoinType::RightAnti => {
-                estimate(&join.right, state).map(|rows| kept(&rows, HALF))
+                estimate_within(&join.right, state, joins).map(|rows| kept(&rows, HALF))
             }
-            _ => None,
+            JoinType::Inner => inner_joins(plan, state, joins.checked_sub(1)?),
+            _ => outer_join(join, state, joins.checked_sub(1)?),
         },
+        LogicalPlan::Union(of) => union(of, state, joins.checked_sub(1)?),
         _ => None,
     }
 }
@@ -88,7 +104,7 @@ pub(super) fn distinct_values(expr: &Expr, of: &LogicalPlan, rows: &Statistics) 
 }
 
 /// Counted, or as many as there are integers between the least and the greatest.
-fn distinct_of(column: &ColumnStatistics) -> Option<f64> {
+pub(super) fn distinct_of(column: &ColumnStatistics) -> Option<f64> {
     if let Some(distinct) = column.distinct_count.get_value() {
         return Some(*distinct as f64);
     }
@@ -206,8 +222,8 @@ fn kept(rows: &Statistics, share: f64) -> Statistics {
     Statistics { num_rows, total_byte_size: scaled(&rows.total_byte_size), ..kept }
 }
 
-fn projected(projection: &Projection, state: &SessionState) -> Option<Statistics> {
-    let rows = estimate(&projection.input, state)?;
+fn projected(projection: &Projection, state: &SessionState, joins: usize) -> Option<Statistics> {
+    let rows = estimate_within(&projection.input, state, joins)?;
     let schema = projection.input.schema();
     let columns = projection.expr.iter().map(|expr| {
         let Expr::Column(column) = expr.clone().unalias() else {
@@ -227,9 +243,9 @@ fn projected(projection: &Projection, state: &SessionState) -> Option<Statistics
 }
 
 /// The rows of a semi or anti join: of as many different keys as the other side has.
-fn reduced(join: &Join, state: &SessionState) -> Option<Statistics> {
-    let rows = estimate(&join.left, state)?;
-    let other = estimate(&join.right, state);
+fn reduced(join: &Join, state: &SessionState, joins: usize) -> Option<Statistics> {
+    let rows = estimate_within(&join.left, state, joins)?;
+    let other = joins.checked_sub(1).and_then(|joins| estimate_within(&join.right, state, joins));
     let share_of_key = |(left, right): &(Expr, Expr)| {
         let other = other.as_ref()?;
         let found = distinct_values(right, &join.right, other);
@@ -247,8 +263,8 @@ fn reduced(join: &Join, state: &SessionState) -> Option<Statistics> {
 }
 
 /// As many rows as there are different keys.
-fn aggregated(aggregate: &Aggregate, state: &SessionState) -> Option<Statistics> {
-    let rows = estimate(&aggregate.input, state)?;
+fn aggregated(aggregate: &Aggregate, state: &SessionState, joins: usize) -> Option<Statistics> {
+    let rows = estimate_within(&aggregate.input, state, joins)?;
     let all = rows_of(&rows)?;
     let distinct = |key: &Expr| distinct_values(key, &aggregate.input, &rows);
     let keys: f64 = aggregate.group_expr.iter().map(distinct).product();

@@ -52,11 +52,11 @@ mod tests {
     fn moved_of(third_lies: bool, rows: f64, workers: usize) -> Vec<usize> {
         let relation = |rows| Relation { rows, row_bytes: 16.0, everywhere: false };
         let key = |relation, by_slice| Key { relation, distinct: 1e6, by_slice };
-        let graph = Graph {
-            relations: vec![relation(1e7), relation(1e5), relation(rows)],
-            equal: vec![EqualKeys(vec![key(0, false), key(1, false), key(2, third_lies)])],
-            conditions: vec![],
-        };
+        let graph = Graph::new(
+            vec![relation(1e7), relation(1e5), relation(rows)],
+            vec![EqualKeys(vec![key(0, false), key(1, false), key(2, third_lies)])],
+            vec![],
+        );
         let first = Order::join(Order::Relation(1), Order::Relation(0));
         moved(&Order::join(Order::Relation(2), first), &graph, Site { workers })
     }

@@ -4,10 +4,14 @@
 //!
 //! Sizes follow System R (Selinger et al., SIGMOD 1979): of rows whose keys are equal, one in as many as the side
 //! with more distinct keys has. Keys that are equal to each other are one class, so that any two of them can be
-//! joined on, and none is counted twice.
+//! joined on, and none is counted twice. Several keys together have no more values than there are rows: the items and
+//! tickets of sales and of their returns are one key of two columns.
 
 /// So many relations at most: a set of them is a word.
 pub(super) const RELATIONS_MAX: usize = 64;
+
+/// Pairs with several keys that are looked at: sizes of very many sets are asked for.
+const SEVERAL_MAX: usize = 16;
 
 /// A set of relations, one bit each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -95,12 +99,28 @@ pub(super) struct Graph {
     pub(super) relations: Vec<Relation>,
     pub(super) equal: Vec<EqualKeys>,
     pub(super) conditions: Vec<Condition>,
+    /// Made of the rows and distinct values that relations and keys had when it was made.
+    several: Vec<SeveralKeys>,
+}
+
+/// Two relations that several keys join.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct SeveralKeys {
+    relations: Set,
+    /// How much more often all of them are equal than each by itself says.
+    times: f64,
 }
 
 impl EqualKeys {
     /// Relations that have one of the keys.
     pub(super) fn relations(&self) -> Set {
         self.0.iter().fold(Set::EMPTY, |set, key| set.and(Set::one(key.relation)))
+    }
+
+    /// How many different ones a relation has.
+    fn distinct(&self, of: usize) -> Option<f64> {
+        let key = self.0.iter().find(|key| key.relation == of)?;
+        Some(key.distinct.max(1.0))
     }
 
     /// The share of the product of some relations in which their keys are equal.
@@ -118,6 +138,27 @@ impl EqualKeys {
 }
 
 impl Graph {
+    pub(super) fn new(
+        relations: Vec<Relation>,
+        equal: Vec<EqualKeys>,
+        conditions: Vec<Condition>,
+    ) -> Self {
+        let mut several = vec![];
+        for right in 1..relations.len() {
+            for left in 0..right {
+                let keys =
+                    |class: &EqualKeys| Some((class.distinct(left)?, class.distinct(right)?));
+                let keys: Vec<_> = equal.iter().filter_map(keys).collect();
+                let [left_rows, right_rows] = [left, right].map(|of| relations[of].rows);
+                let times = times_of_several_keys(&keys, left_rows, right_rows)
+                    .filter(|_| several.len() < SEVERAL_MAX);
+                let relations = Set::one(left).and(Set::one(right));
+                several.extend(times.map(|times| SeveralKeys { relations, times }));
+            }
+        }
+        Self { relations, equal, conditions, several }
+    }
+
     /// All relations.
     pub(super) fn all(&self) -> Set {
         Set::first(self.relations.len())
@@ -152,6 +193,35 @@ impl Graph {
         known
     }
 
+    /// How much more often keys of several columns are equal in some relations than each column by itself says. Relations
+    /// that have been looked at with others are not looked at with each other once more, and what is joined with two
+    /// by the same keys counts once: all keys are equal no more often than the one is that is so least often.
+    fn times_of_several_keys(&self, of: Set) -> f64 {
+        let mut groups: Vec<(Set, f64)> = vec![];
+        for pair in self.several.iter().filter(|pair| of.contains(pair.relations)) {
+            if groups.iter().any(|(group, _)| group.contains(pair.relations)) {
+                continue;
+            }
+            let mut merged = (pair.relations, pair.times);
+            groups.retain(|(group, times)| {
+                let meets = group.meets(pair.relations);
+                if meets {
+                    merged = (merged.0.and(*group), merged.1 * times);
+                }
+                !meets
+            });
+            groups.push(merged);
+        }
+        let most = |group: Set| {
+            let shares = self.equal.iter().map(|keys| keys.share(group));
+            let (all, least) = shares.fold((1.0, 1.0), |(all, least): (f64, f64), share| {
+                (all * share, least.min(share))
+            });
+            least / all
+        };
+        groups.into_iter().map(|(group, times)| times.min(most(group))).product()
+    }
+
     /// How many rows some relations have that are joined.
     pub(super) fn rows(&self, of: Set) -> f64 {
         let product: f64 =
@@ -160,13 +230,30 @@ impl Graph {
         let conditions =
             self.conditions.iter().filter(|condition| of.contains(condition.relations));
         let kept: f64 = conditions.map(|condition| condition.share).product();
-        (product * equal * kept).max(1.0)
+        (product * equal * self.times_of_several_keys(of) * kept).max(1.0)
     }
 
     /// Bytes of a row of some relations that are joined.
     pub(super) fn row_bytes(&self, of: Set) -> f64 {
         of.relations().map(|relation| self.relations[relation].row_bytes).sum()
     }
+}
+
+/// How much more often several keys of two sides are equal than each by itself says, by their distinct values and the
+/// sides' rows: a side has no more values of all keys together than it has rows. `None` of one key or none.
+pub(super) fn times_of_several_keys(
+    keys: &[(f64, f64)],
+    left_rows: f64,
+    right_rows: f64,
+) -> Option<f64> {
+    if keys.len() < 2 {
+        return None;
+    }
+    let each: f64 = keys.iter().map(|(left, right)| left.max(*right)).product();
+    let left: f64 = keys.iter().map(|(left, _)| left).product();
+    let right: f64 = keys.iter().map(|(_, right)| right).product();
+    let together = f64::max(left.min(left_rows), right.min(right_rows)).max(1.0);
+    Some((each / together).max(1.0))
 }
 
 #[cfg(test)]
@@ -191,25 +278,59 @@ mod tests {
 
     #[test]
     fn a_join_with_a_key_has_the_rows_of_the_other_side() {
-        let graph = Graph {
-            relations: vec![relation(1_500_000.0), relation(6_000_000.0)],
-            equal: vec![keys(&[(0, 1_500_000.0), (1, 1_400_000.0)])],
-            conditions: vec![],
-        };
+        let graph = Graph::new(
+            vec![relation(1_500_000.0), relation(6_000_000.0)],
+            vec![keys(&[(0, 1_500_000.0), (1, 1_400_000.0)])],
+            vec![],
+        );
         assert_eq!(graph.rows(graph.all()).round(), 6_000_000.0);
     }
 
     #[test]
     fn equal_keys_of_three_are_counted_twice_and_not_thrice() {
-        let graph = Graph {
-            relations: vec![relation(100.0); 3],
-            equal: vec![keys(&[(0, 100.0), (1, 100.0), (2, 100.0)])],
-            conditions: vec![Condition { relations: Set::first(2), share: 0.5 }],
-        };
+        let graph = Graph::new(
+            vec![relation(100.0); 3],
+            vec![keys(&[(0, 100.0), (1, 100.0), (2, 100.0)])],
+            vec![Condition { relations: Set::first(2), share: 0.5 }],
+        );
         let rows = |of: Set| graph.rows(of).round();
         assert_eq!(rows(Set(0b110)), 100.0);
         assert_eq!(rows(Set(0b011)), 50.0);
         assert_eq!(rows(graph.all()), 50.0);
         assert!(graph.are_joined(Set(0b100), Set(0b001)), "any two of them");
+    }
+
+    #[test]
+    fn keys_of_two_columns_have_no_more_values_than_rows() {
+        let sales_and_returns = Graph::new(
+            vec![relation(2_880_000.0), relation(287_000.0), relation(12.0)],
+            vec![
+                keys(&[(0, 18_000.0), (1, 17_000.0)]),
+                keys(&[(0, 240_000.0), (1, 170_000.0)]),
+                keys(&[(0, 12.0), (2, 12.0)]),
+            ],
+            vec![],
+        );
+        assert_eq!(sales_and_returns.rows(Set(0b011)).round(), 287_000.0);
+        assert_eq!(sales_and_returns.rows(Set(0b111)).round(), 287_000.0);
+        assert_eq!(sales_and_returns.rows(Set(0b101)).round(), 2_880_000.0);
+    }
+
+    #[test]
+    fn keys_of_three_relations_are_combined_along_two_of_their_pairs() {
+        let joined = |count: usize| {
+            let class = |distinct: f64| {
+                keys(&(0..count).map(|relation| (relation, distinct)).collect::<Vec<_>>())
+            };
+            Graph::new(vec![relation(1_000.0); count], [100.0, 200.0].map(class).to_vec(), vec![])
+        };
+        let [hub, leaf] = [1e6, 10.0];
+        for rows in [[hub, leaf, leaf], [leaf, hub, leaf], [leaf, leaf, hub]] {
+            let class = keys(&[(0, rows[0]), (1, rows[1]), (2, rows[2])]);
+            let all = Graph::new(rows.map(relation).to_vec(), vec![class.clone(), class], vec![]);
+            assert_eq!(all.rows(Set::first(3)).round(), 10.0, "{rows:?}");
+        }
+        assert_eq!(joined(2).rows(Set::first(2)).round(), 1_000.0);
+        assert_eq!(joined(3).rows(Set::first(3)).round(), 1_000.0);
     }
 }

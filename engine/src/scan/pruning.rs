@@ -8,7 +8,7 @@
 //! Of a table that is distributed by a key, `key = 7` and `key IN (7, 8)` leave the segments of the slices
 //! that these values hash to, and so a look-up asks one worker.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, BooleanArray, UInt64Array};
@@ -41,22 +41,15 @@ pub(super) struct ZonePruner {
     generation: Option<u64>,
     /// `None` when the predicate says nothing that zone maps can decide.
     pruning: Option<PruningPredicate>,
-    /// What it says of the row groups of the segment that was asked about last: to ask about one takes
-    /// as long as to ask about all.
-    last: Option<SegmentVerdict>,
-}
-
-/// Which row groups of a segment may match.
-struct SegmentVerdict {
-    /// The segment's place in the scan.
-    segment: usize,
-    kept: Vec<bool>,
+    /// Which row groups of a segment may match, by its place in the scan: to ask about several takes hardly longer
+    /// than to ask about one.
+    verdicts: HashMap<usize, Vec<bool>>,
 }
 
 impl ZonePruner {
     /// A pruner for a predicate over the read columns.
     pub(super) fn new(predicate: Arc<dyn PhysicalExpr>, schema: SchemaRef) -> Self {
-        Self { predicate, schema, generation: None, pruning: None, last: None }
+        Self { predicate, schema, generation: None, pruning: None, verdicts: HashMap::new() }
     }
 
     /// Whether the predicate may change while the scan runs.
@@ -76,17 +69,12 @@ impl ZonePruner {
         if self.generation != Some(generation) {
             self.pruning = pruning_form(&self.predicate, &self.schema)?;
             self.generation = Some(generation);
-            self.last = None;
+            self.verdicts.clear();
         }
         let Some(pruning) = &self.pruning else { return Ok(true) };
-        let last = self.last.take().filter(|last| last.segment == segment);
-        let verdict = last.unwrap_or_else(|| SegmentVerdict {
-            segment,
-            kept: kept(pruning, &Zones { table, of: &RowGroupZones { meta } }),
-        });
-        let may_match = verdict.kept.get(index).copied().unwrap_or(true);
-        self.last = Some(verdict);
-        Ok(may_match)
+        let of_segment = || kept(pruning, &Zones { table, of: &RowGroupZones { meta } });
+        let verdict = self.verdicts.entry(segment).or_insert_with(of_segment);
+        Ok(verdict.get(index).copied().unwrap_or(true))
     }
 
     /// Which pages of a row group that may match may hold such a row, by what is known since then; `None`

@@ -38,12 +38,32 @@ async fn text(client: &mut Client, sql: &str) -> String {
 }
 
 /// A query, a part of its plan, and another that comes below it.
-const CASES: [(&str, &str, &str); 5] = [
+const CASES: [(&str, &str, &str); 8] = [
     // The written order joins all lines to all orders first.
     (
         "SELECT count(*) FROM orders JOIN lines ON orders.o = lines.o JOIN parts ON parts.p = lines.p \
          WHERE brand = 'b7'",
         "Inner Join: orders.o = lines.o",
+        "Inner Join: lines.p = parts.p",
+    ),
+    // The same beside what has the rows of joins, of an outer join and of a union.
+    (
+        "SELECT sum(s) FROM orders, lines, (SELECT customers.c, sum(people.n) AS s FROM customers JOIN people ON \
+         customers.c = people.c GROUP BY customers.c) x, parts WHERE orders.o = lines.o AND orders.c = x.c \
+         AND parts.p = lines.p AND brand = 'b7'",
+        "Inner Join: orders.o = lines.o",
+        "Inner Join: lines.p = parts.p",
+    ),
+    (
+        "SELECT count(n) FROM orders LEFT JOIN customers ON orders.c = customers.c JOIN lines ON orders.o = lines.o \
+         JOIN parts ON parts.p = lines.p WHERE brand = 'b7'",
+        "Inner Join: orders.o = lines.o",
+        "Inner Join: lines.p = parts.p",
+    ),
+    (
+        "SELECT count(*) FROM (SELECT o FROM orders UNION ALL SELECT o + 1 FROM orders) u JOIN lines ON u.o = lines.o \
+         JOIN parts ON parts.p = lines.p WHERE brand = 'b7'",
+        "Inner Join: u.o = lines.o",
         "Inner Join: lines.p = parts.p",
     ),
     (
