@@ -10,7 +10,7 @@ use super::cluster::Cluster;
 use super::estimates::{distinct_of, distinct_values, estimate_within, row_bytes, rows_of};
 use super::graph::{Condition, EqualKeys, Graph, Key, Relation, times_of_several_keys};
 
-/// Inner joins that lie next to each other: their sizes, of which none is known to lie anywhere.
+/// Sizes of inner joins that lie next to each other. Where rows lie is not looked at: `Ordering::graph` adds it.
 pub(super) struct Sizes {
     pub(super) graph: Graph,
     /// What is known of each relation.
